@@ -1,0 +1,54 @@
+# make lab     open the course in JupyterLab        PORT=9999  BROWSER=no
+# make test    run every check
+# make bench   measure this machine, write records to data/results/
+# make gpu     on a machine with a CUDA GPU: its tests and benches, records to gpu-records/
+# Settings for the first start: PYTHON=python3.12, TORCH_INDEX=<wheel index, see the README>
+export PYTHON ?= python3
+export TORCH_INDEX ?=
+BIN := .venv/bin
+INPUTS := pyproject.toml constraints.txt constraints-cuda.txt .ci/setup
+
+.PHONY: lab test lint simulator suite notebooks bench gpu clean
+
+lab: .venv/ready-lab
+	@$(BIN)/specviz lab $(if $(PORT),--port $(PORT)) $(if $(filter no,$(BROWSER)),--no-browser)
+
+test: lint simulator suite
+
+# The simulator replaces Numba's CUDA target when it is imported, so it has a process of its own.
+lint: .venv/ready-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+simulator: .venv/ready-dev
+	NUMBA_ENABLE_CUDASIM=1 $(BIN)/pytest -q tests/simulator
+
+# Unit tests, PTX, the browser, and every notebook's outputs against a fresh run (nbval).
+suite: .venv/ready-dev
+	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-report=term --durations=8 --ignore=tests/simulator \
+	  --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg tests notebooks
+
+# Run the notebooks and keep their outputs, after they were edited.
+notebooks: .venv/ready-dev
+	$(BIN)/python tests/execute_notebooks.py
+	$(BIN)/ruff format notebooks
+
+bench: .venv/ready-dev
+	$(BIN)/specviz bench threshold
+	$(BIN)/specviz bench slider
+
+# Runs from the source tree with whatever Python has torch and numba-cuda there; installs nothing.
+OUT ?= gpu-records
+gpu:
+	PYTHONPATH=.:kernels $(PYTHON) -m pytest -q -m gpu --noconftest -p no:cacheprovider tests/test_kernel_threshold.py
+	PYTHONPATH=.:kernels $(PYTHON) -m specviz.cli bench threshold --out $(OUT)
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+.venv/ready-lab: $(INPUTS)
+	@.ci/setup ready-lab
+
+.venv/ready-dev: $(INPUTS)
+	@.ci/setup ready-dev dev,ptx,bench

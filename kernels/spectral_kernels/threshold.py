@@ -1,0 +1,320 @@
+"""Drop the small coefficients of a spectrum and pack the others: a bitmap and the kept values.
+
+The rule is SpecNet's (Guan et al., Algorithm 1): a coefficient is zeroed where |x_hat| <= beta.
+It is written `not (|x_hat|^2 <= beta^2)`, so that NaN is kept and stays visible.
+
+    x_hat    (N,) complex64 or complex128, contiguous; any spectrum, flattened
+    bitmap   (ceil(N/8),) uint8; entry n is bit n % 8 of byte n // 8, counted from the lowest bit
+    values   (K,) as x_hat: the kept entries, in order
+
+|x_hat|^2 is formed in float64. The squares of float32 numbers are exact there, so all forms, vectorised
+or not, with or without fused multiply-add, decide alike, and z decides like its conjugate.
+With complex128 the forms may differ where |x_hat|^2 and beta^2 agree to the last bit.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numba import njit, prange
+
+CHUNK = 8192  # entries a CPU thread packs at a time; a multiple of 8, so that no two threads share a byte
+TILE = 128  # threads in a block on a GPU; each handles 8 entries, one byte of the bitmap
+
+
+def reference(x_hat: np.ndarray, beta: float) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) -> (ceil(N/8),) bitmap, (K,) values. The definition."""
+    re, im = x_hat.real.astype(np.float64), x_hat.imag.astype(np.float64)
+    with np.errstate(over="ignore"):
+        keep = ~(re * re + im * im <= np.float64(beta) ** 2)
+    return np.packbits(keep, bitorder="little"), x_hat[keep]
+
+
+def reference_expand(bitmap: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
+    """(ceil(count/8),) bitmap, (K,) values -> (count,) with zeros where nothing was kept."""
+    x_hat = np.zeros(count, values.dtype)
+    x_hat[np.unpackbits(bitmap, count=count, bitorder="little").astype(bool)] = values
+    return x_hat
+
+
+# --- CPU. Indices are unsigned: with signed ones, Numba's wrap-around check keeps LLVM from vectorising.
+
+
+@njit(parallel=True, cache=True)
+def _mark(x_hat, beta_squared, bitmap, counts):  # type: ignore[no-untyped-def]
+    for chunk in prange(counts.size):
+        first = np.uintp(chunk) * np.uintp(CHUNK)
+        last = min(first + np.uintp(CHUNK), np.uintp(x_hat.size))
+        kept = np.int64(0)
+        start = first
+        while start < last:
+            byte = np.uint8(0)
+            for bit in range(min(np.uintp(8), last - start)):
+                z = x_hat[start + np.uintp(bit)]
+                re, im = np.float64(z.real), np.float64(z.imag)
+                keep = np.uint8(not (re * re + im * im <= beta_squared))
+                byte |= keep << np.uint8(bit)
+                kept += keep
+            bitmap[start >> np.uintp(3)] = byte
+            start += np.uintp(8)
+        counts[chunk] = kept
+
+
+@njit(parallel=True, cache=True)
+def _pack(x_hat, bitmap, offsets, values):  # type: ignore[no-untyped-def]
+    for chunk in prange(offsets.size - 1):
+        first = np.uintp(chunk) * np.uintp(CHUNK)
+        last = min(first + np.uintp(CHUNK), np.uintp(x_hat.size))
+        to = np.uintp(offsets[chunk])
+        for n in range(first, last):
+            if bitmap[n >> np.uintp(3)] >> (n & np.uintp(7)) & np.uint8(1):
+                values[to] = x_hat[n]
+                to += np.uintp(1)
+
+
+@njit(parallel=True, cache=True)
+def _count(bitmap, counts):  # type: ignore[no-untyped-def]
+    for chunk in prange(counts.size):
+        first = np.uintp(chunk) * np.uintp(CHUNK // 8)
+        last = min(first + np.uintp(CHUNK // 8), np.uintp(bitmap.size))
+        kept = np.int64(0)
+        for b in range(first, last):
+            byte = bitmap[b]
+            for bit in range(8):
+                kept += byte >> np.uint8(bit) & np.uint8(1)
+        counts[chunk] = kept
+
+
+@njit(parallel=True, cache=True)
+def _unpack(bitmap, values, offsets, x_hat):  # type: ignore[no-untyped-def]
+    for chunk in prange(offsets.size - 1):
+        first = np.uintp(chunk) * np.uintp(CHUNK)
+        last = min(first + np.uintp(CHUNK), np.uintp(x_hat.size))
+        source = np.uintp(offsets[chunk])
+        for n in range(first, last):
+            if bitmap[n >> np.uintp(3)] >> (n & np.uintp(7)) & np.uint8(1):
+                x_hat[n] = values[source]
+                source += np.uintp(1)
+            else:
+                x_hat[n] = 0
+
+
+def _offsets(counts: np.ndarray) -> np.ndarray:
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+
+
+def cpu(x_hat: np.ndarray, beta: float) -> tuple[np.ndarray, np.ndarray]:
+    """`reference`, compiled and spread over the cores; the values are allocated at their exact size."""
+    bitmap = np.empty(-(-x_hat.size // 8), np.uint8)
+    counts = np.empty(-(-x_hat.size // CHUNK), np.int64)
+    _mark(x_hat, float(beta) ** 2, bitmap, counts)
+    offsets = _offsets(counts)
+    values = np.empty(offsets[-1], x_hat.dtype)
+    _pack(x_hat, bitmap, offsets, values)
+    return bitmap, values
+
+
+def cpu_expand(bitmap: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
+    """`reference_expand`, compiled and spread over the cores; raises where bitmap and values disagree."""
+    counts = np.empty(-(-count // CHUNK), np.int64)
+    _count(bitmap, counts)
+    offsets = _offsets(counts)
+    if offsets[-1] != values.size:
+        raise ValueError(f"the bitmap marks {offsets[-1]} entries as kept, but there are {values.size} values")
+    x_hat = np.empty(count, values.dtype)
+    _unpack(bitmap, values, offsets, x_hat)
+    return x_hat
+
+
+# --- CUDA. No warp operations, so that the simulator runs the same code.
+
+
+@cache
+def kernels(tile: int = TILE) -> SimpleNamespace:
+    """The CUDA kernels for blocks of `tile` threads; a block handles 8 * tile entries."""
+    from numba import cuda, float64, int32, int64, uint8
+
+    @cuda.jit
+    def mark(x_hat, beta_squared, bitmap, counts):  # type: ignore[no-untyped-def]
+        """x_hat (N,) -> bitmap (ceil(N/8),), counts (blocks,)."""
+        keep = cuda.shared.array(8 * tile, uint8)
+        kept = cuda.shared.array(1, int32)
+        t = cuda.threadIdx.x
+        first = int64(cuda.blockIdx.x) * 8 * tile
+        if t == 0:
+            kept[0] = 0
+        for i in range(8):  # neighbouring threads read neighbouring entries
+            n = first + i * tile + t
+            keep[i * tile + t] = 0
+            if n < x_hat.size:
+                z = x_hat[n]
+                re = float64(z.real)
+                im = float64(z.imag)
+                if not (re * re + im * im <= beta_squared):
+                    keep[i * tile + t] = 1
+        cuda.syncthreads()
+        byte = int32(0)
+        for bit in range(8):
+            byte |= int32(keep[8 * t + bit]) << bit
+        b = int64(cuda.blockIdx.x) * tile + t
+        if b < bitmap.size:
+            bitmap[b] = byte
+        cuda.atomic.add(kept, 0, int32(cuda.popc(byte)))
+        cuda.syncthreads()
+        if t == 0:
+            counts[cuda.blockIdx.x] = kept[0]
+
+    @cuda.jit
+    def count(bitmap, counts):  # type: ignore[no-untyped-def]
+        """bitmap (ceil(N/8),) -> counts (blocks,)."""
+        kept = cuda.shared.array(1, int32)
+        t = cuda.threadIdx.x
+        if t == 0:
+            kept[0] = 0
+        cuda.syncthreads()
+        b = int64(cuda.blockIdx.x) * tile + t
+        if b < bitmap.size:
+            cuda.atomic.add(kept, 0, int32(cuda.popc(int32(bitmap[b]))))
+        cuda.syncthreads()
+        if t == 0:
+            counts[cuda.blockIdx.x] = kept[0]
+
+    @cuda.jit
+    def scan(counts, offsets):  # type: ignore[no-untyped-def]
+        """counts (blocks,) -> offsets (blocks + 1,), their running sum from 0. One block."""
+        sums = cuda.shared.array(tile, int64)
+        t = cuda.threadIdx.x
+        share = (counts.size + tile - 1) // tile
+        first = min(t * share, counts.size)
+        last = min(first + share, counts.size)
+        total = int64(0)
+        for i in range(first, last):
+            total += counts[i]
+        sums[t] = total
+        cuda.syncthreads()
+        before = int64(0)
+        for i in range(t):
+            before += sums[i]
+        if t == 0:
+            offsets[0] = 0
+        for i in range(first, last):
+            before += counts[i]
+            offsets[i + 1] = before
+
+    @cuda.jit(device=True)
+    def load_bytes(bitmap, bytes_, prefix):  # type: ignore[no-untyped-def]
+        """This block's bytes, and for each the number of entries kept up to its end."""
+        t = cuda.threadIdx.x
+        b = int64(cuda.blockIdx.x) * tile + t
+        bytes_[t] = 0
+        if b < bitmap.size:
+            bytes_[t] = bitmap[b]
+        prefix[t] = cuda.popc(bytes_[t])
+        cuda.syncthreads()
+        step = 1
+        while step < tile:
+            before = int32(0)
+            if t >= step:
+                before = prefix[t - step]
+            cuda.syncthreads()
+            prefix[t] += before
+            cuda.syncthreads()
+            step *= 2
+
+    @cuda.jit(device=True)
+    def place(bytes_, prefix, entry):  # type: ignore[no-untyped-def]
+        """Position among this block's kept entries, or -1 if this one was dropped."""
+        byte = bytes_[entry >> 3]
+        bit = entry & 7
+        if (byte >> bit) & 1 == 0:
+            return int32(-1)
+        return int32(prefix[entry >> 3] - cuda.popc(byte >> bit))
+
+    @cuda.jit
+    def pack(x_hat, bitmap, offsets, values):  # type: ignore[no-untyped-def]
+        """x_hat (N,), bitmap, offsets (blocks + 1,) -> values (K,)."""
+        bytes_ = cuda.shared.array(tile, int32)
+        prefix = cuda.shared.array(tile, int32)
+        load_bytes(bitmap, bytes_, prefix)
+        for i in range(8):
+            entry = i * tile + cuda.threadIdx.x
+            to = place(bytes_, prefix, entry)
+            if to >= 0:
+                values[offsets[cuda.blockIdx.x] + to] = x_hat[int64(cuda.blockIdx.x) * 8 * tile + entry]
+
+    @cuda.jit
+    def unpack(bitmap, values, offsets, x_hat):  # type: ignore[no-untyped-def]
+        """bitmap, values (K,), offsets (blocks + 1,) -> x_hat (N,)."""
+        bytes_ = cuda.shared.array(tile, int32)
+        prefix = cuda.shared.array(tile, int32)
+        load_bytes(bitmap, bytes_, prefix)
+        for i in range(8):
+            entry = i * tile + cuda.threadIdx.x
+            n = int64(cuda.blockIdx.x) * 8 * tile + entry
+            if n < x_hat.size:
+                source = place(bytes_, prefix, entry)
+                if source >= 0:
+                    x_hat[n] = values[offsets[cuda.blockIdx.x] + source]
+                else:
+                    x_hat[n] = 0
+
+    return SimpleNamespace(mark=mark, count=count, scan=scan, pack=pack, unpack=unpack)
+
+
+def signatures(complex_type: str) -> dict[str, str]:
+    """Numba signatures by kernel name, for compiling without a GPU; complex_type as in "complex64"."""
+    x_hat = f"{complex_type}[::1]"
+    return {
+        "mark": f"void({x_hat}, float64, uint8[::1], int32[::1])",
+        "count": "void(uint8[::1], int32[::1])",
+        "scan": "void(int32[::1], int64[::1])",
+        "pack": f"void({x_hat}, uint8[::1], int64[::1], {x_hat})",
+        "unpack": f"void(uint8[::1], {x_hat}, int64[::1], {x_hat})",
+    }
+
+
+Empty = Callable[[int, Any], Any]  # (entries, NumPy dtype) -> an uninitialised array on the device
+
+
+def _device_array(entries: int, dtype: Any) -> Any:
+    from numba import cuda
+
+    return cuda.device_array(entries, dtype)
+
+
+def cuda(
+    x_hat: Any, beta: float, stream: Any = 0, empty: Empty = _device_array, tile: int = TILE
+) -> tuple[Any, Any]:
+    """`reference` on a GPU: device arrays in, device arrays from `empty` out.
+
+    Reads one number back (how many were kept), because the values are allocated at their exact size.
+    """
+    k = kernels(tile)
+    blocks = -(-x_hat.shape[0] // (8 * tile))
+    bitmap = empty(-(-x_hat.shape[0] // 8), np.uint8)
+    if blocks == 0:
+        return bitmap, empty(0, x_hat.dtype)
+    counts, offsets = empty(blocks, np.int32), empty(blocks + 1, np.int64)
+    k.mark[blocks, tile, stream](x_hat, float(beta) ** 2, bitmap, counts)
+    k.scan[1, tile, stream](counts, offsets)
+    values = empty(int(offsets[blocks]), x_hat.dtype)
+    if values.shape[0]:
+        k.pack[blocks, tile, stream](x_hat, bitmap, offsets, values)
+    return bitmap, values
+
+
+def cuda_expand(
+    bitmap: Any, values: Any, count: int, stream: Any = 0, empty: Empty = _device_array, tile: int = TILE
+) -> Any:
+    """`reference_expand` on a GPU: device arrays in, a device array from `empty` out."""
+    k = kernels(tile)
+    x_hat = empty(count, values.dtype)
+    blocks = -(-count // (8 * tile))
+    if blocks:
+        counts, offsets = empty(blocks, np.int32), empty(blocks + 1, np.int64)
+        k.count[blocks, tile, stream](bitmap, counts)
+        k.scan[1, tile, stream](counts, offsets)
+        k.unpack[blocks, tile, stream](bitmap, values, offsets, x_hat)
+    return x_hat

@@ -1,0 +1,130 @@
+"""A real JupyterLab in a real Chromium, for measuring and for the browser tests."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import secrets
+import shutil
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from specviz import lab
+
+# Without these Chromium asks its maker's servers for updates, and in a container it dies of its small /dev/shm.
+_FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --disable-dev-shm-usage --force-color-profile=srgb"
+).split()
+_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+class BrowserMissing(Exception):
+    """No Chromium, and how to get one."""
+
+
+def find_chromium(playwright: Any) -> str:
+    """Path of a Chromium: the system's, else Playwright's own, else (root on Debian) installed now."""
+    for name in _NAMES:
+        if path := shutil.which(name):
+            return path
+    own = str(playwright.chromium.executable_path)
+    if Path(own).exists():
+        return own
+    if shutil.which("apt-get") and hasattr(os, "geteuid") and os.geteuid() == 0:
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        subprocess.run(["apt-get", "update"], check=False, **quiet)  # type: ignore[call-overload]
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        install = ["apt-get", "install", "-y", "--no-install-recommends", "chromium"]
+        subprocess.run(install, check=False, env=environment, **quiet)  # type: ignore[call-overload]
+        if path := shutil.which("chromium"):
+            return path
+    raise BrowserMissing(
+        "There is no Chromium: install Debian's or Fedora's package `chromium`, or run `playwright install chromium`."
+    )
+
+
+@contextlib.contextmanager
+def jupyterlab(root: Path = lab.ROOT) -> Iterator[tuple[str, str]]:
+    """A JupyterLab with settings of its own, so that the user's are neither read nor changed: (address, token)."""
+    port, token = lab.free_port(), secrets.token_hex(16)
+    with tempfile.TemporaryDirectory(prefix="specviz-lab-") as home:
+        folders = ("CONFIG", "DATA", "RUNTIME")
+        env = {**os.environ, **{f"JUPYTER_{name}_DIR": f"{home}/{name.lower()}" for name in folders}}
+        env |= {f"JUPYTERLAB_{name}_DIR": f"{home}/lab-{name.lower()}" for name in ("SETTINGS", "WORKSPACES")}
+        env |= {"IPYTHONDIR": f"{home}/ipython", "JUPYTER_TOKEN": token}
+        settings = Path(home, "lab-settings", "@jupyterlab", "apputils-extension")
+        settings.mkdir(parents=True)
+        news = {"fetchNews": "false", "checkForUpdates": False}
+        (settings / "notification.jupyterlab-settings").write_text(json.dumps(news))
+        arguments = [
+            *lab.command(port, "notebooks", root, browser=False),
+            "--allow-root",
+            "--LabApp.expose_app_in_browser=True",
+            "--LabApp.extension_manager=readonly",
+        ]
+        log = open(f"{home}/log", "w+")  # noqa: SIM115 - the child writes to it until the end
+        server = subprocess.Popen(arguments, env=env, stdout=log, stderr=log)
+        try:
+            address = f"http://{lab.HOST}:{port}"
+            _wait_until_up(server, f"{address}/api?token={token}", Path(home, "log"))
+            yield address, token
+        finally:
+            server.terminate()
+            try:
+                server.wait(15)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+            log.close()
+
+
+def _wait_until_up(server: subprocess.Popen[bytes], url: str, log: Path, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            raise RuntimeError(f"JupyterLab ended with status {server.returncode}:\n{log.read_text()[-2000:]}")
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+            return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    raise RuntimeError(f"JupyterLab did not answer within {seconds:.0f} s:\n{log.read_text()[-2000:]}")
+
+
+@contextlib.contextmanager
+def chromium(**context: Any) -> Iterator[Any]:
+    """A fresh Chromium page; keyword arguments go to Playwright's `new_context` (viewport, color_scheme, ...)."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_chromium(playwright), args=_FLAGS)
+        try:
+            yield browser.new_context(**({"viewport": {"width": 1500, "height": 1100}} | context)).new_page()
+        finally:
+            browser.close()
+
+
+def open_notebook(page: Any, lab_address: tuple[str, str], notebook: str, timeout_s: float = 120) -> None:
+    """Open a notebook, run all its cells, and wait until its kernel is idle."""
+    address, token = lab_address
+    page.goto(f"{address}/lab/tree/{notebook}?reset&token={token}")
+    page.wait_for_function("window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel", timeout=60_000)
+    page.wait_for_function(
+        "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'idle'", timeout=60_000
+    )
+    page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells').then(() => { window.allRan = true; })")
+    page.wait_for_function("window.allRan === true", timeout=timeout_s * 1000)
+
+
+def machine_of(page: Any) -> dict[str, str]:
+    """Which browser measured."""
+    return {"browser": page.context.browser.version, "system": platform.system()}

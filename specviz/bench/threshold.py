@@ -1,0 +1,98 @@
+"""Threshold, count and pack, and the way back: each form against what plain torch does."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from spectral_kernels import dispatch
+from torch.utils.benchmark import Timer
+
+from specviz import records
+
+DENSITIES = (0.02, 0.1, 0.25, 0.5)
+
+
+def torch_pack(x_hat: torch.Tensor, beta: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The plain way: a byte a flag, then packed by eight."""
+    keep = (x_hat.abs() > beta).flatten()
+    return _pack_bits(keep), x_hat.flatten()[keep]
+
+
+def _pack_bits(keep: torch.Tensor) -> torch.Tensor:
+    padded = torch.nn.functional.pad(keep, (0, -keep.numel() % 8)).view(-1, 8)
+    return (padded << torch.arange(8, device=keep.device)).sum(-1, dtype=torch.uint8)
+
+
+def torch_expand(bitmap: torch.Tensor, values: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """The plain way back."""
+    bits = (bitmap[:, None] >> torch.arange(8, device=bitmap.device, dtype=torch.uint8)) & 1
+    dense = values.new_zeros(shape)
+    dense.view(-1)[bits.flatten()[: dense.numel()].bool()] = values
+    return dense
+
+
+def _medians(sides: dict[str, Callable[[], Any]], rounds: int = 9) -> dict[str, float]:
+    """Median milliseconds of each side; the sides take turns, so that drift meets all alike."""
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for run in sides.values():
+        run()  # compile and warm up
+    for _ in range(rounds):
+        for name, run in sides.items():
+            timer = Timer("run()", globals={"run": run}, num_threads=torch.get_num_threads())
+            times[name].append(timer.timeit(1).mean * 1e3)  # timeit synchronises a GPU
+    return {name: sorted(t)[len(t) // 2] for name, t in times.items()}
+
+
+def run(out: Path, entries: int) -> None:
+    """Measure on the CPU, and on the GPU if there is one; write out/bench-threshold.jsonl."""
+    devices = ["cpu"] + (["cuda"] if dispatch.cuda_is_available() else [])
+    rows = []
+    table = Table(title=f"threshold: {entries / 1e6:.2g} M complex64 coefficients, median ms")
+    for column in ("device", "kept", "pack", "torch", "ratio", "NumPy", "expand", "torch", "ratio"):
+        table.add_column(column, justify="right")
+    for device in devices:
+        generator = torch.Generator().manual_seed(0)
+        x_hat = torch.randn(entries, dtype=torch.complex64, generator=generator).to(device)
+        for density in DENSITIES:
+            # |z|^2 of a complex normal is exponential, so the share above beta is exp(-beta^2).
+            beta = float((-torch.tensor(density).log()).sqrt())
+            row = _measure(x_hat, beta, device)
+            rows.append(records.stamp({"experiment": "bench-threshold", "device": device, "entries": entries, **row}))
+            table.add_row(
+                *(device, f"{row['density']:.3f}", f"{row['pack_ms']:.2f}", f"{row['torch_pack_ms']:.2f}"),
+                *(f"{row['pack_speedup']:.1f}x", f"{row.get('reference_pack_ms', float('nan')):.1f}"),
+                *(f"{row['expand_ms']:.2f}", f"{row['torch_expand_ms']:.2f}", f"{row['expand_speedup']:.1f}x"),
+            )
+    records.write(out / "bench-threshold.jsonl", rows)
+    Console().print(table)
+    if "cuda" not in devices:
+        print("The CUDA form was not measured: there is no CUDA GPU on this machine.")
+
+
+def _measure(x_hat: torch.Tensor, beta: float, device: str) -> dict[str, Any]:
+    bitmap, values = dispatch.threshold_pack(x_hat, beta)
+    shape = tuple(x_hat.shape)
+    sides: dict[str, Callable[[], Any]] = {
+        "pack": lambda: dispatch.threshold_pack(x_hat, beta),
+        "torch_pack": lambda: torch_pack(x_hat, beta),
+        "expand": lambda: dispatch.threshold_expand(bitmap, values, shape),
+        "torch_expand": lambda: torch_expand(bitmap, values, shape),
+    }
+    if device == "cpu":
+        sides["reference_pack"] = lambda: dispatch.threshold_pack(x_hat, beta, "reference")
+    ms = _medians(sides)
+    moved = x_hat.nbytes + values.nbytes + bitmap.nbytes
+    return {
+        "beta": beta,
+        "density": values.numel() / x_hat.numel(),
+        **{f"{name}_ms": t for name, t in ms.items()},
+        "pack_speedup": ms["torch_pack"] / ms["pack"],
+        "expand_speedup": ms["torch_expand"] / ms["expand"],
+        "pack_gb_per_s": moved / ms["pack"] / 1e6,
+        "expand_gb_per_s": moved / ms["expand"] / 1e6,
+        "dense_bytes": x_hat.nbytes,
+        "sparse_bytes": values.nbytes + bitmap.nbytes,
+    }

@@ -1,0 +1,60 @@
+"""The command line: `specviz lab`, `specviz bench`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Spectral Workbench: the course and its measurements.")
+bench = typer.Typer(no_args_is_help=True, help="Measure on this machine and write records (JSON lines).")
+app.add_typer(bench, name="bench")
+
+Out = Annotated[Path, typer.Option(help="Folder for the records.")]
+
+
+@app.command()
+def lab(
+    notebook: Annotated[str, typer.Argument(help="The notebook to open.")] = "notebooks/00_start_here.ipynb",
+    port: Annotated[int | None, typer.Option(help="Port on 127.0.0.1; the first free one from 8888 by default.")] = None,
+    browser: Annotated[bool, typer.Option(help="Open a browser window.")] = True,
+) -> None:
+    """Open the course in JupyterLab."""
+    from specviz.lab import LabError, start
+
+    try:
+        sys.exit(start(notebook, port, browser))
+    except LabError as error:
+        sys.exit(str(error))
+
+
+@app.command()
+def machine() -> None:
+    """Say what this machine has: threads, memory, GPU, versions."""
+    from specviz.records import machine
+
+    print(machine())
+
+
+@bench.command()
+def threshold(out: Out = Path("data/results"), millions: float = 8.9) -> None:
+    """The threshold kernel's forms against plain torch, side by side in one run."""
+    from specviz.bench.threshold import run
+
+    run(out, int(millions * 1e6))
+
+
+@bench.command()
+def slider(out: Out = Path("data/results"), moves: int = 60) -> None:
+    """Slider press to painted pixels in a real browser, at 256, 512 and 1024 pixels a side."""
+    from specviz.bench.browser import BrowserMissing
+    from specviz.bench.slider import run
+
+    try:
+        run(out, moves)
+    except BrowserMissing as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,149 @@
+"""Real images to look at: photographs that come with scikit-image, and the user's own."""
+
+import io
+import os
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+MAX_SIDE = 4096  # pixels; one spectrum of this size is 64 MiB
+
+# Each is in the public domain or CC0, as the docstring of its scikit-image loader says.
+PHOTOS = {
+    "astronaut": "Eileen Collins, NASA; public domain",
+    "camera": "photographer, Lav Varshney; CC0",
+    "chelsea": "Chelsea the cat, Stefan van der Walt; CC0",
+    "coffee": "a cup of coffee, Rachel Michetti; CC0",
+    "rocket": "a Falcon 9 at night, SpaceX; CC0",
+}
+
+_FORMATS = ("PNG", "JPEG", "WEBP")
+# BT.709 luminance of linear red, green and blue, as scikit-image's rgb2gray.
+_LUMINANCE = torch.tensor([0.2125, 0.7154, 0.0721])
+
+
+def photo(name: str, grey: bool = False) -> Tensor:
+    """A photograph with a clear licence: (H, W) if it is grey, else (3, H, W), float32, brightness 0 to 1.
+
+    name  one of astronaut, camera (grey, 512 x 512), chelsea, coffee, rocket; ValueError otherwise
+    grey  mix a colour photograph's channels into their luminance (H, W)
+    """
+    if name not in PHOTOS:
+        raise ValueError(f"no photograph is named {name!r}; pick one of {', '.join(PHOTOS)}")
+    from skimage import data
+
+    image = photo_from(getattr(data, name)())
+    return luminance(image) if grey else image
+
+
+def luminance(image: Tensor) -> Tensor:
+    """(3, H, W) red, green, blue -> (H, W) grey; a grey image is returned as it is."""
+    if image.ndim == 2:
+        return image
+    return torch.tensordot(_LUMINANCE.to(image), image, dims=1)
+
+
+def photo_from(source: Any) -> Tensor:
+    """The user's own picture: (H, W) if it is grey, else (3, H, W), float32, brightness 0 to 1.
+
+    source  a path or the bytes of a PNG, JPEG or WebP file; or an array or tensor (H, W), (H, W, 1 | 3 | 4)
+            or (1 | 3 | 4, H, W) of uint8, uint16, bool, or floats from 0 to 1
+
+    Up to 4096 pixels a side. Alpha is dropped, a phone's rotation mark is followed, an animation gives its first
+    frame, and colour of 16 bits a channel is read to 8 (grey keeps its 16). Anything else raises ValueError or
+    TypeError, saying what was found and what to do.
+    """
+    if isinstance(source, str | os.PathLike):
+        return _decode(_read(source), os.path.basename(os.fspath(source)))
+    if isinstance(source, bytes | bytearray | memoryview):
+        return _decode(bytes(source), "the picture")
+    if isinstance(source, Tensor):
+        source = source.detach().cpu().resolve_conj().resolve_neg()
+        half = source.dtype in (torch.float16, torch.bfloat16)  # NumPy has no bfloat16
+        source = (source.float() if half else source).numpy()
+        channels_first = True
+    elif isinstance(source, np.ndarray):
+        channels_first = False
+    else:
+        raise TypeError(f"photo_from takes a path, the bytes of a file, an array or a tensor, not {type(source).__name__}")
+    return _from_array(source, "the array", channels_first)
+
+
+def _read(path: Any) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise ValueError(f"cannot read {os.fspath(path)}: {error.strerror or error}") from error
+
+
+def _decode(data: bytes, name: str) -> Tensor:
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    if not data:
+        raise ValueError(f"{name} is empty (0 bytes); pick a PNG, JPEG or WebP picture")
+    damaged = f"{name} is damaged or cut short and cannot be read to its end"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked below
+            image: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    except UnidentifiedImageError:
+        raise ValueError(f"{name} is not a PNG, JPEG or WebP picture, whatever its name says") from None
+    except Image.DecompressionBombError:
+        raise ValueError(f"{name} has far more than {MAX_SIDE} pixels a side; scale it down first") from None
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, EOFError, ...
+        raise ValueError(f"{damaged} ({error})") from error
+    _check_size(image.height, image.width, name)
+    try:
+        image.load()
+        image = ImageOps.exif_transpose(image)  # phones store what the sensor saw, and mark how to turn it
+    except Exception as error:
+        raise ValueError(f"{damaged} ({error})") from error
+    if image.mode.startswith("I;16"):
+        return _from_array(np.asarray(image).astype(np.uint16), name, channels_first=False)
+    grey = image.mode in ("1", "L", "LA", "La")
+    return _from_array(np.asarray(image.convert("L" if grey else "RGB")), name, channels_first=False)
+
+
+def _check_size(height: int, width: int, name: str) -> None:
+    if max(height, width) > MAX_SIDE:
+        raise ValueError(
+            f"{name} is {width} x {height} pixels; at most {MAX_SIDE} a side can be shown. Scale it down first."
+        )
+    if min(height, width) < 1:
+        raise ValueError(f"{name} is {width} x {height} pixels: there is nothing to show")
+
+
+def _from_array(array: np.ndarray, name: str, channels_first: bool) -> Tensor:
+    if array.ndim == 3:
+        # 3 rows or 3 columns could be meant as channels; the source's own convention is tried first.
+        axes = (0, 2) if channels_first else (2, 0)
+        axis = next((a for a in axes if array.shape[a] in (1, 3, 4)), None)
+        if axis is not None:
+            array = np.moveaxis(array, axis, 0)[:3]
+            array = array[0] if array.shape[0] == 1 else array
+    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[0] == 3)):
+        raise ValueError(f"{name} has shape {array.shape}; a picture is (H, W), (H, W, 3) or (3, H, W)")
+    _check_size(*array.shape[-2:], name)
+    if array.dtype == np.uint8:
+        image = array.astype(np.float32) / 255
+    elif array.dtype == np.uint16:
+        image = array.astype(np.float32) / 65535
+    elif array.dtype == np.bool_:
+        image = array.astype(np.float32)
+    elif np.issubdtype(array.dtype, np.floating):
+        bad = array.size - int(np.isfinite(array).sum())
+        if bad:
+            raise ValueError(f"{name} holds {bad} values that are NaN or infinite; replace them first")
+        if array.min() < 0 or array.max() > 1:
+            raise ValueError(
+                f"{name} runs from {array.min():.4g} to {array.max():.4g}; brightness must lie between 0 and 1 "
+                "(divide by its maximum, or by 255)"
+            )
+        image = array.astype(np.float32)
+    else:
+        raise TypeError(f"{name} is of {array.dtype}; a picture is uint8, uint16, bool, or floats from 0 to 1")
+    return torch.from_numpy(np.ascontiguousarray(image))

@@ -1,0 +1,74 @@
+"""Spectral operations as plain functions, imported as `SF`."""
+
+import math
+
+import torch
+from spectral_kernels import dispatch
+from torch import Tensor
+
+from specviz.spectra import HalfSpectrum, SparseSpectrum
+
+
+def _check_beta(beta: float) -> float:
+    if not beta >= 0:
+        raise ValueError(
+            f"beta={beta} must be a number >= 0: coefficients with magnitude at or under beta are dropped. "
+            "beta=0 drops only what is exactly zero."
+        )
+    return float(beta)
+
+
+def threshold(X: HalfSpectrum, beta: float) -> HalfSpectrum:
+    """Set every coefficient to zero whose magnitude is at most beta.
+
+    X (..., H, W//2+1) -> the same shape, size and norm. A coefficient and its mirror partner share one fate,
+    so the image stays real. What beta means depends on X.norm. Gradients pass through the kept entries
+    and are zero elsewhere; NaN is kept, so that it stays visible. Raises ValueError for beta < 0 or NaN.
+    Guan et al. (SpecNet), Algorithm 1.
+    """
+    # Squares in float64, as in the kernel (spectral_kernels.threshold): both decide alike, for both partners.
+    power = torch.view_as_real(X.values.detach()).double().square().sum(-1)
+    dropped = power <= _check_beta(beta) ** 2
+    return HalfSpectrum._exact(X.values.masked_fill(dropped, 0), X.size, X.norm)
+
+
+def compress(X: HalfSpectrum, beta: float) -> SparseSpectrum:
+    """Threshold a half spectrum and store it sparsely: `compress(X, beta).expand()` is `threshold(X, beta)`.
+
+    One pass marks, counts and packs; outside autograd. Raises ValueError for beta < 0 or NaN.
+    """
+    bitmap, values = dispatch.threshold_pack(X.values, _check_beta(beta))
+    return SparseSpectrum(bitmap, values, tuple(X.values.shape), X.size, X.norm)
+
+
+def count_kept(X: HalfSpectrum) -> tuple[int, int]:
+    """How many coefficients are not zero, and how many there are, both over the full plane."""
+    kept = ((X.values != 0).double() * X.multiplicity()).sum()
+    return int(kept.item()), math.prod(X.values.shape[:-1]) * X.size[1]
+
+
+def share_kept(X: HalfSpectrum) -> float:
+    """The share of coefficients that are not zero, 0 to 1, over the full plane; NaN for an empty batch."""
+    kept, total = count_kept(X)
+    return kept / total if total else math.nan
+
+
+def energy_kept(X: HalfSpectrum, original: HalfSpectrum) -> float:
+    """X's energy as a share of the original's, summed over the batch; NaN if the original has none."""
+    if X.size != original.size or X.norm != original.norm:
+        raise ValueError(
+            f"energies of different kinds: {X.size} {X.norm!r} against {original.size} {original.norm!r}"
+        )
+    whole = original.energy().double().sum().item()
+    return X.energy().double().sum().item() / whole if whole else math.nan
+
+
+def psnr(image: Tensor, reference: Tensor, peak: float = 1.0) -> float:
+    """Peak signal-to-noise ratio in decibels, unclipped; infinite where the two are equal.
+
+    image, reference: same shape, brightness from 0 to `peak`. 10 log10(peak^2 / mean squared error).
+    """
+    if image.shape != reference.shape:
+        raise ValueError(f"psnr compares images of one shape, got {tuple(image.shape)} and {tuple(reference.shape)}")
+    mse = (image.double() - reference.double()).square().mean().item()
+    return math.inf if mse == 0 else 10 * math.log10(peak**2 / mse)

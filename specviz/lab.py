@@ -1,0 +1,73 @@
+"""Start JupyterLab on the course: on 127.0.0.1 only, always with a token."""
+
+import os
+import secrets
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+HOST = "127.0.0.1"
+FIRST_PORT = 8888
+PORTS_TRIED = 50
+ROOT = Path(__file__).resolve().parent.parent  # the checkout
+
+
+class LabError(Exception):
+    """JupyterLab cannot start, and why, in one sentence."""
+
+
+def free_port(port: int | None = None) -> int:
+    """The port asked for, or else the first free one from 8888 on; LabError if there is none."""
+    candidates = range(FIRST_PORT, FIRST_PORT + PORTS_TRIED) if port is None else [port]
+    for candidate in candidates:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, candidate))
+            except (OSError, OverflowError):
+                continue
+            return candidate
+    if port is None:
+        raise LabError(
+            f"No port from {FIRST_PORT} to {FIRST_PORT + PORTS_TRIED - 1} is free on {HOST}: close another Jupyter, "
+            "or choose a port with `make lab PORT=9999`."
+        )
+    raise LabError(f"Port {port} on {HOST} is in use or not allowed: choose another one with `make lab PORT=...`.")
+
+
+def command(port: int, notebook: str, root: Path = ROOT, browser: bool = True) -> list[str]:
+    """The command line of JupyterLab; its token comes from the environment, where `ps` does not show it."""
+    return [
+        *[sys.executable, "-m", "jupyterlab"],
+        f"--ServerApp.ip={HOST}",
+        f"--ServerApp.port={port}",
+        "--ServerApp.port_retries=0",
+        f"--ServerApp.root_dir={root}",
+        f"--LabApp.default_url=/lab/tree/{notebook}",
+        # A picture of 4096 x 4096 is larger than tornado's default of 10 MiB for a message from the browser.
+        "--ServerApp.tornado_settings={'websocket_max_message_size': 268435456}",
+        *([] if browser else ["--no-browser"]),
+    ]
+
+
+def address(port: int, token: str, notebook: str) -> str:
+    """What to open in the browser."""
+    return f"http://{HOST}:{port}/lab/tree/{notebook}?token={token}"
+
+
+def start(notebook: str = "notebooks/00_start_here.ipynb", port: int | None = None, browser: bool = True) -> int:
+    """Run JupyterLab until it is stopped; its exit status. LabError if it cannot start."""
+    if not (ROOT / notebook).is_file():
+        raise LabError(
+            f"There is no {notebook} in {ROOT}: the notebooks are in the source checkout, not in the installed package."
+        )
+    port = free_port(port)
+    token = os.environ.get("JUPYTER_TOKEN") or secrets.token_hex(24)
+    print(f"\n  Spectral Workbench: open {address(port, token, notebook)}\n  Ctrl-C stops it.\n", flush=True)
+    try:
+        return subprocess.run(
+            command(port, notebook, browser=browser), env={**os.environ, "JUPYTER_TOKEN": token}, check=False
+        ).returncode
+    except KeyboardInterrupt:
+        return 0

@@ -1,0 +1,141 @@
+"""Measured results as lines of JSON, each saying what made it."""
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import cache
+from html import escape
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = ("spectral-workbench", "torch", "numpy", "numba", "numba-cuda", "jupyterlab", "ipywidgets", "plotly")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What this machine has. `cpu_threads` is what torch will use; `gpu` is None without a CUDA GPU."""
+
+    cpu: str
+    cpu_threads: int
+    memory_gib: float
+    gpu: str | None
+    gpu_memory_gib: float | None
+    numba_cuda_ready: bool
+    system: str
+    python: str
+    versions: dict[str, str]
+
+    def _rows(self) -> list[tuple[str, str]]:
+        if self.gpu is None:
+            gpu = "none: everything runs on the CPU"
+        else:
+            ready = "" if self.numba_cuda_ready else "; the Numba kernels need pip install 'spectral-workbench[cuda]'"
+            gpu = f"{self.gpu}, {self.gpu_memory_gib:.0f} GiB{ready}"
+        return [
+            ("processor", f"{self.cpu}, {self.cpu_threads} threads"),
+            ("memory", f"{self.memory_gib:.0f} GiB"),
+            ("GPU", gpu),
+            ("system", f"{self.system}, Python {self.python}"),
+            *self.versions.items(),
+        ]
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name:20} {value}" for name, value in self._rows())
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f'<tr><th style="text-align:left">{escape(name)}</th><td style="text-align:left">{escape(value)}</td></tr>'
+            for name, value in self._rows()
+        )
+        return f"<table>{rows}</table>"
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _memory_gib() -> float:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    except (ValueError, OSError, AttributeError):  # not on Windows
+        return float("nan")
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+@cache
+def machine() -> Machine:
+    """Look at this machine: processor, memory, GPU, versions."""
+    import torch
+    from spectral_kernels.dispatch import cuda_is_available
+
+    gpu = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
+    versions = {package: _version(package) for package in _PACKAGES}
+    versions["torch"] = torch.__version__  # its build (+cpu, +cu130) is not in the package's metadata everywhere
+    return Machine(
+        cpu=_cpu_name(),
+        cpu_threads=torch.get_num_threads(),
+        memory_gib=_memory_gib(),
+        gpu=gpu.name if gpu else None,
+        gpu_memory_gib=gpu.total_memory / 2**30 if gpu else None,
+        numba_cuda_ready=cuda_is_available(),
+        system=f"{platform.system()} {platform.machine()}",
+        python=platform.python_version(),
+        versions=versions,
+    )
+
+
+@cache
+def commit() -> str | None:
+    """The checkout's commit, with "+" where it had uncommitted changes; None outside a git checkout."""
+    here = Path(__file__).parent
+    git = ["git", "-C", str(here)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+        changes = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.stdout.strip() + ("+" if changes.stdout.strip() else "")
+
+
+def stamp(record: dict[str, Any]) -> dict[str, Any]:
+    """The record with the machine, the versions and the commit that made it."""
+    return {**record, "commit": commit(), "machine": asdict(machine())}
+
+
+def write(path: str | os.PathLike[str], records: Iterable[dict[str, Any]]) -> None:
+    """Replace a file of records, one JSON object a line; a reader sees the old file or the new one, never half."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text("".join(json.dumps(record, allow_nan=False) + "\n" for record in records))
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """All records of a file; ValueError names the line that is not JSON."""
+    records = []
+    for number, line in enumerate(Path(path).read_text().splitlines(), 1):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}, line {number} is not a record: {error}") from error
+    return records

@@ -1,0 +1,7 @@
+"""Explorers to display in a notebook: pictures, spectra and sliders."""
+
+from specviz.widgets.explorer import Explorer, GridSlider
+from specviz.widgets.symmetry import SymmetryExplorer
+from specviz.widgets.threshold import ThresholdExplorer
+
+__all__ = ["Explorer", "GridSlider", "SymmetryExplorer", "ThresholdExplorer"]

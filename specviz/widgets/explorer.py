@@ -1,0 +1,319 @@
+"""What all explorers share: controls in real units, one refresh path, errors shown where the user looks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ipywidgets as ipw
+import numpy as np
+import torch
+from torch import Tensor
+
+from specviz.datasets import photo_from
+from specviz.figures import MAX_SHOWN, LinePlot, Panel, still_picture
+from specviz.widgets.lines import LinesView
+from specviz.widgets.panels import PanelsView
+
+
+class GridSlider(ipw.IntSlider):
+    """A slider over low, low + step, ..., high in real units.
+
+    It is an IntSlider whose ticks are mapped here, because a FloatSlider writes rounded values back while
+    it is being dragged (ipywidgets issue 3951). `real` is the value in real units; setting it to a number
+    between two ticks keeps that number and moves the handle to the nearest tick; `open_ended` admits numbers
+    above `high` too, with the handle at its end.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        low: float,
+        high: float,
+        step: float,
+        value: float,
+        unit: str = "",
+        open_ended: bool = False,
+    ) -> None:
+        self.name, self.low, self.high, self._grid, self.unit = name, low, high, step, unit
+        self.open_ended = open_ended
+        # Decimal steps such as 0.05 are inverted exactly: 18 / 20 is 0.9, while 18 * 0.05 need not be.
+        self._ticks_per_one = round(1 / step) if step < 1 else None
+        self._real = value
+        super().__init__(
+            min=0,
+            max=round((high - low) / step),
+            value=self._tick(value),
+            description=name,
+            readout=False,
+            continuous_update=True,
+            layout=ipw.Layout(width="340px"),
+            style={"description_width": "90px"},
+        )
+        self._class = f"specviz-handle-{self.model_id}"
+        self.add_class(self._class)
+        self.text = ipw.Label(self._text(), layout=ipw.Layout(width="110px"))
+        self.observe(self._moved, "value")
+
+    def _tick(self, real: float) -> int:
+        return min(round((real - self.low) / self._grid), round((self.high - self.low) / self._grid))
+
+    def _at(self, tick: int) -> float:
+        if self._ticks_per_one:
+            return (round(self.low * self._ticks_per_one) + tick) / self._ticks_per_one
+        return self.low + tick * self._grid
+
+    def _text(self) -> str:
+        return f"{self._real:g} {self.unit}".strip()
+
+    def _moved(self, change: Any) -> None:
+        if self._tick(self._real) != change["new"]:
+            self._real = self._at(change["new"])
+        self.text.value = self._text()
+
+    @property
+    def real(self) -> float:
+        return self._real
+
+    @real.setter
+    def real(self, value: float) -> None:
+        top = math.inf if self.open_ended else self.high
+        if not (isinstance(value, int | float | np.number) and self.low <= value <= top and math.isfinite(value)):
+            span = f">= {self.low:g}" if self.open_ended else f"from {self.low:g} to {self.high:g}"
+            raise ValueError(f"{self.name}={value!r} must be a number {span}")
+        self._real = float(value)
+        self.value = self._tick(self._real)
+        self.text.value = self._text()
+
+    def resize(self, low: float, high: float) -> None:
+        """Change the range, keeping the value as far as it fits."""
+        real = min(max(self._real, low), high)
+        self.low, self.high = low, high
+        self._real = real
+        self.max = max(round((high - low) / self._grid), 0)
+        self.value = self._tick(real)
+        self.text.value = self._text()
+
+    def row(self) -> ipw.HBox:
+        """The slider with its value in real units beside it."""
+        return ipw.HBox([self, self.text])
+
+    def accessible(self) -> dict[str, str]:
+        """What a screen reader says at the handle."""
+        return {"selector": f".{self._class} .noUi-handle", "name": self.name, "text": self._text()}
+
+
+class ExplorerView(ipw.VBox):
+    """The displayed widget. Its mime bundle carries a still picture for readers without a kernel."""
+
+    def __init__(self, children: list[Any], still: Callable[[], bytes], summary: Callable[[], str]) -> None:
+        super().__init__(children, layout=ipw.Layout(width="100%"))
+        self.add_class("specviz-explorer")
+        self._still, self._summary = still, summary
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        bundle = super()._repr_mimebundle_(**kwargs)
+        data = bundle[0] if isinstance(bundle, tuple) else bundle
+        if data is not None:
+            data["image/png"] = self._still()
+            data["text/plain"] = self._summary()
+        return bundle
+
+
+class Explorer:
+    """Base of the explorers: a picture, controls, panels, curves and facts.
+
+    A subclass names its controls as attributes and implements `_prepare(image)` (once a picture),
+    `_frames()` (at each move) and `facts()`. `e.set(name=value)` sets controls in real units;
+    `e.load(source)` shows another picture; `e.view` is the widget to display.
+    """
+
+    label = "Explorer"
+
+    def __init__(self) -> None:
+        self.panels = PanelsView(self.label)
+        self.panels.on_probe = self._probe
+        self.panels.on_pick = lambda panel, x, y: self._guarded(lambda: self._pick(panel, x, y))
+        self.panels.observe(lambda change: self._theme(change["new"]), "dark")
+        self.lines: list[LinesView] = []
+        self.image: Tensor | None = None  # (H, W) or (3, H, W), the picture on screen
+        self._quiet = False
+        self._specs: list[Panel] = []
+        self._still_frames: dict[str, np.ndarray] = {}
+        self._last_frames: dict[str, np.ndarray] = {}
+        self.upload = ipw.FileUpload(
+            accept=".png,.jpg,.jpeg,.webp", multiple=False, description="Your picture", layout=ipw.Layout(width="160px")
+        )
+        self.upload.observe(self._uploaded, "value")
+
+    # --- what a subclass provides
+
+    def _controls(self) -> dict[str, Any]:
+        """Widgets by the name that `set` takes."""
+        raise NotImplementedError
+
+    def _prepare(self, image: Tensor) -> None:
+        """Take a new, checked picture; raise before changing anything if it will not do."""
+        raise NotImplementedError
+
+    def _describe(self) -> tuple[list[Panel], dict[str, np.ndarray]]:
+        """The panels and their still frames."""
+        raise NotImplementedError
+
+    def _frames(self) -> dict[str, Any]:
+        """Recompute: {"frames": ..., "facts": ..., "markers": ...} for `PanelsView.show`."""
+        raise NotImplementedError
+
+    def _plots(self) -> list[LinePlot]:
+        """The curves to show below the panels, in the order of `lines`."""
+        return []
+
+    def facts(self) -> dict[str, Any]:
+        """Plain numbers for what is on screen."""
+        raise NotImplementedError
+
+    def _probe(self, panel: str, x: int, y: int) -> str:
+        """What to say about frame pixel (x, y) of a panel."""
+        return ""
+
+    def _pick(self, panel: str, x: int, y: int) -> None:
+        """React to a click on frame pixel (x, y) of a panel."""
+
+    # --- the shared machinery
+
+    def _assemble(self, image: Any, controls: list[Any]) -> None:
+        """Lay out the view and show the first picture; a subclass calls it last in its constructor."""
+        for control in self._controls().values():
+            control.observe(lambda change: self._refresh(), "value")
+        self.lines = [LinesView(plot) for plot in self._plots()]
+        self.view = ExplorerView(
+            [ipw.HBox([*controls, self.upload], layout=ipw.Layout(flex_flow="row wrap")), self.panels]
+            + [view.figure for view in self.lines],
+            self._still_picture,
+            self.summary,
+        )
+        self.load(image)
+
+    def set(self, **values: Any) -> None:
+        """Set controls in real units, e.g. `set(beta=0.9, norm="ortho")`, and refresh once."""
+        controls = self._controls()
+        for name in values:
+            if name not in controls:
+                raise ValueError(f"{type(self).__name__} has no control {name!r}; it has {', '.join(controls)}")
+        with self._silently():
+            for name, value in values.items():
+                control = controls[name]
+                if isinstance(control, GridSlider):
+                    control.real = value
+                elif hasattr(control, "options") and value not in control.options:
+                    raise ValueError(f"{name}={value!r} is not one of {', '.join(map(str, control.options))}")
+                else:
+                    control.value = value
+        self._refresh()
+
+    def load(self, source: Any) -> None:
+        """Show another picture: anything `datasets.photo_from` takes. A bad one shows a message instead."""
+
+        def take() -> None:
+            image = photo_from(source)
+            with self._silently():
+                self._prepare(image)
+            self.image = image
+            self._specs, self._still_frames = self._describe()
+            self.panels.describe(self._specs)
+            self._refresh(with_still=True)
+
+        self._guarded(take)
+
+    def _uploaded(self, change: Any) -> None:
+        if change["new"]:
+            file = change["new"][0]
+            self.load(bytes(file["content"]))
+            if self.panels.message:
+                self.panels.say(self.panels.message.replace("the picture", file["name"], 1))
+            # Lets the same file be chosen again; no names of old files stay beside the button.
+            self.upload.value = ()
+
+    @contextmanager
+    def _silently(self) -> Iterator[None]:
+        before, self._quiet = self._quiet, True
+        try:
+            yield
+        finally:
+            self._quiet = before
+
+    def _guarded(self, action: Callable[[], None]) -> None:
+        """Run a callback; what goes wrong is said in the widget, and the last good picture stays."""
+        try:
+            action()
+        except (ValueError, TypeError) as error:
+            self.panels.say(str(error))
+        except Exception as error:
+            self.panels.say(f"This should not have happened: {type(error).__name__}: {error}")
+
+    def _refresh(self, with_still: bool = False) -> None:
+        if self._quiet or self.image is None:
+            return
+
+        def show() -> None:
+            shown = self._frames()
+            self._last_frames = shown["frames"]
+            controls = [c.accessible() for c in self._controls().values() if isinstance(c, GridSlider)]
+            self.panels.show(
+                shown["frames"],
+                self._still_frames if with_still else None,
+                full_size=tuple(self.image.shape[-2:]) if self.image is not None else None,
+                facts=shown["facts"],
+                markers=shown.get("markers", {}),
+                controls=controls,
+                message="",
+            )
+            for view, plot in zip(self.lines, self._plots(), strict=True):
+                view.show(plot)
+
+        self._guarded(show)
+
+    def _theme(self, dark: bool) -> None:
+        for view in self.lines:
+            view.set_dark(dark)
+
+    def summary(self) -> str:
+        """The facts in one line."""
+        return f"{type(self).__name__}: " + "; ".join(f"{name} {value}" for name, value, *_ in self.panels.facts)
+
+    def _still_picture(self) -> bytes:
+        frames = {**self._still_frames, **self._last_frames}
+        caption = "   ".join(f"{name}: {value}" for name, value, *_ in self.panels.facts)
+        return still_picture(self._specs, frames, self._plots(), caption or self.panels.message)
+
+
+def reduce_shown(image: Tensor, how: str = "mean") -> np.ndarray:
+    """A picture small enough to send to the browser: (..., H, W) float -> at most 1024 a side, by mean or max."""
+    factor = math.ceil(max(image.shape[-2:]) / MAX_SHOWN)
+    if factor == 1:
+        return image.numpy()
+    pool = torch.nn.functional.avg_pool2d if how == "mean" else torch.nn.functional.max_pool2d
+    flat = image.reshape(1, -1, *image.shape[-2:])
+    return pool(flat, factor, ceil_mode=True).reshape(*image.shape[:-2], *_reduced(image.shape, factor)).numpy()
+
+
+def _reduced(shape: torch.Size, factor: int) -> tuple[int, int]:
+    return -(-shape[-2] // factor), -(-shape[-1] // factor)
+
+
+def picture_bytes(image: Tensor) -> np.ndarray:
+    """A photograph as a frame: (H, W) or (3, H, W) brightness, clipped to 0..1 -> (h, w, 3) uint8."""
+    shown = reduce_shown(image)
+    frame = np.clip(shown * 255 + 0.5, 0, 255).astype(np.uint8)
+    return np.stack([frame] * 3, -1) if frame.ndim == 2 else np.ascontiguousarray(np.moveaxis(frame, 0, -1))
+
+
+def human_bytes(count: int) -> str:
+    """Bytes for people: 1.02 MiB."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.4g} {unit}"
+        count /= 1024  # type: ignore[assignment]
+    return f"{count:.4g} GiB"

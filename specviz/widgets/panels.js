@@ -1,0 +1,270 @@
+// Pictures of an explorer: 8-bit frames through a colour table onto canvases, with axes, colour bars,
+// a readout under the pointer, facts and messages. One model, so that one message repaints everything.
+
+const el = (tag, className, parent, text) => {
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  if (text !== undefined) node.textContent = text;
+  parent?.append(node);
+  return node;
+};
+
+const rgba = (view) => {
+  const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+  const table = new Uint32Array(bytes.length / 3);
+  for (let i = 0; i < table.length; i++)
+    table[i] = (255 << 24) | (bytes[3 * i + 2] << 16) | (bytes[3 * i + 1] << 8) | bytes[3 * i];
+  return table;
+};
+
+function paint(canvas, frame, table) {
+  const { width, height, data } = frame;
+  const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+  if (canvas.width !== width || canvas.height !== height) {
+    canvas.width = width;
+    canvas.height = height;
+  }
+  const context = canvas.getContext("2d", { willReadFrequently: false });
+  const image = context.createImageData(width, height);
+  const pixels = new Uint32Array(image.data.buffer);
+  if (table) for (let i = 0; i < pixels.length; i++) pixels[i] = table[bytes[i]];
+  else
+    for (let i = 0, j = 0; i < pixels.length; i++, j += 3)
+      pixels[i] = (255 << 24) | (bytes[j + 2] << 16) | (bytes[j + 1] << 8) | bytes[j];
+  context.putImageData(image, 0, 0);
+  canvas.parentNode.style.aspectRatio = `${width} / ${height}`;
+  // Small pictures show their pixels; large ones are scaled smoothly.
+  canvas.classList.toggle("specviz-coarse", Math.max(width, height) <= 128);
+}
+
+class PanelView {
+  constructor(spec, root, send) {
+    this.spec = spec;
+    this.send = send;
+    this.table = spec.table ? rgba(spec.table) : null;
+    this.at = null; // the keyboard's position, in frame pixels
+    const figure = el("figure", "specviz-panel", root);
+    el("figcaption", "specviz-title", figure, spec.title);
+    const plot = el("div", "specviz-plot", figure);
+    this.yTicks = el("div", "specviz-yticks", plot);
+    this.box = el("div", "specviz-frame", plot);
+    this.canvas = el("canvas", "specviz-canvas", this.box);
+    this.canvas.dataset.panel = spec.key;
+    this.canvas.tabIndex = 0;
+    this.canvas.setAttribute("role", "img");
+    this.canvas.setAttribute("aria-label", `${spec.title}. ${spec.description}`);
+    this.xTicks = el("div", "specviz-xticks", plot);
+    el("div", "specviz-axis", figure, spec.axes === "frequency" ? "cycles per pixel" : "pixels");
+    const bar = el("div", "specviz-bar", figure);
+    if (spec.bar_table) {
+      el("span", "", bar, spec.bar_labels[0]);
+      const strip = el("canvas", "specviz-strip", bar);
+      el("span", "", bar, spec.bar_labels[1]);
+      el("span", "specviz-unit", bar, spec.unit);
+      const colours = rgba(spec.bar_table);
+      strip.width = colours.length;
+      strip.height = 1;
+      const row = strip.getContext("2d").createImageData(colours.length, 1);
+      new Uint32Array(row.data.buffer).set(colours);
+      strip.getContext("2d").putImageData(row, 0, 0);
+      strip.setAttribute("aria-hidden", "true");
+    } else el("span", "specviz-unit", bar, spec.unit || "\u00a0");
+    this.listen();
+  }
+
+  position(event) {
+    const box = this.canvas.getBoundingClientRect();
+    const clamp = (v, n) => Math.min(n - 1, Math.max(0, Math.floor(v * n)));
+    return {
+      x: clamp((event.clientX - box.left) / box.width, this.canvas.width),
+      y: clamp((event.clientY - box.top) / box.height, this.canvas.height),
+    };
+  }
+
+  listen() {
+    const { canvas } = this;
+    canvas.addEventListener("pointermove", (event) => this.send("probe", this.spec.key, this.position(event)));
+    canvas.addEventListener("pointerdown", (event) => this.send("pick", this.spec.key, this.position(event)));
+    canvas.addEventListener("pointerleave", () => this.send("leave", this.spec.key, { x: 0, y: 0 }));
+    canvas.addEventListener("keydown", (event) => {
+      const step = event.shiftKey ? 10 : 1;
+      const move = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+      this.at ??= { x: canvas.width >> 1, y: canvas.height >> 1 };
+      if (move) {
+        this.at = {
+          x: Math.min(canvas.width - 1, Math.max(0, this.at.x + step * move[0])),
+          y: Math.min(canvas.height - 1, Math.max(0, this.at.y + step * move[1])),
+        };
+        this.send("probe", this.spec.key, this.at);
+      } else if (event.key === "Enter" || event.key === " ") this.send("pick", this.spec.key, this.at);
+      else return;
+      this.cursor();
+      event.preventDefault();
+      event.stopPropagation(); // JupyterLab would move to another cell
+    });
+    canvas.addEventListener("blur", () => {
+      this.at = null;
+      this.cursor();
+    });
+  }
+
+  cursor() {
+    this.box.querySelector(".specviz-cursor")?.remove();
+    if (this.at) this.place(el("div", "specviz-cursor", this.box), this.at);
+  }
+
+  place(node, { x, y }) {
+    node.style.left = `${(100 * (x + 0.5)) / this.canvas.width}%`;
+    node.style.top = `${(100 * (y + 0.5)) / this.canvas.height}%`;
+  }
+
+  show(frame) {
+    paint(this.canvas, frame, this.table);
+    const [xs, ys] =
+      this.spec.axes === "frequency"
+        ? [["−0.5", "0", "0.5"], ["−0.5", "0", "0.5"]]
+        : [["0", "", String(frame.full_width)], ["0", "", String(frame.full_height)]];
+    for (const [box, labels] of [[this.xTicks, xs], [this.yTicks, ys]])
+      if (box.dataset.labels !== labels.join()) {
+        box.dataset.labels = labels.join();
+        box.replaceChildren(...labels.map((label) => el("span", "", null, label)));
+      }
+  }
+
+  mark(markers) {
+    this.box.querySelectorAll(".specviz-marker").forEach((node) => node.remove());
+    for (const marker of markers) {
+      const node = el("div", `specviz-marker specviz-${marker.kind}`, this.box);
+      this.place(node, marker);
+    }
+  }
+}
+
+function render({ model, el: root }) {
+  root.classList.add("specviz");
+  root.setAttribute("role", "group");
+  root.setAttribute("aria-label", model.get("label"));
+  const row = el("div", "specviz-panels", root);
+  const readout = el("div", "specviz-readout", root);
+  readout.setAttribute("aria-live", "polite");
+  const message = el("div", "specviz-message", root);
+  message.setAttribute("role", "alert");
+  const facts = el("div", "specviz-facts", root);
+  facts.setAttribute("role", "list");
+  let views = {};
+  const cleanup = [];
+  const on = (event, handler) => {
+    model.on(event, handler);
+    cleanup.push(() => model.off(event, handler));
+  };
+
+  // At most one probe is on its way; a moving pointer would queue hundreds.
+  let waiting = false, next = null;
+  const flush = () => {
+    waiting = false;
+    if (next) {
+      const content = next;
+      next = null;
+      send(content);
+    }
+  };
+  const send = (content) => {
+    if (waiting) {
+      next = content;
+      return;
+    }
+    waiting = true;
+    model.send(content);
+    setTimeout(() => waiting && flush(), 1000); // no kernel answers: do not wait for ever
+  };
+  const post = (type, panel, at) => {
+    if (type === "leave") {
+      next = null;
+      readout.textContent = "\u00a0";
+    } else if (type === "pick") model.send({ type, panel, ...at });
+    else send({ type, panel, ...at });
+  };
+  on("msg:custom", (content) => {
+    if (content.type !== "readout") return;
+    readout.textContent = content.text;
+    flush();
+  });
+
+  const build = () => {
+    row.replaceChildren();
+    views = Object.fromEntries(model.get("panels").map((spec) => [spec.key, new PanelView(spec, row, post)]));
+  };
+  const label = () => {
+    for (const { selector, name, text } of model.get("controls"))
+      document.querySelectorAll(selector).forEach((handle) => {
+        handle.setAttribute("aria-label", name);
+        handle.setAttribute("aria-valuetext", text);
+      });
+  };
+  const draw = () => {
+    const seq = model.get("seq");
+    for (const frames of [model.get("still"), model.get("frames")])
+      for (const [key, frame] of Object.entries(frames)) views[key]?.show(frame);
+    const markers = model.get("markers");
+    for (const key of Object.keys(views)) views[key].mark(markers[key] ?? []);
+    facts.replaceChildren(
+      ...model.get("facts").map(([name, value, hint]) => {
+        const pair = el("div", "specviz-fact", null);
+        pair.setAttribute("role", "listitem");
+        el("div", "specviz-name", pair, name);
+        el("div", "specviz-value", pair, value);
+        if (hint) pair.title = hint;
+        return pair;
+      }),
+    );
+    message.textContent = model.get("message");
+    message.hidden = !message.textContent;
+    root.dataset.seq = seq;
+    requestAnimationFrame(() => {
+      label();
+      root.dataset.painted = seq;
+      root.dispatchEvent(new CustomEvent("specviz:painted", { detail: { seq }, bubbles: true }));
+    });
+  };
+  on("change:panels", () => {
+    build();
+    draw();
+  });
+  on("change:seq", draw);
+  build();
+  readout.textContent = "\u00a0";
+  draw();
+  // The sliders beside this view may be laid out after it.
+  const late = [100, 500, 2000].map((delay) => setTimeout(label, delay));
+  cleanup.push(() => late.forEach(clearTimeout));
+
+  const theme = () => {
+    const light = document.body.dataset.jpThemeLight;
+    const dark = light ? light === "false" : matchMedia("(prefers-color-scheme: dark)").matches;
+    if (model.get("dark") !== dark) {
+      model.set("dark", dark);
+      model.save_changes();
+    }
+  };
+  const watcher = new MutationObserver(theme);
+  watcher.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light"] });
+  cleanup.push(() => watcher.disconnect());
+  theme();
+
+  // plotly lays a curve out before it is attached, 700 pixels wide, and then listens to the window only.
+  const fit = () =>
+    root
+      .closest(".specviz-explorer")
+      ?.querySelectorAll(".js-plotly-plot")
+      .forEach((plot) => plot.offsetWidth && plot._responsiveChartHandler?.());
+  const sizes = new ResizeObserver(fit);
+  sizes.observe(root);
+  document.addEventListener("plotlywidget-after-render", fit);
+  cleanup.push(() => {
+    sizes.disconnect();
+    document.removeEventListener("plotlywidget-after-render", fit);
+  });
+  return () => cleanup.forEach((undo) => undo());
+}
+
+export default { render };

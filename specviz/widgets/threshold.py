@@ -1,0 +1,234 @@
+"""ThresholdExplorer: what a threshold on the spectrum throws away, keeps and saves."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import ipywidgets as ipw
+import numpy as np
+import torch
+from torch import Tensor
+
+import specviz.functional as SF
+from specviz.figures import BLUE, ORANGE, Line, LinePlot, Panel, to_bytes
+from specviz.spectra import NORMS, HalfSpectrum
+from specviz.widgets.explorer import Explorer, GridSlider, human_bytes, picture_bytes, reduce_shown
+
+_CURVE_POINTS = 512
+
+
+class ThresholdExplorer(Explorer):
+    """A photograph, its spectrum, and a threshold beta to move.
+
+    image  (H, W) or (3, H, W), or whatever `datasets.photo_from` takes
+
+    Controls: `beta` (the slider goes from 0 to 2, `set` takes more), `norm` ("ortho", "backward", "forward"). Facts: beta, norm, kept and total (over the
+    full plane and all channels), density = kept / total, energy (share kept), psnr_db, dense_bytes and sparse_bytes
+    (bitmap and values as allocated). Guan et al. (SpecNet), Algorithm 1.
+    """
+
+    label = "Threshold explorer"
+
+    def __init__(self, image: Any, beta: float = 1.0, norm: str = "ortho") -> None:
+        super().__init__()
+        self.beta = GridSlider("threshold β", 0.0, 2.0, 0.01, 1.0, open_ended=True)
+        self.norm = ipw.ToggleButtons(
+            options=list(NORMS),
+            value="ortho",
+            style={"button_width": "90px"},
+            tooltips=[
+                "energy of image and spectrum are equal",
+                "the spectrum is the plain sum; 1/(HW) comes with the way back",
+                "the spectrum is the mean; DC is the image's mean",
+            ],
+        )
+        self._spectra: dict[str, HalfSpectrum] = {}
+        self._display: dict[str, tuple[Tensor, float, float]] = {}
+        self._curves: dict[str, Line] = {}
+        self._facts: dict[str, Any] = {}
+        self._sparse: Any = None
+        self._restored = torch.zeros(0)
+        with self._silently():
+            self.set(beta=beta, norm=norm)
+        self._assemble(image, [self.beta.row(), ipw.HBox([ipw.Label("norm"), self.norm])])
+
+    def _controls(self) -> dict[str, Any]:
+        return {"beta": self.beta, "norm": self.norm}
+
+    def _prepare(self, image: Tensor) -> None:
+        self._spectra, self._display, self._curves = {}, {}, {}
+
+    @property
+    def spectrum(self) -> HalfSpectrum:
+        """The whole picture's half spectrum in the chosen norm."""
+        norm = self.norm.value
+        if norm not in self._spectra:
+            assert self.image is not None
+            self._spectra[norm] = HalfSpectrum.of(self.image, norm)
+        return self._spectra[norm]
+
+    def _log_display(self) -> tuple[Tensor, float, float]:
+        """log10 magnitude over the half plane, largest over the channels, and the range to show: cached."""
+        norm = self.norm.value
+        if norm not in self._display:
+            magnitude = self.spectrum.values.abs()
+            magnitude = magnitude.amax(0) if magnitude.ndim == 3 else magnitude
+            high = math.log10(max(magnitude.max().item(), 1e-30))
+            # Five powers of ten: below that a photograph holds rounding noise only.
+            logs = magnitude.clamp_min(10 ** (high - 8)).log10()
+            self._display[norm] = logs, high - 5, high
+        return self._display[norm]
+
+    def _describe(self) -> tuple[list[Panel], dict[str, np.ndarray]]:
+        assert self.image is not None
+        panels = [
+            Panel("photo", "Photograph", "The picture as it was given."),
+            Panel(
+                "spectrum",
+                "Spectrum (dropped: grey)",
+                "Logarithm of the coefficients' magnitude, zero frequency in the middle; what the threshold drops is grey.",
+                table="kept-dropped",
+                bar="upper half",
+                low=self._log_display()[1],
+                high=self._log_display()[2],
+                unit="magnitude, kept",
+                powers_of_ten=True,
+                axes="frequency",
+            ),
+            Panel("restored", "Rebuilt from what is kept", "The picture that the kept coefficients give."),
+            Panel(
+                "error",
+                "Error",
+                "Absolute difference in brightness between the photograph and the rebuilt picture.",
+                table="magma",
+                bar="whole",
+                low=0.0,
+                high=0.2,
+                unit="|difference| in brightness",
+            ),
+        ]
+        return panels, {"photo": picture_bytes(self.image)}
+
+    def _frames(self) -> dict[str, Any]:
+        assert self.image is not None
+        X, beta = self.spectrum, self.beta.real
+        self._specs, _ = self._describe()  # the colour bar follows the norm
+        self.panels.describe(self._specs)
+        self._sparse = SF.compress(X, beta)
+        kept = self._sparse.expand()
+        self._restored = kept.image()
+        difference = (self._restored - self.image).abs()
+        difference = difference.amax(0) if difference.ndim == 3 else difference
+        n_kept, total = SF.count_kept(kept)
+        self._facts = {
+            "beta": beta,
+            "norm": X.norm,
+            "kept": n_kept,
+            "total": total,
+            "density": n_kept / total,
+            "energy": SF.energy_kept(kept, X),
+            "psnr_db": SF.psnr(self._restored, self.image),
+            "dense_bytes": self._sparse.dense_nbytes,
+            "sparse_bytes": self._sparse.nbytes,
+        }
+        frames = {
+            "spectrum": self._spectrum_frame(kept),
+            "restored": picture_bytes(self._restored),
+            "error": to_bytes(reduce_shown(difference), 0.0, 0.2),
+        }
+        return {"frames": frames, "facts": self._shown_facts()}
+
+    def _spectrum_frame(self, kept: HalfSpectrum) -> np.ndarray:
+        """7 bits of magnitude, and the eighth for kept: one colour table shows both."""
+        logs, low, high = self._log_display()
+        mask = kept.values != 0
+        mask = mask.any(0) if mask.ndim == 3 else mask
+        half = torch.from_numpy(to_bytes(logs.numpy(), low, high, levels=128)) + mask.to(torch.uint8) * 128
+        W = kept.size[1]
+        right = half[:, 1 : (W + 1) // 2].roll(-1, 0).flip((0, 1))
+        full = torch.fft.fftshift(torch.cat([half, right], 1))
+        return reduce_shown(full.float(), "max").astype(np.uint8) if max(full.shape) > 1024 else full.numpy()
+
+    def _shown_facts(self) -> list[list[str]]:
+        f = self._facts
+        return [
+            ["β", f"{f['beta']:g} ({f['norm']})", "a threshold means nothing without its norm"],
+            ["coefficients kept", f"{f['kept']:,} of {f['total']:,}", "over the full plane and all channels"],
+            ["share kept", f"{100 * f['density']:.2f} %", "kept / total"],
+            ["energy kept", f"{100 * f['energy']:.3f} %", "share of the sum of squares (Parseval)"],
+            ["PSNR", f"{f['psnr_db']:.1f} dB", "10 log10(1 / mean squared error), unclipped"],
+            ["stored densely", human_bytes(f["dense_bytes"]), "half spectrum in complex64"],
+            [
+                "stored sparsely",
+                f"{human_bytes(f['sparse_bytes'])} ({100 * f['sparse_bytes'] / f['dense_bytes']:.1f} %)",
+                "bitmap and kept values, as allocated",
+            ],
+        ]
+
+    def facts(self) -> dict[str, Any]:
+        """Plain numbers for what is on screen; empty while no picture could be shown."""
+        return dict(self._facts)
+
+    def _magnitude_curve(self) -> Line:
+        """Magnitude against the share of coefficients above it: exact at each point. Cached."""
+        norm = self.norm.value
+        if norm not in self._curves:
+            logs = self.spectrum.values.abs().clamp_min(1e-30).log10()
+            weights = self.spectrum.multiplicity().expand(logs.shape)
+            low, high = self._log_display()[1:]
+            edges = torch.linspace(low, high, _CURVE_POINTS)
+            above = _weight_above(logs.flatten(), weights.flatten(), edges)
+            share = above / weights.sum()
+            shown = share > 0  # the axis is logarithmic
+            self._curves[norm] = Line("magnitude", 100 * share[shown].numpy(), (10 ** edges[shown]).numpy(), BLUE)
+        return self._curves[norm]
+
+    def _plots(self) -> list[LinePlot]:
+        nothing = np.zeros(0)
+        curve = Line("magnitude", nothing, nothing)
+        guide = Line("β and the share it keeps", nothing, nothing, ORANGE, dash="dash", markers=True)
+        if self._facts:
+            curve = self._magnitude_curve()
+            beta, share = self._facts["beta"], 100 * self._facts["density"]
+            low, left = float(curve.y[0]), float(curve.x[curve.x > 0].min(initial=100.0))
+            height = max(beta, low)
+            right = max(share, left)
+            guide = replace(guide, x=np.array([left, right, right]), y=np.array([height, height, low]))
+        return [
+            LinePlot(
+                "Sorted magnitudes: how many coefficients are larger than β?",
+                "share of coefficients, %",
+                "magnitude",
+                [curve, guide],
+                log_x=True,
+                log_y=True,
+            )
+        ]
+
+    def _probe(self, panel: str, x: int, y: int) -> str:
+        if self.image is None:
+            return ""
+        factor = math.ceil(max(self.image.shape[-2:]) / 1024)
+        H, W = self.image.shape[-2:]
+        row, column = min(y * factor, H - 1), min(x * factor, W - 1)
+        if panel == "spectrum":
+            u, v = row - H // 2, column - W // 2
+            stored = (u % H, v) if v >= 0 and v <= W // 2 else (-u % H, -v)
+            values = self.spectrum.values[..., stored[0], stored[1]].reshape(-1)
+            magnitudes = [f"{abs(z):.4g}" for z in values.tolist()]
+            fate = "kept" if bool((SF.threshold(self.spectrum, self.beta.real).values[..., stored[0], stored[1]] != 0).any()) else "dropped"
+            return f"frequency ({u / H:+.4f}, {v / W:+.4f}) cycles per pixel   magnitude {', '.join(magnitudes)}   {fate}"
+        source = {"photo": self.image, "restored": self._restored}.get(panel)
+        if source is None:
+            source = (self._restored - self.image).abs()
+        values = source[..., row, column].reshape(-1)
+        return f"row {row}, column {column}   {', '.join(f'{z:.4f}' for z in values.tolist())}"
+
+
+def _weight_above(values: Tensor, weights: Tensor, edges: Tensor) -> Tensor:
+    """Sum of the weights of all values above each edge: (N,), (N,), ascending (E,) -> (E,) float64."""
+    below = torch.bucketize(values, edges)  # index of the first edge >= value
+    sums = torch.zeros(len(edges) + 1, dtype=torch.float64).index_add(0, below, weights.double())
+    return sums.flip(0).cumsum(0).flip(0)[1:]
