@@ -6,7 +6,12 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Spectral Workbench: the course and its measurements.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Spectral Workbench: the course and its measurements.",
+)
 bench = typer.Typer(no_args_is_help=True, help="Measure on this machine and write records (JSON lines).")
 app.add_typer(bench, name="bench")
 
@@ -16,7 +21,9 @@ Out = Annotated[Path, typer.Option(help="Folder for the records.")]
 @app.command()
 def lab(
     notebook: Annotated[str, typer.Argument(help="The notebook to open.")] = "notebooks/00_start_here.ipynb",
-    port: Annotated[int | None, typer.Option(help="Port on 127.0.0.1; the first free one from 8888 by default.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port on 127.0.0.1; the first free one from 8888 by default.")
+    ] = None,
     browser: Annotated[bool, typer.Option(help="Open a browser window.")] = True,
 ) -> None:
     """Open the course in JupyterLab."""

@@ -68,7 +68,9 @@ def photo_from(source: Any) -> Tensor:
     elif isinstance(source, np.ndarray):
         channels_first = False
     else:
-        raise TypeError(f"photo_from takes a path, the bytes of a file, an array or a tensor, not {type(source).__name__}")
+        raise TypeError(
+            f"photo_from takes a path, the bytes of a file, an array or a tensor, not {type(source).__name__}"
+        )
     return _from_array(source, "the array", channels_first)
 
 
@@ -127,7 +129,7 @@ def _from_array(array: np.ndarray, name: str, channels_first: bool) -> Tensor:
             array = array[0] if array.shape[0] == 1 else array
     if not (array.ndim == 2 or (array.ndim == 3 and array.shape[0] == 3)):
         raise ValueError(f"{name} has shape {array.shape}; a picture is (H, W), (H, W, 3) or (3, H, W)")
-    _check_size(*array.shape[-2:], name)
+    _check_size(array.shape[-2], array.shape[-1], name)
     if array.dtype == np.uint8:
         image = array.astype(np.float32) / 255
     elif array.dtype == np.uint16:

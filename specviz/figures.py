@@ -36,7 +36,8 @@ def to_bytes(array: np.ndarray, low: float, high: float, levels: int = 256) -> n
     """Map [low, high] onto 0 .. levels-1, clipping outside; any shape -> uint8. The array must be finite."""
     scale = (levels - 1) / (high - low) if high > low else 0.0
     scaled = (array - low) * scale
-    return np.clip(np.rint(scaled, out=scaled), 0, levels - 1).astype(np.uint8)
+    scaled += 0.5
+    return np.clip(scaled, 0, levels - 0.5, out=scaled).astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -122,9 +123,7 @@ def line_colour(line: Line, dark: bool) -> str:
     return DARK_THEME_COLOURS.get(line.colour, line.colour) if dark else line.colour
 
 
-def still_picture(
-    panels: list[Panel], frames: dict[str, np.ndarray], plots: list[LinePlot], caption: str
-) -> bytes:
+def still_picture(panels: list[Panel], frames: dict[str, np.ndarray], plots: list[LinePlot], caption: str) -> bytes:
     """What an explorer shows, as one PNG: the panels in a row, the plots below, the facts as caption."""
     from matplotlib.figure import Figure
 
@@ -143,7 +142,8 @@ def still_picture(
         _still_plot(figure.add_subplot(grid[row, :]), plot)
     figure.supxlabel(caption, fontsize=9)
     out = io.BytesIO()
-    figure.savefig(out, format="png", metadata={"Software": None}, pil_kwargs={"optimize": True})
+    options: dict[str, Any] = {"metadata": {"Software": None}, "pil_kwargs": {"optimize": True}}
+    figure.savefig(out, format="png", **options)
     return out.getvalue()
 
 
@@ -169,10 +169,9 @@ def _still_plot(axes: Any, plot: LinePlot) -> None:
     for line in plot.lines:
         marker = "o" if line.markers else ""
         axes.plot(line.x, line.y, styles[line.dash], color=line.colour, label=line.name, marker=marker)
-    if plot.log_x:
-        axes.set_xscale("log")
-    if plot.log_y:
-        axes.set_yscale("log")
+    drawn = any(len(line.x) for line in plot.lines)  # an empty axis has no logarithm
+    axes.set_xscale("log" if plot.log_x and drawn else "linear")
+    axes.set_yscale("log" if plot.log_y and drawn else "linear")
     axes.set_title(plot.title, fontsize=10)
     axes.set_xlabel(plot.x_title, fontsize=8)
     axes.set_ylabel(plot.y_title, fontsize=8)

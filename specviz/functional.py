@@ -43,8 +43,8 @@ def compress(X: HalfSpectrum, beta: float) -> SparseSpectrum:
 
 def count_kept(X: HalfSpectrum) -> tuple[int, int]:
     """How many coefficients are not zero, and how many there are, both over the full plane."""
-    kept = ((X.values != 0).double() * X.multiplicity()).sum()
-    return int(kept.item()), math.prod(X.values.shape[:-1]) * X.size[1]
+    columns = (X.values != 0).flatten(0, -2).sum(0)
+    return int((columns * X.multiplicity()).sum().item()), math.prod(X.values.shape[:-1]) * X.size[1]
 
 
 def share_kept(X: HalfSpectrum) -> float:
@@ -56,9 +56,7 @@ def share_kept(X: HalfSpectrum) -> float:
 def energy_kept(X: HalfSpectrum, original: HalfSpectrum) -> float:
     """X's energy as a share of the original's, summed over the batch; NaN if the original has none."""
     if X.size != original.size or X.norm != original.norm:
-        raise ValueError(
-            f"energies of different kinds: {X.size} {X.norm!r} against {original.size} {original.norm!r}"
-        )
+        raise ValueError(f"energies of different kinds: {X.size} {X.norm!r} against {original.size} {original.norm!r}")
     whole = original.energy().double().sum().item()
     return X.energy().double().sum().item() / whole if whole else math.nan
 
@@ -70,5 +68,5 @@ def psnr(image: Tensor, reference: Tensor, peak: float = 1.0) -> float:
     """
     if image.shape != reference.shape:
         raise ValueError(f"psnr compares images of one shape, got {tuple(image.shape)} and {tuple(reference.shape)}")
-    mse = (image.double() - reference.double()).square().mean().item()
+    mse = (image - reference).square().mean(dtype=torch.float64).item()
     return math.inf if mse == 0 else 10 * math.log10(peak**2 / mse)

@@ -18,7 +18,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import cuda as gpu  # the form below is called `cuda`
+from numba import float64, int32, int64, njit, prange, uint8
 
 CHUNK = 8192  # entries a CPU thread packs at a time; a multiple of 8, so that no two threads share a byte
 TILE = 128  # threads in a block on a GPU; each handles 8 entries, one byte of the bitmap
@@ -134,15 +135,15 @@ def cpu_expand(bitmap: np.ndarray, values: np.ndarray, count: int) -> np.ndarray
 @cache
 def kernels(tile: int = TILE) -> SimpleNamespace:
     """The CUDA kernels for blocks of `tile` threads; a block handles 8 * tile entries."""
-    from numba import cuda, float64, int32, int64, uint8
+    entries = 8 * tile  # of a block; a shared array takes a constant, not an expression
 
-    @cuda.jit
+    @gpu.jit
     def mark(x_hat, beta_squared, bitmap, counts):  # type: ignore[no-untyped-def]
         """x_hat (N,) -> bitmap (ceil(N/8),), counts (blocks,)."""
-        keep = cuda.shared.array(8 * tile, uint8)
-        kept = cuda.shared.array(1, int32)
-        t = cuda.threadIdx.x
-        first = int64(cuda.blockIdx.x) * 8 * tile
+        keep = gpu.shared.array(entries, uint8)
+        kept = gpu.shared.array(1, int32)
+        t = gpu.threadIdx.x
+        first = int64(gpu.blockIdx.x) * 8 * tile
         if t == 0:
             kept[0] = 0
         for i in range(8):  # neighbouring threads read neighbouring entries
@@ -154,38 +155,38 @@ def kernels(tile: int = TILE) -> SimpleNamespace:
                 im = float64(z.imag)
                 if not (re * re + im * im <= beta_squared):
                     keep[i * tile + t] = 1
-        cuda.syncthreads()
+        gpu.syncthreads()
         byte = int32(0)
         for bit in range(8):
             byte |= int32(keep[8 * t + bit]) << bit
-        b = int64(cuda.blockIdx.x) * tile + t
+        b = int64(gpu.blockIdx.x) * tile + t
         if b < bitmap.size:
             bitmap[b] = byte
-        cuda.atomic.add(kept, 0, int32(cuda.popc(byte)))
-        cuda.syncthreads()
+        gpu.atomic.add(kept, 0, int32(gpu.popc(byte)))
+        gpu.syncthreads()
         if t == 0:
-            counts[cuda.blockIdx.x] = kept[0]
+            counts[gpu.blockIdx.x] = kept[0]
 
-    @cuda.jit
+    @gpu.jit
     def count(bitmap, counts):  # type: ignore[no-untyped-def]
         """bitmap (ceil(N/8),) -> counts (blocks,)."""
-        kept = cuda.shared.array(1, int32)
-        t = cuda.threadIdx.x
+        kept = gpu.shared.array(1, int32)
+        t = gpu.threadIdx.x
         if t == 0:
             kept[0] = 0
-        cuda.syncthreads()
-        b = int64(cuda.blockIdx.x) * tile + t
+        gpu.syncthreads()
+        b = int64(gpu.blockIdx.x) * tile + t
         if b < bitmap.size:
-            cuda.atomic.add(kept, 0, int32(cuda.popc(int32(bitmap[b]))))
-        cuda.syncthreads()
+            gpu.atomic.add(kept, 0, int32(gpu.popc(int32(bitmap[b]))))
+        gpu.syncthreads()
         if t == 0:
-            counts[cuda.blockIdx.x] = kept[0]
+            counts[gpu.blockIdx.x] = kept[0]
 
-    @cuda.jit
+    @gpu.jit
     def scan(counts, offsets):  # type: ignore[no-untyped-def]
         """counts (blocks,) -> offsets (blocks + 1,), their running sum from 0. One block."""
-        sums = cuda.shared.array(tile, int64)
-        t = cuda.threadIdx.x
+        sums = gpu.shared.array(tile, int64)
+        t = gpu.threadIdx.x
         share = (counts.size + tile - 1) // tile
         first = min(t * share, counts.size)
         last = min(first + share, counts.size)
@@ -193,7 +194,7 @@ def kernels(tile: int = TILE) -> SimpleNamespace:
         for i in range(first, last):
             total += counts[i]
         sums[t] = total
-        cuda.syncthreads()
+        gpu.syncthreads()
         before = int64(0)
         for i in range(t):
             before += sums[i]
@@ -203,60 +204,60 @@ def kernels(tile: int = TILE) -> SimpleNamespace:
             before += counts[i]
             offsets[i + 1] = before
 
-    @cuda.jit(device=True)
+    @gpu.jit(device=True, inline="always")
     def load_bytes(bitmap, bytes_, prefix):  # type: ignore[no-untyped-def]
         """This block's bytes, and for each the number of entries kept up to its end."""
-        t = cuda.threadIdx.x
-        b = int64(cuda.blockIdx.x) * tile + t
+        t = gpu.threadIdx.x
+        b = int64(gpu.blockIdx.x) * tile + t
         bytes_[t] = 0
         if b < bitmap.size:
             bytes_[t] = bitmap[b]
-        prefix[t] = cuda.popc(bytes_[t])
-        cuda.syncthreads()
+        prefix[t] = gpu.popc(bytes_[t])
+        gpu.syncthreads()
         step = 1
         while step < tile:
             before = int32(0)
             if t >= step:
                 before = prefix[t - step]
-            cuda.syncthreads()
+            gpu.syncthreads()
             prefix[t] += before
-            cuda.syncthreads()
+            gpu.syncthreads()
             step *= 2
 
-    @cuda.jit(device=True)
+    @gpu.jit(device=True, inline="always")
     def place(bytes_, prefix, entry):  # type: ignore[no-untyped-def]
         """Position among this block's kept entries, or -1 if this one was dropped."""
         byte = bytes_[entry >> 3]
         bit = entry & 7
         if (byte >> bit) & 1 == 0:
             return int32(-1)
-        return int32(prefix[entry >> 3] - cuda.popc(byte >> bit))
+        return int32(prefix[entry >> 3] - gpu.popc(byte >> bit))
 
-    @cuda.jit
+    @gpu.jit
     def pack(x_hat, bitmap, offsets, values):  # type: ignore[no-untyped-def]
         """x_hat (N,), bitmap, offsets (blocks + 1,) -> values (K,)."""
-        bytes_ = cuda.shared.array(tile, int32)
-        prefix = cuda.shared.array(tile, int32)
+        bytes_ = gpu.shared.array(tile, int32)
+        prefix = gpu.shared.array(tile, int32)
         load_bytes(bitmap, bytes_, prefix)
         for i in range(8):
-            entry = i * tile + cuda.threadIdx.x
+            entry = i * tile + gpu.threadIdx.x
             to = place(bytes_, prefix, entry)
             if to >= 0:
-                values[offsets[cuda.blockIdx.x] + to] = x_hat[int64(cuda.blockIdx.x) * 8 * tile + entry]
+                values[offsets[gpu.blockIdx.x] + to] = x_hat[int64(gpu.blockIdx.x) * 8 * tile + entry]
 
-    @cuda.jit
+    @gpu.jit
     def unpack(bitmap, values, offsets, x_hat):  # type: ignore[no-untyped-def]
         """bitmap, values (K,), offsets (blocks + 1,) -> x_hat (N,)."""
-        bytes_ = cuda.shared.array(tile, int32)
-        prefix = cuda.shared.array(tile, int32)
+        bytes_ = gpu.shared.array(tile, int32)
+        prefix = gpu.shared.array(tile, int32)
         load_bytes(bitmap, bytes_, prefix)
         for i in range(8):
-            entry = i * tile + cuda.threadIdx.x
-            n = int64(cuda.blockIdx.x) * 8 * tile + entry
+            entry = i * tile + gpu.threadIdx.x
+            n = int64(gpu.blockIdx.x) * 8 * tile + entry
             if n < x_hat.size:
                 source = place(bytes_, prefix, entry)
                 if source >= 0:
-                    x_hat[n] = values[offsets[cuda.blockIdx.x] + source]
+                    x_hat[n] = values[offsets[gpu.blockIdx.x] + source]
                 else:
                     x_hat[n] = 0
 
@@ -279,14 +280,10 @@ Empty = Callable[[int, Any], Any]  # (entries, NumPy dtype) -> an uninitialised 
 
 
 def _device_array(entries: int, dtype: Any) -> Any:
-    from numba import cuda
-
-    return cuda.device_array(entries, dtype)
+    return gpu.device_array(entries, dtype)
 
 
-def cuda(
-    x_hat: Any, beta: float, stream: Any = 0, empty: Empty = _device_array, tile: int = TILE
-) -> tuple[Any, Any]:
+def cuda(x_hat: Any, beta: float, stream: Any = 0, empty: Empty = _device_array, tile: int = TILE) -> tuple[Any, Any]:
     """`reference` on a GPU: device arrays in, device arrays from `empty` out.
 
     Reads one number back (how many were kept), because the values are allocated at their exact size.

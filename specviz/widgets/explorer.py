@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import ipywidgets as ipw
 import numpy as np
@@ -13,9 +14,11 @@ import torch
 from torch import Tensor
 
 from specviz.datasets import photo_from
-from specviz.figures import MAX_SHOWN, LinePlot, Panel, still_picture
+from specviz.figures import MAX_SHOWN, LinePlot, Panel, still_picture, to_bytes
 from specviz.widgets.lines import LinesView
 from specviz.widgets.panels import PanelsView
+
+LINES_WAIT, LINES_WAIT_AT_MOST = 0.08, 0.4  # seconds
 
 
 class GridSlider(ipw.IntSlider):
@@ -140,11 +143,16 @@ class Explorer:
         self.lines: list[LinesView] = []
         self.image: Tensor | None = None  # (H, W) or (3, H, W), the picture on screen
         self._quiet = False
+        self._redraw: asyncio.TimerHandle | None = None
+        self._redraw_by = 0.0
         self._specs: list[Panel] = []
         self._still_frames: dict[str, np.ndarray] = {}
         self._last_frames: dict[str, np.ndarray] = {}
         self.upload = ipw.FileUpload(
-            accept=".png,.jpg,.jpeg,.webp", multiple=False, description="Your picture", layout=ipw.Layout(width="160px")
+            accept=".png,.jpg,.jpeg,.webp",
+            multiple=False,
+            description="Your picture",
+            layout=ipw.Layout(width="160px"),
         )
         self.upload.observe(self._uploaded, "value")
 
@@ -264,16 +272,42 @@ class Explorer:
             self.panels.show(
                 shown["frames"],
                 self._still_frames if with_still else None,
-                full_size=tuple(self.image.shape[-2:]) if self.image is not None else None,
+                full_size=self._full_size(),
                 facts=shown["facts"],
                 markers=shown.get("markers", {}),
                 controls=controls,
                 message="",
             )
-            for view, plot in zip(self.lines, self._plots(), strict=True):
-                view.show(plot)
+            self._redraw_lines_soon()
 
         self._guarded(show)
+
+    def _full_size(self) -> tuple[int, int]:
+        """(H, W) of the picture that the frames stand for."""
+        assert self.image is not None
+        return self.image.shape[-2], self.image.shape[-1]
+
+    def _redraw_lines_soon(self) -> None:
+        """Redraw the curves when the slider rests a moment, or a few times a second while it moves.
+
+        plotly takes tens of milliseconds for a curve; at each move that would hold up the pictures.
+        """
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # a plain script: there is nobody to wait for
+            return self._redraw_lines()
+        now = loop.time()
+        if self._redraw is None:
+            self._redraw_by = now + LINES_WAIT_AT_MOST
+        else:
+            self._redraw.cancel()
+        when = min(now + LINES_WAIT, max(self._redraw_by, now))
+        self._redraw = loop.call_at(when, lambda: self._guarded(self._redraw_lines))
+
+    def _redraw_lines(self) -> None:
+        self._redraw = None
+        for view, plot in zip(self.lines, self._plots(), strict=True):
+            view.show(plot)
 
     def _theme(self, dark: bool) -> None:
         for view in self.lines:
@@ -289,25 +323,30 @@ class Explorer:
         return still_picture(self._specs, frames, self._plots(), caption or self.panels.message)
 
 
-def reduce_shown(image: Tensor, how: str = "mean") -> np.ndarray:
-    """A picture small enough to send to the browser: (..., H, W) float -> at most 1024 a side, by mean or max."""
-    factor = math.ceil(max(image.shape[-2:]) / MAX_SHOWN)
+def shown_factor(image: Tensor) -> int:
+    """How many pixels of a picture (..., H, W) stand in one shown pixel, along each side."""
+    return math.ceil(max(image.shape[-2:]) / MAX_SHOWN)
+
+
+def reduce_shown(image: Tensor, how: Literal["mean", "max"] = "mean") -> np.ndarray:
+    """A picture small enough to send to the browser: (..., H, W) -> at most 1024 a side, by mean or maximum."""
+    factor = shown_factor(image)
     if factor == 1:
         return image.numpy()
     pool = torch.nn.functional.avg_pool2d if how == "mean" else torch.nn.functional.max_pool2d
-    flat = image.reshape(1, -1, *image.shape[-2:])
-    return pool(flat, factor, ceil_mode=True).reshape(*image.shape[:-2], *_reduced(image.shape, factor)).numpy()
-
-
-def _reduced(shape: torch.Size, factor: int) -> tuple[int, int]:
-    return -(-shape[-2] // factor), -(-shape[-1] // factor)
+    shown = pool(image.reshape(1, -1, *image.shape[-2:]).float(), factor, ceil_mode=True)
+    return shown.reshape(*image.shape[:-2], *shown.shape[-2:]).to(image.dtype).numpy()
 
 
 def picture_bytes(image: Tensor) -> np.ndarray:
-    """A photograph as a frame: (H, W) or (3, H, W) brightness, clipped to 0..1 -> (h, w, 3) uint8."""
-    shown = reduce_shown(image)
-    frame = np.clip(shown * 255 + 0.5, 0, 255).astype(np.uint8)
-    return np.stack([frame] * 3, -1) if frame.ndim == 2 else np.ascontiguousarray(np.moveaxis(frame, 0, -1))
+    """A photograph as a frame, brightness clipped to 0..1: (H, W) -> (h, w) for the table "gray", (3, H, W) -> RGB."""
+    frame = to_bytes(reduce_shown(image), 0.0, 1.0)
+    return frame if frame.ndim == 2 else np.ascontiguousarray(np.moveaxis(frame, 0, -1))
+
+
+def picture_table(image: Tensor) -> str | None:
+    """The colour table of a photograph's panel: grey has one, colour needs none."""
+    return "gray" if image.ndim == 2 else None
 
 
 def human_bytes(count: int) -> str:

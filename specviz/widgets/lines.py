@@ -52,4 +52,9 @@ class LinesView:
 def _finite(values: Any) -> np.ndarray:
     # NaN and infinity are not JSON: plotly's front end would drop the whole message.
     values = np.asarray(values, dtype=np.float64)
-    return np.where(np.isfinite(values), values, None) if not np.isfinite(values).all() else values
+    finite = np.isfinite(values)
+    if finite.all():
+        return values
+    gaps = values.astype(object)
+    gaps[~finite] = None
+    return gaps

@@ -26,13 +26,13 @@ class PanelsView(anywidget.AnyWidget):
     _css = _HERE / "panels.css"
 
     label = traitlets.Unicode().tag(sync=True)  # the group's accessible name
-    panels = traitlets.List().tag(sync=True)
+    panels: Any = traitlets.List().tag(sync=True)
     still = traitlets.Dict().tag(sync=True)  # frames that change with the picture only
     frames = traitlets.Dict().tag(sync=True)  # frames that change with every move of a slider
     markers = traitlets.Dict().tag(sync=True)
-    facts = traitlets.List().tag(sync=True)  # [name, value, hint]
+    facts: Any = traitlets.List().tag(sync=True)  # [name, value, hint]
     message = traitlets.Unicode().tag(sync=True)
-    controls = traitlets.List().tag(sync=True)  # accessible names of slider handles, which ipywidgets leaves bare
+    controls: Any = traitlets.List().tag(sync=True)  # accessible names of slider handles, which ipywidgets leaves bare
     seq = traitlets.Int(0).tag(sync=True)
     dark = traitlets.Bool(False).tag(sync=True)
 

@@ -42,6 +42,7 @@ class SymmetryExplorer(Explorer):
         self._small = torch.zeros(0)
         self._plane = torch.zeros(0)
         self._shown = torch.zeros(0)
+        self._image = self._wave = torch.zeros(0)
         self._facts: dict[str, Any] = {}
         rows = ipw.VBox([self.u.row(), self.v.row()]), ipw.VBox([self.strength.row(), self.phase.row()])
         self._assemble(image, [*rows, self.linked])
@@ -55,8 +56,8 @@ class SymmetryExplorer(Explorer):
         grey = luminance(image)
         longest = max(grey.shape)
         if longest > self.side:
-            size = tuple(max(1, round(n * self.side / longest)) for n in grey.shape)
-            grey = torch.nn.functional.adaptive_avg_pool2d(grey[None, None], size)[0, 0]
+            height, width = (max(1, round(n * self.side / longest)) for n in grey.shape)
+            grey = torch.nn.functional.adaptive_avg_pool2d(grey[None, None], (height, width))[0, 0]
         self._small = grey.double()
         H, W = grey.shape
         # Frequencies -(n // 2) .. (n - 1) // 2, as fftshift orders them.
@@ -79,7 +80,12 @@ class SymmetryExplorer(Explorer):
                 powers_of_ten=True,
                 axes="frequency",
             ),
-            Panel("real", "Image, real part", "The real part of the image that the spectrum stands for."),
+            Panel(
+                "real",
+                "Image, real part",
+                "The real part of the image that the spectrum stands for.",
+                table="gray",
+            ),
             Panel(
                 "imaginary",
                 "Image, imaginary part",
@@ -107,17 +113,19 @@ class SymmetryExplorer(Explorer):
         (H, W), u, v = self._small.shape, round(self.u.real), round(self.v.real)
         here, mirror = (u % H, v % W), (-u % H, -v % W)
         # A pair of coefficients of this size makes a cosine of amplitude `strength`.
-        added = cmath.rect(self.strength.real * math.sqrt(H * W) / 2, math.radians(self.phase.real))
+        amplitude = self.strength.real * math.sqrt(H * W) / 2
+        added = torch.tensor(cmath.rect(amplitude, math.radians(self.phase.real)), dtype=torch.complex128)
         change = torch.zeros(H, W, dtype=torch.complex128)
         linked = bool(self.linked.value)
-        change[here] = added
+        change[here] += added
         if linked:
-            # At a bin that is its own mirror, only the real part survives this sum: it must be real.
-            change[mirror] = change[mirror] + added.conjugate() if here == mirror else added.conjugate()
+            change[mirror] += (
+                added.conj()
+            )  # at a bin that is its own mirror only the real part is left: it must be real
         plane = torch.fft.fft2(self._small, norm="ortho")
         self._plane = _hermitian(plane) + change
         complex_image = torch.fft.ifft2(self._plane, norm="ortho")
-        wave = torch.fft.ifft2(change, norm="ortho")
+        wave = torch.fft.ifft2(change, norm="ortho").real
         # Symmetric by construction, so the imaginary part is rounding only: that much is nothing.
         error = _plane_error(self._plane)
         if error == 0:
@@ -143,9 +151,9 @@ class SymmetryExplorer(Explorer):
             "spectrum": to_bytes(self._shown.clamp_min(1e-12).log10().numpy(), spec.low, spec.high),
             "real": picture_bytes(complex_image.real),
             "imaginary": to_bytes(complex_image.imag.numpy(), -0.5, 0.5),
-            "wave": to_bytes(wave.real.numpy(), -1.0, 1.0),
+            "wave": to_bytes(wave.numpy(), -1.0, 1.0),
         }
-        self._image = complex_image
+        self._image, self._wave = complex_image, wave
         markers = [{"x": v + W // 2, "y": u + H // 2, "kind": "chosen"}]
         if here != mirror:
             f = self._facts
@@ -164,6 +172,9 @@ class SymmetryExplorer(Explorer):
             ["imaginary energy", f"{100 * f['imaginary_energy']:.3g} %", "share of the image's energy"],
         ]
 
+    def _full_size(self) -> tuple[int, int]:
+        return self._small.shape[0], self._small.shape[1]
+
     def facts(self) -> dict[str, Any]:
         """Plain numbers for what is on screen; empty while no picture could be shown."""
         return dict(self._facts)
@@ -179,9 +190,10 @@ class SymmetryExplorer(Explorer):
         H, W = self._small.shape
         if panel == "spectrum":
             u, v = y - H // 2, x - W // 2
-            return f"frequency ({u:+d}, {v:+d}) cycles = ({u / H:+.4f}, {v / W:+.4f}) per pixel   magnitude {self._shown[y, x]:.4g}"
-        part = self._image.imag if panel == "imaginary" else self._image.real
-        return f"row {y}, column {x}   {part[y, x]:.4f}" if panel != "wave" else f"row {y}, column {x}"
+            per_pixel = f"({u / H:+.4f}, {v / W:+.4f}) cycles per pixel"
+            return f"frequency ({u:+d}, {v:+d}) cycles = {per_pixel}   magnitude {self._shown[y, x]:.4g}"
+        part = {"real": self._image.real, "imaginary": self._image.imag, "wave": self._wave}[panel]
+        return f"row {y}, column {x}   {part[y, x]:.4f}"
 
 
 def _hermitian(plane: Tensor) -> Tensor:

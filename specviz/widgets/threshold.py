@@ -14,7 +14,15 @@ from torch import Tensor
 import specviz.functional as SF
 from specviz.figures import BLUE, ORANGE, Line, LinePlot, Panel, to_bytes
 from specviz.spectra import NORMS, HalfSpectrum
-from specviz.widgets.explorer import Explorer, GridSlider, human_bytes, picture_bytes, reduce_shown
+from specviz.widgets.explorer import (
+    Explorer,
+    GridSlider,
+    human_bytes,
+    picture_bytes,
+    picture_table,
+    reduce_shown,
+    shown_factor,
+)
 
 _CURVE_POINTS = 512
 
@@ -24,9 +32,10 @@ class ThresholdExplorer(Explorer):
 
     image  (H, W) or (3, H, W), or whatever `datasets.photo_from` takes
 
-    Controls: `beta` (the slider goes from 0 to 2, `set` takes more), `norm` ("ortho", "backward", "forward"). Facts: beta, norm, kept and total (over the
-    full plane and all channels), density = kept / total, energy (share kept), psnr_db, dense_bytes and sparse_bytes
-    (bitmap and values as allocated). Guan et al. (SpecNet), Algorithm 1.
+    Controls: `beta` (the slider goes from 0 to 2, `set` takes more), `norm` ("ortho", "backward", "forward").
+    Facts: beta, norm, kept and total (over the full plane and all channels), density = kept / total,
+    energy (share kept), psnr_db, dense_bytes and sparse_bytes (bitmap and values, as allocated).
+    Guan et al. (SpecNet), Algorithm 1.
     """
 
     label = "Threshold explorer"
@@ -84,11 +93,12 @@ class ThresholdExplorer(Explorer):
     def _describe(self) -> tuple[list[Panel], dict[str, np.ndarray]]:
         assert self.image is not None
         panels = [
-            Panel("photo", "Photograph", "The picture as it was given."),
+            Panel("photo", "Photograph", "The picture as it was given.", table=picture_table(self.image)),
             Panel(
                 "spectrum",
                 "Spectrum (dropped: grey)",
-                "Logarithm of the coefficients' magnitude, zero frequency in the middle; what the threshold drops is grey.",
+                "Logarithm of the coefficients' magnitude, zero frequency in the middle; "
+                "what the threshold drops is grey.",
                 table="kept-dropped",
                 bar="upper half",
                 low=self._log_display()[1],
@@ -97,7 +107,12 @@ class ThresholdExplorer(Explorer):
                 powers_of_ten=True,
                 axes="frequency",
             ),
-            Panel("restored", "Rebuilt from what is kept", "The picture that the kept coefficients give."),
+            Panel(
+                "restored",
+                "Rebuilt from what is kept",
+                "The picture that the kept coefficients give.",
+                table=picture_table(self.image),
+            ),
             Panel(
                 "error",
                 "Error",
@@ -149,7 +164,7 @@ class ThresholdExplorer(Explorer):
         W = kept.size[1]
         right = half[:, 1 : (W + 1) // 2].roll(-1, 0).flip((0, 1))
         full = torch.fft.fftshift(torch.cat([half, right], 1))
-        return reduce_shown(full.float(), "max").astype(np.uint8) if max(full.shape) > 1024 else full.numpy()
+        return reduce_shown(full, "max")
 
     def _shown_facts(self) -> list[list[str]]:
         f = self._facts
@@ -210,16 +225,15 @@ class ThresholdExplorer(Explorer):
     def _probe(self, panel: str, x: int, y: int) -> str:
         if self.image is None:
             return ""
-        factor = math.ceil(max(self.image.shape[-2:]) / 1024)
+        factor = shown_factor(self.image)
         H, W = self.image.shape[-2:]
         row, column = min(y * factor, H - 1), min(x * factor, W - 1)
         if panel == "spectrum":
             u, v = row - H // 2, column - W // 2
             stored = (u % H, v) if v >= 0 and v <= W // 2 else (-u % H, -v)
-            values = self.spectrum.values[..., stored[0], stored[1]].reshape(-1)
-            magnitudes = [f"{abs(z):.4g}" for z in values.tolist()]
-            fate = "kept" if bool((SF.threshold(self.spectrum, self.beta.real).values[..., stored[0], stored[1]] != 0).any()) else "dropped"
-            return f"frequency ({u / H:+.4f}, {v / W:+.4f}) cycles per pixel   magnitude {', '.join(magnitudes)}   {fate}"
+            magnitudes = [abs(z) for z in self.spectrum.values[..., stored[0], stored[1]].reshape(-1).tolist()]
+            shown = ", ".join(f"{m:.4g} {'kept' if m > self.beta.real else 'dropped'}" for m in magnitudes)
+            return f"frequency ({u / H:+.4f}, {v / W:+.4f}) cycles per pixel   magnitude {shown}"
         source = {"photo": self.image, "restored": self._restored}.get(panel)
         if source is None:
             source = (self._restored - self.image).abs()

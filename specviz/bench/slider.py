@@ -1,0 +1,83 @@
+"""From the press of a slider's key to painted pixels, all panels, in a real browser."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from rich.console import Console
+from rich.table import Table
+
+from specviz import records
+from specviz.bench.browser import chromium, jupyterlab, machine_of, open_notebook
+
+SIDES = (256, 512, 1024)
+
+# One real photograph at each size: as it is at 512, reduced at 256, enlarged at 1024.
+_CELL = """
+import torch
+import specviz as sv
+photo = sv.datasets.photo("camera")[None, None]
+photo = torch.nn.functional.interpolate(photo, size=({side}, {side}), mode="bilinear", antialias=True)[0, 0].clamp(0, 1)
+explorer = sv.widgets.ThresholdExplorer(photo, beta=0.2)
+explorer.view
+"""
+
+# Waits for the frame that follows the paint, so that the time includes drawing.
+_PRESS = """
+(key) => new Promise((resolve, reject) => {
+  const root = document.querySelector('.specviz');
+  const handle = document.querySelector('.specviz-explorer .noUi-handle');
+  handle.focus();
+  const timer = setTimeout(() => reject(new Error('nothing was painted within 5 s')), 5000);
+  const start = performance.now();
+  root.addEventListener('specviz:painted', () => {
+    clearTimeout(timer);
+    resolve(performance.now() - start);
+  }, { once: true });
+  handle.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true, cancelable: true }));
+})
+"""
+
+
+def measure(page: Any, moves: int) -> list[float]:
+    """Milliseconds of each of `moves` presses of the arrow keys, after ten to warm up."""
+    times = [page.evaluate(_PRESS, "ArrowRight" if i % 20 < 10 else "ArrowLeft") for i in range(moves + 10)]
+    return times[10:]
+
+
+def run(out: Path, moves: int) -> None:
+    """Measure each size in a notebook of its own; write out/bench-slider.jsonl."""
+    rows = []
+    table = Table(title="slider press to painted pixels, threshold explorer, all panels")
+    for column in ("pixels a side", "median ms", "p90 ms", "moves"):
+        table.add_column(column, justify="right")
+    for side in SIDES:
+        with tempfile.TemporaryDirectory() as folder:
+            notebook = nbformat.v4.new_notebook(
+                cells=[nbformat.v4.new_code_cell(_CELL.format(side=side))],
+                metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
+            )
+            nbformat.write(notebook, Path(folder, "bench.ipynb"))
+            with jupyterlab(Path(folder)) as lab, chromium() as page:
+                open_notebook(page, lab, "bench.ipynb")
+                page.wait_for_selector(".specviz[data-painted] canvas", timeout=60_000)
+                page.wait_for_selector(".js-plotly-plot", timeout=60_000)
+                times = sorted(measure(page, moves))
+                browser = machine_of(page)
+        median, p90 = statistics.median(times), times[int(0.9 * (len(times) - 1))]
+        row = {
+            "experiment": "bench-slider",
+            "side": side,
+            "median_ms": median,
+            "p90_ms": p90,
+            "moves": moves,
+            **browser,
+        }
+        rows.append(records.stamp({**row, "all_ms": [round(t, 2) for t in times]}))
+        table.add_row(str(side), f"{median:.1f}", f"{p90:.1f}", str(moves))
+    records.write(out / "bench-slider.jsonl", rows)
+    Console().print(table)

@@ -1,0 +1,155 @@
+"""Checks for the notebooks' predictions and exercises: a verdict, a hint, a picture."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import torch
+
+import specviz.functional as SF
+from specviz.spectra import HalfSpectrum, real_bins
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a check says. `solved` is None while there is no answer."""
+
+    solved: bool | None
+    message: str
+    picture: bytes | None = None  # PNG
+
+    def __repr__(self) -> str:
+        mark = {None: "…", True: "✓", False: "✗"}[self.solved]
+        return f"{mark} {self.message}"
+
+    def _repr_html_(self) -> str:
+        colour = {None: "#888888", True: "#009E73", False: "#D55E00"}[self.solved]
+        image = ""
+        if self.picture:
+            data = base64.b64encode(self.picture).decode()
+            image = f'<br><img alt="{escape(self.message)}" src="data:image/png;base64,{data}">'
+        return f'<div style="border-left:4px solid {colour};padding:4px 10px">{escape(repr(self))}{image}</div>'
+
+
+def _picture(draw: Callable[[Any], None], width: float = 6.0, height: float = 2.4) -> bytes:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=80, layout="constrained", facecolor="white")
+    draw(figure)
+    out = io.BytesIO()
+    figure.savefig(out, format="png", metadata={"Software": None})
+    return out.getvalue()
+
+
+def _number(answer: Any) -> float | None:
+    if answer is None or answer is ...:
+        return None
+    if isinstance(answer, bool) or not isinstance(answer, int | float):
+        raise TypeError(f"the answer should be a number, not {type(answer).__name__}")
+    return float(answer)
+
+
+def compare(guess: float | None, truth: float, what: str, unit: str = "") -> Verdict:
+    """Hold a prediction against the measured number. Within a factor of 1.5 counts as right."""
+    guess = _number(guess)
+    measured = f"{what}: {truth:.3g} {unit}".strip()
+    if guess is None:
+        return Verdict(None, f"{measured}. You made no prediction; next time write one down first.")
+    close = guess == truth or (guess > 0 < truth and 1 / 1.5 <= guess / truth <= 1.5)
+    return Verdict(close, f"{measured}; you predicted {guess:.3g} {unit}".strip() + ".")
+
+
+def check_share(explorer: Any, beta: float | None, share: float) -> Verdict:
+    """Does this beta keep about this share (0 to 1) of the coefficients of the explorer's picture? Shows it there."""
+    beta = _number(beta)
+    if beta is None:
+        return Verdict(None, f"Not answered yet: which beta keeps {100 * share:g} %?")
+    explorer.set(beta=beta)
+    kept = explorer.facts()["density"]
+    message = f"beta {beta:g} keeps {100 * kept:.2f} %"
+    if abs(kept - share) <= 0.1 * share:
+        return Verdict(True, f"Right: {message}.")
+    way = "raise" if kept > share else "lower"
+    return Verdict(
+        False, f"{message}. Hint: {way} beta; on the curve, find {100 * share:g} % below and read off the height."
+    )
+
+
+def check_partner(partner: Callable[[int, int, int, int], Any]) -> Verdict:
+    """Does partner(u, v, H, W) name the bin whose coefficient is the conjugate of bin (u, v)'s, on any grid?"""
+    for H, W in [(6, 8), (5, 7), (5, 8), (1, 4)]:
+        wrong = []
+        for u in range(H):
+            for v in range(W):
+                answer = partner(u, v, H, W)
+                if answer is None or answer is ...:
+                    return Verdict(None, "Not answered yet: return the two indices (row, column).")
+                if tuple(answer) != ((-u) % H, (-v) % W):
+                    wrong.append((u, v))
+        if wrong:
+            u, v = wrong[0]
+            message = (
+                f"On a {H} x {W} grid {len(wrong)} of {H * W} bins have another partner, ({u}, {v}) for one. "
+                "Hint: frequency u and frequency u + H are the same wave on this grid, so count modulo H."
+            )
+            return Verdict(False, message, _grid_picture(H, W, wrong))
+    return Verdict(True, "Right, on even and odd grids: each row counts modulo H, each column modulo W.")
+
+
+def _grid_picture(H: int, W: int, wrong: list[tuple[int, int]]) -> bytes:
+    def draw(figure: Any) -> None:
+        axes = figure.add_subplot()
+        marks = torch.zeros(H, W)
+        for u, v in wrong:
+            marks[u, v] = 1
+        axes.imshow(marks, cmap="cividis", vmin=0, vmax=1)
+        axes.set(xlabel="column v", ylabel="row u", title="bins with another partner (yellow)")
+
+    return _picture(draw, 4.0)
+
+
+def check_real_bins(answer: Any, size: tuple[int, int]) -> Verdict:
+    """Are these the bins of an image of this size whose coefficients must be real?"""
+    if answer is None or answer is ...:
+        return Verdict(None, "Not answered yet: a list of pairs (row, column), such as [(0, 0)].")
+    given, expected = {tuple(pair) for pair in answer}, set(real_bins(size))
+    if given == expected:
+        return Verdict(True, f"Right: a {size[0]} x {size[1]} image has {len(expected)} of them.")
+    missing, extra = len(expected - given), len(given - expected)
+    hint = "Hint: a bin must be real if it is its own partner. Ask partner(u, v, H, W) == (u, v)."
+    return Verdict(False, f"{missing} missing, {extra} too many. {hint}")
+
+
+def check_beta_for_share(find_beta: Callable[[HalfSpectrum, float], Any], image: torch.Tensor) -> Verdict:
+    """Does find_beta(X, share) give a threshold that keeps about this share of the coefficients?"""
+    X = HalfSpectrum.of(image)
+    shares = (0.01, 0.05, 0.25)
+    betas = [_number(find_beta(X, share)) for share in shares]
+    if any(beta is None for beta in betas):
+        return Verdict(None, "Not answered yet: return a number.")
+    kept = [SF.threshold(X, beta) for beta in betas if beta is not None]
+    got = [SF.share_kept(Y) for Y in kept]
+
+    def draw(figure: Any) -> None:
+        for i, (Y, share, real) in enumerate(zip(kept, shares, got, strict=True)):
+            axes = figure.add_subplot(1, len(shares), i + 1)
+            axes.imshow(Y.image().clamp(0, 1), cmap="gray", vmin=0, vmax=1)
+            axes.set_title(f"asked {100 * share:g} %, kept {100 * real:.2f} %", fontsize=9)
+            axes.set_axis_off()
+
+    # Half a per cent of the asked share: ties and the mirrored columns make exact hits impossible.
+    good = all(
+        abs(real - share) <= 0.005 * share + 2 / X.image().numel() for real, share in zip(got, shares, strict=True)
+    )
+    if good:
+        return Verdict(True, "Right: your thresholds keep the shares that were asked for.", _picture(draw))
+    hint = (
+        "Hint: sort the magnitudes of the whole plane, X.full().abs(), and read off the one below which the rest lies; "
+        "torch.quantile does it in one step."
+    )
+    return Verdict(False, hint, _picture(draw))

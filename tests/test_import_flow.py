@@ -1,0 +1,71 @@
+"""Data flows one way: a module imports only from its left, so a reader can stop anywhere."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+# From left to right; what stands in one group may not import from each other.
+FLOW = [
+    ["spectral_kernels"],
+    ["datasets", "spectra"],
+    ["functional"],
+    ["nn"],
+    ["models"],
+    ["records"],
+    ["memory", "training"],
+    ["figures"],
+    ["widgets"],
+    ["experiments", "exercises"],
+    ["lab"],
+    ["bench"],
+    ["cli"],
+]
+RANK = {name: rank for rank, group in enumerate(FLOW) for name in group}
+
+
+def imported(path: Path) -> set[str]:
+    """Names in RANK that a file imports, at the top or inside a function."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name} imports relatively; name the module in full"
+            module = node.module or ""
+            modules = [f"{module}.{alias.name}" for alias in node.names] if module == "specviz" else [module]
+        else:
+            continue
+        for module in modules:
+            parts = module.split(".")
+            if parts[0] == "specviz" and len(parts) > 1:
+                names.add(parts[1])
+            elif parts[0] == "spectral_kernels":
+                names.add(parts[0])
+    return names
+
+
+def modules() -> list[tuple[str, Path]]:
+    package = ROOT / "specviz"
+    found = [(path.relative_to(package).parts[0].removesuffix(".py"), path) for path in package.rglob("*.py")]
+    found += [("spectral_kernels", path) for path in (ROOT / "kernels").rglob("*.py")]
+    return sorted((name, path) for name, path in found if name != "__init__")
+
+
+@pytest.mark.parametrize(("name", "path"), modules(), ids=lambda value: str(getattr(value, "stem", value)))
+def test_a_module_imports_only_from_its_left(name, path):
+    assert name in RANK, f"say in FLOW where {name} belongs"
+    for other in imported(path) - {name}:
+        assert RANK[other] < RANK[name], f"{path.relative_to(ROOT)} imports {other}, which is not on its left"
+
+
+def test_only_spectra_and_functional_and_what_measures_launch_kernels():
+    launching = {name for name, path in modules() if "spectral_kernels" in imported(path)}
+    # records asks which devices there are, bench times the kernels themselves.
+    assert launching <= {"spectral_kernels", "spectra", "functional", "records", "bench"}
+
+
+def test_kernels_know_nothing_of_the_package_above():
+    for path in (ROOT / "kernels").rglob("*.py"):
+        assert imported(path) <= {"spectral_kernels"}

@@ -1,0 +1,141 @@
+"""The threshold kernel: every form gives exactly the reference's bitmap and values."""
+
+import threading
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from spectral_kernels import dispatch, threshold
+
+gpu = pytest.mark.gpu
+needs_gpu = pytest.mark.skipif(not dispatch.cuda_is_available(), reason="needs a CUDA GPU and numba-cuda")
+DEVICES = ["cpu", pytest.param("cuda", marks=[gpu, needs_gpu])]
+
+# Around a CPU thread's share (8192) and a GPU block's (1024), and large enough for several of both.
+SIZES = [0, 1, 7, 8, 9, 1023, 1024, 1025, 8191, 8192, 8193, 100_003]
+BETAS = [0.0, 0.5, 1.5, 100.0]
+
+
+def spectrum(entries, dtype=torch.complex64, seed=0):
+    return torch.randn(entries, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+def test_packing_equals_the_reference(device, dtype):
+    for entries, beta in product(SIZES, BETAS):
+        x_hat = spectrum(entries, dtype)
+        bitmap, values = dispatch.threshold_pack(x_hat.to(device), beta)
+        expected_bitmap, expected_values = threshold.reference(x_hat.numpy(), beta)
+        np.testing.assert_array_equal(bitmap.cpu().numpy(), expected_bitmap, err_msg=f"{entries=} {beta=}")
+        np.testing.assert_array_equal(values.cpu().numpy(), expected_values, err_msg=f"{entries=} {beta=}")
+        assert values.dtype == dtype
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_expanding_undoes_packing(device):
+    for entries, beta in product(SIZES, BETAS):
+        x_hat = spectrum(entries)
+        dense = dispatch.threshold_expand(*dispatch.threshold_pack(x_hat.to(device), beta), (entries,))
+        assert torch.equal(dense.cpu(), torch.where(x_hat.abs() > beta, x_hat, 0)), f"{entries=} {beta=}"
+
+
+def test_the_reference_is_what_its_docstring_says():
+    x_hat = np.array([3, 0.5, 0, -2j, 1, 1.5 + 2j, 0, 0, 9], np.complex64)
+    bitmap, values = threshold.reference(x_hat, 1.0)
+    assert bitmap.tolist() == [0b00101001, 0b1]  # entries 0, 3, 5 and 8; the 1 is a tie and goes
+    assert values.tolist() == [3, -2j, 1.5 + 2j, 9]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("form", ["auto", "reference"])
+def test_a_tie_is_dropped_and_nan_is_kept(device, form):
+    if device == "cuda" and form == "reference":
+        pytest.skip("the reference runs on the CPU")
+    # 0.6 + 0.8i has magnitude 1.0000000298 in float32's own numbers: just above.
+    x_hat = torch.tensor([1, 1j, -1, 0.6 + 0.8j, torch.nan, 1j * torch.nan, torch.inf, 0], dtype=torch.complex64)
+    _, values = dispatch.threshold_pack(x_hat.to(device), 1.0, form=form)
+    assert values[0] == x_hat[3]
+    assert values[1:3].isnan().all()
+    assert values[3].isinf()
+    assert len(values) == 4
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_conjugates_share_one_fate_at_every_position_of_a_vector(device):
+    # z and its conjugate stand at different places of SIMD lanes; beta is z's own magnitude, so all are near ties.
+    z = spectrum(4097)
+    power = torch.view_as_real(z).double().square().sum(-1)
+    for beta in power.sqrt()[:50].tolist():
+        mine, _ = dispatch.threshold_pack(z.to(device), beta)
+        shifted = torch.cat([z.new_zeros(8), z.conj().resolve_conj()])
+        partner, _ = dispatch.threshold_pack(shifted.to(device), beta)
+        assert torch.equal(mine, partner[1:])
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_lazily_conjugated_and_strided_tensors_are_read_as_they_look(device):
+    x_hat = spectrum(600).reshape(20, 30).to(device)
+    for view in (x_hat.conj(), x_hat.T, x_hat[::2, 1::3], x_hat.mH, -x_hat.conj()):
+        bitmap, values = dispatch.threshold_pack(view, 1.0)
+        plain = view.cpu().resolve_conj().resolve_neg().contiguous()
+        assert torch.equal(values.cpu(), plain[plain.abs() > 1.0])
+        assert torch.equal(
+            dispatch.threshold_expand(bitmap, values, tuple(view.shape)).cpu(),
+            torch.where(plain.abs() > 1.0, plain, 0),
+        )
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_inputs_stay_as_they_were(device):
+    x_hat = spectrum(1000).to(device)
+    before = x_hat.clone()
+    dispatch.threshold_pack(x_hat, 0.7)
+    assert torch.equal(x_hat, before)
+
+
+def test_two_threads_may_pack_at_once():
+    # Numba's plain thread pool aborts the process when it is entered twice; the dispatcher makes calls take turns.
+    x_hat = spectrum(200_000)
+    expected = dispatch.threshold_pack(x_hat, 1.0, form="reference")
+    results = {}
+
+    def work(i):
+        for _ in range(20):
+            results[i] = dispatch.threshold_pack(x_hat, 1.0)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(torch.equal(got, want) for pair in results.values() for got, want in zip(pair, expected, strict=True))
+
+
+@pytest.mark.parametrize("beta", [-0.1, float("nan")])
+def test_beta_must_not_be_negative_or_nan(beta):
+    with pytest.raises(ValueError, match=r"beta=.*must be a number >= 0"):
+        dispatch.threshold_pack(spectrum(4), beta)
+
+
+def test_real_input_is_refused():
+    with pytest.raises(TypeError, match="complex64 or complex128 coefficients, not torch.float32"):
+        dispatch.threshold_pack(torch.ones(4), 1.0)
+
+
+def test_asking_for_cuda_on_a_cpu_tensor_is_an_error():
+    with pytest.raises(ValueError, match=r"form='cuda' cannot run on a tensor on cpu; move it with .to\('cuda'\)"):
+        dispatch.threshold_pack(spectrum(4), 1.0, form="cuda")
+    with pytest.raises(ValueError, match="pick one of auto, reference, cpu, cuda"):
+        dispatch.threshold_pack(spectrum(4), 1.0, form="gpu")
+    with pytest.raises(ValueError, match="no kernel runs on device meta"):
+        dispatch.threshold_pack(spectrum(4).to("meta"), 1.0)
+
+
+def test_a_bitmap_that_does_not_fit_is_refused():
+    bitmap, values = dispatch.threshold_pack(spectrum(100), 1.0)
+    with pytest.raises(ValueError, match="needs a uint8 bitmap of 26 bytes, got 13"):
+        dispatch.threshold_expand(bitmap, values, (201,))
+    with pytest.raises(ValueError, match="marks .* entries as kept, but there are"):
+        dispatch.threshold_expand(bitmap, values[:-1], (100,))

@@ -1,0 +1,298 @@
+"""The explorers without a browser: facts against NumPy, controls in real units, errors that leave the picture."""
+
+import asyncio
+import io
+from datetime import datetime
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import specviz as sv
+from specviz.figures import colour_table
+from specviz.widgets import GridSlider, SymmetryExplorer, ThresholdExplorer
+from specviz.widgets.panels import PanelsView
+
+
+def numpy_facts(image, beta, norm):
+    """The threshold explorer's facts, recomputed on the full plane in float64."""
+    planes = np.asarray(image, np.float64).reshape(-1, *image.shape[-2:])
+    spectrum = np.fft.fft2(planes, norm=norm)
+    kept = np.where(np.abs(spectrum) > beta, spectrum, 0)
+    error = np.mean((np.fft.ifft2(kept, norm=norm).real - planes) ** 2)
+    C, H, W = planes.shape
+    half = kept[..., : W // 2 + 1]
+    return {
+        "kept": np.count_nonzero(kept),
+        "total": kept.size,
+        "density": np.count_nonzero(kept) / kept.size,
+        "energy": np.sum(np.abs(kept) ** 2) / np.sum(np.abs(spectrum) ** 2),
+        "psnr_db": 10 * np.log10(1 / error) if error else np.inf,
+        "dense_bytes": 8 * C * H * (W // 2 + 1),
+        "sparse_bytes": -(-C * H * (W // 2 + 1) // 8) + 8 * np.count_nonzero(half),
+    }
+
+
+@pytest.mark.parametrize("norm", ["ortho", "backward", "forward"])
+@pytest.mark.parametrize("name", ["camera", "chelsea"])  # grey 512 x 512; colour, 300 x 451, odd width
+def test_threshold_facts_are_what_numpy_says(name, norm):
+    photo = sv.datasets.photo(name)
+    explorer = ThresholdExplorer(photo)
+    scale = {"ortho": 1.0, "backward": 500.0, "forward": 1 / 500}[norm]
+    for beta in (0.1 * scale, 0.9 * scale):
+        explorer.set(beta=beta, norm=norm)
+        facts = explorer.facts()
+        assert (facts.pop("beta"), facts.pop("norm")) == (beta, norm)
+        expected = numpy_facts(photo.numpy(), beta, norm)
+        # float32 transforms: a handful of the 262,144 coefficients may sit within 1e-6 of beta.
+        assert abs(facts.pop("kept") - expected.pop("kept")) <= 2
+        assert abs(facts.pop("sparse_bytes") - expected.pop("sparse_bytes")) <= 16
+        assert facts == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (6, 1), (5, 8), (3, 9, 4)])
+def test_threshold_explorer_takes_any_size(shape):
+    image = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    explorer = ThresholdExplorer(image, beta=0.3)
+    assert explorer.panels.message == ""
+    assert explorer.facts()["total"] == image.numel()
+    assert explorer.facts()["kept"] == numpy_facts(image.numpy(), 0.3, "ortho")["kept"]
+    Image.open(io.BytesIO(explorer._still_picture())).load()
+
+
+def test_a_large_picture_is_shown_reduced_but_counted_whole():
+    image = torch.rand(300, 2100, generator=torch.Generator().manual_seed(0))
+    explorer = ThresholdExplorer(image, beta=0.5)
+    for frame in [*explorer.panels.frames.values(), *explorer.panels.still.values()]:
+        assert (frame["height"], frame["width"]) == (100, 700)
+        assert (frame["full_height"], frame["full_width"]) == (300, 2100)
+    assert explorer.facts()["total"] == 300 * 2100
+
+
+def test_the_painted_spectrum_says_kept_in_its_high_bit():
+    photo = sv.datasets.photo("camera")
+    explorer = ThresholdExplorer(photo, beta=0.5)
+    frame = explorer.panels.frames["spectrum"]
+    shown = np.frombuffer(frame["data"], np.uint8).reshape(frame["height"], frame["width"])
+    plane = np.fft.fftshift(np.abs(np.fft.fft2(photo.numpy().astype(np.float64), norm="ortho")))
+    np.testing.assert_array_equal(shown >= 128, plane > 0.5)
+    assert shown[256, 256] == 255  # DC is the largest
+
+
+def test_controls_speak_real_units():
+    explorer = ThresholdExplorer(sv.datasets.photo("camera"))
+    explorer.set(beta=0.9)
+    assert explorer.facts()["beta"] == 0.9
+    assert explorer.beta.value == 90  # an IntSlider on a grid of hundredths
+    explorer.beta.value = 35
+    assert explorer.facts()["beta"] == 0.35
+    explorer.set(beta=0.123456)  # between two ticks
+    assert explorer.facts()["beta"] == 0.123456
+    explorer.beta.value = 13
+    assert explorer.facts()["beta"] == 0.13
+    explorer.set(beta=256)  # beyond the slider's end
+    assert explorer.facts()["beta"] == 256
+    assert explorer.facts()["kept"] == 1  # DC alone
+
+
+@pytest.mark.parametrize("low_step_ticks", [(0, 0.01, 200), (0, 0.05, 100), (-1, 0.1, 20), (2, 3, 5)])
+def test_every_tick_is_the_nearest_number_to_its_decimal(low_step_ticks):
+    low, step, ticks = low_step_ticks
+    slider = GridSlider("x", low, low + step * ticks, step, low)
+    for tick in range(ticks + 1):
+        slider.value = tick
+        assert slider.real == float(f"{low + tick * step:.6g}")
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "message"),
+    [
+        ({"beta": -0.1}, ValueError, r"threshold β=-0.1 must be a number >= 0"),
+        ({"beta": float("nan")}, ValueError, r"threshold β=nan must be a number >= 0"),
+        ({"beta": "1"}, ValueError, r"threshold β='1' must be a number"),
+        ({"norm": "orthonormal"}, ValueError, r"norm='orthonormal' is not one of ortho, backward, forward"),
+        ({"gamma": 1}, ValueError, r"ThresholdExplorer has no control 'gamma'; it has beta, norm"),
+    ],
+)
+def test_a_wrong_setting_is_refused_where_it_enters(values, error, message):
+    explorer = ThresholdExplorer(sv.datasets.photo("camera"), beta=0.5)
+    before = explorer.facts()
+    with pytest.raises(error, match=message):
+        explorer.set(**values)
+    assert explorer.facts() == before
+
+
+BAD = {
+    "NaN": (torch.full((8, 8), float("nan")), "64 values that are NaN or infinite"),
+    "infinite": (np.full((8, 8), np.inf), "64 values that are NaN or infinite"),
+    "empty file": (b"", "is empty (0 bytes)"),
+    "text": (b"this is no picture\n" * 99, "is not a PNG, JPEG or WebP picture"),
+    "too wide": (np.zeros((1, 40_000), np.uint8), "is 40000 x 1 pixels; at most 4096 a side"),
+    "no pixels": (np.zeros((0, 5), np.uint8), "there is nothing to show"),
+    "brightness": (np.full((4, 4), 255.0), "brightness must lie between 0 and 1"),
+    "not a picture": (object(), "not object"),
+}
+
+
+@pytest.mark.parametrize("make", [ThresholdExplorer, SymmetryExplorer])
+@pytest.mark.parametrize("bad", BAD)
+def test_a_bad_picture_shows_a_message_and_the_last_good_one_stays(make, bad):
+    source, message = BAD[bad]
+    explorer = make(sv.datasets.photo("camera"))
+    before, frames = explorer.facts(), dict(explorer.panels.frames)
+    explorer.load(source)
+    assert message in explorer.panels.message
+    assert explorer.facts() == before
+    assert explorer.panels.frames == frames
+    explorer.load(sv.datasets.photo("camera"))
+    assert explorer.panels.message == ""
+
+
+@pytest.mark.parametrize("make", [ThresholdExplorer, SymmetryExplorer])
+def test_an_explorer_that_starts_with_a_bad_picture_says_so_and_recovers(make):
+    explorer = make(torch.full((8, 8), float("nan")))
+    assert "NaN or infinite" in explorer.panels.message
+    assert explorer.facts() == {}
+    Image.open(io.BytesIO(explorer._still_picture())).load()
+    explorer.load(sv.datasets.photo("camera"))
+    assert explorer.panels.message == ""
+    assert explorer.facts()
+
+
+def test_an_upload_names_the_file_in_its_message():
+    explorer = ThresholdExplorer(sv.datasets.photo("camera"))
+    file = {"type": "", "size": 4, "last_modified": datetime.now()}
+    explorer.upload.value = ({**file, "name": "cat.png", "content": memoryview(b"text")},)
+    assert explorer.panels.message.startswith("cat.png is not a PNG")
+    out = io.BytesIO()
+    Image.fromarray(np.full((6, 5, 3), 128, np.uint8)).save(out, "PNG")
+    explorer.upload.value = ({**file, "name": "grey.png", "content": memoryview(out.getvalue())},)
+    assert explorer.panels.message == ""
+    assert explorer.facts()["total"] == 90
+    assert explorer.upload.value == ()
+
+
+def test_an_unexpected_error_in_a_callback_reaches_the_reader(monkeypatch):
+    explorer = ThresholdExplorer(sv.datasets.photo("camera"))
+
+    def fail():
+        raise RuntimeError("out of ideas")
+
+    monkeypatch.setattr(explorer, "_frames", fail)
+    explorer.beta.value = 3
+    assert explorer.panels.message == "This should not have happened: RuntimeError: out of ideas"
+
+
+def test_one_move_is_one_message_with_all_panels(monkeypatch):
+    explorer = ThresholdExplorer(sv.datasets.photo("camera"))
+    sent = []
+    monkeypatch.setattr(PanelsView, "send_state", lambda self, key=None: sent.append(set(key)))
+    explorer.beta.value = 7
+    assert len(sent) == 1
+    assert {"frames", "facts", "seq", "controls"} <= sent[0]
+    assert "still" not in sent[0]  # the photograph does not travel again
+
+
+def test_curves_follow_within_half_a_second_of_a_restless_slider():
+    async def drag():
+        explorer = ThresholdExplorer(sv.datasets.photo("camera"), beta=0.2)
+        (curve,) = explorer.lines
+        at_start = tuple(curve.plot.lines[1].y)
+        for tick in range(50):
+            explorer.beta.value = 30 + tick
+            await asyncio.sleep(0.01)
+        moving = tuple(curve.plot.lines[1].y)
+        await asyncio.sleep(0.3)
+        return at_start, moving, tuple(curve.plot.lines[1].y)
+
+    at_start, moving, at_rest = asyncio.run(drag())
+    assert moving != at_start
+    assert at_rest[0] == 0.79
+
+
+def test_the_curve_counts_what_numpy_counts():
+    photo = sv.datasets.photo("chelsea")
+    curve = ThresholdExplorer(photo)._magnitude_curve()
+    magnitude = np.abs(np.fft.fft2(photo.numpy().astype(np.float64), norm="ortho"))
+    for share, height in list(zip(curve.x, curve.y, strict=True))[::50]:
+        # The axis' points are rounded to float32, so a few coefficients may fall on the other side.
+        assert share / 100 == pytest.approx(np.mean(magnitude > height), rel=1e-3, abs=2 / magnitude.size)
+
+
+def test_probes_read_the_values_under_the_pointer():
+    photo = sv.datasets.photo("camera")
+    explorer = ThresholdExplorer(photo, beta=0.5)
+    assert explorer._probe("photo", 10, 20) == f"row 20, column 10   {photo[20, 10]:.4f}"
+    plane = np.abs(np.fft.fft2(photo.numpy().astype(np.float64), norm="ortho"))
+    for u, v in [(0, 0), (3, 5), (-3, -5), (-256, -256), (255, -1)]:
+        text = explorer._probe("spectrum", v + 256, u + 256)
+        fate = "kept" if plane[u, v] > 0.5 else "dropped"
+        assert text.startswith(f"frequency ({u / 512:+.4f}, {v / 512:+.4f}) cycles per pixel")
+        assert float(text.split()[-2]) == pytest.approx(plane[u, v], rel=1e-3)
+        assert text.endswith(fate)
+
+
+# --- symmetry
+
+
+def test_the_partner_follows_and_the_picture_stays_real():
+    explorer = SymmetryExplorer(sv.datasets.photo("camera"), side=32)
+    for u, v, phase in [(3, 5, 30), (-4, 7, 90), (0, 6, -45), (5, 0, 15)]:
+        explorer.set(u=u, v=v, strength=0.8, phase=phase, linked=True)
+        facts = explorer.facts()
+        assert (facts["partner_u"], facts["partner_v"]) == (-u, -v)
+        assert facts["value"] == [facts["partner_value"][0], -facts["partner_value"][1]]
+        assert facts["hermitian_error"] == 0
+        assert facts["imaginary_energy"] == 0
+
+
+def test_breaking_the_symmetry_turns_the_picture_complex():
+    explorer = SymmetryExplorer(sv.datasets.photo("camera"), side=32)
+    explorer.set(u=3, v=5, strength=0.5, phase=0, linked=False)
+    facts = explorer.facts()
+    plane = np.fft.fft2(explorer._small.numpy(), norm="ortho")
+    plane[3, 5] += 0.5 * 32 / 2
+    image = np.fft.ifft2(plane, norm="ortho")
+    assert facts["hermitian_error"] == pytest.approx(0.5 * 32 / 2)
+    assert facts["imaginary_energy"] == pytest.approx(np.sum(image.imag**2) / np.sum(np.abs(image) ** 2))
+
+
+def test_a_bin_that_is_its_own_mirror_stays_real():
+    explorer = SymmetryExplorer(sv.datasets.photo("camera"), side=32)
+    for u, v in [(0, 0), (-16, 0), (0, -16), (-16, -16)]:
+        explorer.set(u=u, v=v, strength=0.5, phase=90)
+        facts = explorer.facts()
+        assert facts["must_be_real"]
+        assert facts["value"][1] == 0
+        assert len(explorer.panels.markers["spectrum"]) == 1
+
+
+def test_a_click_picks_the_coefficient():
+    explorer = SymmetryExplorer(sv.datasets.photo("chelsea"), side=48)
+    H, W = explorer._small.shape
+    explorer.panels._receive(None, {"type": "pick", "panel": "spectrum", "x": W // 2 - 7, "y": H // 2 + 2}, [])
+    assert (explorer.facts()["u"], explorer.facts()["v"]) == (2, -7)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (8, 1), (2, 2), (7, 100)])
+def test_symmetry_explorer_takes_any_size(shape):
+    explorer = SymmetryExplorer(torch.rand(shape))
+    assert explorer.panels.message == ""
+    assert explorer.facts()["hermitian_error"] == 0
+
+
+def test_mime_bundle_has_a_picture_and_the_facts():
+    explorer = ThresholdExplorer(sv.datasets.photo("camera"), beta=0.5)
+    bundle = explorer.view._repr_mimebundle_()
+    data = bundle[0] if isinstance(bundle, tuple) else bundle
+    assert "application/vnd.jupyter.widget-view+json" in data
+    assert Image.open(io.BytesIO(data["image/png"])).size[0] > 600
+    assert "0.5 (ortho)" in data["text/plain"]
+
+
+def test_colour_tables_of_panels_are_sent_whole():
+    explorer = ThresholdExplorer(sv.datasets.photo("camera"))
+    tables = {panel["key"]: panel["table"] for panel in explorer.panels.panels}
+    assert tables["error"] == colour_table("magma").tobytes()
+    assert all(len(table) == 768 for table in tables.values())
