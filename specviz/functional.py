@@ -27,7 +27,8 @@ def threshold(X: HalfSpectrum, beta: float) -> HalfSpectrum:
     Guan et al. (SpecNet), Algorithm 1.
     """
     # Squares in float64, as in the kernel (spectral_kernels.threshold): both decide alike, for both partners.
-    power = torch.view_as_real(X.values.detach()).double().square().sum(-1)
+    values = X.values.detach()
+    power = values.real.double().square() + values.imag.double().square()
     dropped = power <= _check_beta(beta) ** 2
     return HalfSpectrum._exact(X.values.masked_fill(dropped, 0), X.size, X.norm)
 

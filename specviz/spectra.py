@@ -151,7 +151,7 @@ class HalfSpectrum:
         """(..., H, W//2+1): share of the image's energy in each stored entry and its mirror."""
         pixels = self.size[0] * self.size[1]
         scale = {"ortho": 1.0, "backward": 1.0 / pixels, "forward": float(pixels)}[self.norm]
-        power = torch.view_as_real(self.values).square().sum(-1)
+        power = self.values.real.square() + self.values.imag.square()
         return power * (self.multiplicity() * scale).to(power.dtype)
 
     def energy(self) -> Tensor:

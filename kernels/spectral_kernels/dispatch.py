@@ -5,8 +5,11 @@ the tensor's device is an error: nothing is copied between devices behind the ca
 """
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
+import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,6 +18,9 @@ from spectral_kernels import threshold
 
 Form = Literal["auto", "reference", "cpu", "cuda"]
 FORMS = ("auto", "reference", "cpu", "cuda")
+
+# Waking a second thread took 10 ms on an idle machine; one thread handles this many entries in 5 ms.
+SMALL = 1 << 20
 
 # Numba's plain thread pool aborts the process when two Python threads enter it at once, as a slider
 # and a training thread do. The cores are shared anyway, so calls take turns.
@@ -57,6 +63,18 @@ def _plain(x: Tensor) -> Tensor:
     return x.detach().resolve_conj().resolve_neg().contiguous()
 
 
+@contextmanager
+def _threads_for(entries: int) -> Iterator[None]:
+    """All cores for large arrays, one for small ones; one call at a time."""
+    with _one_at_a_time:
+        before = numba.get_num_threads()
+        numba.set_num_threads(1 if entries <= SMALL else before)
+        try:
+            yield
+        finally:
+            numba.set_num_threads(before)
+
+
 def _on_gpu(device: torch.device) -> dict[str, Any]:
     """Where a CUDA form launches (torch's current stream) and allocates (torch's allocator)."""
     from numba import cuda
@@ -83,7 +101,7 @@ def threshold_pack(x_hat: Tensor, beta: float, form: Form = "auto") -> tuple[Ten
         with torch.cuda.device(flat.device):
             return threshold.cuda(flat, beta, **_on_gpu(flat.device))
     run = threshold.cpu if form == "cpu" else threshold.reference
-    with _one_at_a_time:
+    with _threads_for(flat.numel()):
         bitmap, values = run(flat.numpy(), beta)
     return torch.from_numpy(bitmap), torch.from_numpy(values)
 
@@ -102,5 +120,5 @@ def threshold_expand(bitmap: Tensor, values: Tensor, shape: tuple[int, ...], for
         with torch.cuda.device(values.device):
             return threshold.cuda_expand(bitmap, values, count, **_on_gpu(values.device)).reshape(shape)
     run = threshold.cpu_expand if form == "cpu" else threshold.reference_expand
-    with _one_at_a_time:
+    with _threads_for(count):
         return torch.from_numpy(run(bitmap.numpy(), values.numpy(), count)).reshape(shape)

@@ -15,6 +15,7 @@ from specviz import records
 from specviz.bench.browser import chromium, jupyterlab, machine_of, open_notebook
 
 SIDES = (256, 512, 1024)
+WAYS = {"single presses": 500.0, "held key": 0.0}  # milliseconds of pause
 
 # One real photograph at each size: as it is at 512, reduced at 256, enlarged at 1024.
 _CELL = """
@@ -43,17 +44,25 @@ _PRESS = """
 """
 
 
-def measure(page: Any, moves: int) -> list[float]:
-    """Milliseconds of each of `moves` presses of the arrow keys, after ten to warm up."""
-    times = [page.evaluate(_PRESS, "ArrowRight" if i % 20 < 10 else "ArrowLeft") for i in range(moves + 10)]
+def measure(page: Any, moves: int, pause_ms: float) -> list[float]:
+    """Milliseconds of each of `moves` presses of the arrow keys, after ten to warm up, with a pause after each."""
+    times = []
+    for i in range(moves + 10):
+        times.append(page.evaluate(_PRESS, "ArrowRight" if i % 20 < 10 else "ArrowLeft"))
+        if pause_ms:
+            page.wait_for_timeout(pause_ms)
     return times[10:]
 
 
 def run(out: Path, moves: int) -> None:
-    """Measure each size in a notebook of its own; write out/bench-slider.jsonl."""
+    """Measure each size in a notebook of its own; write out/bench-slider.jsonl.
+
+    Two ways of moving: single presses, half a second apart, and a held key, where each press follows
+    the last one's paint at once and the curve's redrawing gets in between.
+    """
     rows = []
     table = Table(title="slider press to painted pixels, threshold explorer, all panels")
-    for column in ("pixels a side", "median ms", "p90 ms", "moves"):
+    for column in ("pixels a side", "moving", "median ms", "p90 ms", "moves"):
         table.add_column(column, justify="right")
     for side in SIDES:
         with tempfile.TemporaryDirectory() as folder:
@@ -66,18 +75,12 @@ def run(out: Path, moves: int) -> None:
                 open_notebook(page, lab, "bench.ipynb")
                 page.wait_for_selector(".specviz[data-painted] canvas", timeout=60_000)
                 page.wait_for_selector(".js-plotly-plot", timeout=60_000)
-                times = sorted(measure(page, moves))
+                measured = {way: sorted(measure(page, moves, pause)) for way, pause in WAYS.items()}
                 browser = machine_of(page)
-        median, p90 = statistics.median(times), times[int(0.9 * (len(times) - 1))]
-        row = {
-            "experiment": "bench-slider",
-            "side": side,
-            "median_ms": median,
-            "p90_ms": p90,
-            "moves": moves,
-            **browser,
-        }
-        rows.append(records.stamp({**row, "all_ms": [round(t, 2) for t in times]}))
-        table.add_row(str(side), f"{median:.1f}", f"{p90:.1f}", str(moves))
+        for way, times in measured.items():
+            median, p90 = statistics.median(times), times[int(0.9 * (len(times) - 1))]
+            row = {"experiment": "bench-slider", "side": side, "moving": way, "median_ms": median, "p90_ms": p90}
+            rows.append(records.stamp({**row, "moves": moves, **browser, "all_ms": [round(t, 2) for t in times]}))
+            table.add_row(str(side), way, f"{median:.1f}", f"{p90:.1f}", str(moves))
     records.write(out / "bench-slider.jsonl", rows)
     Console().print(table)

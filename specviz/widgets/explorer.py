@@ -18,7 +18,7 @@ from specviz.figures import MAX_SHOWN, LinePlot, Panel, still_picture, to_bytes
 from specviz.widgets.lines import LinesView
 from specviz.widgets.panels import PanelsView
 
-LINES_WAIT, LINES_WAIT_AT_MOST = 0.08, 0.4  # seconds
+LINES_WAIT, LINES_WAIT_AT_MOST = 0.12, 0.6  # seconds
 
 
 class GridSlider(ipw.IntSlider):
@@ -146,6 +146,7 @@ class Explorer:
         self._redraw: asyncio.TimerHandle | None = None
         self._redraw_by = 0.0
         self._specs: list[Panel] = []
+        self._described_for: Any = None
         self._still_frames: dict[str, np.ndarray] = {}
         self._last_frames: dict[str, np.ndarray] = {}
         self.upload = ipw.FileUpload(
@@ -169,6 +170,10 @@ class Explorer:
     def _describe(self) -> tuple[list[Panel], dict[str, np.ndarray]]:
         """The panels and their still frames."""
         raise NotImplementedError
+
+    def _describes(self) -> Any:
+        """What the description depends on besides the picture, such as a norm."""
+        return ()
 
     def _frames(self) -> dict[str, Any]:
         """Recompute: {"frames": ..., "facts": ..., "markers": ...} for `PanelsView.show`."""
@@ -229,9 +234,8 @@ class Explorer:
             with self._silently():
                 self._prepare(image)
             self.image = image
-            self._specs, self._still_frames = self._describe()
-            self.panels.describe(self._specs)
-            self._refresh(with_still=True)
+            self._described_for = None
+            self._refresh()
 
         self._guarded(take)
 
@@ -261,17 +265,28 @@ class Explorer:
         except Exception as error:
             self.panels.say(f"This should not have happened: {type(error).__name__}: {error}")
 
-    def _refresh(self, with_still: bool = False) -> None:
+    def _describe_if_stale(self) -> bool:
+        """Describe the panels again if the picture or what they depend on changed."""
+        if self._described_for == (key := self._describes()):
+            return False
+        self._specs, self._still_frames = self._describe()
+        self.panels.describe(self._specs)
+        self._described_for = key
+        return True
+
+    def _refresh(self) -> None:
         if self._quiet or self.image is None:
             return
 
         def show() -> None:
-            shown = self._frames()
+            with _one_thread(self._full_size()):
+                still = self._describe_if_stale()
+                shown = self._frames()
             self._last_frames = shown["frames"]
             controls = [c.accessible() for c in self._controls().values() if isinstance(c, GridSlider)]
             self.panels.show(
                 shown["frames"],
-                self._still_frames if with_still else None,
+                self._still_frames if still else None,
                 full_size=self._full_size(),
                 facts=shown["facts"],
                 markers=shown.get("markers", {}),
@@ -318,9 +333,22 @@ class Explorer:
         return f"{type(self).__name__}: " + "; ".join(f"{name} {value}" for name, value, *_ in self.panels.facts)
 
     def _still_picture(self) -> bytes:
-        frames = {**self._still_frames, **self._last_frames}
+        frames = dict(self._still_frames)
+        for key, frame in self._last_frames.items():
+            frames[key] = frames[key] | frame.astype(np.uint8) << 7 if frame.dtype == np.bool_ else frame
         caption = "   ".join(f"{name}: {value}" for name, value, *_ in self.panels.facts)
         return still_picture(self._specs, frames, self._plots(), caption or self.panels.message)
+
+
+@contextmanager
+def _one_thread(size: tuple[int, int]) -> Iterator[None]:
+    """One thread for a small picture: between two moves torch's other threads fall asleep, and waking takes longer."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if size[0] * size[1] <= 2**19 else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def shown_factor(image: Tensor) -> int:

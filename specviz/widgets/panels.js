@@ -17,24 +17,18 @@ const rgba = (view) => {
   return table;
 };
 
-function paint(canvas, frame, table) {
-  const { width, height, data } = frame;
-  const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-  if (canvas.width !== width || canvas.height !== height) {
-    canvas.width = width;
-    canvas.height = height;
-  }
-  const context = canvas.getContext("2d", { willReadFrequently: false });
-  const image = context.createImageData(width, height);
-  const pixels = new Uint32Array(image.data.buffer);
-  if (table) for (let i = 0; i < pixels.length; i++) pixels[i] = table[bytes[i]];
-  else
+const bytesOf = ({ data }) => new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+
+// Fills `pixels` from a frame: indices into a table, RGB, or bits that light the high bit of `base`.
+function fill(pixels, frame, table, base) {
+  const bytes = bytesOf(frame);
+  if (frame.kind === "bits") {
+    const under = bytesOf(base);
+    for (let i = 0; i < pixels.length; i++) pixels[i] = table[under[i] | (((bytes[i >> 3] >> (i & 7)) & 1) << 7)];
+  } else if (frame.kind === "rgb") {
     for (let i = 0, j = 0; i < pixels.length; i++, j += 3)
       pixels[i] = (255 << 24) | (bytes[j + 2] << 16) | (bytes[j + 1] << 8) | bytes[j];
-  context.putImageData(image, 0, 0);
-  canvas.parentNode.style.aspectRatio = `${width} / ${height}`;
-  // Small pictures show their pixels; large ones are scaled smoothly.
-  canvas.classList.toggle("specviz-coarse", Math.max(width, height) <= 128);
+  } else for (let i = 0; i < pixels.length; i++) pixels[i] = table[bytes[i]];
 }
 
 class PanelView {
@@ -118,8 +112,19 @@ class PanelView {
     node.style.top = `${(100 * (y + 0.5)) / this.canvas.height}%`;
   }
 
-  show(frame) {
-    paint(this.canvas, frame, this.table);
+  show(frame, base) {
+    const { width, height } = frame;
+    const context = this.canvas.getContext("2d");
+    if (this.image?.width !== width || this.image.height !== height) {
+      this.canvas.width = width;
+      this.canvas.height = height;
+      this.image = context.createImageData(width, height);
+      this.box.style.aspectRatio = `${width} / ${height}`;
+      // Small pictures show their pixels; large ones are scaled smoothly.
+      this.canvas.classList.toggle("specviz-coarse", Math.max(width, height) <= 128);
+    }
+    fill(new Uint32Array(this.image.data.buffer), frame, this.table, base);
+    context.putImageData(this.image, 0, 0);
     const [xs, ys] =
       this.spec.axes === "frequency"
         ? [["−0.5", "0", "0.5"], ["−0.5", "0", "0.5"]]
@@ -190,7 +195,9 @@ function render({ model, el: root }) {
     flush();
   });
 
+  let shownStill = null;
   const build = () => {
+    shownStill = null;
     row.replaceChildren();
     views = Object.fromEntries(model.get("panels").map((spec) => [spec.key, new PanelView(spec, row, post)]));
   };
@@ -203,8 +210,11 @@ function render({ model, el: root }) {
   };
   const draw = () => {
     const seq = model.get("seq");
-    for (const frames of [model.get("still"), model.get("frames")])
-      for (const [key, frame] of Object.entries(frames)) views[key]?.show(frame);
+    const still = model.get("still");
+    const frames = model.get("frames");
+    if (still !== shownStill) for (const key of Object.keys(still)) if (!(key in frames)) views[key]?.show(still[key]);
+    shownStill = still;
+    for (const key of Object.keys(frames)) views[key]?.show(frames[key], still[key]);
     const markers = model.get("markers");
     for (const key of Object.keys(views)) views[key].mark(markers[key] ?? []);
     facts.replaceChildren(

@@ -16,9 +16,10 @@ _HERE = Path(__file__).parent
 class PanelsView(anywidget.AnyWidget):
     """Pictures beside each other, each with title, axes and colour bar; facts and a message below.
 
-    `show(frames)` takes uint8 frames by panel key, (H, W) through the panel's colour table or (H, W, 3) RGB,
-    and repaints. When the browser has painted, the view's element carries `data-painted` = `seq` and fires the
-    DOM event `specviz:painted`. `on_probe(panel, x, y) -> str` answers what is under the pointer, in frame pixels;
+    `show(frames)` takes frames by panel key and repaints: (H, W) uint8 through the panel's colour table,
+    (H, W, 3) uint8 RGB, or (H, W) bool, which lights the high bit of the panel's still frame.
+    When the browser has painted, the view's element carries `data-painted` = `seq` and fires the DOM event
+    `specviz:painted`. `on_probe(panel, x, y) -> str` answers what is under the pointer, in frame pixels;
     `on_pick(panel, x, y)` is called for a click, or Enter at the keyboard's cursor.
     """
 
@@ -65,7 +66,7 @@ class PanelsView(anywidget.AnyWidget):
         full_size: tuple[int, int] | None = None,
         **others: Any,
     ) -> None:
-        """Repaint: frames (H, W) or (H, W, 3) uint8 by panel key, and other traits, in one message.
+        """Repaint: frames by panel key, and other traits, in one message.
 
         still      frames that rarely change, kept from the last call when None
         full_size  (H, W) of the picture the frames stand for, where they are shown reduced
@@ -97,10 +98,13 @@ class PanelsView(anywidget.AnyWidget):
 def _frame(frame: np.ndarray, full_size: tuple[int, int] | None) -> dict[str, Any]:
     height, width = frame.shape[:2]
     full_height, full_width = full_size or (height, width)
+    kind = "rgb" if frame.ndim == 3 else "bits" if frame.dtype == np.bool_ else "indices"
+    data = np.packbits(frame, bitorder="little") if kind == "bits" else np.ascontiguousarray(frame)
     return {
+        "kind": kind,
         "width": width,
         "height": height,
         "full_width": full_width,
         "full_height": full_height,
-        "data": np.ascontiguousarray(frame).tobytes(),
+        "data": data.tobytes(),
     }

@@ -57,7 +57,7 @@ class ThresholdExplorer(Explorer):
         self._display: dict[str, tuple[Tensor, float, float]] = {}
         self._curves: dict[str, Line] = {}
         self._facts: dict[str, Any] = {}
-        self._sparse: Any = None
+        self._energy = 0.0
         self._restored = torch.zeros(0)
         with self._silently():
             self.set(beta=beta, norm=norm)
@@ -68,6 +68,7 @@ class ThresholdExplorer(Explorer):
 
     def _prepare(self, image: Tensor) -> None:
         self._spectra, self._display, self._curves = {}, {}, {}
+        self._energy = image.double().square().sum().item()
 
     @property
     def spectrum(self) -> HalfSpectrum:
@@ -124,15 +125,19 @@ class ThresholdExplorer(Explorer):
                 unit="|difference| in brightness",
             ),
         ]
-        return panels, {"photo": picture_bytes(self.image)}
+        # 7 bits of magnitude; the mask of what is kept lights the eighth: one colour table shows both.
+        logs, low, high = self._log_display()
+        levels = _centred_plane(torch.from_numpy(to_bytes(logs.numpy(), low, high, levels=128)), self.image.shape[-1])
+        return panels, {"photo": picture_bytes(self.image), "spectrum": reduce_shown(levels, "max")}
+
+    def _describes(self) -> Any:
+        return self.norm.value  # the magnitudes' range follows the norm
 
     def _frames(self) -> dict[str, Any]:
         assert self.image is not None
         X, beta = self.spectrum, self.beta.real
-        self._specs, _ = self._describe()  # the colour bar follows the norm
-        self.panels.describe(self._specs)
-        self._sparse = SF.compress(X, beta)
-        kept = self._sparse.expand()
+        sparse = SF.compress(X, beta)
+        kept = sparse.expand()
         self._restored = kept.image()
         difference = (self._restored - self.image).abs()
         difference = difference.amax(0) if difference.ndim == 3 else difference
@@ -143,28 +148,17 @@ class ThresholdExplorer(Explorer):
             "kept": n_kept,
             "total": total,
             "density": n_kept / total,
-            "energy": SF.energy_kept(kept, X),
+            "energy": kept.energy().double().sum().item() / self._energy if self._energy else math.nan,
             "psnr_db": SF.psnr(self._restored, self.image),
-            "dense_bytes": self._sparse.dense_nbytes,
-            "sparse_bytes": self._sparse.nbytes,
+            "dense_bytes": sparse.dense_nbytes,
+            "sparse_bytes": sparse.nbytes,
         }
         frames = {
-            "spectrum": self._spectrum_frame(kept),
+            "spectrum": reduce_shown(_centred_plane(_any_channel(kept.values != 0), X.size[1]), "max"),
             "restored": picture_bytes(self._restored),
             "error": to_bytes(reduce_shown(difference), 0.0, 0.2),
         }
         return {"frames": frames, "facts": self._shown_facts()}
-
-    def _spectrum_frame(self, kept: HalfSpectrum) -> np.ndarray:
-        """7 bits of magnitude, and the eighth for kept: one colour table shows both."""
-        logs, low, high = self._log_display()
-        mask = kept.values != 0
-        mask = mask.any(0) if mask.ndim == 3 else mask
-        half = torch.from_numpy(to_bytes(logs.numpy(), low, high, levels=128)) + mask.to(torch.uint8) * 128
-        W = kept.size[1]
-        right = half[:, 1 : (W + 1) // 2].roll(-1, 0).flip((0, 1))
-        full = torch.fft.fftshift(torch.cat([half, right], 1))
-        return reduce_shown(full, "max")
 
     def _shown_facts(self) -> list[list[str]]:
         f = self._facts
@@ -239,6 +233,17 @@ class ThresholdExplorer(Explorer):
             source = (self._restored - self.image).abs()
         values = source[..., row, column].reshape(-1)
         return f"row {row}, column {column}   {', '.join(f'{z:.4f}' for z in values.tolist())}"
+
+
+def _any_channel(mask: Tensor) -> Tensor:
+    """(C, H, V) -> (H, V): true where any channel is; (H, V) as it is."""
+    return mask.any(0) if mask.ndim == 3 else mask
+
+
+def _centred_plane(half: Tensor, width: int) -> Tensor:
+    """What is known of each stored entry, on the centred full plane: (H, W//2+1), symmetric -> (H, W)."""
+    right = half[:, 1 : (width + 1) // 2].roll(-1, 0).flip((0, 1))
+    return torch.fft.fftshift(torch.cat([half, right], 1))
 
 
 def _weight_above(values: Tensor, weights: Tensor, edges: Tensor) -> Tensor:
