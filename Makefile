@@ -8,33 +8,38 @@ export TORCH_INDEX ?=
 BIN := .venv/bin
 INPUTS := pyproject.toml constraints.txt constraints-cuda.txt .ci/setup
 
-.PHONY: lab test lint simulator suite notebooks bench gpu clean
+.PHONY: lab setup test lint simulator unit nbval notebooks bench gpu clean
 
 lab: .venv/ready-lab
 	@$(BIN)/specviz lab $(if $(PORT),--port $(PORT)) $(if $(filter no,$(BROWSER)),--no-browser)
 
-test: lint simulator suite
+setup: .venv/ready-dev
 
-# The simulator replaces Numba's CUDA target when it is imported, so it has a process of its own.
-lint: .venv/ready-dev
+test: lint simulator nbval unit
+
+lint: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-simulator: .venv/ready-dev
+# The simulator replaces Numba's CUDA target when it is imported, so it has a process of its own.
+simulator: setup
 	NUMBA_ENABLE_CUDASIM=1 $(BIN)/pytest -q tests/simulator
 
-# Unit tests, PTX, the browser, and every notebook's outputs against a fresh run (nbval).
-suite: .venv/ready-dev
-	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-report=term --durations=8 --ignore=tests/simulator \
-	  --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg tests notebooks
+# Every notebook's stored outputs against a fresh run.
+nbval: setup
+	$(BIN)/pytest -q -n 2 --dist loadfile --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg notebooks
+
+# Unit tests, the kernels compiled without a GPU, JupyterLab in a browser.
+unit: setup
+	$(BIN)/pytest -q -n 2 --dist loadfile --cov --cov-report=term --durations=8 --ignore=tests/simulator
 
 # Run the notebooks and keep their outputs, after they were edited.
-notebooks: .venv/ready-dev
+notebooks: setup
 	$(BIN)/python tests/execute_notebooks.py
 	$(BIN)/ruff format notebooks
 
-bench: .venv/ready-dev
+bench: setup
 	$(BIN)/specviz bench threshold
 	$(BIN)/specviz bench slider
 
