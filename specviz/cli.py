@@ -30,7 +30,7 @@ def lab(
     from specviz.lab import LabError, start
 
     try:
-        sys.exit(start(notebook, port, browser))
+        start(notebook, port, browser)
     except LabError as error:
         sys.exit(str(error))
 

@@ -3,9 +3,9 @@
 import os
 import secrets
 import socket
-import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 HOST = "127.0.0.1"
 FIRST_PORT = 8888
@@ -48,6 +48,8 @@ def command(port: int, notebook: str, root: Path = ROOT, browser: bool = True) -
         # A picture of 4096 x 4096 is larger than tornado's default of 10 MiB for a message from the browser.
         "--ServerApp.tornado_settings={'websocket_max_message_size': 268435456}",
         *([] if browser else ["--no-browser"]),
+        # In a container one is often root; it still listens on this machine only, with a token.
+        *(["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []),
     ]
 
 
@@ -56,8 +58,8 @@ def address(port: int, token: str, notebook: str) -> str:
     return f"http://{HOST}:{port}/lab/tree/{notebook}?token={token}"
 
 
-def start(notebook: str = "notebooks/00_start_here.ipynb", port: int | None = None, browser: bool = True) -> int:
-    """Run JupyterLab until it is stopped; its exit status. LabError if it cannot start."""
+def start(notebook: str = "notebooks/00_start_here.ipynb", port: int | None = None, browser: bool = True) -> NoReturn:
+    """Become JupyterLab, so that signals reach it. LabError if it cannot start."""
     if not (ROOT / notebook).is_file():
         raise LabError(
             f"There is no {notebook} in {ROOT}: the notebooks are in the source checkout, not in the installed package."
@@ -65,9 +67,5 @@ def start(notebook: str = "notebooks/00_start_here.ipynb", port: int | None = No
     port = free_port(port)
     token = os.environ.get("JUPYTER_TOKEN") or secrets.token_hex(24)
     print(f"\n  Spectral Workbench: open {address(port, token, notebook)}\n  Ctrl-C stops it.\n", flush=True)
-    try:
-        return subprocess.run(
-            command(port, notebook, browser=browser), env={**os.environ, "JUPYTER_TOKEN": token}, check=False
-        ).returncode
-    except KeyboardInterrupt:
-        return 0
+    arguments = command(port, notebook, browser=browser)
+    os.execve(arguments[0], arguments, {**os.environ, "JUPYTER_TOKEN": token})

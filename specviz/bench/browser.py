@@ -74,7 +74,6 @@ def jupyterlab(root: Path = lab.ROOT) -> Iterator[tuple[str, str]]:
         (settings / "notification.jupyterlab-settings").write_text(json.dumps(news))
         arguments = [
             *lab.command(port, "notebooks", root, browser=False),
-            "--allow-root",
             "--LabApp.expose_app_in_browser=True",
             "--LabApp.extension_manager=readonly",
         ]
