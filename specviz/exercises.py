@@ -107,7 +107,7 @@ def _grid_picture(H: int, W: int, wrong: list[tuple[int, int]]) -> bytes:
         marks = torch.zeros(H, W)
         for u, v in wrong:
             marks[u, v] = 1
-        axes.imshow(marks, cmap="cividis", vmin=0, vmax=1)
+        axes.imshow(marks.numpy(), cmap="cividis", vmin=0, vmax=1)
         axes.set(xlabel="column v", ylabel="row u", title="bins with another partner (yellow)")
 
     return _picture(draw, 4.0)
@@ -138,7 +138,7 @@ def check_beta_for_share(find_beta: Callable[[HalfSpectrum, float], Any], image:
     def draw(figure: Any) -> None:
         for i, (Y, share, real) in enumerate(zip(kept, shares, got, strict=True)):
             axes = figure.add_subplot(1, len(shares), i + 1)
-            axes.imshow(Y.image().clamp(0, 1), cmap="gray", vmin=0, vmax=1)
+            axes.imshow(Y.image().clamp(0, 1).numpy(), cmap="gray", vmin=0, vmax=1)
             axes.set_title(f"asked {100 * share:g} %, kept {100 * real:.2f} %", fontsize=9)
             axes.set_axis_off()
 
