@@ -1,4 +1,4 @@
-"""Spectral operations as plain functions, imported as `SF`."""
+"""Drop small coefficients, store what is left sparsely, and measure what was lost."""
 
 import math
 

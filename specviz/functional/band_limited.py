@@ -1,0 +1,581 @@
+"""Convolution that leaves out high frequencies, computing only the ones it keeps (Dziedzic et al. 2019).
+
+The definition. Pad the map (zeros), and per axis let S be the smallest 2*3*5*7-smooth integer that holds it.
+Correlate circularly at S, with both spectra multiplied by the band's mask; keep the outputs that an unpadded
+linear correlation would have, every stride-th. The backward pass is the exact transpose.
+
+Three algorithms give that result. "gemm" transforms with matrices that hold the retained frequencies' cosines and
+sines and nothing else, and evaluates the inverse at the outputs only; "fft" transforms whole and crops; "direct" is
+torch's own convolution, which is the same function where nothing is left out.
+
+Shape letters: B batch, C channels in, O channels out, G groups, H W pixels, F retained frequencies.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Algorithm = Literal["auto", "gemm", "fft", "direct"]
+ALGORITHMS = ("auto", "gemm", "fft", "direct")
+SLAB_BYTES = 8 << 20  # filter spectra are made and used this much at a time, never held whole
+
+
+def fast_size(n: int) -> int:
+    """The smallest integer >= n whose only prime factors are 2, 3, 5 and 7: FFTs of such sizes are fast."""
+    while True:
+        rest = n
+        for prime in (2, 3, 5, 7):
+            while rest % prime == 0:
+                rest //= prime
+        if rest == 1:
+            return n
+        n += 1
+
+
+def band_for_compression(S: int, compression: float, dims: int) -> int:
+    """Retained frequencies |f| < k of an axis of transform size S: the official implementation's rule.
+
+    In 2-D each axis keeps the share sqrt(1 - compression) of its half; in 1-D the high bins that go are
+    floor(half * compression) + 1. At least one frequency stays.
+    """
+    half = S // 2 + 1
+    if compression == 0:
+        return half
+    if dims == 2:
+        return max(1, math.floor(half * math.sqrt(1 - compression)))
+    return max(1, half - math.floor(half * compression) - 1)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of a band-limited correlation.
+
+    size   pixels of the map along it, before zero padding
+    S      transform size
+    k      frequencies |f| < k are retained
+    taps, dilation    of the kernel
+    first, step, outputs    output i is the correlation at pixel first + i * step, modulo S
+    """
+
+    size: int
+    S: int
+    k: int
+    taps: int
+    dilation: int
+    first: int
+    step: int
+    outputs: int
+
+    @property
+    def half(self) -> int:
+        """Frequencies of the half axis: 0 .. S//2."""
+        return self.S // 2 + 1
+
+    def positions(self, of: Of) -> range:
+        """Pixels of the map, of the outputs, or of the kernel's taps."""
+        if of == "map":
+            return range(self.size)
+        if of == "outputs":
+            return range(self.first, self.first + self.step * self.outputs, self.step)
+        return range(0, self.dilation * self.taps, self.dilation)
+
+    @property
+    def negative(self) -> int:
+        """How many retained frequencies have a partner of opposite sign in another bin."""
+        return min(self.k, (self.S + 1) // 2) - 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a band-limited convolution will do: its axes (H, W), or (1, W) in one dimension."""
+
+    h: Axis
+    w: Axis
+    dims: int
+    circular: bool = False  # the map itself wraps around: S is its size
+
+    @property
+    def frequencies(self) -> int:
+        """Retained frequencies of the half plane, F."""
+        return (self.h.k + self.h.negative) * self.w.k
+
+    @property
+    def share_discarded(self) -> float:
+        """The true share of the full plane's coefficients that is left out."""
+        kept = [axis.k + axis.negative for axis in (self.h, self.w)]
+        return 1 - kept[0] * kept[1] / (self.h.S * self.w.S)
+
+
+def _turns(S: int, frequencies: int, positions: range) -> np.ndarray:
+    """cos and sin of 2 pi f n / S for f = 0 .. frequencies-1: (2, frequencies, positions) float64.
+
+    Angles are reduced as integers first: f * n is exact, and so is its remainder.
+    """
+    angle = np.outer(np.arange(frequencies), np.array(positions)) % S * (2 * math.pi / S)
+    return np.stack([np.cos(angle), np.sin(angle)])
+
+
+def _constant(array: np.ndarray, dtype: torch.dtype, device: torch.device) -> Tensor:
+    # By way of NumPy and outside inference mode: what is cached here is used again under autograd and transforms.
+    with torch.inference_mode(False):
+        return torch.tensor(array, dtype=dtype, device=device)
+
+
+Of = Literal["map", "outputs", "taps"]
+
+
+@lru_cache(maxsize=256)
+def _axis_waves(axis: Axis, of: Of, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """cos and sin at the retained frequencies and the axis' map pixels, outputs or kernel taps: (2, k, positions)."""
+    return _constant(_turns(axis.S, axis.k, axis.positions(of)), dtype, device)
+
+
+@lru_cache(maxsize=64)
+def filter_waves(plan: Plan, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """exp(+2 pi i (u p + v q)) at every retained frequency and tap: (2, F, taps), real then imaginary part."""
+    h, w = plan.h, plan.w
+    (ch, sh), (cw, sw) = (_turns(a.S, a.k, a.positions("taps")) for a in (h, w))
+    n = slice(1, 1 + h.negative)
+    down = np.concatenate([ch + 1j * sh, ch[n] - 1j * sh[n]])
+    waves = (down[:, None, :, None] * (cw + 1j * sw)[None, :, None, :]).reshape(plan.frequencies, -1)
+    return _constant(np.stack([waves.real, waves.imag]), dtype, device)
+
+
+def analyse_gemm(x: Tensor, plan: Plan) -> Tensor:
+    """Retained spectrum of a map by matrix products: (B, C, H, W) -> (F, B, 2, C), real then imaginary part.
+
+    Rows are the non-negative frequencies down the map, then the negative ones; columns 0 .. k-1.
+    Linear, so autograd keeps nothing of the map for it.
+    """
+    B, C, H, W = x.shape
+    h, w = plan.h, plan.w
+    flat = x.permute(2, 3, 0, 1).reshape(H, W * B * C)
+    down = (_axis_waves(h, "map", x.dtype, x.device).reshape(2 * h.k, H) @ flat).reshape(2 * h.k, W, B * C)
+    both = torch.matmul(_axis_waves(w, "map", x.dtype, x.device).reshape(2 * w.k, W), down).reshape(
+        2, h.k, 2, w.k, B, C
+    )
+    cc, cs, sc, ss = both[0, :, 0], both[0, :, 1], both[1, :, 0], both[1, :, 1]
+    n = slice(1, 1 + h.negative)
+    real = torch.cat([cc - ss, cc[n] + ss[n]])
+    imag = torch.cat([-(cs + sc), sc[n] - cs[n]])
+    return torch.stack([real, imag], -2).reshape(plan.frequencies, B, 2, C)
+
+
+def synthesise_gemm(y_hat: Tensor, plan: Plan) -> Tensor:
+    """The outputs from their retained spectrum: (F, B, 2, O) -> (B, O, outputs_h, outputs_w)."""
+    _, B, _, out = y_hat.shape
+    h, w = plan.h, plan.w
+    rows = y_hat.reshape(h.k + h.negative, w.k, B, 2, out)
+    plus, minus = rows[: h.k], rows[h.k :]
+    if h.negative < h.k:  # frequency 0, and Nyquist where it is retained, have no partner of opposite sign
+        after = h.k - 1 - h.negative
+        minus = torch.nn.functional.pad(minus, (0, 0, 0, 0, 0, 0, 0, 0, 1, after))
+    (pr, pi), (mr, mi) = plus.unbind(-2), minus.unbind(-2)
+    # The real part of the sum of both, sorted by products of cosines and sines.
+    both = torch.stack([torch.stack([pr + mr, -(pi + mi)], 1), torch.stack([mi - pi, mr - pr], 1)])
+    across = _axis_waves(w, "outputs", y_hat.dtype, y_hat.device) * _column_weights(plan, y_hat)[:, None]
+    across = across.reshape(2 * w.k, w.outputs).mT
+    wide = torch.matmul(across, both.reshape(2 * h.k, 2 * w.k, B * out))
+    down = _axis_waves(h, "outputs", y_hat.dtype, y_hat.device).reshape(2 * h.k, h.outputs).mT
+    y = down @ wide.reshape(2 * h.k, w.outputs * B * out)
+    return y.reshape(h.outputs, w.outputs, B, out).permute(2, 3, 0, 1).contiguous()
+
+
+def _column_weights(plan: Plan, like: Tensor) -> Tensor:
+    """(k,): how often a column stands in the full plane, over the number of its entries (the inverse's norm)."""
+    w = plan.w
+    weights = torch.full((w.k,), 2.0 / (plan.h.S * w.S), dtype=like.dtype, device=like.device)
+    weights[0] /= 2
+    if w.S % 2 == 0 and w.k == w.half:
+        weights[-1] /= 2
+    return weights
+
+
+def analyse_fft(x: Tensor, plan: Plan) -> Tensor:
+    """`analyse_gemm` by FFT, then crop."""
+    h, w = plan.h, plan.w
+    full = torch.fft.rfft2(x, s=(h.S, w.S), norm="backward")[..., : w.k]
+    kept = torch.cat([full[..., : h.k, :], full[..., h.S - h.negative :, :].flip(-2)], -2)  # -1, -2, ... as in gemm
+    flat = kept.permute(2, 3, 0, 1).reshape(plan.frequencies, *x.shape[:2])
+    return torch.stack([flat.real, flat.imag], -2)
+
+
+def synthesise_fft(y_hat: Tensor, plan: Plan) -> Tensor:
+    """`synthesise_gemm` by padding the spectrum with zeros and an inverse FFT."""
+    _, B, _, out = y_hat.shape
+    h, w = plan.h, plan.w
+    kept = torch.complex(y_hat[:, :, 0], y_hat[:, :, 1]).reshape(h.k + h.negative, w.k, B, out).permute(2, 3, 0, 1)
+    gap = kept.new_zeros(B, out, h.S - h.k - h.negative, w.k)
+    rows = torch.cat([kept[..., : h.k, :], gap, kept[..., h.k :, :].flip(-2)], -2)
+    y = torch.fft.irfft2(rows, s=(h.S, w.S), norm="backward")  # pads the columns itself
+    for dim, axis in ((-2, h), (-1, w)):
+        positions = torch.tensor(axis.positions("outputs"), device=y.device) % axis.S
+        y = y.index_select(dim, positions)
+    return y
+
+
+def _filter_blocks(waves: Tensor, weight: Tensor) -> Tensor:
+    """Filter spectra as real 2C x 2O blocks [[re, im], [-im, re]]: (2, f, taps), (G, taps, C, O) -> (f, G, 2C, 2O)."""
+    G, taps, C, O = weight.shape
+    f = waves.shape[1]
+    flat = weight.permute(1, 0, 2, 3).reshape(taps, G * C * O)
+    re, im = (waves.reshape(2 * f, taps) @ flat).reshape(2, f, G, C, O)
+    return torch.cat([torch.cat([re, im], -1), torch.cat([-im, re], -1)], -2)
+
+
+def _slabs(x_hat: Tensor, weight: Tensor) -> list[slice]:
+    """Ranges of frequencies whose filter blocks fit SLAB_BYTES: x_hat (F, ...), weight (G, taps, C, O)."""
+    frequencies = x_hat.shape[0]
+    block_bytes = 4 * weight.numel() // weight.shape[1] * weight.element_size()
+    step = max(1, SLAB_BYTES // max(1, block_bytes))
+    return [slice(i, min(i + step, frequencies)) for i in range(0, frequencies, step)]
+
+
+def _product(x_hat: Tensor, weight: Tensor, waves: Tensor) -> Tensor:
+    """Multiply-accumulate over channels: (F, G, B, 2C), (G, taps, C, O), (2, F, taps) -> (F, G, B, 2O)."""
+    return torch.matmul(x_hat, _filter_blocks(waves, weight))
+
+
+def _product_adjoint_x(grad: Tensor, weight: Tensor, waves: Tensor) -> Tensor:
+    """Gradient of `_product` with respect to x_hat: (F, G, B, 2O) -> (F, G, B, 2C)."""
+    return torch.matmul(grad, _filter_blocks(waves, weight).mT)
+
+
+def _product_adjoint_weight(x_hat: Tensor, grad: Tensor, waves: Tensor) -> Tensor:
+    """Gradient of `_product` with respect to the taps: (F, G, B, 2C), (F, G, B, 2O) -> (G, taps, C, O)."""
+    f, G, _, C = x_hat.shape
+    C, O, taps = C // 2, grad.shape[-1] // 2, waves.shape[-1]
+    both = torch.matmul(x_hat.mT, grad)  # (f, G, 2C, 2O)
+    re = both[..., :C, :O] + both[..., C:, O:]
+    im = both[..., :C, O:] - both[..., C:, :O]
+    flat = waves.reshape(2 * f, taps).mT @ torch.cat([re, im]).reshape(2 * f, G * C * O)
+    return flat.reshape(taps, G, C, O).permute(1, 0, 2, 3)
+
+
+class _Product(torch.autograd.Function):
+    """`_product` slab by slab, so that the filters' spectra are never held whole. Keeps x_hat and the taps."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x_hat: Tensor, weight: Tensor, waves: Tensor) -> Tensor:
+        slabs = _slabs(x_hat, weight)
+        return torch.cat([_product(x_hat[slab], weight, waves[:, slab]) for slab in slabs])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        grad_x, grad_w = _ProductBackward.apply(grad, *ctx.saved_tensors, *ctx.needs_input_grad[:2])
+        return grad_x if ctx.needs_input_grad[0] else None, grad_w if ctx.needs_input_grad[1] else None, None
+
+
+class _ProductBackward(torch.autograd.Function):
+    """Both gradients of `_Product`, slab by slab; its own backward is in operations that autograd differentiates."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        grad: Tensor, x_hat: Tensor, weight: Tensor, waves: Tensor, need_x: bool, need_w: bool
+    ) -> tuple[Tensor, Tensor]:
+        slabs = _slabs(x_hat, weight)
+        nothing = grad.new_zeros(())
+        grad_x, grad_w = nothing, nothing
+        if need_x:
+            grad_x = torch.cat([_product_adjoint_x(grad[slab], weight, waves[:, slab]) for slab in slabs])
+        if need_w:
+            for slab in slabs:
+                grad_w = grad_w + _product_adjoint_weight(x_hat[slab], grad[slab], waves[:, slab])
+        return grad_x, grad_w
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.save_for_backward(*inputs[:4])
+        ctx.needed = inputs[4:]
+
+    @staticmethod
+    def backward(ctx: Any, for_x: Tensor, for_w: Tensor) -> tuple[Tensor | None, ...]:
+        grad, x_hat, weight, waves = ctx.saved_tensors
+        # Both outputs are bilinear: grad_x in (grad, weight), grad_w in (grad, x_hat).
+        to_grad: Tensor | None = None
+        to_x: Tensor | None = None
+        to_w: Tensor | None = None
+        if ctx.needed[0]:
+            to_grad = _product(for_x, weight, waves)
+            to_w = _product_adjoint_weight(for_x, grad, waves)
+        if ctx.needed[1]:
+            through_w = _product(x_hat, for_w, waves)
+            to_grad = through_w if to_grad is None else to_grad + through_w
+            to_x = _product_adjoint_x(grad, for_w, waves)
+        return to_grad, to_x, to_w, None, None, None
+
+
+def _multiply(x_hat: Tensor, weight: Tensor, plan: Plan, groups: int) -> Tensor:
+    """Spectra of the outputs: (F, B, 2, C), weight (O, C/G, taps_h, taps_w) -> (F, B, 2, O)."""
+    F, B, _, channels = x_hat.shape
+    out, C = weight.shape[0], channels // groups
+    taps = weight.shape[2] * weight.shape[3]
+    grouped = weight.reshape(groups, out // groups, C, taps).permute(0, 3, 2, 1)
+    waves = filter_waves(plan, weight.dtype, weight.device)
+    x_hat = x_hat.reshape(F, B, 2, groups, C).permute(0, 3, 1, 2, 4).reshape(F, groups, B, 2 * C)
+    y_hat = _Product.apply(x_hat, grouped, waves)
+    y_hat = y_hat.reshape(F, groups, B, 2, out // groups).permute(0, 2, 3, 1, 4)
+    return y_hat.reshape(F, B, 2, out)
+
+
+def band_for_energy(x: Tensor, plan: Plan, energy: float) -> tuple[int, int]:
+    """The smallest band (k_h, k_w) that holds this share of the padded map's energy, summed over batch and channels.
+
+    In two dimensions both axes keep a common fraction of their halves, which runs over j/half of either axis.
+    """
+    h, w = plan.h, plan.w
+    if energy == 1:
+        return h.half, w.half
+    spectrum = torch.fft.rfft2(x.detach(), s=(h.S, w.S), norm="ortho")
+    power = (spectrum.real.square() + spectrum.imag.square()).flatten(0, -3).sum(0, dtype=torch.float64)
+    power[:, 1 : (w.S + 1) // 2] *= 2
+    folded = power[: h.half].clone()
+    folded[1 : (h.S + 1) // 2] += power[h.half :].flip(0)
+    held = folded.cumsum(0).cumsum(1)
+    wanted = energy * held[-1, -1].item()
+    if plan.dims == 1:
+        bands = [(1, k) for k in range(1, w.half + 1)]
+    else:
+        fractions = sorted({j / half for half in (h.half, w.half) for j in range(1, half + 1)})
+        bands = [tuple(max(1, math.floor(a.half * f + 1e-9)) for a in (h, w)) for f in fractions]  # type: ignore[misc]
+    held_by = held.cpu()
+    return next((band for band in bands if held_by[band[0] - 1, band[1] - 1] >= wanted), (h.half, w.half))
+
+
+def choose_algorithm(plan: Plan) -> Algorithm:
+    """ "direct" where nothing is left out; else "gemm" for small maps and "fft" for large ones."""
+    if plan.h.k == plan.h.half and plan.w.k == plan.w.half:
+        return "direct"
+    return "gemm" if max(plan.h.S, plan.w.S) <= GEMM_UP_TO[plan.dims] else "fft"
+
+
+GEMM_UP_TO = {1: 700, 2: 128}  # transform size up to which matrix products beat the FFT
+
+
+def _numbers(value: int | Sequence[int], dims: int, name: str, least: int) -> tuple[int, ...]:
+    values = (value,) * dims if isinstance(value, int) else tuple(value)
+    if len(values) != dims or any(not isinstance(v, int) or v < least for v in values):
+        raise ValueError(f"{name}={value!r} must be a whole number >= {least}, or {dims} of them")
+    return values
+
+
+def _check_share(compression: float, energy: float | None) -> None:
+    if not 0 <= compression < 1:
+        raise ValueError(f"compression={compression} must lie in [0, 1): it is the share of coefficients left out")
+    if energy is not None:
+        if compression:
+            raise ValueError(f"compression={compression} and energy={energy} both choose the band; give one of them")
+        if not 0 < energy <= 1:
+            raise ValueError(f"energy={energy} must lie in (0, 1]: it is the share of energy kept")
+
+
+def _check_tensors(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, dims: int) -> None:
+    name = f"band_limited_conv{dims}d"
+    if x.ndim not in (dims + 1, dims + 2) or weight.ndim != dims + 2:
+        raise ValueError(
+            f"{name} takes x of {dims + 2} dimensions (or {dims + 1} without a batch) and weight of {dims + 2}, "
+            f"got {tuple(x.shape)} and {tuple(weight.shape)}"
+        )
+    for what, tensor in (("x", x), ("weight", weight)):
+        if not tensor.is_floating_point():
+            raise TypeError(f"{name} takes real floating-point tensors; {what} is {tensor.dtype}: use .float()")
+    if not isinstance(groups, int) or groups < 1 or weight.shape[0] % groups:
+        raise ValueError(f"groups={groups} must divide the {weight.shape[0]} output channels")
+    if x.shape[-dims - 1] != weight.shape[1] * groups:
+        raise ValueError(
+            f"x has {x.shape[-dims - 1]} channels, but weight {tuple(weight.shape)} with groups={groups} "
+            f"takes {weight.shape[1] * groups}"
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(
+            f"bias has shape {tuple(bias.shape)}; it must have one number for each output, {weight.shape[0]}"
+        )
+    if 0 in x.shape[-dims:] or 0 in weight.shape:
+        raise ValueError(f"nothing to convolve: x {tuple(x.shape)}, weight {tuple(weight.shape)}")
+
+
+def same_padding(taps: int, dilation: int) -> tuple[int, int]:
+    """Zeros before and after an axis that keep its size at stride 1; the odd one goes after, as in torch."""
+    total = dilation * (taps - 1)
+    return total // 2, total - total // 2
+
+
+def convolve(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: int | Sequence[int],
+    padding: str | int | Sequence[int],
+    dilation: int | Sequence[int],
+    groups: int,
+    *,
+    compression: float,
+    energy: float | None,
+    algorithm: Algorithm,
+    dims: int,
+    circular: bool = False,
+) -> tuple[Tensor, Plan, Algorithm]:
+    """What the layers call: the outputs, the plan that was followed and the algorithm that ran."""
+    _check_share(compression, energy)
+    _check_tensors(x, weight, bias, groups, dims)
+    if algorithm not in ALGORITHMS:
+        raise ValueError(f"algorithm={algorithm!r} is unknown; pick one of {', '.join(ALGORITHMS)}")
+    stride_, dilation_ = _numbers(stride, dims, "stride", 1), _numbers(dilation, dims, "dilation", 1)
+    taps = tuple(weight.shape[2:])
+    if isinstance(padding, str):
+        if padding not in ("same", "valid"):
+            raise ValueError(f'padding={padding!r} is unknown; pick "same", "valid" or numbers')
+        if padding == "same" and any(s != 1 for s in stride_):
+            raise ValueError(f'padding="same" keeps the size, so it needs stride 1, not {stride}')
+        pads = [same_padding(t, d) if padding == "same" else (0, 0) for t, d in zip(taps, dilation_, strict=True)]
+    else:
+        pads = [(p, p) for p in _numbers(padding, dims, "padding", 0)]
+    batched = x if x.ndim == dims + 2 else x[None]
+    axes = [
+        _axis(*numbers, circular) for numbers in zip(batched.shape[2:], taps, pads, stride_, dilation_, strict=True)
+    ]
+    if dims == 1:
+        batched, weight = batched.unsqueeze(-2), weight.unsqueeze(-2)
+        axes = [_axis(1, 1, (0, 0), 1, 1, True), *axes]
+    plan = Plan(axes[0], axes[1], dims, circular)
+    working = torch.promote_types(torch.promote_types(batched.dtype, weight.dtype), torch.float32)
+    result = _result_dtype(x, weight)
+    with torch.autocast(x.device.type, enabled=False):
+        y, plan, ran = _run(
+            batched.to(working),
+            weight.to(working),
+            plan,
+            compression,
+            energy,
+            algorithm,
+            groups,
+        )
+        if bias is not None:
+            y = y + bias.to(working)[:, None, None]
+    y = y.squeeze(-2) if dims == 1 else y
+    return (y if x.ndim == dims + 2 else y[0]).to(result), plan, ran
+
+
+def _result_dtype(x: Tensor, weight: Tensor) -> torch.dtype:
+    """What torch's own convolution would return, also under autocast."""
+    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
+        return torch.get_autocast_dtype(x.device.type)
+    if x.dtype != weight.dtype:
+        raise TypeError(f"x is {x.dtype} but weight is {weight.dtype}; convert one of them")
+    return x.dtype
+
+
+def _axis(size: int, taps: int, pad: tuple[int, int], stride: int, dilation: int, circular: bool) -> Axis:
+    padded, reach = size + sum(pad), dilation * (taps - 1)
+    if reach + 1 > padded and not circular:
+        raise ValueError(
+            f"the kernel spans {reach + 1} pixels ({taps} taps, dilation {dilation}), "
+            f"more than the padded map's {padded}; use padding >= {-(-(reach + 1 - size) // 2)}"
+        )
+    if reach + 1 > padded:
+        raise ValueError(f"a kernel spanning {reach + 1} pixels has no output on a circular map of {padded}")
+    S = size if circular else fast_size(padded)
+    return Axis(size, S, S // 2 + 1, taps, dilation, -pad[0], stride, (padded - reach - 1) // stride + 1)
+
+
+def _run(
+    x: Tensor, weight: Tensor, plan: Plan, compression: float, energy: float | None, algorithm: Algorithm, groups: int
+) -> tuple[Tensor, Plan, Algorithm]:
+    h, w = plan.h, plan.w
+    if energy is not None:
+        bands = band_for_energy(x, plan, energy)
+    else:
+        across_only = 0.0 if plan.dims == 1 else compression  # the single row of a series is always whole
+        bands = band_for_compression(h.S, across_only, 2), band_for_compression(w.S, compression, plan.dims)
+    plan = replace(plan, h=replace(h, k=bands[0]), w=replace(w, k=bands[1]))
+    complete = bands == (h.half, w.half)
+    if algorithm == "direct" and not complete:
+        raise ValueError('algorithm="direct" is torch\'s own convolution: it cannot leave out frequencies')
+    chosen = choose_algorithm(plan) if algorithm == "auto" else algorithm
+    if chosen == "direct":
+        return _direct(x, weight, plan, groups), plan, chosen
+    if x.shape[0] == 0:
+        empty = x.new_zeros(0, weight.shape[0], plan.h.outputs, plan.w.outputs)
+        return empty + 0 * (x.sum() + weight.sum()), plan, chosen
+    analyse, synthesise = (analyse_gemm, synthesise_gemm) if chosen == "gemm" else (analyse_fft, synthesise_fft)
+    return synthesise(_multiply(analyse(x, plan), weight, plan, groups), plan), plan, chosen
+
+
+def _direct(x: Tensor, weight: Tensor, plan: Plan, groups: int) -> Tensor:
+    """torch's own convolution on the map as the plan pads it."""
+    h, w = plan.h, plan.w
+    reach = [(a.outputs - 1) * a.step + a.dilation * (a.taps - 1) + 1 for a in (h, w)]
+    if plan.circular:
+        for dim, axis, n in ((-2, h, reach[0]), (-1, w, reach[1])):
+            x = x.index_select(dim, (axis.first + torch.arange(n, device=x.device)) % axis.S)
+    else:
+        pads = [(-a.first, n + a.first - a.size) for a, n in zip((h, w), reach, strict=True)]
+        x = torch.nn.functional.pad(x, (*pads[1], *pads[0]))
+    return torch.nn.functional.conv2d(x, weight, None, (h.step, w.step), 0, (h.dilation, w.dilation), groups)
+
+
+def band_limited_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: str | int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    *,
+    compression: float = 0.0,
+    energy: float | None = None,
+    algorithm: Algorithm = "auto",
+) -> Tensor:
+    """Convolve maps with their high frequencies and the filters' left out: torch's `conv2d` with a band.
+
+    x            (B, C, H, W) or (C, H, W) real; weight (O, C/groups, k_h, k_w) -> (B, O, H', W') as conv2d
+    compression  share of the coefficients left out, in [0, 1); at 0 the result is the ordinary convolution
+    energy       instead: keep the smallest band that holds this share of the map's energy, in (0, 1]
+    algorithm    "auto", "gemm", "fft" or "direct" (compression 0 only); the result is the same beyond rounding
+
+    What autograd keeps is the map's retained coefficients and the taps. Dziedzic et al. (2019); where their code pads
+    to a power of two we take the next fast size, so the plane is smaller and the band has the same rule.
+    """
+    y, _, _ = convolve(
+        x, weight, bias, stride, padding, dilation, groups,
+        compression=compression, energy=energy, algorithm=algorithm, dims=2,
+    )  # fmt: skip
+    return y
+
+
+def band_limited_conv1d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: str | int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    *,
+    compression: float = 0.0,
+    energy: float | None = None,
+    algorithm: Algorithm = "auto",
+) -> Tensor:
+    """`band_limited_conv2d` along one axis: x (B, C, L) or (C, L), weight (O, C/groups, k) -> (B, O, L')."""
+    y, _, _ = convolve(
+        x, weight, bias, stride, padding, dilation, groups,
+        compression=compression, energy=energy, algorithm=algorithm, dims=1,
+    )  # fmt: skip
+    return y

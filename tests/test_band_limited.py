@@ -1,0 +1,347 @@
+"""Band-limited convolution: torch's own at compression 0, the plain definition at every other, in every algorithm."""
+
+import copy
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracle import band_limited, smooth
+from torch.autograd import gradcheck, gradgradcheck
+from torch.testing import assert_close
+
+import specviz.functional as SF
+from specviz.functional.band_limited import band_for_compression, convolve, fast_size
+
+conv = {1: F.conv1d, 2: F.conv2d}
+ours = {1: SF.band_limited_conv1d, 2: SF.band_limited_conv2d}
+
+
+def randn(*shape, seed=0, dtype=torch.float64):
+    return torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
+def both(value, dims):
+    return (value,) * dims if isinstance(value, int) else tuple(value)
+
+
+def definition(x, weight, *, stride=1, padding=0, dilation=1, groups=1, compression=0.0, circular=False):
+    """The oracle, with torch's arguments and the band that the compression means."""
+    dims = x.ndim - 2
+    d, k = both(dilation, dims), weight.shape[2:]
+    if padding == "same":
+        pads = [(d[a] * (k[a] - 1) // 2, d[a] * (k[a] - 1) - d[a] * (k[a] - 1) // 2) for a in range(dims)]
+    else:
+        pads = [(p, p) for p in both(0 if padding == "valid" else padding, dims)]
+    sizes = [n if circular else smooth(n + sum(p)) for n, p in zip(x.shape[2:], pads, strict=True)]
+    bands = [band_for_compression(S, compression, dims) for S in sizes]
+    return band_limited(
+        x, weight, stride=both(stride, dims), padding=pads, dilation=d, groups=groups, bands=bands, circular=circular
+    )
+
+
+# (dims, x, weight, arguments): odd and even, rectangular, strides, dilations, groups, depth-wise, single pixels.
+CASES = [
+    (2, (2, 3, 9, 9), (4, 3, 3, 3), {"padding": 1}),
+    (2, (2, 3, 8, 11), (4, 3, 3, 2), {}),
+    (2, (2, 4, 12, 7), (6, 2, 5, 3), {"padding": (2, 1), "groups": 2, "stride": (2, 1)}),
+    (2, (1, 4, 10, 10), (8, 1, 3, 3), {"padding": "same", "groups": 4}),
+    (2, (2, 2, 13, 14), (3, 2, 3, 3), {"dilation": (2, 3), "padding": 3, "stride": 3}),
+    (2, (2, 2, 6, 5), (3, 2, 4, 2), {"padding": "same"}),
+    (2, (3, 2, 1, 6), (2, 2, 1, 3), {"padding": (0, 1)}),
+    (2, (1, 1, 1, 1), (2, 1, 1, 1), {}),
+    (2, (2, 2, 7, 7), (3, 2, 7, 7), {"padding": "valid"}),
+    (1, (2, 3, 20), (4, 3, 5), {"padding": 2}),
+    (1, (2, 4, 17), (4, 2, 4), {"groups": 2, "stride": 2, "dilation": 2}),
+    (1, (1, 2, 16), (2, 1, 8), {"padding": "same", "groups": 2}),
+    (1, (1, 1, 1), (1, 1, 3), {"padding": 1}),
+]
+ids = [f"{x}-{w}-{a}" for _, x, w, a in CASES]
+
+
+@pytest.mark.parametrize("algorithm", ["gemm", "fft", "direct", "auto"])
+@pytest.mark.parametrize("case", CASES, ids=ids)
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+def test_compression_0_is_torchs_convolution_with_all_its_gradients(case, algorithm):
+    dims, x_shape, w_shape, arguments = case
+    for dtype, forward, backward in ((torch.float64, 1e-12, 1e-12), (torch.float32, 1e-5, 1e-4)):
+        x, w, b = randn(*x_shape), randn(*w_shape, seed=1), randn(w_shape[0], seed=2)
+        exact = [t.clone().requires_grad_() for t in (x, w, b)]
+        tried = [t.to(dtype).requires_grad_() for t in (x, w, b)]
+        expected = conv[dims](*exact, **arguments)
+        y = ours[dims](*tried, algorithm=algorithm, **arguments)
+        assert y.shape == expected.shape
+        assert y.dtype == dtype
+        g = randn(*expected.shape, seed=3)
+        grads, expected_grads = torch.autograd.grad(y, tried, g.to(dtype)), torch.autograd.grad(expected, exact, g)
+        assert_within(y, expected, forward)
+        for grad, expected_grad in zip(grads, expected_grads, strict=True):
+            assert_within(grad, expected_grad, backward)
+
+
+def assert_within(actual, expected, share):
+    """Largest error within this share of the reference's RMS."""
+    rms = expected.square().mean().sqrt()
+    assert (actual.double() - expected).abs().max() <= share * rms
+
+
+@pytest.mark.parametrize("algorithm", ["gemm", "fft"])
+@pytest.mark.parametrize("case", CASES, ids=ids)
+def test_at_every_compression_it_is_the_definition_with_all_its_gradients(case, algorithm):
+    dims, x_shape, w_shape, arguments = case
+    x, w = randn(*x_shape).requires_grad_(), randn(*w_shape, seed=1).requires_grad_()
+    for compression in (0.0, 0.1, 0.5, 0.8, 0.99):
+        y = ours[dims](x, w, compression=compression, algorithm=algorithm, **arguments)
+        expected = definition(x, w, compression=compression, **arguments)
+        assert_close(y, expected, rtol=0, atol=1e-11)
+        g = randn(*y.shape, seed=3)
+        for grad, expected_grad in zip(
+            torch.autograd.grad(y, (x, w), g), torch.autograd.grad(expected, (x, w), g), strict=True
+        ):
+            assert_close(grad, expected_grad, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("algorithm", ["gemm", "fft", "direct"])
+@pytest.mark.parametrize(("size", "taps", "pad", "stride"), [(8, 3, 1, 1), (7, 3, 1, 2), (5, 7, 3, 1), (6, 4, 5, 1)])
+def test_a_circular_map_wraps_around_and_folds_long_kernels(size, taps, pad, stride, algorithm):
+    x, w = randn(2, 3, size, size + 1), randn(4, 3, taps, taps, seed=1)
+    for compression in (0.0, 0.5) if algorithm != "direct" else (0.0,):
+        y, plan, _ = convolve(
+            x,
+            w,
+            None,
+            stride,
+            pad,
+            1,
+            1,
+            compression=compression,
+            energy=None,
+            algorithm=algorithm,
+            dims=2,
+            circular=True,
+        )
+        assert (size, size + 1) == (plan.h.S, plan.w.S)
+        assert_close(
+            y, definition(x, w, padding=pad, stride=stride, compression=compression, circular=True), rtol=0, atol=1e-11
+        )
+    if pad <= size:
+        wrapped = F.conv2d(F.pad(x, (pad,) * 4, mode="circular"), w, stride=stride)
+        y, _, _ = convolve(
+            x, w, None, stride, pad, 1, 1, compression=0, energy=None, algorithm=algorithm, dims=2, circular=True
+        )
+        assert_close(y, wrapped, rtol=0, atol=1e-11)
+
+
+def test_the_band_is_the_official_rule():
+    # 2-D: k = floor(half * sqrt(1 - c)); 1-D: half - floor(half * c) - 1; at least one, all at 0.
+    assert [band_for_compression(32, c, 2) for c in (0, 0.25, 0.5, 0.75, 0.999)] == [17, 14, 12, 8, 1]
+    assert [band_for_compression(32, c, 1) for c in (0, 0.01, 0.25, 0.5, 0.999)] == [17, 16, 12, 8, 1]
+
+
+@given(st.integers(1, 3000))
+def test_fast_sizes_are_the_next_smooth_ones(n):
+    assert fast_size(n) == smooth(n)
+
+
+def test_the_true_share_discarded_counts_the_whole_plane():
+    x, w = randn(1, 1, 30, 30), randn(1, 1, 3, 3)
+    _, plan, _ = convolve(x, w, None, 1, 1, 1, 1, compression=0.5, energy=None, algorithm="auto", dims=2)
+    f = torch.fft.fftfreq(32, 1 / 32).abs()
+    kept = ((f < plan.h.k)[:, None] & (f < plan.w.k)).double().mean().item()
+    assert plan.share_discarded == pytest.approx(1 - kept)
+    assert 0.4 < plan.share_discarded < 0.6
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(0.01, 1), st.integers(0, 1000), st.sampled_from([(1, (2, 3, 21)), (2, (2, 3, 9, 14))]))
+def test_energy_mode_takes_the_smallest_band_that_holds_the_share(energy, seed, case):
+    dims, shape = case
+    x, w = randn(*shape, seed=seed).cumsum(-1), randn(2, 3, *(3,) * dims)
+    _, plan, _ = convolve(x, w, None, 1, 1, 1, 1, compression=0, energy=energy, algorithm="auto", dims=dims)
+    sizes = [smooth(n + 2) for n in shape[2:]]
+    power = torch.fft.fftn(x, s=sizes, dim=tuple(range(2, 2 + dims))).abs().square().sum((0, 1))
+
+    def held(bands):
+        inside = torch.ones_like(power, dtype=torch.bool)
+        for a, (S, k) in enumerate(zip(sizes, bands, strict=True)):
+            f = torch.fft.fftfreq(S, 1 / S).abs().round() < k
+            inside &= f.reshape([-1 if b == a else 1 for b in range(dims)])
+        return (power[inside].sum() / power.sum()).item()
+
+    halves = [S // 2 + 1 for S in sizes]
+    fractions = sorted({j / half for half in halves for j in range(1, half + 1)})
+    bands = [[max(1, math.floor(half * f + 1e-9)) for half in halves] for f in fractions]
+    expected = next(b for b in bands if held(b) >= energy - 1e-12) if energy < 1 else halves
+    assert [plan.h.k, plan.w.k][-dims:] == expected
+
+
+def test_all_the_energy_is_the_ordinary_convolution():
+    x, w = randn(2, 3, 8, 8), randn(4, 3, 3, 3)
+    assert_close(SF.band_limited_conv2d(x, w, energy=1.0), F.conv2d(x, w))
+
+
+@pytest.mark.parametrize("algorithm", ["gemm", "fft"])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_gradients_of_first_and_second_order(algorithm, groups):
+    x, w = randn(2, 2, 4, 5).requires_grad_(), randn(2, 2 // groups, 3, 2, seed=1).requires_grad_()
+
+    def run(x, w):
+        return SF.band_limited_conv2d(
+            x, w, padding=1, stride=(1, 2), groups=groups, compression=0.4, algorithm=algorithm
+        )
+
+    assert gradcheck(run, (x, w))
+    assert gradgradcheck(run, (x, w))
+    assert gradcheck(lambda x: run(x, w.detach()), (x,))
+    assert gradcheck(lambda w: run(x.detach(), w), (w,))
+
+
+def test_only_retained_coefficients_and_the_taps_are_saved_for_backward():
+    x = randn(4, 8, 30, 30, dtype=torch.float32).requires_grad_()
+    w = randn(8, 8, 3, 3, dtype=torch.float32).requires_grad_()
+
+    def bytes_saved(compression):
+        stored = {}
+
+        def keep(tensor):
+            stored[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+            _, plan, _ = convolve(
+                x, w, None, 1, 1, 1, 1, compression=compression, energy=None, algorithm="gemm", dims=2
+            )
+        coefficients = 4 * 2 * plan.frequencies * 4 * 8
+        waves = 4 * 2 * plan.frequencies * 9  # cosines and sines, which all calls of this shape share
+        stages = sum(4 * 2 * axis.k * n for axis in (plan.h, plan.w) for n in (axis.size, axis.outputs))
+        return sum(stored.values()), coefficients + w.nbytes + waves + stages
+
+    for compression in (0.25, 0.5, 0.75):
+        measured, expected = bytes_saved(compression)
+        assert measured <= expected
+
+
+def test_vmap_over_the_batch_is_the_batch():
+    x, w = randn(3, 2, 4, 8, 8), randn(5, 4, 3, 3)
+    expected = torch.stack([SF.band_limited_conv2d(one, w, padding=1, compression=0.5) for one in x])
+    mapped = torch.func.vmap(lambda one: SF.band_limited_conv2d(one, w, padding=1, compression=0.5))(x)
+    assert_close(mapped, expected)
+
+
+def test_a_shape_first_met_in_inference_mode_or_under_a_transform_trains_later():
+    # The waves are cached by shape; what is cached must not belong to the mode in which it was made.
+    w = randn(2, 1, 3, 3)
+    for size, first in ((23, torch.inference_mode), (25, torch.no_grad)):
+        with first():
+            SF.band_limited_conv2d(randn(1, 1, size, size), w, compression=0.5)
+        x = randn(1, 1, size, size).requires_grad_()
+        SF.band_limited_conv2d(x, w, compression=0.5).sum().backward()
+        assert x.grad.isfinite().all()
+    x = randn(1, 1, 27, 27)
+
+    def loss(x):
+        return SF.band_limited_conv2d(x, w, compression=0.5).square().sum()
+
+    transformed = torch.func.grad(loss)(x)
+    y = x.clone().requires_grad_()
+    loss(y).backward()
+    assert_close(y.grad, transformed)
+
+
+@pytest.mark.filterwarnings(
+    "ignore:Dynamo detected a call to a `functools.lru_cache`"
+)  # it traces through, as it should
+def test_it_compiles():
+    x, w = randn(2, 3, 8, 8, dtype=torch.float32), randn(4, 3, 3, 3, dtype=torch.float32)
+    compiled = torch.compile(lambda x, w: SF.band_limited_conv2d(x, w, padding=1, compression=0.5), backend="aot_eager")
+    assert_close(compiled(x, w), SF.band_limited_conv2d(x, w, padding=1, compression=0.5))
+
+
+def test_autocast_returns_what_torchs_convolution_returns():
+    x, w = randn(2, 3, 8, 8, dtype=torch.float32), randn(4, 3, 3, 3, dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y, expected = SF.band_limited_conv2d(x, w, compression=0.5), F.conv2d(x, w)
+    assert y.dtype == expected.dtype == torch.bfloat16
+    # Computed in float32: only the last rounding is bfloat16's.
+    assert_close(y.float(), SF.band_limited_conv2d(x, w, compression=0.5), rtol=2**-8, atol=1e-3)
+
+
+def test_empty_batches_single_maps_and_odd_memory_work():
+    w = randn(4, 3, 3, 3)
+    assert SF.band_limited_conv2d(randn(0, 3, 8, 8), w, compression=0.5).shape == (0, 4, 6, 6)
+    x = randn(3, 8, 10)
+    alone = SF.band_limited_conv2d(x, w, compression=0.5)
+    assert_close(alone, SF.band_limited_conv2d(x[None], w, compression=0.5)[0])
+    strided = randn(2, 10, 8, 3).permute(0, 3, 2, 1)
+    assert_close(
+        SF.band_limited_conv2d(strided, w.flip(-1), compression=0.5),
+        SF.band_limited_conv2d(strided.contiguous(), w.flip(-1).contiguous(), compression=0.5),
+    )
+    negative = torch.conj(1j * randn(1, 3, 8, 8)).imag  # a view with the lazy negative bit
+    assert negative.is_neg()
+    assert_close(
+        SF.band_limited_conv2d(negative, w, compression=0.5),
+        SF.band_limited_conv2d(negative.resolve_neg(), w, compression=0.5),
+    )
+
+
+def test_a_large_map_takes_the_fft_and_the_result_is_the_same():
+    x, w = randn(1, 1, 200, 150), randn(1, 1, 3, 3)
+    results = {
+        a: convolve(x, w, None, 1, 1, 1, 1, compression=0.5, energy=None, algorithm=a, dims=2) for a in ("auto", "gemm")
+    }
+    assert results["auto"][2] == "fft"
+    assert_close(results["auto"][0], results["gemm"][0])
+
+
+X, W = torch.zeros(2, 3, 8, 8), torch.zeros(4, 3, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"compression": 1.0}, ValueError, r"compression=1.0 must lie in \[0, 1\)"),
+        ({"compression": -0.1}, ValueError, r"compression=-0.1 must lie"),
+        ({"compression": math.nan}, ValueError, r"compression=nan must lie"),
+        ({"energy": 0.0}, ValueError, r"energy=0.0 must lie in \(0, 1\]"),
+        ({"energy": 1.5}, ValueError, r"energy=1.5 must lie"),
+        ({"energy": 0.5, "compression": 0.5}, ValueError, "both choose the band; give one of them"),
+        ({"algorithm": "winograd"}, ValueError, "pick one of auto, gemm, fft, direct"),
+        ({"algorithm": "direct", "compression": 0.5}, ValueError, "cannot leave out frequencies"),
+        ({"stride": 0}, ValueError, "stride=0 must be a whole number >= 1"),
+        ({"padding": -1}, ValueError, "padding=-1 must be a whole number >= 0"),
+        ({"padding": "full"}, ValueError, 'pick "same", "valid" or numbers'),
+        ({"padding": "same", "stride": 2}, ValueError, "needs stride 1, not 2"),
+        ({"dilation": (1, 2, 3)}, ValueError, "or 2 of them"),
+        ({"groups": 3}, ValueError, "groups=3 must divide the 4 output channels"),
+        ({"groups": 2}, ValueError, "x has 3 channels, but weight .* with groups=2 takes 6"),
+        ({"dilation": 4}, ValueError, "the kernel spans 9 pixels .* more than the padded map's 8; use padding >= 1"),
+        ({"x": torch.zeros(2, 3, 8, 8, dtype=torch.int64)}, TypeError, "x is torch.int64: use .float"),
+        ({"x": torch.zeros(2, 3, 8, 8, dtype=torch.complex64)}, TypeError, "x is torch.complex64"),
+        ({"x": torch.zeros(2, 3, 8, 8).double()}, TypeError, "x is torch.float64 but weight is torch.float32"),
+        ({"x": torch.zeros(2, 3, 0, 8)}, ValueError, "nothing to convolve"),
+        ({"x": torch.zeros(8, 8)}, ValueError, "takes x of 4 dimensions"),
+        ({"bias": torch.zeros(3)}, ValueError, "it must have one number for each output, 4"),
+    ],
+)
+def test_bad_input_is_named(arguments, error, message):
+    with pytest.raises(error, match=message):
+        SF.band_limited_conv2d(**{"x": X, "weight": W, **arguments})
+
+
+def test_arguments_are_not_changed():
+    x, w = randn(2, 3, 8, 8), randn(4, 3, 3, 3)
+    before = copy.deepcopy((x, w))
+    SF.band_limited_conv2d(x, w, padding=1, compression=0.5)
+    assert torch.equal(x, before[0])
+    assert torch.equal(w, before[1])
+
+
+def test_nan_in_a_map_is_seen_in_that_map_and_no_other():
+    x = randn(2, 3, 8, 8)
+    x[0, 0, 3, 3] = math.nan
+    y = SF.band_limited_conv2d(x, randn(4, 3, 3, 3), compression=0.5)
+    assert y[0].isnan().any()
+    assert y[1].isfinite().all()
