@@ -375,7 +375,8 @@ def _numbers(value: int | Sequence[int], dims: int, name: str, least: int) -> tu
     return values
 
 
-def _check_share(compression: float, energy: float | None) -> None:
+def check_share(compression: float, energy: float | None) -> None:
+    """Raise ValueError unless one of them says what to keep, within its range."""
     if not 0 <= compression < 1:
         raise ValueError(f"compression={compression} must lie in [0, 1): it is the share of coefficients left out")
     if energy is not None:
@@ -432,7 +433,7 @@ def convolve(
     circular: bool = False,
 ) -> tuple[Tensor, Plan, Algorithm]:
     """What the layers call: the outputs, the plan that was followed and the algorithm that ran."""
-    _check_share(compression, energy)
+    check_share(compression, energy)
     _check_tensors(x, weight, bias, groups, dims)
     if algorithm not in ALGORITHMS:
         raise ValueError(f"algorithm={algorithm!r} is unknown; pick one of {', '.join(ALGORITHMS)}")
