@@ -52,6 +52,14 @@ def threshold(out: Out = Path("data/results"), millions: float = 8.9) -> None:
 
 
 @bench.command()
+def conv(out: Out = Path("data/results"), rounds: int = 7, quick: bool = False) -> None:
+    """Band-limited convolution against torch's own and fft-conv-pytorch, every algorithm."""
+    from specviz.bench.conv import run
+
+    run(out, rounds, quick)
+
+
+@bench.command()
 def slider(out: Out = Path("data/results"), moves: int = 60) -> None:
     """Slider press to painted pixels in a real browser, at 256, 512 and 1024 pixels a side."""
     from specviz.bench.browser import BrowserMissing

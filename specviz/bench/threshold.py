@@ -8,9 +8,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from spectral_kernels import dispatch
-from torch.utils.benchmark import Timer
 
 from specviz import records
+from specviz.bench.timing import medians_ms
 
 DENSITIES = (0.02, 0.1, 0.25, 0.5)
 
@@ -32,18 +32,6 @@ def torch_expand(bitmap: torch.Tensor, values: torch.Tensor, shape: tuple[int, .
     dense = values.new_zeros(shape)
     dense.view(-1)[bits.flatten()[: dense.numel()].bool()] = values
     return dense
-
-
-def _medians(sides: dict[str, Callable[[], Any]], rounds: int = 9) -> dict[str, float]:
-    """Median milliseconds of each side; the sides take turns, so that drift meets all alike."""
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for run in sides.values():
-        run()  # compile and warm up
-    for _ in range(rounds):
-        for name, run in sides.items():
-            timer = Timer("run()", globals={"run": run}, num_threads=torch.get_num_threads())
-            times[name].append(timer.timeit(1).mean * 1e3)  # timeit synchronises a GPU
-    return {name: sorted(t)[len(t) // 2] for name, t in times.items()}
 
 
 def run(out: Path, entries: int) -> None:
@@ -83,7 +71,7 @@ def _measure(x_hat: torch.Tensor, beta: float, device: str) -> dict[str, Any]:
     }
     if device == "cpu":
         sides["reference_pack"] = lambda: dispatch.threshold_pack(x_hat, beta, "reference")
-    ms = _medians(sides)
+    ms = medians_ms(sides)
     moved = x_hat.nbytes + values.nbytes + bitmap.nbytes
     return {
         "beta": beta,

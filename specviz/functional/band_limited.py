@@ -150,43 +150,41 @@ def filter_waves(plan: Plan, dtype: torch.dtype, device: torch.device) -> Tensor
 
 
 def analyse_gemm(x: Tensor, plan: Plan) -> Tensor:
-    """Retained spectrum of a map by matrix products: (B, C, H, W) -> (F, B, 2, C), real then imaginary part.
+    """Retained spectrum of a map by matrix products: (B, C, H, W) -> (2, F, B, C), real and imaginary parts.
 
     Rows are the non-negative frequencies down the map, then the negative ones; columns 0 .. k-1.
     Linear, so autograd keeps nothing of the map for it.
     """
     B, C, H, W = x.shape
     h, w = plan.h, plan.w
-    flat = x.permute(2, 3, 0, 1).reshape(H, W * B * C)
+    # A plain transpose of a matrix: permute(2, 3, 0, 1) makes the same copy several times slower.
+    flat = x.reshape(B * C, H * W).t().contiguous().reshape(H, W * B * C)
     down = (_axis_waves(h, "map", x.dtype, x.device).reshape(2 * h.k, H) @ flat).reshape(2 * h.k, W, B * C)
-    both = torch.matmul(_axis_waves(w, "map", x.dtype, x.device).reshape(2 * w.k, W), down).reshape(
-        2, h.k, 2, w.k, B, C
-    )
+    across = _axis_waves(w, "map", x.dtype, x.device).reshape(2 * w.k, W)
+    both = torch.matmul(across, down).reshape(2, h.k, 2, w.k, B, C)
     cc, cs, sc, ss = both[0, :, 0], both[0, :, 1], both[1, :, 0], both[1, :, 1]
     n = slice(1, 1 + h.negative)
     real = torch.cat([cc - ss, cc[n] + ss[n]])
     imag = torch.cat([-(cs + sc), sc[n] - cs[n]])
-    return torch.stack([real, imag], -2).reshape(plan.frequencies, B, 2, C)
+    return torch.stack([real, imag]).reshape(2, plan.frequencies, B, C)
 
 
 def synthesise_gemm(y_hat: Tensor, plan: Plan) -> Tensor:
-    """The outputs from their retained spectrum: (F, B, 2, O) -> (B, O, outputs_h, outputs_w)."""
-    _, B, _, out = y_hat.shape
+    """The outputs from their retained spectrum: (2, F, B, O) -> (B, O, outputs_h, outputs_w)."""
+    _, _, B, out = y_hat.shape
     h, w = plan.h, plan.w
-    rows = y_hat.reshape(h.k + h.negative, w.k, B, 2, out)
-    plus, minus = rows[: h.k], rows[h.k :]
-    if h.negative < h.k:  # frequency 0, and Nyquist where it is retained, have no partner of opposite sign
-        after = h.k - 1 - h.negative
-        minus = torch.nn.functional.pad(minus, (0, 0, 0, 0, 0, 0, 0, 0, 1, after))
-    (pr, pi), (mr, mi) = plus.unbind(-2), minus.unbind(-2)
+    rows = y_hat.reshape(2, h.k + h.negative, w.k, B, out)
+    plus, minus = rows[:, : h.k], rows[:, h.k :]
+    # Frequency 0, and Nyquist where it is retained, have no partner of opposite sign.
+    minus = torch.nn.functional.pad(minus, (0, 0, 0, 0, 0, 0, 1, h.k - 1 - h.negative))
+    (pr, pi), (mr, mi) = plus, minus
     # The real part of the sum of both, sorted by products of cosines and sines.
     both = torch.stack([torch.stack([pr + mr, -(pi + mi)], 1), torch.stack([mi - pi, mr - pr], 1)])
     across = _axis_waves(w, "outputs", y_hat.dtype, y_hat.device) * _column_weights(plan, y_hat)[:, None]
-    across = across.reshape(2 * w.k, w.outputs).mT
-    wide = torch.matmul(across, both.reshape(2 * h.k, 2 * w.k, B * out))
+    wide = torch.matmul(across.reshape(2 * w.k, w.outputs).mT, both.reshape(2 * h.k, 2 * w.k, B * out))
     down = _axis_waves(h, "outputs", y_hat.dtype, y_hat.device).reshape(2 * h.k, h.outputs).mT
-    y = down @ wide.reshape(2 * h.k, w.outputs * B * out)
-    return y.reshape(h.outputs, w.outputs, B, out).permute(2, 3, 0, 1).contiguous()
+    y = (down @ wide.reshape(2 * h.k, w.outputs * B * out)).reshape(h.outputs * w.outputs, B * out)
+    return y.t().contiguous().reshape(B, out, h.outputs, w.outputs)
 
 
 def _column_weights(plan: Plan, like: Tensor) -> Tensor:
@@ -205,14 +203,14 @@ def analyse_fft(x: Tensor, plan: Plan) -> Tensor:
     full = torch.fft.rfft2(x, s=(h.S, w.S), norm="backward")[..., : w.k]
     kept = torch.cat([full[..., : h.k, :], full[..., h.S - h.negative :, :].flip(-2)], -2)  # -1, -2, ... as in gemm
     flat = kept.permute(2, 3, 0, 1).reshape(plan.frequencies, *x.shape[:2])
-    return torch.stack([flat.real, flat.imag], -2)
+    return torch.stack([flat.real, flat.imag])
 
 
 def synthesise_fft(y_hat: Tensor, plan: Plan) -> Tensor:
     """`synthesise_gemm` by padding the spectrum with zeros and an inverse FFT."""
-    _, B, _, out = y_hat.shape
+    _, _, B, out = y_hat.shape
     h, w = plan.h, plan.w
-    kept = torch.complex(y_hat[:, :, 0], y_hat[:, :, 1]).reshape(h.k + h.negative, w.k, B, out).permute(2, 3, 0, 1)
+    kept = torch.complex(y_hat[0], y_hat[1]).reshape(h.k + h.negative, w.k, B, out).permute(2, 3, 0, 1)
     gap = kept.new_zeros(B, out, h.S - h.k - h.negative, w.k)
     rows = torch.cat([kept[..., : h.k, :], gap, kept[..., h.k :, :].flip(-2)], -2)
     y = torch.fft.irfft2(rows, s=(h.S, w.S), norm="backward")  # pads the columns itself
@@ -222,41 +220,46 @@ def synthesise_fft(y_hat: Tensor, plan: Plan) -> Tensor:
     return y
 
 
-def _filter_blocks(waves: Tensor, weight: Tensor) -> Tensor:
-    """Filter spectra as real 2C x 2O blocks [[re, im], [-im, re]]: (2, f, taps), (G, taps, C, O) -> (f, G, 2C, 2O)."""
+def _filter_spectra(waves: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Real and imaginary parts of the filters' spectra: (2, f, taps), (G, taps, C, O) -> twice (f, G, C, O)."""
     G, taps, C, O = weight.shape
     f = waves.shape[1]
     flat = weight.permute(1, 0, 2, 3).reshape(taps, G * C * O)
     re, im = (waves.reshape(2 * f, taps) @ flat).reshape(2, f, G, C, O)
-    return torch.cat([torch.cat([re, im], -1), torch.cat([-im, re], -1)], -2)
+    return re, im
 
 
 def _slabs(x_hat: Tensor, weight: Tensor) -> list[slice]:
-    """Ranges of frequencies whose filter blocks fit SLAB_BYTES: x_hat (F, ...), weight (G, taps, C, O)."""
-    frequencies = x_hat.shape[0]
-    block_bytes = 4 * weight.numel() // weight.shape[1] * weight.element_size()
-    step = max(1, SLAB_BYTES // max(1, block_bytes))
+    """Ranges of frequencies whose filter spectra fit SLAB_BYTES: x_hat (2, F, ...), weight (G, taps, C, O)."""
+    frequencies = x_hat.shape[1]
+    spectrum_bytes = 2 * weight.numel() // weight.shape[1] * weight.element_size()
+    step = max(1, SLAB_BYTES // max(1, spectrum_bytes))
     return [slice(i, min(i + step, frequencies)) for i in range(0, frequencies, step)]
 
 
+def _complex_matmul(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> Tensor:
+    """(a_re + i a_im) @ (b_re + i b_im) in real products: (2, ...). Real products reach the full speed of sgemm."""
+    (ar, ai), (br, bi) = a, b
+    return torch.stack([ar @ br - ai @ bi, ar @ bi + ai @ br])
+
+
 def _product(x_hat: Tensor, weight: Tensor, waves: Tensor) -> Tensor:
-    """Multiply-accumulate over channels: (F, G, B, 2C), (G, taps, C, O), (2, F, taps) -> (F, G, B, 2O)."""
-    return torch.matmul(x_hat, _filter_blocks(waves, weight))
+    """Multiply-accumulate over channels: (2, F, G, B, C), (G, taps, C, O), (2, F, taps) -> (2, F, G, B, O)."""
+    return _complex_matmul((x_hat[0], x_hat[1]), _filter_spectra(waves, weight))
 
 
 def _product_adjoint_x(grad: Tensor, weight: Tensor, waves: Tensor) -> Tensor:
-    """Gradient of `_product` with respect to x_hat: (F, G, B, 2O) -> (F, G, B, 2C)."""
-    return torch.matmul(grad, _filter_blocks(waves, weight).mT)
+    """Gradient of `_product` with respect to x_hat: (2, F, G, B, O) -> (2, F, G, B, C)."""
+    re, im = _filter_spectra(waves, weight)
+    return _complex_matmul((grad[0], grad[1]), (re.mT, -im.mT))
 
 
 def _product_adjoint_weight(x_hat: Tensor, grad: Tensor, waves: Tensor) -> Tensor:
-    """Gradient of `_product` with respect to the taps: (F, G, B, 2C), (F, G, B, 2O) -> (G, taps, C, O)."""
-    f, G, _, C = x_hat.shape
-    C, O, taps = C // 2, grad.shape[-1] // 2, waves.shape[-1]
-    both = torch.matmul(x_hat.mT, grad)  # (f, G, 2C, 2O)
-    re = both[..., :C, :O] + both[..., C:, O:]
-    im = both[..., :C, O:] - both[..., C:, :O]
-    flat = waves.reshape(2 * f, taps).mT @ torch.cat([re, im]).reshape(2 * f, G * C * O)
+    """Gradient of `_product` with respect to the taps: (2, F, G, B, C), (2, F, G, B, O) -> (G, taps, C, O)."""
+    _, f, G, _, C = x_hat.shape
+    O, taps = grad.shape[-1], waves.shape[-1]
+    spectra = _complex_matmul((x_hat[0].mT, -x_hat[1].mT), (grad[0], grad[1]))
+    flat = waves.reshape(2 * f, taps).mT @ spectra.reshape(2 * f, G * C * O)
     return flat.reshape(taps, G, C, O).permute(1, 0, 2, 3)
 
 
@@ -268,7 +271,7 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(x_hat: Tensor, weight: Tensor, waves: Tensor) -> Tensor:
         slabs = _slabs(x_hat, weight)
-        return torch.cat([_product(x_hat[slab], weight, waves[:, slab]) for slab in slabs])
+        return torch.cat([_product(x_hat[:, slab], weight, waves[:, slab]) for slab in slabs], 1)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -293,10 +296,10 @@ class _ProductBackward(torch.autograd.Function):
         nothing = grad.new_zeros(())
         grad_x, grad_w = nothing, nothing
         if need_x:
-            grad_x = torch.cat([_product_adjoint_x(grad[slab], weight, waves[:, slab]) for slab in slabs])
+            grad_x = torch.cat([_product_adjoint_x(grad[:, slab], weight, waves[:, slab]) for slab in slabs], 1)
         if need_w:
             for slab in slabs:
-                grad_w = grad_w + _product_adjoint_weight(x_hat[slab], grad[slab], waves[:, slab])
+                grad_w = grad_w + _product_adjoint_weight(x_hat[:, slab], grad[:, slab], waves[:, slab])
         return grad_x, grad_w
 
     @staticmethod
@@ -322,16 +325,15 @@ class _ProductBackward(torch.autograd.Function):
 
 
 def _multiply(x_hat: Tensor, weight: Tensor, plan: Plan, groups: int) -> Tensor:
-    """Spectra of the outputs: (F, B, 2, C), weight (O, C/G, taps_h, taps_w) -> (F, B, 2, O)."""
-    F, B, _, channels = x_hat.shape
+    """Spectra of the outputs: (2, F, B, C), weight (O, C/G, taps_h, taps_w) -> (2, F, B, O)."""
+    _, F, B, channels = x_hat.shape
     out, C = weight.shape[0], channels // groups
     taps = weight.shape[2] * weight.shape[3]
     grouped = weight.reshape(groups, out // groups, C, taps).permute(0, 3, 2, 1)
     waves = filter_waves(plan, weight.dtype, weight.device)
-    x_hat = x_hat.reshape(F, B, 2, groups, C).permute(0, 3, 1, 2, 4).reshape(F, groups, B, 2 * C)
-    y_hat = _Product.apply(x_hat, grouped, waves)
-    y_hat = y_hat.reshape(F, groups, B, 2, out // groups).permute(0, 2, 3, 1, 4)
-    return y_hat.reshape(F, B, 2, out)
+    x_hat = x_hat.reshape(2, F, B, groups, C).transpose(2, 3)
+    y_hat = _Product.apply(x_hat.contiguous(), grouped.contiguous(), waves)
+    return y_hat.transpose(2, 3).reshape(2, F, B, out)
 
 
 def band_for_energy(x: Tensor, plan: Plan, energy: float) -> tuple[int, int]:

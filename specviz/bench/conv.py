@@ -1,0 +1,168 @@
+"""Band-limited convolution against torch's own and fft-conv-pytorch: time, choice of algorithm, bytes saved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+import specviz.functional as SF
+from specviz import records
+from specviz.bench.timing import medians_ms
+from specviz.functional.band_limited import ALGORITHMS, convolve
+
+SHAPES_2D = [(32, 64, 64, 32), (32, 128, 128, 16), (32, 256, 256, 8), (8, 64, 64, 64), (1, 3, 64, 224), (1, 64, 64, 56)]
+KERNELS_2D = (3, 5, 7, 11)
+SHAPES_1D = [(64, 128, 128, 512)]
+KERNELS_1D = (8, 64, 256)
+COMPRESSIONS = (0.0, 0.25, 0.5, 0.75)
+
+
+def _theirs(dims: int) -> Callable[..., Tensor] | None:
+    try:
+        from fft_conv_pytorch import fft_conv
+    except ImportError:
+        return None
+    return lambda x, w: fft_conv(x, w, padding=w.shape[-1] // 2)
+
+
+def _with_backward(forward: Callable[[Tensor, Tensor], Tensor], x: Tensor, w: Tensor) -> Callable[[], Any]:
+    def run() -> None:
+        x.grad = w.grad = None
+        forward(x, w).sum().backward()
+
+    return run
+
+
+def _saved_bytes(forward: Callable[[], Any], parameters: set[int]) -> int:
+    """Bytes that autograd keeps for backward, each storage once, parameters not counted."""
+    stored: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            stored[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        result = forward()
+    del result
+    return sum(stored.values())
+
+
+def measure(shape: tuple[int, int, int, int], taps: int, dims: int, device: str, rounds: int) -> list[dict[str, Any]]:
+    """All compressions and algorithms of one shape and kernel, beside torch's convolution, with backward too."""
+    B, C, out, side = shape
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(B, C, *(side,) * dims, generator=generator).to(device).requires_grad_()
+    w = (
+        (torch.randn(out, C, *(taps,) * dims, generator=generator) / (C * taps**dims) ** 0.5)
+        .to(device)
+        .requires_grad_()
+    )
+    plain: Callable[..., Tensor] = F.conv2d if dims == 2 else F.conv1d
+    ours: Callable[..., Tensor] = SF.band_limited_conv2d if dims == 2 else SF.band_limited_conv1d
+    padding = taps // 2
+    sides: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"conv": lambda x, w: plain(x, w, padding=padding)}
+    if theirs := _theirs(dims):
+        sides["fft_conv"] = theirs
+    for compression in COMPRESSIONS:
+        for algorithm in ALGORITHMS:
+            if algorithm != "direct":  # which is the side "conv" itself
+                sides[f"{compression}/{algorithm}"] = lambda x, w, c=compression, a=algorithm: ours(  # type: ignore[misc]
+                    x, w, padding=padding, compression=c, algorithm=a
+                )
+    with torch.no_grad():
+        forward = medians_ms({name: lambda run=run: run(x, w) for name, run in sides.items()}, rounds)  # type: ignore[misc]
+    step = medians_ms({name: _with_backward(run, x, w) for name, run in sides.items()}, max(3, rounds // 2))
+    own = {x.untyped_storage().data_ptr(), w.untyped_storage().data_ptr()}
+    rows = []
+    for compression in COMPRESSIONS:
+        call = (x, w, None, 1, padding, 1, 1)
+        _, plan, chosen = convolve(*call, compression=compression, energy=None, algorithm="auto", dims=dims)
+        for algorithm in ("auto", "gemm", "fft"):
+            name = f"{compression}/{algorithm}"
+            rows.append(
+                {
+                    "experiment": "bench-conv",
+                    "device": device,
+                    "shape": list(shape),
+                    "dims": dims,
+                    "taps": taps,
+                    "compression": compression,
+                    "share_discarded": plan.share_discarded,
+                    "transform_size": plan.w.S,
+                    "algorithm": algorithm,
+                    "ran": chosen if algorithm == "auto" else algorithm,
+                    "forward_ms": forward[name],
+                    "step_ms": step[name],
+                    "conv_forward_ms": forward["conv"],
+                    "conv_step_ms": step["conv"],
+                    "fft_conv_forward_ms": forward.get("fft_conv"),
+                    "fft_conv_step_ms": step.get("fft_conv"),
+                    "forward_speedup": forward["conv"] / forward[name],
+                    "step_speedup": step["conv"] / step[name],
+                    # conv keeps its input, which the caller holds too; ours lets it go and keeps coefficients.
+                    "saved_bytes": _saved_bytes(lambda name=name: sides[name](x, w), own),  # type: ignore[misc]
+                    "conv_saved_bytes": x.nbytes,
+                }
+            )
+    return rows
+
+
+def wrong_choices(rows: list[dict[str, Any]]) -> list[str]:
+    """Where the automatic choice ran more than a tenth slower than the better algorithm."""
+    said = []
+    for row in rows:
+        if row["algorithm"] != "auto":
+            continue
+        same = [r for r in rows if all(r[k] == row[k] for k in ("device", "shape", "taps", "compression", "dims"))]
+        times = {r["ran"]: r["forward_ms"] for r in same} | {row["ran"]: row["forward_ms"]}
+        if row["compression"] == 0:
+            times["direct"] = row["conv_forward_ms"]
+        best = min(times, key=lambda name: times[name])
+        if best != row["ran"] and times[row["ran"]] > 1.1 * times[best]:
+            what = f"{row['shape']}, {row['taps']} taps, compression {row['compression']}"
+            said.append(f"{what}: chose {row['ran']} ({times[row['ran']]:.2f} ms), {best} takes {times[best]:.2f} ms")
+    return said
+
+
+def run(out: Path, rounds: int, quick: bool) -> None:
+    """Measure all shapes and write out/bench-conv.jsonl; `quick` takes the first shape only."""
+    devices = ["cuda"] if torch.cuda.is_available() else ["cpu"]
+    jobs = [(shape, taps, 2) for shape in SHAPES_2D for taps in KERNELS_2D]
+    jobs += [(shape, taps, 1) for shape in SHAPES_1D for taps in KERNELS_1D]
+    rows: list[dict[str, Any]] = []
+    for device in devices:
+        for shape, taps, dims in jobs[: len(KERNELS_2D)] if quick else jobs:
+            new = measure(shape, taps, dims, device, rounds)
+            rows += new
+            _print(new, device)
+            records.write(out / "bench-conv.jsonl", [records.stamp(row) for row in rows])
+    for line in wrong_choices(rows):
+        print("the automatic choice was wrong:", line)
+
+
+def _print(rows: list[dict[str, Any]], device: str) -> None:
+    first = rows[0]
+    theirs = first["fft_conv_forward_ms"]
+    table = Table(
+        title=f"{first['shape']} {first['taps']} taps, {device}: conv {first['conv_forward_ms']:.2f} ms, "
+        f"step {first['conv_step_ms']:.2f} ms, fft-conv-pytorch {theirs and f'{theirs:.2f}'} ms"
+    )
+    for column in ("compression", "algorithm", "forward ms", "x conv", "step ms", "x conv", "saved / conv"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        name = f"auto: {row['ran']}" if row["algorithm"] == "auto" else row["algorithm"]
+        table.add_row(
+            *(str(row["compression"]), name, f"{row['forward_ms']:.2f}", f"{row['forward_speedup']:.2f}"),
+            *(f"{row['step_ms']:.2f}", f"{row['step_speedup']:.2f}"),
+            f"{row['saved_bytes'] / row['conv_saved_bytes']:.2f}",
+        )
+    Console().print(table)
