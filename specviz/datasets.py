@@ -1,5 +1,6 @@
 """Real images to look at: photographs that come with scikit-image, and the user's own."""
 
+import contextlib
 import io
 import os
 import warnings
@@ -61,6 +62,8 @@ def photo_from(source: Any) -> Tensor:
     if isinstance(source, bytes | bytearray | memoryview):
         return _decode(bytes(source), "the picture")
     if isinstance(source, Tensor):
+        if source.is_meta:
+            raise ValueError("the tensor is on the meta device, where there are no values to show")
         source = source.detach().cpu().resolve_conj().resolve_neg()
         half = source.dtype in (torch.float16, torch.bfloat16)  # NumPy has no bfloat16
         source = (source.float() if half else source).numpy()
@@ -101,13 +104,18 @@ def _decode(data: bytes, name: str) -> Tensor:
     _check_size(image.height, image.width, name)
     try:
         image.load()
-        image = ImageOps.exif_transpose(image)  # phones store what the sensor saw, and mark how to turn it
     except Exception as error:
         raise ValueError(f"{damaged} ({error})") from error
+    # Phones store what the sensor saw, and mark how to turn it; a mark that cannot be read is no mark.
+    with contextlib.suppress(Exception):
+        image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16"):
         return _from_array(np.asarray(image).astype(np.uint16), name, channels_first=False)
     grey = image.mode in ("1", "L", "LA", "La")
-    return _from_array(np.asarray(image.convert("L" if grey else "RGB")), name, channels_first=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a palette's transparency, which is dropped
+        plain = image.convert("L" if grey else "RGB")
+    return _from_array(np.asarray(plain), name, channels_first=False)
 
 
 def _check_size(height: int, width: int, name: str) -> None:
@@ -130,6 +138,7 @@ def _from_array(array: np.ndarray, name: str, channels_first: bool) -> Tensor:
     if not (array.ndim == 2 or (array.ndim == 3 and array.shape[0] == 3)):
         raise ValueError(f"{name} has shape {array.shape}; a picture is (H, W), (H, W, 3) or (3, H, W)")
     _check_size(array.shape[-2], array.shape[-1], name)
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if array.dtype == np.uint8:
         image = array.astype(np.float32) / 255
     elif array.dtype == np.uint16:
@@ -142,7 +151,7 @@ def _from_array(array: np.ndarray, name: str, channels_first: bool) -> Tensor:
             raise ValueError(f"{name} holds {bad} values that are NaN or infinite; replace them first")
         if array.min() < 0 or array.max() > 1:
             raise ValueError(
-                f"{name} runs from {array.min():.4g} to {array.max():.4g}; brightness must lie between 0 and 1 "
+                f"{name} runs from {array.min():.9g} to {array.max():.9g}; brightness must lie between 0 and 1 "
                 "(divide by its maximum, or by 255)"
             )
         image = array.astype(np.float32)

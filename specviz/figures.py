@@ -29,15 +29,16 @@ def colour_table(name: str) -> np.ndarray:
     if name == "kept-dropped":
         grey = np.linspace(24, 150, 128).round().astype(np.uint8)
         return np.concatenate([np.stack([grey] * 3, 1), colour_table("viridis")[::2]])
-    return (colormaps[name](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
+    return (colormaps[name](np.linspace(0, 1, 256))[:, :3] * 255).round().astype(np.uint8)
 
 
 def to_bytes(array: np.ndarray, low: float, high: float, levels: int = 256) -> np.ndarray:
     """Map [low, high] onto 0 .. levels-1, clipping outside; any shape -> uint8. The array must be finite."""
     scale = (levels - 1) / (high - low) if high > low else 0.0
-    scaled = (array - low) * scale
-    scaled += 0.5
-    return np.clip(scaled, 0, levels - 0.5, out=scaled).astype(np.uint8)
+    array = np.asarray(array)
+    if not np.issubdtype(array.dtype, np.floating):
+        array = array.astype(np.float64)  # unsigned integers would wrap around below `low`
+    return np.clip((array - low) * scale + 0.5, 0, levels - 0.5).astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def still_picture(panels: list[Panel], frames: dict[str, np.ndarray], plots: lis
             _still_bar(figure.add_subplot(grid[1, column]), panel)
     for row, plot in enumerate(plots, 2):
         _still_plot(figure.add_subplot(grid[row, :]), plot)
-    figure.supxlabel(caption, fontsize=9)
+    figure.supxlabel(caption, fontsize=9, parse_math=False)  # a file name may hold dollar signs
     out = io.BytesIO()
     options: dict[str, Any] = {"metadata": {"Software": None}, "pil_kwargs": {"optimize": True}}
     figure.savefig(out, format="png", **options)

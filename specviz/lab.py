@@ -6,11 +6,20 @@ import socket
 import sys
 from pathlib import Path
 from typing import NoReturn
+from urllib.parse import quote
 
 HOST = "127.0.0.1"
 FIRST_PORT = 8888
 PORTS_TRIED = 50
 ROOT = Path(__file__).resolve().parent.parent  # the checkout
+
+
+# The token is an argument, so that no setting of the reader's own Jupyter can switch it off, but one that is
+# added inside the process: everybody on the machine can read a command line.
+_LAUNCH = (
+    "import os, sys; from jupyterlab.labapp import main; "
+    "sys.exit(main([*sys.argv[1:], '--IdentityProvider.token=' + os.environ['JUPYTER_TOKEN']]))"
+)
 
 
 class LabError(Exception):
@@ -27,7 +36,7 @@ def free_port(port: int | None = None) -> int:
                 probe.bind((HOST, candidate))
             except (OSError, OverflowError):
                 continue
-            return candidate
+            return int(probe.getsockname()[1])  # port 0 asks the system for any
     if port is None:
         raise LabError(
             f"No port from {FIRST_PORT} to {FIRST_PORT + PORTS_TRIED - 1} is free on {HOST}: close another Jupyter, "
@@ -39,12 +48,12 @@ def free_port(port: int | None = None) -> int:
 def command(port: int, notebook: str, root: Path = ROOT, browser: bool = True) -> list[str]:
     """The command line of JupyterLab; its token comes from the environment, where `ps` does not show it."""
     return [
-        *[sys.executable, "-m", "jupyterlab"],
+        *[sys.executable, "-c", _LAUNCH],
         f"--ServerApp.ip={HOST}",
         f"--ServerApp.port={port}",
         "--ServerApp.port_retries=0",
         f"--ServerApp.root_dir={root}",
-        f"--LabApp.default_url=/lab/tree/{notebook}",
+        f"--LabApp.default_url=/lab/tree/{quote(notebook)}",
         # A picture of 4096 x 4096 is larger than tornado's default of 10 MiB for a message from the browser.
         "--ServerApp.tornado_settings={'websocket_max_message_size': 268435456}",
         *([] if browser else ["--no-browser"]),
@@ -55,15 +64,19 @@ def command(port: int, notebook: str, root: Path = ROOT, browser: bool = True) -
 
 def address(port: int, token: str, notebook: str) -> str:
     """What to open in the browser."""
-    return f"http://{HOST}:{port}/lab/tree/{notebook}?token={token}"
+    return f"http://{HOST}:{port}/lab/tree/{quote(notebook)}?token={quote(token, safe='')}"
 
 
 def start(notebook: str = "notebooks/00_start_here.ipynb", port: int | None = None, browser: bool = True) -> NoReturn:
     """Become JupyterLab, so that signals reach it. LabError if it cannot start."""
-    if not (ROOT / notebook).is_file():
+    path = (ROOT / notebook).resolve()
+    if not path.is_relative_to(ROOT):
+        raise LabError(f"{notebook} is outside {ROOT}, and JupyterLab shows files in there only.")
+    if not path.is_file():
         raise LabError(
             f"There is no {notebook} in {ROOT}: the notebooks are in the source checkout, not in the installed package."
         )
+    notebook = path.relative_to(ROOT).as_posix()
     port = free_port(port)
     token = os.environ.get("JUPYTER_TOKEN") or secrets.token_hex(24)
     print(f"\n  Spectral Workbench: open {address(port, token, notebook)}\n  Ctrl-C stops it.\n", flush=True)

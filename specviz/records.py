@@ -21,7 +21,7 @@ class Machine:
 
     cpu: str
     cpu_threads: int
-    memory_gib: float
+    memory_gib: float | None
     gpu: str | None
     gpu_memory_gib: float | None
     numba_cuda_ready: bool
@@ -37,7 +37,7 @@ class Machine:
             gpu = f"{self.gpu}, {self.gpu_memory_gib:.0f} GiB{ready}"
         return [
             ("processor", f"{self.cpu}, {self.cpu_threads} threads"),
-            ("memory", f"{self.memory_gib:.0f} GiB"),
+            ("memory", "unknown" if self.memory_gib is None else f"{self.memory_gib:.0f} GiB"),
             ("GPU", gpu),
             ("system", f"{self.system}, Python {self.python}"),
             *self.versions.items(),
@@ -64,11 +64,11 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _memory_gib() -> float:
+def _memory_gib() -> float | None:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     except (ValueError, OSError, AttributeError):  # not on Windows
-        return float("nan")
+        return None
 
 
 def _version(package: str) -> str:
@@ -103,9 +103,12 @@ def machine() -> Machine:
 @cache
 def commit() -> str | None:
     """The checkout's commit, with "+" where it had uncommitted changes; None outside a git checkout."""
-    here = Path(__file__).parent
-    git = ["git", "-C", str(here)]
+    root = Path(__file__).resolve().parent.parent
+    git = ["git", "-C", str(root)]
     try:
+        top = subprocess.run([*git, "rev-parse", "--show-toplevel"], capture_output=True, text=True, check=True)
+        if Path(top.stdout.strip()).resolve() != root:
+            return None  # installed inside somebody else's checkout, whose commit says nothing of this code
         head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
         changes = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
@@ -131,11 +134,20 @@ def write(path: str | os.PathLike[str], records: Iterable[dict[str, Any]]) -> No
 
 
 def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """All records of a file; ValueError names the line that is not JSON."""
+    """All records of a file; ValueError names the line that is not a JSON object."""
     records = []
-    for number, line in enumerate(Path(path).read_text().splitlines(), 1):
+    # By bytes: JSON may hold characters at which str.splitlines breaks a line.
+    lines = Path(path).read_bytes().removesuffix(b"\n").split(b"\n")
+    for number, line in enumerate(lines if lines != [b""] else [], 1):
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError as error:
+            record = json.loads(line.decode(), parse_constant=_refuse_constant)
+            if not isinstance(record, dict):
+                raise ValueError(f"a JSON object is expected, not {type(record).__name__}")
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}, line {number} is not a record: {error}") from error
+        records.append(record)
     return records
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import warnings
 import zlib
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageSequence
 
 import specviz as sv
@@ -25,16 +27,27 @@ def encode(picture, kind="PNG", **options) -> bytes:
     return out.getvalue()
 
 
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png_by_hand(size, depth, colour, rows, *extra: bytes) -> bytes:
+    """size (H, W); depth in bits a channel; colour as in the PNG header; rows with their filter byte."""
+    header = struct.pack(">IIBBBBB", size[1], size[0], depth, colour, 0, 0, 0)
+    chunks = [chunk(b"IHDR", header), *extra, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
 def png16(array: np.ndarray) -> bytes:
-    """A PNG of 16 bits a channel, which Pillow cannot write in colour: (H, W, 3) uint16."""
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    H, W, _ = array.shape
+    """A PNG of 16 bits a channel, which Pillow cannot write in colour: (H, W, 2 | 3 | 4) uint16."""
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
-    header = struct.pack(">IIBBBBB", W, H, 16, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return png_by_hand(array.shape[:2], 16, {2: 4, 3: 2, 4: 6}[array.shape[2]], rows)
+
+
+def turned(orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif.tobytes()
 
 
 def as_image(rgb: np.ndarray) -> torch.Tensor:
@@ -257,3 +270,331 @@ def test_a_flipped_bit_gives_a_picture_or_a_value_error(kind, draw):
 
 def test_the_currency_is_a_tensor_that_every_layer_takes():
     assert sv.HalfSpectrum.of(photo("coffee")).values.shape == (3, 400, 301)
+
+
+SHAPES = {
+    "astronaut": (3, 512, 512),
+    "camera": (512, 512),
+    "chelsea": (3, 300, 451),
+    "coffee": (3, 400, 600),
+    "rocket": (3, 427, 640),
+}
+
+
+@pytest.mark.parametrize("name", PHOTOS)
+def test_a_photograph_holds_scikit_images_pixels(name):
+    from skimage import color, data
+
+    pixels = getattr(data, name)()
+    image = photo(name)
+    assert image.shape == SHAPES[name]
+    assert torch.equal(image, as_image(pixels[..., None])[0] if pixels.ndim == 2 else as_image(pixels))
+    if pixels.ndim == 3:
+        grey = torch.from_numpy(color.rgb2gray(pixels)).float()
+        torch.testing.assert_close(photo(name, grey=True), grey, atol=1e-6, rtol=0)  # sums of 3 in float32
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_every_byte_value_survives_a_lossless_file(tmp_path, kind):
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    rgb = np.stack([levels, levels.T, 255 - levels], -1)
+    path = tmp_path / "levels"  # a name without an ending: the content decides
+    path.write_bytes(encode(rgb, kind, lossless=True))
+    assert torch.equal(photo_from(path), as_image(rgb))
+
+
+def test_a_jpeg_on_disk_is_the_jpeg_in_memory(tmp_path):
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(encode(RGB, "JPEG"))
+    with Image.open(path) as decoded:
+        assert torch.equal(photo_from(path), as_image(np.asarray(decoded)))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
+def test_white_is_one_and_black_is_zero_at_every_depth(depth):
+    white = (0xFFFF << (16 - depth) & 0xFFFF).to_bytes(2, "big")[: max(1, depth // 8)]
+    row = b"\0" + (white + bytes(2) if depth >= 8 else white)  # the first pixel is white, the next black
+    assert photo_from(png_by_hand((1, 2), depth, 0, row[: 1 + max(1, depth // 4)])).tolist() == [[1, 0]]
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_alpha_of_16_bits_is_dropped(channels):
+    deep = np.full((1, 1, channels), 0x8000, np.uint16)
+    image = photo_from(png16(deep))
+    assert (image - 0x8000 / 65535).abs().max() <= 1 / 255
+
+
+GREY = Image.fromarray(RGB[..., 0])
+PALETTE = Image.fromarray(RGB).quantize(16)
+
+
+@pytest.mark.parametrize(
+    ("picture", "options"),
+    [
+        pytest.param(PALETTE, {"transparency": 3}, id="palette, one clear colour"),
+        pytest.param(PALETTE, {"transparency": bytes(range(16))}, id="palette with an alpha table"),
+        pytest.param(GREY, {"transparency": 3}, id="grey, one clear level"),
+        pytest.param(Image.fromarray(RGB), {"transparency": (1, 2, 3)}, id="colour, one clear colour"),
+        pytest.param(GREY.convert("LA"), {}, id="grey and alpha"),
+    ],
+)
+def test_transparency_changes_no_colour_and_warns_of_nothing(picture, options):
+    opaque = photo_from(encode(picture.convert("L") if picture.mode == "LA" else picture))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(photo_from(encode(picture, **options)), opaque)
+
+
+@pytest.mark.parametrize("rgb", [(255, 255, 255), (0, 0, 0), (255, 0, 0), (0, 0, 255)])
+def test_a_cmyk_jpeg_keeps_its_colours(rgb):
+    flat = Image.new("RGB", (16, 16), rgb).convert("CMYK")
+    image = photo_from(encode(flat, "JPEG"))
+    assert (image.mean((1, 2)) - torch.tensor(rgb) / 255).abs().max() < 0.02
+
+
+UPRIGHT = {
+    1: lambda a: a,
+    2: np.fliplr,
+    3: lambda a: np.rot90(a, 2),
+    4: np.flipud,
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
+    8: np.rot90,
+}
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])  # lossless, so that the pixels can be compared
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_all_eight_rotation_marks_are_followed(orientation, kind):
+    image = photo_from(encode(RGB, kind, lossless=True, exif=turned(orientation)))
+    assert torch.equal(image, as_image(UPRIGHT[orientation](RGB)))
+
+
+def test_a_turned_picture_of_16_bits_keeps_them():
+    deep = RNG.integers(0, 65536, (6, 7), dtype=np.uint16)
+    image = photo_from(encode(deep, exif=turned(6)))
+    assert torch.equal(image, torch.from_numpy(np.rot90(deep, -1).astype(np.float32) / 65535))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_a_broken_rotation_mark_does_not_cost_the_picture(kind):
+    broken = photo_from(encode(RGB, kind, exif=b"Exif\0\0no such thing"))
+    assert torch.equal(broken, photo_from(encode(RGB, kind)))
+
+
+PLANES = np.moveaxis(RGB, -1, 0)
+UNIT = RGB / np.float32(255)
+SAME_PICTURE = {
+    "non-contiguous": np.repeat(RGB, 2, axis=1)[:, ::2],
+    "negative strides": RGB[::-1, ::-1, ::-1].copy()[::-1, ::-1, ::-1],
+    "Fortran order": np.asfortranarray(RGB),
+    "read-only": np.frombuffer(RGB.tobytes(), np.uint8).reshape(RGB.shape),
+    "uint16": RGB.astype(np.uint16) * 257,
+    "big-endian uint16": (RGB.astype(np.uint16) * 257).astype(">u2"),
+    "float32": UNIT,
+    "float64 planes": RGB.transpose(2, 0, 1) / 255,
+    "big-endian float64": (RGB / 255).astype(">f8"),
+    "long double": RGB / np.longdouble(255),
+    "alpha": np.dstack([RGB, RGB[..., 0]]),
+    "uint8 tensor": torch.from_numpy(PLANES.copy()),
+    "uint8 tensor, channels last": torch.from_numpy(RGB),
+    "non-contiguous tensor": torch.from_numpy(RGB).permute(2, 0, 1),
+    "uint16 tensor": torch.from_numpy(PLANES.astype(np.uint16) * 257),
+    "float64 tensor": torch.from_numpy(PLANES / 255),
+    "conjugated tensor": torch.complex(torch.from_numpy(UNIT), torch.ones(20, 30, 3)).conj().real,
+    "tensor behind a negative bit": torch.complex(torch.ones(20, 30, 3), -torch.from_numpy(UNIT)).conj().imag,
+    "parameter": torch.nn.Parameter(torch.from_numpy(UNIT)),
+}
+
+
+@pytest.mark.parametrize("what", SAME_PICTURE)
+def test_the_same_pixels_give_the_same_picture(what):
+    image = photo_from(SAME_PICTURE[what])
+    assert image.dtype == torch.float32
+    assert not image.requires_grad
+    # v/255 in another precision, or as 257v/65535, rounds to a neighbouring float32 at most
+    torch.testing.assert_close(image, as_image(RGB), atol=1.2e-7, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(5, 6), (1, 5, 6), (5, 6, 1)])
+def test_half_precision_is_widened_exactly(dtype, shape):
+    half = torch.linspace(0, 1, 30).to(dtype).reshape(shape)
+    assert torch.equal(photo_from(half), half.float().reshape(5, 6))
+
+
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy])
+def test_booleans_are_black_and_white(convert):
+    assert photo_from(convert(np.array([[True, False]]))).tolist() == [[1, 0]]
+
+
+@pytest.mark.parametrize("make", [np.zeros, torch.zeros])
+def test_the_picture_is_a_copy(make):
+    source = make((2, 2))
+    image = photo_from(source)
+    source[:] = 1
+    assert image.max() == 0
+
+
+def test_an_overshoot_too_small_to_print_is_not_said_to_run_from_0_to_1():
+    with pytest.raises(ValueError, match="brightness must lie between 0 and 1") as caught:
+        photo_from(np.array([[0.0, 1 + 1e-7]]))  # what resizing with a cubic filter leaves
+    assert "runs from 0 to 1;" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        pytest.param(torch.zeros(4, 4, device="meta"), id="meta"),
+        pytest.param(torch.eye(4).to_sparse(), id="sparse"),
+        pytest.param(torch.zeros(4, 4).to(torch.float8_e4m3fn), id="float8"),
+    ],
+)
+def test_a_tensor_without_plain_pixels_is_refused(tensor):
+    with pytest.raises((ValueError, TypeError), match="."):
+        photo_from(tensor)
+
+
+small_shapes = hnp.array_shapes(min_dims=0, min_side=0, max_side=5)
+
+
+@many
+@given(hnp.arrays(hnp.scalar_dtypes() | hnp.floating_dtypes(), small_shapes))
+def test_any_array_is_a_picture_or_is_refused(array):
+    try:
+        image = photo_from(array)
+    except (ValueError, TypeError):
+        return
+    assert image.dtype == torch.float32
+    assert image.ndim == 2 or image.shape[0] == 3
+    assert 0 <= image.min() <= image.max() <= 1
+
+
+def test_the_largest_picture_is_accepted():
+    square = np.zeros((MAX_SIDE, MAX_SIDE), np.uint8)
+    assert photo_from(encode(square, compress_level=1)).shape == square.shape
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_one_pixel_too_many_is_refused_in_every_format(kind):
+    with pytest.raises(ValueError, match="is 1 x 4097 pixels; at most 4096"):
+        photo_from(encode(np.zeros((MAX_SIDE + 1, 1, 3), np.uint8), kind))
+
+
+@pytest.mark.parametrize("shape", [(4097, 1), (1, 4097), (3, 1, 4097), (4097, 1, 3)])
+def test_one_pixel_too_many_is_refused_in_an_array(shape):
+    with pytest.raises(ValueError, match="the array is (1 x 4097|4097 x 1) pixels; at most 4096"):
+        photo_from(np.zeros(shape))
+
+
+def test_a_real_picture_40000_pixels_wide_is_refused():
+    with pytest.raises(ValueError, match="is 40000 x 1 pixels; at most 4096 a side can be shown"):
+        photo_from(encode(np.zeros((1, 40000), np.uint8)))
+
+
+def test_a_jpeg_header_that_claims_65535_pixels_a_side_is_refused():
+    data = encode(RGB, "JPEG")
+    size = data.index(b"\xff\xc0") + 5
+    with pytest.raises(ValueError, match="pixels a side; scale it down first"):
+        photo_from(data[:size] + b"\xff\xff\xff\xff" + data[size + 4 :])
+
+
+TWO = {"save_all": True, "append_images": [Image.fromarray(RGB[::-1, ::-1].copy()).resize((13, 11))]}
+SMALL = Image.fromarray(RGB).resize((13, 11))
+WHOLE = {
+    "PNG": encode(SMALL),
+    "PNG, 16 bits": encode(RGB[:11, :13, 0].astype(np.uint16) * 257),
+    "PNG, palette": encode(SMALL.quantize(16)),
+    "PNG, many chunks": png_by_hand((1, 3), 8, 0, b"\0\1\2\3", *[chunk(b"tEXt", b"k\0v")] * 5),
+    "PNG, animated": encode(SMALL, **TWO),
+    "JPEG": encode(SMALL, "JPEG"),
+    "JPEG, grey": encode(SMALL.convert("L"), "JPEG"),
+    "JPEG, progressive": encode(SMALL, "JPEG", progressive=True),
+    "JPEG, restart marks": encode(SMALL, "JPEG", restart_marker_rows=1),
+    "JPEG, CMYK": encode(SMALL.convert("CMYK"), "JPEG"),
+    "JPEG, turned": encode(SMALL, "JPEG", exif=turned(6)),
+    "JPEG, two pictures": encode(SMALL, "MPO", **TWO),
+    "WebP": encode(SMALL, "WEBP"),
+    "WebP, lossless": encode(SMALL, "WEBP", lossless=True),
+    "WebP, animated": encode(SMALL, "WEBP", **TWO),
+}
+
+
+@pytest.mark.parametrize("what", WHOLE)
+def test_a_file_cut_at_any_byte_is_refused_or_whole(what):
+    """A cut may cost a second frame or a closing mark, never a part of the picture."""
+    data = WHOLE[what]
+    whole = photo_from(data)
+    refusals = []
+    for length in range(len(data)):
+        try:
+            image = photo_from(data[:length])
+        except ValueError as error:
+            refusals.append(str(error))
+        else:
+            assert torch.equal(image, whole), f"{length} of {len(data)} bytes gave another picture"
+    assert len(refusals) > len(data) / 3
+    reasons = ("is empty", "is not a PNG", "is damaged or cut short")
+    assert all(any(reason in refusal for reason in reasons) for refusal in refusals)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param(b"", r"mine\.png is empty \(0 bytes\)", id="0 bytes"),
+        pytest.param(b"Dear Sir or Madam", r"mine\.png is not a PNG, JPEG or WebP", id="text"),
+        pytest.param(encode(RGB, "GIF"), r"mine\.png is not a PNG, JPEG or WebP", id="GIF"),
+        pytest.param(encode(RGB, "BMP"), r"mine\.png is not a PNG, JPEG or WebP", id="BMP"),
+        pytest.param(encode(RGB, "TIFF"), r"mine\.png is not a PNG, JPEG or WebP", id="TIFF"),
+        pytest.param(encode(RGB)[:100], r"mine\.png is damaged or cut short", id="cut PNG"),
+        pytest.param(None, r"cannot read .*mine\.png: No such file", id="missing"),
+        pytest.param("folder", r"cannot read .*mine\.png: Is a directory", id="folder"),
+    ],
+)
+def test_a_wrong_file_is_named_with_its_reason(tmp_path, content, message):
+    path = tmp_path / "mine.png"
+    if content == "folder":
+        path.mkdir()
+    elif content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        photo_from(path)
+
+
+MAGIC = [b"\x89PNG\r\n\x1a\n", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"\xff\xd8\xff", b"RIFF\0\0\0\0WEBPVP8 "]
+
+
+@many
+@given(st.sampled_from(MAGIC), st.binary(max_size=300))
+def test_a_true_beginning_and_garbage_raise_a_value_error(magic, garbage):
+    with pytest.raises(ValueError, match=r"^the picture (is|has) "):
+        photo_from(magic + garbage)
+
+
+def checked(data: bytes) -> bytes:
+    """A PNG whose chunks have the right checksums, so that a flipped bit gets past them."""
+    at, chunks = 8, []
+    while at + 12 <= len(data):
+        (length,) = struct.unpack(">I", data[at : at + 4])
+        chunks.append(chunk(data[at + 4 : at + 8], data[at + 8 : at + 8 + length]))
+        at += 12 + length
+    return data[:8] + b"".join(chunks)
+
+
+places_and_bits = st.tuples(st.floats(0, 1), st.integers(0, 7))
+
+
+@many
+@given(st.sampled_from(sorted(WHOLE)), st.lists(places_and_bits, min_size=1, max_size=6))
+def test_bits_flipped_in_any_kind_of_file_give_a_picture_or_a_value_error(what, flips):
+    data = bytearray(WHOLE[what])
+    for where, bit in flips:
+        data[int(where * (len(data) - 1))] ^= 1 << bit
+    try:
+        image = photo_from(checked(bytes(data)) if what.startswith("PNG") else bytes(data))
+    except ValueError:
+        return
+    assert image.dtype == torch.float32
+    assert image.ndim == 2 or (image.ndim == 3 and image.shape[0] == 3)
+    assert 0 <= image.min() <= image.max() <= 1

@@ -1,12 +1,26 @@
 """Colours, ranges and still pictures."""
 
 import io
+import warnings
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
-from specviz.figures import Line, LinePlot, Panel, colour_table, plotly_layout, still_picture, to_bytes
+from specviz.figures import (
+    BLUE,
+    DARK_THEME_COLOURS,
+    Line,
+    LinePlot,
+    Panel,
+    colour_table,
+    line_colour,
+    plotly_layout,
+    still_picture,
+    to_bytes,
+)
 
 
 def test_colour_tables_are_256_rgb_triples():
@@ -70,3 +84,133 @@ def test_plots_are_readable_on_both_themes():
     brightness = [int(colour[1:3], 16) for colour in (light, dark)]
     assert brightness[0] < 60
     assert brightness[1] > 200
+
+
+@pytest.mark.parametrize("name", ["viridis", "RdBu", "twilight", "tab10"])  # of 256, 256, 510 and 10 colours
+def test_a_table_runs_evenly_from_one_end_of_its_map_to_the_other(name):
+    from matplotlib import colormaps
+
+    expected = colormaps[name](np.linspace(0, 1, 256))[:, :3] * 255
+    np.testing.assert_array_equal(colour_table(name), expected.round())
+
+
+def test_viridis_runs_from_violet_to_yellow():
+    assert colour_table("viridis")[[0, -1]].tolist() == [[68, 1, 84], [253, 231, 37]]
+
+
+def test_dropped_greys_brighten_and_kept_colours_are_every_second_of_viridis():
+    table = colour_table("kept-dropped")
+    assert table[[0, 127], 0].tolist() == [24, 150]
+    assert (np.diff(table[:128, 0].astype(int)) >= 0).all()
+    np.testing.assert_array_equal(table[128:], colour_table("viridis")[::2])
+
+
+values = st.floats(-1e6, 1e6)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(values, min_size=1, max_size=20), values, values, st.integers(2, 256))
+def test_levels_follow_the_formula_and_leave_the_array_alone(numbers, low, high, levels):
+    array = np.array(numbers)
+    shown = to_bytes(array, low, high, levels)
+    np.testing.assert_array_equal(array, numbers)
+    assert shown.dtype == np.uint8
+    if high <= low:
+        assert (shown == 0).all()
+    elif high - low > 1e-6:  # where dividing loses nothing that matters
+        exact = np.clip((array - low) / (high - low), 0, 1) * (levels - 1)
+        assert np.abs(shown - exact).max() <= 0.5 + 1e-6
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (1, 1), (0, 5), (2, 3, 4)])
+def test_levels_keep_any_shape(shape):
+    shown = to_bytes(np.full(shape, 0.5), 0, 1)
+    assert shown.shape == shape
+    assert (shown == 128).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.int16, np.uint8])
+def test_levels_do_not_depend_on_the_arrays_type(dtype):
+    assert to_bytes(np.array([0, 100, 140, 200, 250], dtype), 100, 200).tolist() == [0, 0, 102, 255, 255]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "powers_of_ten", "labels"),
+    [
+        (-0.5, 0.5, False, ("-0.5", "0.5")),
+        (0, 1234, False, ("0", "1.23e+03")),
+        (-0.5, 1.5, True, ("0.32", "31.6")),
+        (-12, 0, True, ("1e-12", "1")),
+    ],
+)
+def test_bar_labels_are_short(low, high, powers_of_ten, labels):
+    panel = Panel("p", "", "", table="gray", low=low, high=high, powers_of_ten=powers_of_ten)
+    assert panel.bar_labels() == labels
+
+
+def test_a_bar_shows_the_kept_half_alone_where_only_it_has_a_scale():
+    whole = Panel("p", "", "", table="viridis", bar="whole").bar_table()
+    kept = Panel("p", "", "", table="kept-dropped", bar="upper half").bar_table()
+    assert whole.shape == (256, 3)
+    np.testing.assert_array_equal(kept, whole[::2])
+
+
+def drawn(*arguments) -> np.ndarray:
+    """(H, W, 3) uint8: what the PNG shows."""
+    return np.asarray(Image.open(io.BytesIO(still_picture(*arguments))).convert("RGB"))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (100, 5), (5, 100), (512, 512)])
+def test_a_lone_panel_is_wide_enough_to_see_and_shows_its_colours(size):
+    yellow, red = colour_table("viridis")[-1], (255, 0, 0)
+    by_table = drawn([Panel("a", "", "", table="viridis")], {"a": np.full(size, 255)}, [], "")
+    by_rgb = drawn([Panel("b", "", "")], {"b": np.full((*size, 3), red, np.uint8)}, [], "")
+    for picture, colour in ((by_table, yellow), (by_rgb, red)):
+        assert picture.shape[1] > 200
+        assert (picture == colour).all(-1).sum() > 100
+
+
+@pytest.mark.parametrize("size", [(1024, 1), (1, 1024)])
+def test_the_thinnest_frame_is_drawn_without_a_warning(size):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert drawn(PANELS[:1], {"a": np.zeros(size, np.uint8)}, [], "").shape[1] > 200
+
+
+def test_the_same_view_gives_the_same_bytes():
+    frames = {"a": np.arange(12, dtype=np.uint8).reshape(3, 4)}
+    view = (PANELS[:1], frames, [LinePlot("p", "x", "y")], "caption")
+    assert still_picture(*view) == still_picture(*view)
+
+
+def test_a_plot_makes_the_picture_taller_and_shows_its_line():
+    frames = {"a": np.zeros((4, 4), np.uint8)}
+    plot = LinePlot("p", "x", "y", [Line("y", np.array([0.0, 1.0]), np.array([0.0, 1.0]), colour=BLUE)])
+    without, within = drawn(PANELS[:1], frames, [], ""), drawn(PANELS[:1], frames, [plot], "")
+    assert within.shape[0] > without.shape[0] + 100
+    blue = [int(BLUE[i : i + 2], 16) for i in (1, 3, 5)]
+    assert (within == blue).all(-1).any()
+    assert not (without == blue).all(-1).any()
+
+
+@pytest.mark.parametrize("text", ["a$b^$.png is damaged", "$5 and $6_", "50 % of \\alpha {", ""])
+def test_a_caption_is_words_and_never_a_formula(text):
+    """A message names the reader's file, whatever its name."""
+    assert len(np.unique(drawn([], {}, [], text))) > (1 if text else 0)
+
+
+def test_plotly_accepts_the_layout():
+    import plotly.graph_objects as go
+
+    for dark in (False, True):
+        layout = go.Layout(plotly_layout(LinePlot("Plot", "x", "y", log_x=True), dark))
+        assert (layout.title.text, layout.xaxis.type, layout.yaxis.type) == ("Plot", "log", "linear")
+
+
+def test_lines_are_lifted_on_a_dark_page_only():
+    for light, dark in DARK_THEME_COLOURS.items():
+        line = Line("y", np.zeros(1), np.zeros(1), colour=light)
+        assert line_colour(line, dark=False) == light
+        assert line_colour(line, dark=True) == dark
+    own = Line("y", np.zeros(1), np.zeros(1), colour="#123456")
+    assert line_colour(own, dark=True) == "#123456"

@@ -1,5 +1,6 @@
 """Starting JupyterLab: this machine only, with a token, on a free port, or one clear sentence."""
 
+import os
 import re
 import socket
 import subprocess
@@ -7,6 +8,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
@@ -40,10 +43,11 @@ def test_no_free_port_is_one_sentence(busy, monkeypatch):
         lab.free_port()
 
 
-def test_it_listens_on_this_machine_only_and_hides_its_token():
+def test_it_listens_on_this_machine_only_and_hides_its_token(monkeypatch):
+    monkeypatch.setenv("JUPYTER_TOKEN", "a-secret")
     command = lab.command(8888, "notebooks/00_start_here.ipynb")
     assert "--ServerApp.ip=127.0.0.1" in command
-    assert not any("token" in word.lower() or "password" in word.lower() for word in command)
+    assert "a-secret" not in " ".join(command)
     assert lab.address(8888, "abc", "n.ipynb") == "http://127.0.0.1:8888/lab/tree/n.ipynb?token=abc"
 
 
@@ -64,10 +68,14 @@ def test_a_busy_port_ends_the_command_with_one_sentence_and_a_status(busy):
     )
 
 
-def test_the_address_is_printed_and_the_server_asks_for_the_token():
+def test_the_address_is_printed_and_the_server_asks_for_the_token_whatever_the_settings(tmp_path):
     port = lab.free_port()
     arguments = [sys.executable, "-m", "specviz.cli", "lab", "--port", str(port), "--no-browser"]
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    # The reader's own settings would open the server to everybody, without a token.
+    (tmp_path / "jupyter_server_config.py").write_text('c.IdentityProvider.token = ""\nc.ServerApp.ip = "0.0.0.0"')
+    env = {**os.environ, "JUPYTER_CONFIG_DIR": str(tmp_path)}
+    env.pop("JUPYTER_TOKEN", None)
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
     try:
         assert process.stdout is not None
         line = next(line for line in process.stdout if "open http" in line)
@@ -78,6 +86,8 @@ def test_the_address_is_printed_and_the_server_asks_for_the_token():
             assert answer.status == 200
         with pytest.raises(urllib.error.HTTPError, match="403"):
             urllib.request.urlopen(status, timeout=5)
+        if sys.platform == "linux":
+            assert address[1] not in Path(f"/proc/{process.pid}/cmdline").read_text()
     finally:
         process.terminate()
         process.wait(20)
@@ -112,3 +122,157 @@ def test_an_unknown_attribute_is_named():
     with pytest.raises(AttributeError, match="module 'specviz' has no attribute 'spectral'; it has HalfSpectrum"):
         specviz.spectral  # noqa: B018
     assert {"HalfSpectrum", "widgets", "datasets"} <= set(dir(specviz))
+
+
+def test_a_busy_8888_gives_another_port():
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port just given up is free
+        try:
+            held.bind((lab.HOST, 8888))
+            held.listen()
+        except OSError:
+            pass  # some other program holds it: busy all the same
+        port = lab.free_port()
+        assert 8888 < port < 8888 + lab.PORTS_TRIED
+        with socket.socket() as mine:
+            mine.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            mine.bind((lab.HOST, port))
+            mine.listen()
+
+
+@pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")])
+def test_a_port_held_on_every_interface_is_busy(family, host):
+    with socket.socket(family) as held:
+        try:
+            held.bind((host, 0))
+        except OSError:
+            pytest.skip(f"needs an interface with {family.name}")
+        held.listen()
+        with pytest.raises(lab.LabError, match="is in use"):
+            lab.free_port(held.getsockname()[1])
+
+
+@pytest.mark.parametrize("port", [-1, 65536, 70000])
+def test_a_number_that_is_no_port_is_one_sentence(port):
+    with pytest.raises(lab.LabError, match=rf"^Port {port} [^.]*127\.0\.0\.1[^\n]*\.$"):
+        lab.free_port(port)
+
+
+class Became(Exception):
+    """What the process would have become."""
+
+
+@pytest.fixture
+def become(monkeypatch):
+    def execve(program, arguments, environment):
+        raise Became(program, arguments, environment)
+
+    monkeypatch.setattr(os, "execve", execve)
+
+    def start(*arguments, **options):
+        with pytest.raises(Became) as became:
+            lab.start(*arguments, **options)
+        return became.value.args
+
+    return start
+
+
+def printed_address(capsys) -> str:
+    return re.search(r"http://\S+", capsys.readouterr().out)[0]
+
+
+def test_port_0_is_refused_or_becomes_the_port_that_is_printed(become, capsys):
+    try:
+        _, arguments, _ = become(port=0)
+    except lab.LabError:
+        return
+    port = urlsplit(printed_address(capsys)).port
+    assert port
+    assert f"--ServerApp.port={port}" in arguments
+
+
+@pytest.mark.parametrize("given", [None, "", "chosen-by-the-reader"])
+def test_the_token_is_in_the_environment_and_never_in_the_command(become, capsys, monkeypatch, given):
+    monkeypatch.delenv("JUPYTER_TOKEN", raising=False)
+    if given is not None:
+        monkeypatch.setenv("JUPYTER_TOKEN", given)
+    program, arguments, environment = become()
+    token = environment["JUPYTER_TOKEN"]
+    assert token == given or (not given and len(token) >= 32)
+    assert program == arguments[0] == sys.executable
+    assert not any(token in word for word in arguments)
+    assert printed_address(capsys).endswith(f"?token={token}")
+    assert [word for word in arguments if "ip=" in word] == ["--ServerApp.ip=127.0.0.1"]
+
+
+def test_every_start_has_a_new_token(become, monkeypatch):
+    monkeypatch.delenv("JUPYTER_TOKEN", raising=False)
+    assert become()[2]["JUPYTER_TOKEN"] != become()[2]["JUPYTER_TOKEN"]
+
+
+def test_no_browser_is_opened_when_none_is_wanted(become):
+    assert "--no-browser" in become(browser=False)[1]
+    assert "--no-browser" not in become(browser=True)[1]
+
+
+@pytest.mark.parametrize("token", ["abc123", "a&b=c#d e%41"])
+@pytest.mark.parametrize("notebook", ["notebooks/01.ipynb", "mine/my notes #1?.ipynb"])
+def test_the_address_brings_the_notebook_and_the_token_back(token, notebook):
+    parts = urlsplit(lab.address(8888, token, notebook))
+    assert parts.netloc == "127.0.0.1:8888"
+    assert unquote(parts.path) == f"/lab/tree/{notebook}"
+    assert parse_qs(parts.query) == {"token": [token]}
+
+
+def test_a_notebook_by_its_full_path_opens_at_the_same_address(become, capsys, monkeypatch):
+    monkeypatch.setenv("JUPYTER_TOKEN", "t")
+    notebook = "notebooks/00_start_here.ipynb"
+    become(notebook, port=lab.free_port())
+    become(str(lab.ROOT / notebook), port=lab.free_port())
+    relative, full = (urlsplit(address) for address in re.findall(r"http://\S+", capsys.readouterr().out))
+    assert full.path == relative.path
+
+
+def test_a_notebook_outside_the_checkout_is_refused(tmp_path, become):
+    outside = tmp_path / "outside.ipynb"
+    outside.write_text("{}")
+    with pytest.raises(lab.LabError, match=r"outside\.ipynb"):
+        become(os.path.relpath(outside, lab.ROOT))
+
+
+@pytest.mark.parametrize("notebook", ["notebooks", "", "notebooks/nowhere.ipynb"])
+def test_what_is_no_file_is_refused_before_anything_starts(become, capsys, notebook):
+    with pytest.raises(lab.LabError, match=f"There is no {notebook} in "):
+        become(notebook)
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--port", "70000"), ("--port", "-1"), ("notebooks/nowhere.ipynb",)],
+    ids=["port too high", "port below zero", "no notebook"],
+)
+def test_a_wrong_command_ends_with_one_sentence(arguments):
+    done = specviz("lab", "--no-browser", *arguments)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert re.fullmatch(r"[A-Z][^\n]*\.?\n", done.stderr), done.stderr
+
+
+def test_a_port_that_is_no_number_is_a_usage_error():
+    done = specviz("lab", "--port", "eight")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "Invalid value" in done.stderr
+
+
+def test_neither_the_command_line_nor_a_look_around_loads_torch():
+    code = "import sys, specviz, specviz.cli, specviz.lab; dir(specviz); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]
+
+
+def test_every_public_name_is_there():
+    import specviz
+
+    assert all(getattr(specviz, name) is not None for name in specviz.__all__)
