@@ -103,9 +103,17 @@ class Plan:
     circular: bool = False  # the map itself wraps around: S is its size
 
     @property
+    def signs(self) -> int:
+        """2 where rows of negative frequency are needed beside the others, else 1."""
+        return 2 if self.h.negative else 1
+
+    @property
     def frequencies(self) -> int:
-        """Retained frequencies of the half plane, F."""
-        return (self.h.k + self.h.negative) * self.w.k
+        """F, the spectrum's entries that are computed, ordered (|u|, sign of u, v).
+
+        Frequency 0 down the map, and Nyquist, stand twice where there are two signs: regular matrices are worth it.
+        """
+        return self.h.k * self.signs * self.w.k
 
     @property
     def share_discarded(self) -> float:
@@ -133,86 +141,99 @@ Of = Literal["map", "outputs", "taps"]
 
 
 @lru_cache(maxsize=256)
-def _axis_waves(axis: Axis, of: Of, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """cos and sin at the retained frequencies and the axis' map pixels, outputs or kernel taps: (2, k, positions)."""
-    return _constant(_turns(axis.S, axis.k, axis.positions(of)), dtype, device)
+def _down_waves(plan: Plan, of: Of, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """cos and sin down the map's pixels or the outputs: (|u| and part, positions). Outputs weigh double rows half."""
+    h = plan.h
+    waves = _turns(h.S, h.k, h.positions(of))[: plan.signs].transpose(1, 0, 2)  # one sign: all sines are zero
+    if of == "outputs" and plan.signs == 2:
+        waves = waves * _row_weights(h)[:, None, None]
+    return _constant(waves.reshape(h.k * plan.signs, -1), dtype, device)
+
+
+def _row_weights(h: Axis) -> np.ndarray:
+    """(k,): a half for frequencies that are their own mirror, which stand twice."""
+    return np.where(np.arange(h.k) * 2 % h.S == 0, 0.5, 1.0)
+
+
+@lru_cache(maxsize=256)
+def _across_waves(plan: Plan, of: Of, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """From cosine and sine rows to real and imaginary parts: twice (sign of u and v, part and positions).
+
+    exp(-i(s a + b)) = (cos a cos b - s sin a sin b) - i (cos a sin b + s sin a cos b), s the sign of u.
+    Outputs carry the inverse's weights: a column that has a mirror counts twice, and 1 / (S_h S_w).
+    """
+    w = plan.w
+    cos, sin = _turns(w.S, w.k, w.positions(of))
+    if of == "outputs":
+        weights = np.where(np.arange(w.k) * 2 % w.S == 0, 1.0, 2.0)[:, None] / (plan.h.S * w.S)
+        cos, sin = cos * weights, sin * weights
+    if plan.signs == 1:
+        return _constant(cos, dtype, device), _constant(-sin, dtype, device)
+    real = np.block([[cos, -sin], [cos, sin]])
+    imag = np.block([[-sin, -cos], [-sin, cos]])
+    return _constant(real, dtype, device), _constant(imag, dtype, device)
 
 
 @lru_cache(maxsize=64)
 def filter_waves(plan: Plan, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """exp(+2 pi i (u p + v q)) at every retained frequency and tap: (2, F, taps), real then imaginary part."""
+    """exp(+i(s a + b)) at every retained frequency and tap: (2, F, taps), real then imaginary part."""
     h, w = plan.h, plan.w
     (ch, sh), (cw, sw) = (_turns(a.S, a.k, a.positions("taps")) for a in (h, w))
-    n = slice(1, 1 + h.negative)
-    down = np.concatenate([ch + 1j * sh, ch[n] - 1j * sh[n]])
-    waves = (down[:, None, :, None] * (cw + 1j * sw)[None, :, None, :]).reshape(plan.frequencies, -1)
+    down = np.stack([ch + 1j * sh, ch - 1j * sh][: plan.signs], 1)  # (|u|, sign, taps)
+    waves = (down[:, :, None, :, None] * (cw + 1j * sw)[None, None, :, None, :]).reshape(plan.frequencies, -1)
     return _constant(np.stack([waves.real, waves.imag]), dtype, device)
 
 
-def analyse_gemm(x: Tensor, plan: Plan) -> Tensor:
-    """Retained spectrum of a map by matrix products: (B, C, H, W) -> (2, F, B, C), real and imaginary parts.
+Spectrum = tuple[Tensor, Tensor]  # real and imaginary part, each (F, B, channels)
 
-    Rows are the non-negative frequencies down the map, then the negative ones; columns 0 .. k-1.
+
+def analyse_gemm(x: Tensor, plan: Plan) -> Spectrum:
+    """Retained spectrum of a map by matrix products: (B, C, H, W) -> twice (F, B, C).
+
     Linear, so autograd keeps nothing of the map for it.
     """
     B, C, H, W = x.shape
-    h, w = plan.h, plan.w
     # A plain transpose of a matrix: permute(2, 3, 0, 1) makes the same copy several times slower.
     flat = x.reshape(B * C, H * W).t().contiguous().reshape(H, W * B * C)
-    down = (_axis_waves(h, "map", x.dtype, x.device).reshape(2 * h.k, H) @ flat).reshape(2 * h.k, W, B * C)
-    across = _axis_waves(w, "map", x.dtype, x.device).reshape(2 * w.k, W)
-    both = torch.matmul(across, down).reshape(2, h.k, 2, w.k, B, C)
-    cc, cs, sc, ss = both[0, :, 0], both[0, :, 1], both[1, :, 0], both[1, :, 1]
-    n = slice(1, 1 + h.negative)
-    real = torch.cat([cc - ss, cc[n] + ss[n]])
-    imag = torch.cat([-(cs + sc), sc[n] - cs[n]])
-    return torch.stack([real, imag]).reshape(2, plan.frequencies, B, C)
+    down = _down_waves(plan, "map", x.dtype, x.device) @ flat
+    down = down.reshape(plan.h.k, plan.signs * W, B * C)
+    real, imag = (torch.matmul(waves, down) for waves in _across_waves(plan, "map", x.dtype, x.device))
+    return real.reshape(plan.frequencies, B, C), imag.reshape(plan.frequencies, B, C)
 
 
-def synthesise_gemm(y_hat: Tensor, plan: Plan) -> Tensor:
-    """The outputs from their retained spectrum: (2, F, B, O) -> (B, O, outputs_h, outputs_w)."""
-    _, _, B, out = y_hat.shape
-    h, w = plan.h, plan.w
-    rows = y_hat.reshape(2, h.k + h.negative, w.k, B, out)
-    plus, minus = rows[:, : h.k], rows[:, h.k :]
-    # Frequency 0, and Nyquist where it is retained, have no partner of opposite sign.
-    minus = torch.nn.functional.pad(minus, (0, 0, 0, 0, 0, 0, 1, h.k - 1 - h.negative))
-    (pr, pi), (mr, mi) = plus, minus
-    # The real part of the sum of both, sorted by products of cosines and sines.
-    both = torch.stack([torch.stack([pr + mr, -(pi + mi)], 1), torch.stack([mi - pi, mr - pr], 1)])
-    across = _axis_waves(w, "outputs", y_hat.dtype, y_hat.device) * _column_weights(plan, y_hat)[:, None]
-    wide = torch.matmul(across.reshape(2 * w.k, w.outputs).mT, both.reshape(2 * h.k, 2 * w.k, B * out))
-    down = _axis_waves(h, "outputs", y_hat.dtype, y_hat.device).reshape(2 * h.k, h.outputs).mT
-    y = (down @ wide.reshape(2 * h.k, w.outputs * B * out)).reshape(h.outputs * w.outputs, B * out)
+def synthesise_gemm(y_hat: Spectrum, plan: Plan) -> Tensor:
+    """The outputs from their retained spectrum: twice (F, B, O) -> (B, O, outputs_h, outputs_w)."""
+    like = y_hat[0]
+    h, w, (_, B, out) = plan.h, plan.w, like.shape
+    re, im = (part.reshape(h.k, plan.signs * w.k, B * out) for part in y_hat)
+    across_re, across_im = (waves.mT for waves in _across_waves(plan, "outputs", like.dtype, like.device))
+    wide = torch.baddbmm(torch.matmul(across_re, re), across_im.expand(h.k, *across_im.shape), im)
+    down = _down_waves(plan, "outputs", like.dtype, like.device)
+    y = (down.mT @ wide.reshape(h.k * plan.signs, w.outputs * B * out)).reshape(h.outputs * w.outputs, B * out)
     return y.t().contiguous().reshape(B, out, h.outputs, w.outputs)
 
 
-def _column_weights(plan: Plan, like: Tensor) -> Tensor:
-    """(k,): how often a column stands in the full plane, over the number of its entries (the inverse's norm)."""
-    w = plan.w
-    weights = torch.full((w.k,), 2.0 / (plan.h.S * w.S), dtype=like.dtype, device=like.device)
-    weights[0] /= 2
-    if w.S % 2 == 0 and w.k == w.half:
-        weights[-1] /= 2
-    return weights
+def _fft_rows(plan: Plan, device: torch.device) -> Tensor:
+    """Where a full transform holds the rows (|u|, sign): (k * signs,)."""
+    u = torch.arange(plan.h.k, device=device)
+    return torch.stack([u, -u % plan.h.S][: plan.signs], 1).reshape(-1)
 
 
-def analyse_fft(x: Tensor, plan: Plan) -> Tensor:
+def analyse_fft(x: Tensor, plan: Plan) -> Spectrum:
     """`analyse_gemm` by FFT, then crop."""
-    h, w = plan.h, plan.w
-    full = torch.fft.rfft2(x, s=(h.S, w.S), norm="backward")[..., : w.k]
-    kept = torch.cat([full[..., : h.k, :], full[..., h.S - h.negative :, :].flip(-2)], -2)  # -1, -2, ... as in gemm
+    full = torch.fft.rfft2(x, s=(plan.h.S, plan.w.S), norm="backward")[..., : plan.w.k]
+    kept = full.index_select(-2, _fft_rows(plan, x.device))
     flat = kept.permute(2, 3, 0, 1).reshape(plan.frequencies, *x.shape[:2])
-    return torch.stack([flat.real, flat.imag])
+    return flat.real.contiguous(), flat.imag.contiguous()
 
 
-def synthesise_fft(y_hat: Tensor, plan: Plan) -> Tensor:
+def synthesise_fft(y_hat: Spectrum, plan: Plan) -> Tensor:
     """`synthesise_gemm` by padding the spectrum with zeros and an inverse FFT."""
-    _, _, B, out = y_hat.shape
-    h, w = plan.h, plan.w
-    kept = torch.complex(y_hat[0], y_hat[1]).reshape(h.k + h.negative, w.k, B, out).permute(2, 3, 0, 1)
-    gap = kept.new_zeros(B, out, h.S - h.k - h.negative, w.k)
-    rows = torch.cat([kept[..., : h.k, :], gap, kept[..., h.k :, :].flip(-2)], -2)
+    h, w, (_, B, out) = plan.h, plan.w, y_hat[0].shape
+    kept = torch.complex(*y_hat).reshape(h.k * plan.signs, w.k, B, out).permute(2, 3, 0, 1)
+    if plan.signs == 2:  # rows that stand twice are summed in one place
+        kept = kept * _constant(_row_weights(h).repeat(2), y_hat[0].dtype, kept.device)[:, None]
+    rows = kept.new_zeros(B, out, h.S, w.k).index_add(-2, _fft_rows(plan, kept.device), kept)
     y = torch.fft.irfft2(rows, s=(h.S, w.S), norm="backward")  # pads the columns itself
     for dim, axis in ((-2, h), (-1, w)):
         positions = torch.tensor(axis.positions("outputs"), device=y.device) % axis.S
@@ -220,47 +241,64 @@ def synthesise_fft(y_hat: Tensor, plan: Plan) -> Tensor:
     return y
 
 
-def _filter_spectra(waves: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Real and imaginary parts of the filters' spectra: (2, f, taps), (G, taps, C, O) -> twice (f, G, C, O)."""
+def _filter_spectra(waves: Tensor, weight: Tensor) -> Spectrum:
+    """Real and imaginary parts of the filters' spectra: (2, f, taps), (G, taps, C, O) -> twice (f * G, C, O)."""
     G, taps, C, O = weight.shape
     f = waves.shape[1]
     flat = weight.permute(1, 0, 2, 3).reshape(taps, G * C * O)
-    re, im = (waves.reshape(2 * f, taps) @ flat).reshape(2, f, G, C, O)
+    re, im = (waves.reshape(2 * f, taps) @ flat).reshape(2, f * G, C, O)
     return re, im
 
 
-def _slabs(x_hat: Tensor, weight: Tensor) -> list[slice]:
-    """Ranges of frequencies whose filter spectra fit SLAB_BYTES: x_hat (2, F, ...), weight (G, taps, C, O)."""
-    frequencies = x_hat.shape[1]
+def _slabs(frequencies: int, weight: Tensor) -> list[slice]:
+    """Ranges of frequencies whose filter spectra fit SLAB_BYTES: weight (G, taps, C, O)."""
     spectrum_bytes = 2 * weight.numel() // weight.shape[1] * weight.element_size()
     step = max(1, SLAB_BYTES // max(1, spectrum_bytes))
     return [slice(i, min(i + step, frequencies)) for i in range(0, frequencies, step)]
 
 
-def _complex_matmul(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> Tensor:
-    """(a_re + i a_im) @ (b_re + i b_im) in real products: (2, ...). Real products reach the full speed of sgemm."""
+def _complex_matmul(a: Spectrum, b: Spectrum, conjugate: int = 1) -> Spectrum:
+    """(a_re + i a_im) @ (b_re + i c b_im), c = +1 or -1, in real products, which reach the full speed of sgemm."""
     (ar, ai), (br, bi) = a, b
-    return torch.stack([ar @ br - ai @ bi, ar @ bi + ai @ br])
+    real = torch.baddbmm(torch.bmm(ar, br), ai, bi, alpha=-conjugate)
+    imag = torch.baddbmm(torch.bmm(ai, br), ar, bi, alpha=conjugate)
+    return real, imag
 
 
-def _product(x_hat: Tensor, weight: Tensor, waves: Tensor) -> Tensor:
-    """Multiply-accumulate over channels: (2, F, G, B, C), (G, taps, C, O), (2, F, taps) -> (2, F, G, B, O)."""
-    return _complex_matmul((x_hat[0], x_hat[1]), _filter_spectra(waves, weight))
+def _product(x_hat: Spectrum, weight: Tensor, waves: Tensor) -> Spectrum:
+    """Multiply-accumulate over channels: twice (f * G, B, C), (G, taps, C, O), (2, f, taps) -> twice (f * G, B, O)."""
+    return _complex_matmul(x_hat, _filter_spectra(waves, weight))
 
 
-def _product_adjoint_x(grad: Tensor, weight: Tensor, waves: Tensor) -> Tensor:
-    """Gradient of `_product` with respect to x_hat: (2, F, G, B, O) -> (2, F, G, B, C)."""
+def _product_adjoint_x(grad: Spectrum, weight: Tensor, waves: Tensor) -> Spectrum:
+    """Gradient of `_product` with respect to x_hat: twice (f * G, B, O) -> twice (f * G, B, C)."""
     re, im = _filter_spectra(waves, weight)
-    return _complex_matmul((grad[0], grad[1]), (re.mT, -im.mT))
+    return _complex_matmul(grad, (re.mT, im.mT), conjugate=-1)
 
 
-def _product_adjoint_weight(x_hat: Tensor, grad: Tensor, waves: Tensor) -> Tensor:
-    """Gradient of `_product` with respect to the taps: (2, F, G, B, C), (2, F, G, B, O) -> (G, taps, C, O)."""
-    _, f, G, _, C = x_hat.shape
-    O, taps = grad.shape[-1], waves.shape[-1]
-    spectra = _complex_matmul((x_hat[0].mT, -x_hat[1].mT), (grad[0], grad[1]))
-    flat = waves.reshape(2 * f, taps).mT @ spectra.reshape(2 * f, G * C * O)
-    return flat.reshape(taps, G, C, O).permute(1, 0, 2, 3)
+def _product_adjoint_weight(x_hat: Spectrum, grad: Spectrum, waves: Tensor, groups: int) -> Tensor:
+    """Gradient of `_product` with respect to the taps: twice (f * G, B, C) and (f * G, B, O) -> (G, taps, C, O)."""
+    f, taps = waves.shape[1:]
+    C, O = x_hat[0].shape[-1], grad[0].shape[-1]
+    # The conjugate of x_hat, transposed, times grad.
+    xr, xi = (part.mT for part in x_hat)
+    gr, gi = grad
+    re = torch.baddbmm(torch.bmm(xr, gr), xi, gi)
+    im = torch.baddbmm(torch.bmm(xr, gi), xi, gr, alpha=-1)
+    flat = waves[0].mT @ re.reshape(f, groups * C * O) + waves[1].mT @ im.reshape(f, groups * C * O)
+    return flat.reshape(taps, groups, C, O).permute(1, 0, 2, 3)
+
+
+def _part(spectrum: Spectrum, slab: slice, groups: int) -> Spectrum:
+    """A slab of frequencies of a spectrum that is stored (F * G, B, channels)."""
+    rows = slice(slab.start * groups, slab.stop * groups)
+    return spectrum[0][rows], spectrum[1][rows]
+
+
+def _joined(parts: list[Spectrum]) -> Spectrum:
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat([re for re, _ in parts]), torch.cat([im for _, im in parts])
 
 
 class _Product(torch.autograd.Function):
@@ -269,18 +307,20 @@ class _Product(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x_hat: Tensor, weight: Tensor, waves: Tensor) -> Tensor:
-        slabs = _slabs(x_hat, weight)
-        return torch.cat([_product(x_hat[:, slab], weight, waves[:, slab]) for slab in slabs], 1)
+    def forward(x_re: Tensor, x_im: Tensor, weight: Tensor, waves: Tensor) -> Spectrum:
+        groups = weight.shape[0]
+        slabs = _slabs(waves.shape[1], weight)
+        return _joined([_product(_part((x_re, x_im), s, groups), weight, waves[:, s]) for s in slabs])
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Spectrum) -> None:
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        grad_x, grad_w = _ProductBackward.apply(grad, *ctx.saved_tensors, *ctx.needs_input_grad[:2])
-        return grad_x if ctx.needs_input_grad[0] else None, grad_w if ctx.needs_input_grad[1] else None, None
+    def backward(ctx: Any, grad_re: Tensor, grad_im: Tensor) -> tuple[Tensor | None, ...]:
+        need_x, need_w = any(ctx.needs_input_grad[:2]), ctx.needs_input_grad[2]
+        to_re, to_im, to_w = _ProductBackward.apply(grad_re, grad_im, *ctx.saved_tensors, need_x, need_w)
+        return to_re if need_x else None, to_im if need_x else None, to_w if need_w else None, None
 
 
 class _ProductBackward(torch.autograd.Function):
@@ -290,50 +330,65 @@ class _ProductBackward(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        grad: Tensor, x_hat: Tensor, weight: Tensor, waves: Tensor, need_x: bool, need_w: bool
-    ) -> tuple[Tensor, Tensor]:
-        slabs = _slabs(x_hat, weight)
-        nothing = grad.new_zeros(())
-        grad_x, grad_w = nothing, nothing
+        grad_re: Tensor,
+        grad_im: Tensor,
+        x_re: Tensor,
+        x_im: Tensor,
+        weight: Tensor,
+        waves: Tensor,
+        need_x: bool,
+        need_w: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        groups, grad, x_hat = weight.shape[0], (grad_re, grad_im), (x_re, x_im)
+        slabs = _slabs(waves.shape[1], weight)
+        to_w = grad_re.new_zeros(())
+        to_re, to_im = grad_re.new_zeros(()), grad_re.new_zeros(())
         if need_x:
-            grad_x = torch.cat([_product_adjoint_x(grad[:, slab], weight, waves[:, slab]) for slab in slabs], 1)
+            parts = [_product_adjoint_x(_part(grad, s, groups), weight, waves[:, s]) for s in slabs]
+            to_re, to_im = _joined(parts)
         if need_w:
-            for slab in slabs:
-                grad_w = grad_w + _product_adjoint_weight(x_hat[:, slab], grad[:, slab], waves[:, slab])
-        return grad_x, grad_w
+            for s in slabs:
+                part = _product_adjoint_weight(_part(x_hat, s, groups), _part(grad, s, groups), waves[:, s], groups)
+                to_w = to_w + part
+        return to_re, to_im, to_w
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        ctx.save_for_backward(*inputs[:4])
-        ctx.needed = inputs[4:]
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.save_for_backward(*inputs[:6])
+        ctx.needed = inputs[6:]
 
     @staticmethod
-    def backward(ctx: Any, for_x: Tensor, for_w: Tensor) -> tuple[Tensor | None, ...]:
-        grad, x_hat, weight, waves = ctx.saved_tensors
-        # Both outputs are bilinear: grad_x in (grad, weight), grad_w in (grad, x_hat).
-        to_grad: Tensor | None = None
-        to_x: Tensor | None = None
+    def backward(ctx: Any, for_re: Tensor, for_im: Tensor, for_w: Tensor) -> tuple[Tensor | None, ...]:
+        grad_re, grad_im, x_re, x_im, weight, waves = ctx.saved_tensors
+        grad, x_hat, for_x = (grad_re, grad_im), (x_re, x_im), (for_re, for_im)
+        groups = weight.shape[0]
+        # Both outputs are bilinear: the gradient for x_hat in (grad, weight), the one for the taps in (grad, x_hat).
+        to_grad: Spectrum | None = None
+        to_x: Spectrum | tuple[None, None] = (None, None)
         to_w: Tensor | None = None
         if ctx.needed[0]:
             to_grad = _product(for_x, weight, waves)
-            to_w = _product_adjoint_weight(for_x, grad, waves)
+            to_w = _product_adjoint_weight(for_x, grad, waves, groups)
         if ctx.needed[1]:
             through_w = _product(x_hat, for_w, waves)
-            to_grad = through_w if to_grad is None else to_grad + through_w
+            to_grad = through_w if to_grad is None else (to_grad[0] + through_w[0], to_grad[1] + through_w[1])
             to_x = _product_adjoint_x(grad, for_w, waves)
-        return to_grad, to_x, to_w, None, None, None
+        return *(to_grad or (None, None)), *to_x, to_w, None, None, None
 
 
-def _multiply(x_hat: Tensor, weight: Tensor, plan: Plan, groups: int) -> Tensor:
-    """Spectra of the outputs: (2, F, B, C), weight (O, C/G, taps_h, taps_w) -> (2, F, B, O)."""
-    _, F, B, channels = x_hat.shape
+def _multiply(x_hat: Spectrum, weight: Tensor, plan: Plan, groups: int) -> Spectrum:
+    """Spectra of the outputs: twice (F, B, C), weight (O, C/G, taps_h, taps_w) -> twice (F, B, O)."""
+    F, B, channels = x_hat[0].shape
     out, C = weight.shape[0], channels // groups
     taps = weight.shape[2] * weight.shape[3]
-    grouped = weight.reshape(groups, out // groups, C, taps).permute(0, 3, 2, 1)
+    grouped = weight.reshape(groups, out // groups, C, taps).permute(0, 3, 2, 1).contiguous()
     waves = filter_waves(plan, weight.dtype, weight.device)
-    x_hat = x_hat.reshape(2, F, B, groups, C).transpose(2, 3)
-    y_hat = _Product.apply(x_hat.contiguous(), grouped.contiguous(), waves)
-    return y_hat.transpose(2, 3).reshape(2, F, B, out)
+    re, im = (part.reshape(F, B, groups, C).transpose(1, 2).reshape(F * groups, B, C) for part in x_hat)
+    y_re, y_im = (
+        part.reshape(F, groups, B, out // groups).transpose(1, 2).reshape(F, B, out)
+        for part in _Product.apply(re, im, grouped, waves)
+    )
+    return y_re, y_im
 
 
 def band_for_energy(x: Tensor, plan: Plan, energy: float) -> tuple[int, int]:
