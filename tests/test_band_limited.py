@@ -209,14 +209,17 @@ def test_only_retained_coefficients_and_the_taps_are_saved_for_backward():
             stored[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
             return tensor
 
+        call = (x, w, None, 1, 1, 1, 1)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-            _, plan, _ = convolve(
-                x, w, None, 1, 1, 1, 1, compression=compression, energy=None, algorithm="gemm", dims=2
-            )
+            # The result must live: what is saved goes with it, and its addresses would be used again.
+            y, plan, _ = convolve(*call, compression=compression, energy=None, algorithm="gemm", dims=2)
         coefficients = 4 * 2 * plan.frequencies * 4 * 8
-        waves = 4 * 2 * plan.frequencies * 9  # cosines and sines, which all calls of this shape share
-        stages = sum(4 * 2 * axis.k * n for axis in (plan.h, plan.w) for n in (axis.size, axis.outputs))
-        return sum(stored.values()), coefficients + w.nbytes + waves + stages
+        # Cosines and sines, which all calls of this shape share.
+        waves = 4 * 2 * plan.frequencies * 9
+        down = 4 * 2 * plan.h.k * (plan.h.size + plan.h.outputs)
+        across = 2 * 4 * (2 * plan.w.k) * 2 * (plan.w.size + plan.w.outputs)
+        assert y.requires_grad
+        return sum(stored.values()), coefficients + w.nbytes + waves + down + across
 
     for compression in (0.25, 0.5, 0.75):
         measured, expected = bytes_saved(compression)
