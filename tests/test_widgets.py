@@ -113,6 +113,7 @@ def test_every_tick_is_the_nearest_number_to_its_decimal(low_step_ticks):
         ({"beta": float("nan")}, ValueError, r"threshold β=nan must be a number >= 0"),
         ({"beta": "1"}, ValueError, r"threshold β='1' must be a number"),
         ({"norm": "orthonormal"}, ValueError, r"norm='orthonormal' is not one of ortho, backward, forward"),
+        ({"beta": 0.3, "norm": "no"}, ValueError, r"norm='no' is not one of"),
         ({"gamma": 1}, ValueError, r"ThresholdExplorer has no control 'gamma'; it has beta, norm"),
     ],
 )
@@ -122,6 +123,7 @@ def test_a_wrong_setting_is_refused_where_it_enters(values, error, message):
     with pytest.raises(error, match=message):
         explorer.set(**values)
     assert explorer.facts() == before
+    assert (explorer.beta.real, explorer.norm.value) == (0.5, "ortho")  # nothing was half applied
 
 
 BAD = {

@@ -82,13 +82,17 @@ class GridSlider(ipw.IntSlider):
 
     @real.setter
     def real(self, value: float) -> None:
+        self.check(value)
+        self._real = float(value)
+        self.value = self._tick(self._real)
+        self.text.value = self._text()
+
+    def check(self, value: Any) -> None:
+        """Raise ValueError for what is no number within the range."""
         top = math.inf if self.open_ended else self.high
         if not (isinstance(value, int | float | np.number) and self.low <= value <= top and math.isfinite(value)):
             span = f">= {self.low:g}" if self.open_ended else f"from {self.low:g} to {self.high:g}"
             raise ValueError(f"{self.name}={value!r} must be a number {span}")
-        self._real = float(value)
-        self.value = self._tick(self._real)
-        self.text.value = self._text()
 
     def resize(self, low: float, high: float) -> None:
         """Change the range, keeping the value as far as it fits."""
@@ -215,15 +219,14 @@ class Explorer:
         for name in values:
             if name not in controls:
                 raise ValueError(f"{type(self).__name__} has no control {name!r}; it has {', '.join(controls)}")
+            control = controls[name]
+            if isinstance(control, GridSlider):
+                control.check(values[name])
+            elif hasattr(control, "options") and values[name] not in control.options:
+                raise ValueError(f"{name}={values[name]!r} is not one of {', '.join(map(str, control.options))}")
         with self._silently():
             for name, value in values.items():
-                control = controls[name]
-                if isinstance(control, GridSlider):
-                    control.real = value
-                elif hasattr(control, "options") and value not in control.options:
-                    raise ValueError(f"{name}={value!r} is not one of {', '.join(map(str, control.options))}")
-                else:
-                    control.value = value
+                setattr(controls[name], "real" if isinstance(controls[name], GridSlider) else "value", value)
         self._refresh()
 
     def load(self, source: Any) -> None:
