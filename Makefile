@@ -42,12 +42,14 @@ notebooks: setup
 bench: setup
 	$(BIN)/specviz bench threshold
 	$(BIN)/specviz bench slider
+	$(BIN)/specviz bench conv
 
 # Runs from the source tree with whatever Python has torch and numba-cuda there; installs nothing.
 OUT ?= gpu-records
 gpu:
 	PYTHONPATH=.:kernels $(PYTHON) -m pytest -q -m gpu --noconftest -p no:cacheprovider tests/test_kernel_threshold.py
 	PYTHONPATH=.:kernels $(PYTHON) -m specviz.cli bench threshold --out $(OUT)
+	PYTHONPATH=.:kernels $(PYTHON) -m specviz.cli bench conv --out $(OUT)
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -69,7 +69,7 @@ def test_a_busy_port_ends_the_command_with_one_sentence_and_a_status(busy):
 
 
 def test_the_address_is_printed_and_the_server_asks_for_the_token_whatever_the_settings(tmp_path):
-    port = lab.free_port()
+    port = lab.free_port(0)
     arguments = [sys.executable, "-m", "specviz.cli", "lab", "--port", str(port), "--no-browser"]
     # The reader's own settings would open the server to everybody, without a token.
     (tmp_path / "jupyter_server_config.py").write_text('c.IdentityProvider.token = ""\nc.ServerApp.ip = "0.0.0.0"')

@@ -62,7 +62,8 @@ def find_chromium(playwright: Any) -> str:
 @contextlib.contextmanager
 def jupyterlab(root: Path = lab.ROOT) -> Iterator[tuple[str, str]]:
     """A JupyterLab with settings of its own, so that the user's are neither read nor changed: (address, token)."""
-    port, token = lab.free_port(), secrets.token_hex(16)
+    # Any free port: two that start together would both find 8888 free.
+    port, token = lab.free_port(0), secrets.token_hex(16)
     with tempfile.TemporaryDirectory(prefix="specviz-lab-") as home:
         folders = ("CONFIG", "DATA", "RUNTIME")
         env = {**os.environ, **{f"JUPYTER_{name}_DIR": f"{home}/{name.lower()}" for name in folders}}
