@@ -422,7 +422,8 @@ def choose_algorithm(plan: Plan) -> Algorithm:
     return "gemm" if max(plan.h.S, plan.w.S) <= GEMM_UP_TO[plan.dims] else "fft"
 
 
-GEMM_UP_TO = {1: 700, 2: 128}  # transform size up to which matrix products beat the FFT
+# Transform size up to which matrix products are taken to beat the FFT; provisional, not yet from records.
+GEMM_UP_TO = {1: 700, 2: 128}
 
 
 def _numbers(value: int | Sequence[int], dims: int, name: str, least: int) -> tuple[int, ...]:
