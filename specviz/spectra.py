@@ -118,13 +118,13 @@ class HalfSpectrum:
         size = (x.shape[-2], x.shape[-1])
         if x.numel() == 0:  # an empty batch; some FFT libraries refuse it
             dtype = torch.complex64 if x.dtype == torch.float32 else torch.complex128
-            return cls._exact(x.new_zeros((*x.shape[:-1], size[1] // 2 + 1), dtype=dtype), size, norm)
+            return cls._exact(x[..., : size[1] // 2 + 1].to(dtype), size, norm)
         return cls._exact(_mirror_(torch.fft.rfft2(x, norm=norm), size), size, norm)
 
     def image(self) -> Tensor:
         """Back to the real image: (..., H, W)."""
         if self.values.numel() == 0:
-            return self.values.new_zeros((*self.values.shape[:-1], self.size[1]), dtype=self.values.real.dtype)
+            return self.values.real.sum(-1, keepdim=True).expand(*self.values.shape[:-1], self.size[1])
         return torch.fft.irfft2(self.values, s=self.size, norm=self.norm)
 
     @property

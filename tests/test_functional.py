@@ -78,6 +78,43 @@ def test_the_store_gives_back_exactly_what_the_threshold_kept(size, dtype):
         assert (store.expand().size, store.expand().norm) == (X.size, X.norm)
 
 
+@pytest.mark.parametrize("norm", ["ortho", "backward", "forward"])
+def test_size_and_norm_stay_with_the_spectrum(norm):
+    x = image((7, 9))
+    X = HalfSpectrum.of(x, norm)
+    for Y in (SF.threshold(X, 0), SF.compress(X, 0), SF.compress(X, 0).expand()):
+        assert (Y.size, Y.norm) == ((7, 9), norm)
+    torch.testing.assert_close(SF.compress(X, 0).expand().image(), x)
+
+
+def test_float32_magnitudes_are_compared_in_float64():
+    # 0.6 + 0.8i has magnitude 1.0000000298 in float32's own numbers; squared and added in float32 it is 1.
+    X = HalfSpectrum(torch.tensor([[0, 0.6 + 0.8j]], dtype=torch.complex64), (1, 3))
+    assert SF.count_kept(SF.threshold(X, 1.0)) == (2, 3)
+    assert SF.compress(X, 1.0).values.tolist() == X.values[0, 1:].tolist()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("pixels", ["impulse", "constant", "nan"])
+def test_the_store_is_the_threshold_bit_for_bit_even_at_ties(pixels, dtype):
+    x = torch.full((6, 8), 0.3 if pixels == "constant" else 0.0, dtype=dtype)
+    x[2, 5] += {"impulse": 1.0, "constant": 0.0, "nan": math.nan}[pixels]
+    X = HalfSpectrum.of(x)
+    for beta in (0.0, *X.values.abs().unique().nan_to_num().tolist()):
+        packed, plain = SF.compress(X, beta).expand(), SF.threshold(X, beta)
+        # Bytes, for == sees neither the sign of a zero nor a NaN's equality to itself.
+        assert packed.values.numpy().tobytes() == plain.values.numpy().tobytes()
+        assert pixels == "nan" or packed.hermitian_error() == 0
+
+
+def test_psnr_after_a_threshold_follows_from_the_energy_dropped():
+    x = image((3, 12, 9))
+    X = HalfSpectrum.of(x)
+    Y = SF.threshold(X, 0.8)
+    dropped = (1 - SF.energy_kept(Y, X)) * x.square().mean().item()
+    assert SF.psnr(Y.image(), x) == pytest.approx(-10 * math.log10(dropped))
+
+
 @pytest.mark.parametrize(("dtype", "value_bytes"), [(torch.float32, 8), (torch.float64, 16)])
 def test_bytes_are_those_of_the_tensors(dtype, value_bytes):
     X = HalfSpectrum.of(image((3, 10, 13), dtype=dtype))
@@ -129,3 +166,14 @@ def test_energies_of_different_kinds_are_not_compared():
         SF.energy_kept(HalfSpectrum.of(x), HalfSpectrum.of(x, "backward"))
     with pytest.raises(ValueError, match="energies of different kinds"):
         SF.energy_kept(HalfSpectrum.of(x[:2]), HalfSpectrum.of(x))
+
+
+def test_psnr_refuses_integers_which_would_wrap_around_and_survives_infinity():
+    with pytest.raises(TypeError, match=r"psnr takes floating-point images, not torch.uint8"):
+        SF.psnr(torch.full((4, 4), 16, dtype=torch.uint8), torch.zeros(4, 4, dtype=torch.uint8), peak=255)
+    assert SF.psnr(torch.tensor([[math.inf]]), torch.zeros(1, 1)) == -math.inf
+
+
+@pytest.mark.parametrize("function", [SF.threshold, lambda X, beta: SF.compress(X, beta).expand()])
+def test_a_beta_whose_square_overflows_drops_all_that_is_finite(function):
+    assert SF.count_kept(function(HalfSpectrum.of(image((4, 6))), 1e200)) == (0, 24)

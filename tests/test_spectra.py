@@ -270,6 +270,55 @@ def test_an_empty_batch_stays_empty(shape):
     assert store.expand().image().shape == shape
 
 
+@pytest.mark.parametrize(("size", "u", "v"), [((16, 32), 4, 0), ((16, 32), 0, 8), ((32, 16), 8, 0), ((9, 15), 0, 3)])
+def test_rings_count_cycles_per_pixel_whatever_the_shape(size, u, v):
+    radius, energy = HalfSpectrum.of(wave(*size, u, v)).radial_energy()
+    assert radius[energy.argmax()] == pytest.approx(u / size[0] + v / size[1])
+    assert_close(energy.max(), energy.sum())
+
+
+# Rounding of a float32 transform of 144 pixels at most, as DESIGN allows it: 1e-5 of the RMS.
+@many
+@given(sizes, norms, st.integers(0, 2**31))
+def test_float32_round_trips_and_keeps_energy_and_linearity(size, norm, seed):
+    x, y = image((2, *size), seed, torch.float32)
+    X, Y = HalfSpectrum.of(x, norm), HalfSpectrum.of(y, norm)
+    together = HalfSpectrum.of(x - 2 * y, norm).values
+    assert X.image().dtype == torch.float32
+    assert_close(X.image(), x, rtol=0, atol=1e-5 * x.square().mean().sqrt().item())
+    assert_close(X.energy(), x.square().sum(), rtol=1e-5, atol=0)
+    rms = (X.values.abs() + 2 * Y.values.abs()).square().mean().sqrt().item()
+    assert_close(together, X.values - 2 * Y.values, rtol=0, atol=1e-5 * rms)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("size", [(8, 9), (9, 8), (1, 8), (7, 1)])
+def test_crop_that_keeps_energy_differs_by_one_factor_in_every_norm(size, norm):
+    X = HalfSpectrum.of(image(size), norm)
+    for h in range(1, size[0] + 1):
+        for w in range(1, size[1] + 1):
+            factor = math.sqrt(math.prod(size) / (h * w))
+            brighter, resampled = X.crop((h, w)).image(), X.crop((h, w), keep="mean").image()
+            assert_close(brighter, factor * resampled, rtol=0, atol=1e-12)
+
+
+def test_the_gradient_of_the_energy_is_twice_the_image():
+    for size in SIZES:
+        x = image(size).requires_grad_()
+        HalfSpectrum.of(x).energy().backward()
+        assert_close(x.grad, 2 * x.detach(), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_an_empty_batch_goes_through_every_operation_and_keeps_its_dtype(dtype):
+    X = HalfSpectrum.of(torch.zeros(2, 0, 6, 5, dtype=dtype))
+    assert X.values.dtype == HalfSpectrum.of(torch.zeros(6, 5, dtype=dtype)).values.dtype
+    assert SF.threshold(X, 1.0).crop((3, 4)).image().shape == (2, 0, 3, 4)
+    assert X.image().dtype == dtype
+    assert X.full().shape == X.log_magnitude().shape == (2, 0, 6, 5)
+    assert X.radial_energy()[1].shape[:2] == (2, 0)
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
@@ -295,3 +344,9 @@ def test_an_empty_batch_stays_empty(shape):
 def test_bad_input_is_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_gradients_flow_through_an_empty_batch():
+    x = torch.zeros(0, 3, 4, 5, requires_grad=True)
+    HalfSpectrum.of(x).image().sum().backward()
+    assert x.grad.shape == x.shape

@@ -9,7 +9,8 @@ It is written `not (|x_hat|^2 <= beta^2)`, so that NaN is kept and stays visible
 
 |x_hat|^2 is formed in float64. The squares of float32 numbers are exact there, so all forms, vectorised
 or not, with or without fused multiply-add, decide alike, and z decides like its conjugate.
-With complex128 the forms may differ where |x_hat|^2 and beta^2 agree to the last bit.
+With complex128, magnitudes under 1e-154 have a square of 0 and count as 0, and the forms may differ
+where |x_hat|^2 and beta^2 agree to the last bit.
 """
 
 from collections.abc import Callable
@@ -29,7 +30,7 @@ def reference(x_hat: np.ndarray, beta: float) -> tuple[np.ndarray, np.ndarray]:
     """(N,) -> (ceil(N/8),) bitmap, (K,) values. The definition."""
     re, im = x_hat.real.astype(np.float64), x_hat.imag.astype(np.float64)
     with np.errstate(over="ignore"):
-        keep = ~(re * re + im * im <= np.float64(beta) ** 2)
+        keep = ~(re * re + im * im <= np.float64(beta) * np.float64(beta))
     return np.packbits(keep, bitorder="little"), x_hat[keep]
 
 
@@ -110,7 +111,7 @@ def cpu(x_hat: np.ndarray, beta: float) -> tuple[np.ndarray, np.ndarray]:
     """`reference`, compiled and spread over the cores; the values are allocated at their exact size."""
     bitmap = np.empty(-(-x_hat.size // 8), np.uint8)
     counts = np.empty(-(-x_hat.size // CHUNK), np.int64)
-    _mark(x_hat, float(beta) ** 2, bitmap, counts)
+    _mark(x_hat, float(beta) * float(beta), bitmap, counts)
     offsets = _offsets(counts)
     values = np.empty(offsets[-1], x_hat.dtype)
     _pack(x_hat, bitmap, offsets, values)
@@ -294,7 +295,7 @@ def cuda(x_hat: Any, beta: float, stream: Any = 0, empty: Empty = _device_array,
     if blocks == 0:
         return bitmap, empty(0, x_hat.dtype)
     counts, offsets = empty(blocks, np.int32), empty(blocks + 1, np.int64)
-    k.mark[blocks, tile, stream](x_hat, float(beta) ** 2, bitmap, counts)
+    k.mark[blocks, tile, stream](x_hat, float(beta) * float(beta), bitmap, counts)
     k.scan[1, tile, stream](counts, offsets)
     values = empty(int(offsets[blocks]), x_hat.dtype)
     if values.shape[0]:

@@ -29,7 +29,8 @@ def threshold(X: HalfSpectrum, beta: float) -> HalfSpectrum:
     # Squares in float64, as in the kernel (spectral_kernels.threshold): both decide alike, for both partners.
     values = X.values.detach()
     power = values.real.double().square() + values.imag.double().square()
-    dropped = power <= _check_beta(beta) ** 2
+    beta = _check_beta(beta)
+    dropped = power <= beta * beta  # not beta**2, which raises where a product becomes infinite
     return HalfSpectrum._exact(X.values.masked_fill(dropped, 0), X.size, X.norm)
 
 
@@ -69,5 +70,9 @@ def psnr(image: Tensor, reference: Tensor, peak: float = 1.0) -> float:
     """
     if image.shape != reference.shape:
         raise ValueError(f"psnr compares images of one shape, got {tuple(image.shape)} and {tuple(reference.shape)}")
+    if not (image.is_floating_point() and reference.is_floating_point()):
+        raise TypeError(f"psnr takes floating-point images, not {image.dtype} and {reference.dtype}; use .float()")
     mse = (image - reference).square().mean(dtype=torch.float64).item()
-    return math.inf if mse == 0 else 10 * math.log10(peak**2 / mse)
+    if mse == 0:
+        return math.inf
+    return -math.inf if mse == math.inf else 10 * math.log10(peak**2 / mse)
