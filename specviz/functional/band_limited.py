@@ -103,17 +103,14 @@ class Plan:
     circular: bool = False  # the map itself wraps around: S is its size
 
     @property
-    def signs(self) -> int:
-        """2 where rows of negative frequency are needed beside the others, else 1."""
-        return 2 if self.h.negative else 1
+    def rows(self) -> int:
+        """Retained frequencies down the map, negative ones included: u = 0 .. k-1, then the negative ones rising."""
+        return self.h.k + self.h.negative
 
     @property
     def frequencies(self) -> int:
-        """F, the spectrum's entries that are computed, ordered (|u|, sign of u, v).
-
-        Frequency 0 down the map, and Nyquist, stand twice where there are two signs: regular matrices are worth it.
-        """
-        return self.h.k * self.signs * self.w.k
+        """F, the entries of the half spectrum that are computed, ordered (v, u)."""
+        return self.w.k * self.rows
 
     @property
     def share_discarded(self) -> float:
@@ -122,82 +119,114 @@ class Plan:
         return 1 - kept[0] * kept[1] / (self.h.S * self.w.S)
 
 
-def _turns(S: int, frequencies: int, positions: range) -> np.ndarray:
-    """cos and sin of 2 pi f n / S for f = 0 .. frequencies-1: (2, frequencies, positions) float64.
+def _turns(S: int, frequencies: Sequence[int], positions: range) -> np.ndarray:
+    """cos and sin of 2 pi f n / S: (2, frequencies, positions) float64.
 
     Angles are reduced as integers first: f * n is exact, and so is its remainder.
     """
-    angle = np.outer(np.arange(frequencies), np.array(positions)) % S * (2 * math.pi / S)
+    angle = np.outer(frequencies, np.array(positions)) % S * (2 * math.pi / S)
     return np.stack([np.cos(angle), np.sin(angle)])
+
+
+def _row_frequencies(h: Axis) -> list[int]:
+    return [*range(h.k), *range(-h.negative, 0)]
 
 
 def _constant(array: np.ndarray, dtype: torch.dtype, device: torch.device) -> Tensor:
     # By way of NumPy and outside inference mode: what is cached here is used again under autograd and transforms.
     with torch.inference_mode(False):
-        return torch.tensor(array, dtype=dtype, device=device)
+        return torch.as_tensor(array, dtype=dtype, device=device)
 
 
 Of = Literal["map", "outputs", "taps"]
 
 
 @lru_cache(maxsize=256)
-def _down_waves(plan: Plan, of: Of, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """cos and sin down the map's pixels or the outputs: (|u| and part, positions). Outputs weigh double rows half."""
-    h = plan.h
-    waves = _turns(h.S, h.k, h.positions(of))[: plan.signs].transpose(1, 0, 2)  # one sign: all sines are zero
-    if of == "outputs" and plan.signs == 2:
-        waves = waves * _row_weights(h)[:, None, None]
-    return _constant(waves.reshape(h.k * plan.signs, -1), dtype, device)
+def _waves(plan: Plan, of: Of, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """cos and sin at the positions: down (2, rows, positions) and across (2, k, positions).
 
-
-def _row_weights(h: Axis) -> np.ndarray:
-    """(k,): a half for frequencies that are their own mirror, which stand twice."""
-    return np.where(np.arange(h.k) * 2 % h.S == 0, 0.5, 1.0)
-
-
-@lru_cache(maxsize=256)
-def _across_waves(plan: Plan, of: Of, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """From cosine and sine rows to real and imaginary parts: twice (sign of u and v, part and positions).
-
-    exp(-i(s a + b)) = (cos a cos b - s sin a sin b) - i (cos a sin b + s sin a cos b), s the sign of u.
     Outputs carry the inverse's weights: a column that has a mirror counts twice, and 1 / (S_h S_w).
     """
-    w = plan.w
-    cos, sin = _turns(w.S, w.k, w.positions(of))
+    h, w = plan.h, plan.w
+    down = _turns(h.S, _row_frequencies(h), h.positions(of))
+    across = _turns(w.S, range(w.k), w.positions(of))
     if of == "outputs":
-        weights = np.where(np.arange(w.k) * 2 % w.S == 0, 1.0, 2.0)[:, None] / (plan.h.S * w.S)
-        cos, sin = cos * weights, sin * weights
-    if plan.signs == 1:
-        return _constant(cos, dtype, device), _constant(-sin, dtype, device)
-    real = np.block([[cos, -sin], [cos, sin]])
-    imag = np.block([[-sin, -cos], [-sin, cos]])
-    return _constant(real, dtype, device), _constant(imag, dtype, device)
+        across = across * np.where(np.arange(w.k) * 2 % w.S == 0, 1.0, 2.0)[:, None] / (h.S * w.S)
+    return _constant(down, dtype, device), _constant(across, dtype, device)
 
 
 @lru_cache(maxsize=64)
 def filter_waves(plan: Plan, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """exp(+i(s a + b)) at every retained frequency and tap: (2, F, taps), real then imaginary part."""
+    """exp(+i(a + b)) at every retained frequency and tap: (2, F, taps), real then imaginary part."""
     h, w = plan.h, plan.w
-    (ch, sh), (cw, sw) = (_turns(a.S, a.k, a.positions("taps")) for a in (h, w))
-    down = np.stack([ch + 1j * sh, ch - 1j * sh][: plan.signs], 1)  # (|u|, sign, taps)
-    waves = (down[:, :, None, :, None] * (cw + 1j * sw)[None, None, :, None, :]).reshape(plan.frequencies, -1)
+    down = _turns(h.S, _row_frequencies(h), h.positions("taps"))
+    across = _turns(w.S, range(w.k), w.positions("taps"))
+    waves = (across[0] + 1j * across[1])[:, None, None, :] * (down[0] + 1j * down[1])[None, :, :, None]
+    waves = waves.reshape(plan.frequencies, -1)
     return _constant(np.stack([waves.real, waves.imag]), dtype, device)
 
 
 Spectrum = tuple[Tensor, Tensor]  # real and imaginary part, each (F, B, channels)
 
 
-def analyse_gemm(x: Tensor, plan: Plan) -> Spectrum:
-    """Retained spectrum of a map by matrix products: (B, C, H, W) -> twice (F, B, C).
+class _Analyse(torch.autograd.Function):
+    """Sum x exp(-i(a + b)) over the map's pixels: (N, H, W) -> twice (k, rows, N). Linear; keeps nothing of x.
 
-    Linear, so autograd keeps nothing of the map for it.
+    No transpose is made: the products read their operands transposed, which costs a BLAS nothing.
     """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, down: Tensor, across: Tensor) -> Spectrum:
+        N, H, W = x.shape
+        k, rows = across.shape[1], down.shape[1]
+        cos_across, sin_across = (across.reshape(2 * k, W) @ x.reshape(N * H, W).t()).reshape(2, k, N, H).mT
+        cos, sin = (part.expand(k, rows, H) for part in down)
+        real, imag = torch.bmm(cos, cos_across), torch.bmm(cos, sin_across)
+        if rows > 1:  # frequency 0 alone has no sine
+            real, imag = real.baddbmm_(sin, sin_across, alpha=-1), imag.baddbmm_(sin, cos_across)
+        return real, imag.neg_()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Spectrum) -> None:
+        ctx.save_for_backward(*inputs[1:])
+
+    @staticmethod
+    def backward(ctx: Any, real: Tensor, imag: Tensor) -> tuple[Tensor | None, ...]:
+        return _Synthesise.apply(real, imag, *ctx.saved_tensors), None, None
+
+
+class _Synthesise(torch.autograd.Function):
+    """The transpose of `_Analyse`, sum Re((real + i imag) exp(i(a + b))): twice (k, rows, N) -> (N, H, W)."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(real: Tensor, imag: Tensor, down: Tensor, across: Tensor) -> Tensor:
+        k, rows, N = real.shape
+        H, W = down.shape[2], across.shape[2]
+        cos, sin = (part.expand(k, rows, H) for part in down)
+        cos_across, sin_across = torch.bmm(real.mT, cos), torch.bmm(imag.mT, cos)
+        if rows > 1:
+            cos_across.baddbmm_(imag.mT, sin, alpha=-1)
+            sin_across.baddbmm_(real.mT, sin)
+        x = cos_across.reshape(k, N * H).t() @ across[0]
+        return x.addmm_(sin_across.reshape(k, N * H).t(), across[1], alpha=-1).reshape(N, H, W)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[2:])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return *_Analyse.apply(grad, *ctx.saved_tensors), None, None
+
+
+def analyse_gemm(x: Tensor, plan: Plan) -> Spectrum:
+    """Retained spectrum of a map by matrix products: (B, C, H, W) -> twice (F, B, C)."""
     B, C, H, W = x.shape
-    # A plain transpose of a matrix: permute(2, 3, 0, 1) makes the same copy several times slower.
-    flat = x.reshape(B * C, H * W).t().contiguous().reshape(H, W * B * C)
-    down = _down_waves(plan, "map", x.dtype, x.device) @ flat
-    down = down.reshape(plan.h.k, plan.signs * W, B * C)
-    real, imag = (torch.matmul(waves, down) for waves in _across_waves(plan, "map", x.dtype, x.device))
+    real, imag = _Analyse.apply(x.reshape(B * C, H, W), *_waves(plan, "map", x.dtype, x.device))
     return real.reshape(plan.frequencies, B, C), imag.reshape(plan.frequencies, B, C)
 
 
@@ -205,35 +234,29 @@ def synthesise_gemm(y_hat: Spectrum, plan: Plan) -> Tensor:
     """The outputs from their retained spectrum: twice (F, B, O) -> (B, O, outputs_h, outputs_w)."""
     like = y_hat[0]
     h, w, (_, B, out) = plan.h, plan.w, like.shape
-    re, im = (part.reshape(h.k, plan.signs * w.k, B * out) for part in y_hat)
-    across_re, across_im = (waves.mT for waves in _across_waves(plan, "outputs", like.dtype, like.device))
-    wide = torch.baddbmm(torch.matmul(across_re, re), across_im.expand(h.k, *across_im.shape), im)
-    down = _down_waves(plan, "outputs", like.dtype, like.device)
-    y = (down.mT @ wide.reshape(h.k * plan.signs, w.outputs * B * out)).reshape(h.outputs * w.outputs, B * out)
-    return y.t().contiguous().reshape(B, out, h.outputs, w.outputs)
+    real, imag = (part.reshape(w.k, plan.rows, B * out) for part in y_hat)
+    y = _Synthesise.apply(real, imag, *_waves(plan, "outputs", like.dtype, like.device))
+    return y.reshape(B, out, h.outputs, w.outputs)
 
 
 def _fft_rows(plan: Plan, device: torch.device) -> Tensor:
-    """Where a full transform holds the rows (|u|, sign): (k * signs,)."""
-    u = torch.arange(plan.h.k, device=device)
-    return torch.stack([u, -u % plan.h.S][: plan.signs], 1).reshape(-1)
+    """Where a full transform holds the retained rows: (rows,)."""
+    return torch.tensor(_row_frequencies(plan.h), device=device) % plan.h.S
 
 
 def analyse_fft(x: Tensor, plan: Plan) -> Spectrum:
     """`analyse_gemm` by FFT, then crop."""
     full = torch.fft.rfft2(x, s=(plan.h.S, plan.w.S), norm="backward")[..., : plan.w.k]
     kept = full.index_select(-2, _fft_rows(plan, x.device))
-    flat = kept.permute(2, 3, 0, 1).reshape(plan.frequencies, *x.shape[:2])
+    flat = kept.permute(3, 2, 0, 1).reshape(plan.frequencies, *x.shape[:2])
     return flat.real.contiguous(), flat.imag.contiguous()
 
 
 def synthesise_fft(y_hat: Spectrum, plan: Plan) -> Tensor:
     """`synthesise_gemm` by padding the spectrum with zeros and an inverse FFT."""
     h, w, (_, B, out) = plan.h, plan.w, y_hat[0].shape
-    kept = torch.complex(*y_hat).reshape(h.k * plan.signs, w.k, B, out).permute(2, 3, 0, 1)
-    if plan.signs == 2:  # rows that stand twice are summed in one place
-        kept = kept * _constant(_row_weights(h).repeat(2), y_hat[0].dtype, kept.device)[:, None]
-    rows = kept.new_zeros(B, out, h.S, w.k).index_add(-2, _fft_rows(plan, kept.device), kept)
+    kept = torch.complex(*y_hat).reshape(w.k, plan.rows, B, out).permute(2, 3, 1, 0)
+    rows = kept.new_zeros(B, out, h.S, w.k).index_copy(-2, _fft_rows(plan, kept.device), kept)
     y = torch.fft.irfft2(rows, s=(h.S, w.S), norm="backward")  # pads the columns itself
     for dim, axis in ((-2, h), (-1, w)):
         positions = torch.tensor(axis.positions("outputs"), device=y.device) % axis.S
