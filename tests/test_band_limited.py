@@ -13,7 +13,18 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.testing import assert_close
 
 import specviz.functional as SF
+from specviz.functional import band_limited as band
 from specviz.functional.band_limited import band_for_compression, convolve, fast_size
+
+
+@pytest.fixture
+def algorithm(request, monkeypatch):
+    """The name that `algorithm=` takes; "lowpass by fft" forces the transforms that large maps would take."""
+    if request.param == "lowpass by fft":
+        monkeypatch.setattr(band, "GEMM_UP_TO", {1: 0, 2: 0})
+        return "lowpass"
+    return request.param
+
 
 conv = {1: F.conv1d, 2: F.conv2d}
 ours = {1: SF.band_limited_conv1d, 2: SF.band_limited_conv2d}
@@ -61,7 +72,7 @@ CASES = [
 ids = [f"{x}-{w}-{a}" for _, x, w, a in CASES]
 
 
-@pytest.mark.parametrize("algorithm", ["gemm", "fft", "direct", "auto"])
+@pytest.mark.parametrize("algorithm", ["gemm", "fft", "lowpass", "direct", "auto"])
 @pytest.mark.parametrize("case", CASES, ids=ids)
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
 def test_compression_0_is_torchs_convolution_with_all_its_gradients(case, algorithm):
@@ -87,7 +98,7 @@ def assert_within(actual, expected, share):
     assert (actual.double() - expected).abs().max() <= share * rms
 
 
-@pytest.mark.parametrize("algorithm", ["gemm", "fft"])
+@pytest.mark.parametrize("algorithm", ["gemm", "fft", "lowpass", "lowpass by fft"], indirect=True)
 @pytest.mark.parametrize("case", CASES, ids=ids)
 def test_at_every_compression_it_is_the_definition_with_all_its_gradients(case, algorithm):
     dims, x_shape, w_shape, arguments = case
@@ -103,7 +114,7 @@ def test_at_every_compression_it_is_the_definition_with_all_its_gradients(case, 
             assert_close(grad, expected_grad, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("algorithm", ["gemm", "fft", "direct"])
+@pytest.mark.parametrize("algorithm", ["gemm", "fft", "lowpass", "lowpass by fft", "direct"], indirect=True)
 @pytest.mark.parametrize(("size", "taps", "pad", "stride"), [(8, 3, 1, 1), (7, 3, 1, 2), (5, 7, 3, 1), (6, 4, 5, 1)])
 def test_a_circular_map_wraps_around_and_folds_long_kernels(size, taps, pad, stride, algorithm):
     x, w = randn(2, 3, size, size + 1), randn(4, 3, taps, taps, seed=1)
@@ -182,7 +193,7 @@ def test_all_the_energy_is_the_ordinary_convolution():
     assert_close(SF.band_limited_conv2d(x, w, energy=1.0), F.conv2d(x, w))
 
 
-@pytest.mark.parametrize("algorithm", ["gemm", "fft"])
+@pytest.mark.parametrize("algorithm", ["gemm", "fft", "lowpass", "lowpass by fft"], indirect=True)
 @pytest.mark.parametrize("groups", [1, 2])
 def test_gradients_of_first_and_second_order(algorithm, groups):
     x, w = randn(2, 2, 4, 5).requires_grad_(), randn(2, 2 // groups, 3, 2, seed=1).requires_grad_()
@@ -228,9 +239,12 @@ def test_only_retained_coefficients_and_the_taps_are_saved_for_backward():
 
 def test_vmap_over_the_batch_is_the_batch():
     x, w = randn(3, 2, 4, 8, 8), randn(5, 4, 3, 3)
-    expected = torch.stack([SF.band_limited_conv2d(one, w, padding=1, compression=0.5) for one in x])
-    mapped = torch.func.vmap(lambda one: SF.band_limited_conv2d(one, w, padding=1, compression=0.5))(x)
-    assert_close(mapped, expected)
+    for algorithm in ("gemm", "fft", "lowpass"):
+
+        def run(one, algorithm=algorithm):
+            return SF.band_limited_conv2d(one, w, padding=1, compression=0.5, algorithm=algorithm)
+
+        assert_close(torch.func.vmap(run)(x), torch.stack([run(one) for one in x]))
 
 
 def test_a_shape_first_met_in_inference_mode_or_under_a_transform_trains_later():
@@ -256,10 +270,20 @@ def test_a_shape_first_met_in_inference_mode_or_under_a_transform_trains_later()
 @pytest.mark.filterwarnings(
     "ignore:Dynamo detected a call to a `functools.lru_cache`"
 )  # it traces through, as it should
-def test_it_compiles():
-    x, w = randn(2, 3, 8, 8, dtype=torch.float32), randn(4, 3, 3, 3, dtype=torch.float32)
-    compiled = torch.compile(lambda x, w: SF.band_limited_conv2d(x, w, padding=1, compression=0.5), backend="aot_eager")
-    assert_close(compiled(x, w), SF.band_limited_conv2d(x, w, padding=1, compression=0.5))
+@pytest.mark.parametrize("algorithm", ["gemm", "fft", "lowpass"], indirect=True)
+def test_it_compiles_with_its_gradients(algorithm):
+    x = randn(2, 3, 8, 8, dtype=torch.float32).requires_grad_()
+    w = randn(4, 3, 3, 3, seed=1, dtype=torch.float32).requires_grad_()
+
+    def run(x, w):
+        return SF.band_limited_conv2d(x, w, padding=1, compression=0.5, algorithm=algorithm)
+
+    compiled, plain = torch.compile(run, backend="aot_eager")(x, w), run(x, w)
+    assert_close(compiled, plain)
+    for actual, expected in zip(
+        torch.autograd.grad(compiled.sum(), (x, w)), torch.autograd.grad(plain.sum(), (x, w)), strict=True
+    ):
+        assert_close(actual, expected)
 
 
 def test_autocast_returns_what_torchs_convolution_returns():
@@ -311,7 +335,7 @@ X, W = torch.zeros(2, 3, 8, 8), torch.zeros(4, 3, 3, 3)
         ({"energy": 0.0}, ValueError, r"energy=0.0 must lie in \(0, 1\]"),
         ({"energy": 1.5}, ValueError, r"energy=1.5 must lie"),
         ({"energy": 0.5, "compression": 0.5}, ValueError, "both choose the band; give one of them"),
-        ({"algorithm": "winograd"}, ValueError, "pick one of auto, gemm, fft, direct"),
+        ({"algorithm": "winograd"}, ValueError, "pick one of auto, gemm, fft, lowpass, direct"),
         ({"algorithm": "direct", "compression": 0.5}, ValueError, "cannot leave out frequencies"),
         ({"stride": 0}, ValueError, "stride=0 must be a whole number >= 1"),
         ({"padding": -1}, ValueError, "padding=-1 must be a whole number >= 0"),

@@ -26,7 +26,7 @@ ARGUMENTS = [
 ]
 
 
-@pytest.mark.parametrize("algorithm", ["auto", "gemm", "fft"])
+@pytest.mark.parametrize("algorithm", ["auto", "gemm", "fft", "lowpass"])
 @pytest.mark.parametrize(("theirs", "ours", "arguments", "keywords", "shape"), ARGUMENTS)
 def test_it_takes_every_argument_of_its_sibling(theirs, ours, arguments, keywords, shape, algorithm):
     torch.manual_seed(0)

@@ -4,9 +4,10 @@ The definition. Pad the map (zeros), and per axis let S be the smallest 2*3*5*7-
 Correlate circularly at S, with both spectra multiplied by the band's mask; keep the outputs that an unpadded
 linear correlation would have, every stride-th. The backward pass is the exact transpose.
 
-Three algorithms give that result. "gemm" transforms with matrices that hold the retained frequencies' cosines and
-sines and nothing else, and evaluates the inverse at the outputs only; "fft" transforms whole and crops; "direct" is
-torch's own convolution, which is the same function where nothing is left out.
+Four algorithms give that result. "gemm" transforms with matrices that hold the retained frequencies' cosines and
+sines and nothing else, and evaluates the inverse at the outputs only; "fft" transforms whole and crops; "lowpass" uses
+that leaving a frequency out of one factor leaves it out of the product: it band-limits the map and convolves that with
+torch's own convolution; "direct" is torch's own convolution, the same function where nothing is left out.
 
 Shape letters: B batch, C channels in, O channels out, G groups, H W pixels, F retained frequencies.
 """
@@ -23,8 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Algorithm = Literal["auto", "gemm", "fft", "direct"]
-ALGORITHMS = ("auto", "gemm", "fft", "direct")
+Algorithm = Literal["auto", "gemm", "fft", "lowpass", "direct"]
+ALGORITHMS = ("auto", "gemm", "fft", "lowpass", "direct")
 SLAB_BYTES = 8 << 20  # filter spectra are made and used this much at a time, never held whole
 
 
@@ -79,10 +80,17 @@ class Axis:
         """Frequencies of the half axis: 0 .. S//2."""
         return self.S // 2 + 1
 
+    @property
+    def reach(self) -> int:
+        """Pixels, padding included, that the outputs see."""
+        return (self.outputs - 1) * self.step + self.dilation * (self.taps - 1) + 1
+
     def positions(self, of: Of) -> range:
-        """Pixels of the map, of the outputs, or of the kernel's taps."""
+        """Pixels of the map, of the padded map as far as the outputs see it, of the outputs, or of the taps."""
         if of == "map":
             return range(self.size)
+        if of == "padded":
+            return range(self.first, self.first + self.reach)
         if of == "outputs":
             return range(self.first, self.first + self.step * self.outputs, self.step)
         return range(0, self.dilation * self.taps, self.dilation)
@@ -138,20 +146,20 @@ def _constant(array: np.ndarray, dtype: torch.dtype, device: torch.device) -> Te
         return torch.as_tensor(array, dtype=dtype, device=device)
 
 
-Of = Literal["map", "outputs", "taps"]
+Of = Literal["map", "padded", "outputs", "taps"]
 
 
 @lru_cache(maxsize=256)
 def _waves(plan: Plan, of: Of, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """cos and sin at the positions: down (2, rows, positions) and across (2, k, positions).
 
-    Outputs carry the inverse's weights: a column that has a mirror counts twice, and 1 / (S_h S_w).
+    Towards pixels they carry the inverse's weights: a column that has a mirror counts twice, and 1 / (S_h S_w).
     """
     h, w = plan.h, plan.w
     down = _turns(h.S, _row_frequencies(h), h.positions(of))
     across = _turns(w.S, range(w.k), w.positions(of))
-    if of == "outputs":
-        across = across * np.where(np.arange(w.k) * 2 % w.S == 0, 1.0, 2.0)[:, None] / (h.S * w.S)
+    if of in ("padded", "outputs"):
+        across = across * _column_weights(w)[:, None] / (h.S * w.S)
     return _constant(down, dtype, device), _constant(across, dtype, device)
 
 
@@ -175,8 +183,6 @@ class _Analyse(torch.autograd.Function):
     No transpose is made: the products read their operands transposed, which costs a BLAS nothing.
     """
 
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(x: Tensor, down: Tensor, across: Tensor) -> Spectrum:
         N, H, W = x.shape
@@ -196,11 +202,16 @@ class _Analyse(torch.autograd.Function):
     def backward(ctx: Any, real: Tensor, imag: Tensor) -> tuple[Tensor | None, ...]:
         return _Synthesise.apply(real, imag, *ctx.saved_tensors), None, None
 
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], x: Tensor, down: Tensor, across: Tensor) -> tuple[Spectrum, Any]:
+        maps = x.movedim(in_dims[0], 0).flatten(0, 1)  # more maps, that is all
+        real, imag = _Analyse.apply(maps, down, across)
+        split = (info.batch_size, -1)
+        return (real.unflatten(-1, split), imag.unflatten(-1, split)), (2, 2)
+
 
 class _Synthesise(torch.autograd.Function):
     """The transpose of `_Analyse`, sum Re((real + i imag) exp(i(a + b))): twice (k, rows, N) -> (N, H, W)."""
-
-    generate_vmap_rule = True
 
     @staticmethod
     def forward(real: Tensor, imag: Tensor, down: Tensor, across: Tensor) -> Tensor:
@@ -222,21 +233,37 @@ class _Synthesise(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return *_Analyse.apply(grad, *ctx.saved_tensors), None, None
 
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[Any, ...], real: Tensor, imag: Tensor, down: Tensor, across: Tensor
+    ) -> tuple[Tensor, int]:
+        parts = []
+        for part, dim in zip((real, imag), in_dims[:2], strict=True):
+            batched = part[..., None].expand(*part.shape, info.batch_size) if dim is None else part.movedim(dim, -1)
+            parts.append(batched.mT.flatten(-2))
+        maps = _Synthesise.apply(*parts, down, across)
+        return maps.unflatten(0, (info.batch_size, -1)), 0
 
-def analyse_gemm(x: Tensor, plan: Plan) -> Spectrum:
-    """Retained spectrum of a map by matrix products: (B, C, H, W) -> twice (F, B, C)."""
+
+def analyse_gemm(x: Tensor, plan: Plan, of: Of = "map") -> Spectrum:
+    """Retained spectrum of pixels by matrix products: (B, C, H, W) -> twice (F, B, C)."""
     B, C, H, W = x.shape
-    real, imag = _Analyse.apply(x.reshape(B * C, H, W), *_waves(plan, "map", x.dtype, x.device))
+    real, imag = _Analyse.apply(x.reshape(B * C, H, W), *_waves(plan, of, x.dtype, x.device))
     return real.reshape(plan.frequencies, B, C), imag.reshape(plan.frequencies, B, C)
 
 
-def synthesise_gemm(y_hat: Spectrum, plan: Plan) -> Tensor:
-    """The outputs from their retained spectrum: twice (F, B, O) -> (B, O, outputs_h, outputs_w)."""
+def synthesise_gemm(y_hat: Spectrum, plan: Plan, of: Of = "outputs") -> Tensor:
+    """Pixels from their retained spectrum: twice (F, B, O) -> (B, O, positions, positions)."""
     like = y_hat[0]
-    h, w, (_, B, out) = plan.h, plan.w, like.shape
-    real, imag = (part.reshape(w.k, plan.rows, B * out) for part in y_hat)
-    y = _Synthesise.apply(real, imag, *_waves(plan, "outputs", like.dtype, like.device))
-    return y.reshape(B, out, h.outputs, w.outputs)
+    _, B, out = like.shape
+    real, imag = (part.reshape(plan.w.k, plan.rows, B * out) for part in y_hat)
+    y = _Synthesise.apply(real, imag, *_waves(plan, of, like.dtype, like.device))
+    return y.reshape(B, out, *y.shape[1:])
+
+
+def _column_weights(w: Axis) -> np.ndarray:
+    """How often each retained column stands in the full plane: (k,), 1 or 2."""
+    return np.where(np.arange(w.k) * 2 % w.S == 0, 1.0, 2.0)
 
 
 def _fft_rows(plan: Plan, device: torch.device) -> Tensor:
@@ -244,24 +271,74 @@ def _fft_rows(plan: Plan, device: torch.device) -> Tensor:
     return torch.tensor(_row_frequencies(plan.h), device=device) % plan.h.S
 
 
-def analyse_fft(x: Tensor, plan: Plan) -> Spectrum:
+def analyse_fft(x: Tensor, plan: Plan, of: Of = "map") -> Spectrum:
     """`analyse_gemm` by FFT, then crop."""
-    full = torch.fft.rfft2(x, s=(plan.h.S, plan.w.S), norm="backward")[..., : plan.w.k]
+    h, w = plan.h, plan.w
+    if of != "map":  # pixels that wrap around fall on each other
+        for dim, axis in ((-2, h), (-1, w)):
+            positions = torch.tensor(axis.positions(of), device=x.device) % axis.S
+            shape = (*x.shape[:dim], axis.S, *x.shape[dim:][1:])
+            x = x.new_zeros(shape).index_add(dim, positions, x)
+    full = torch.fft.rfft2(x, s=(h.S, w.S), norm="backward")[..., : w.k]
+    if of != "map":
+        full = full * _constant(_column_weights(w) / (h.S * w.S), x.dtype, x.device)
     kept = full.index_select(-2, _fft_rows(plan, x.device))
     flat = kept.permute(3, 2, 0, 1).reshape(plan.frequencies, *x.shape[:2])
     return flat.real.contiguous(), flat.imag.contiguous()
 
 
-def synthesise_fft(y_hat: Spectrum, plan: Plan) -> Tensor:
+def synthesise_fft(y_hat: Spectrum, plan: Plan, of: Of = "outputs") -> Tensor:
     """`synthesise_gemm` by padding the spectrum with zeros and an inverse FFT."""
     h, w, (_, B, out) = plan.h, plan.w, y_hat[0].shape
     kept = torch.complex(*y_hat).reshape(w.k, plan.rows, B, out).permute(2, 3, 1, 0)
     rows = kept.new_zeros(B, out, h.S, w.k).index_copy(-2, _fft_rows(plan, kept.device), kept)
     y = torch.fft.irfft2(rows, s=(h.S, w.S), norm="backward")  # pads the columns itself
     for dim, axis in ((-2, h), (-1, w)):
-        positions = torch.tensor(axis.positions("outputs"), device=y.device) % axis.S
+        positions = torch.tensor(axis.positions(of), device=y.device) % axis.S
         y = y.index_select(dim, positions)
     return y
+
+
+def _transforms(plan: Plan) -> tuple[Any, Any]:
+    """The faster pair of transforms there and back, for this plan."""
+    small = max(plan.h.S, plan.w.S) <= GEMM_UP_TO[plan.dims]
+    return (analyse_gemm, synthesise_gemm) if small else (analyse_fft, synthesise_fft)
+
+
+def _spacing(plan: Plan) -> tuple[list[int], list[int], list[int]]:
+    """Stride, padding and dilation of torch's convolution of a map that is padded already."""
+    h, w = plan.h, plan.w
+    return [h.step, w.step], [0, 0], [h.dilation, w.dilation]
+
+
+class _ConvolveLowpassed(torch.autograd.Function):
+    """torch's convolution of the map that a spectrum stands for. Keeps the spectrum and the taps, not the map."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x_re: Tensor, x_im: Tensor, weight: Tensor, plan: Plan, groups: int) -> Tensor:
+        padded = _transforms(plan)[1]((x_re, x_im), plan, "padded")
+        return torch.nn.functional.conv2d(padded, weight, None, *_spacing(plan), groups)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:3])
+        ctx.plan, ctx.groups = inputs[3:]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x_re, x_im, weight = ctx.saved_tensors
+        analyse, synthesise = _transforms(ctx.plan)
+        stride, padding, dilation = _spacing(ctx.plan)
+        need_x, need_w = any(ctx.needs_input_grad[:2]), ctx.needs_input_grad[2]
+        # Under create_graph these are differentiated again, so the map must come from differentiable operations.
+        padded = synthesise((x_re, x_im), ctx.plan, "padded")
+        to_padded, to_w, _ = torch.ops.aten.convolution_backward(
+            grad, padded, weight, None, stride, padding, dilation, False, [0, 0], ctx.groups, [need_x, need_w, False]
+        )
+        to_re, to_im = analyse(to_padded, ctx.plan, "padded") if need_x else (None, None)
+        return to_re, to_im, to_w, None, None
 
 
 def _filter_spectra(waves: Tensor, weight: Tensor) -> Spectrum:
@@ -595,6 +672,9 @@ def _run(
     if x.shape[0] == 0:
         empty = x.new_zeros(0, weight.shape[0], plan.h.outputs, plan.w.outputs)
         return empty + 0 * (x.sum() + weight.sum()), plan, chosen
+    if chosen == "lowpass":
+        x_hat = _transforms(plan)[0](x, plan)
+        return _ConvolveLowpassed.apply(*x_hat, weight, plan, groups), plan, chosen
     analyse, synthesise = (analyse_gemm, synthesise_gemm) if chosen == "gemm" else (analyse_fft, synthesise_fft)
     return synthesise(_multiply(analyse(x, plan), weight, plan, groups), plan), plan, chosen
 
@@ -602,14 +682,13 @@ def _run(
 def _direct(x: Tensor, weight: Tensor, plan: Plan, groups: int) -> Tensor:
     """torch's own convolution on the map as the plan pads it."""
     h, w = plan.h, plan.w
-    reach = [(a.outputs - 1) * a.step + a.dilation * (a.taps - 1) + 1 for a in (h, w)]
     if plan.circular:
-        for dim, axis, n in ((-2, h, reach[0]), (-1, w, reach[1])):
-            x = x.index_select(dim, (axis.first + torch.arange(n, device=x.device)) % axis.S)
+        for dim, axis in ((-2, h), (-1, w)):
+            x = x.index_select(dim, torch.tensor(axis.positions("padded"), device=x.device) % axis.S)
     else:
-        pads = [(-a.first, n + a.first - a.size) for a, n in zip((h, w), reach, strict=True)]
+        pads = [(-axis.first, axis.first + axis.reach - axis.size) for axis in (h, w)]
         x = torch.nn.functional.pad(x, (*pads[1], *pads[0]))
-    return torch.nn.functional.conv2d(x, weight, None, (h.step, w.step), 0, (h.dilation, w.dilation), groups)
+    return torch.nn.functional.conv2d(x, weight, None, *_spacing(plan), groups)
 
 
 def band_limited_conv2d(
@@ -630,7 +709,7 @@ def band_limited_conv2d(
     x            (B, C, H, W) or (C, H, W) real; weight (O, C/groups, k_h, k_w) -> (B, O, H', W') as conv2d
     compression  share of the coefficients left out, in [0, 1); at 0 the result is the ordinary convolution
     energy       instead: keep the smallest band that holds this share of the map's energy, in (0, 1]
-    algorithm    "auto", "gemm", "fft" or "direct" (compression 0 only); the result is the same beyond rounding
+    algorithm    "auto", "gemm", "fft", "lowpass" or "direct" (compression 0 only); the same result beyond rounding
 
     What autograd keeps is the map's retained coefficients and the taps. Dziedzic et al. (2019); where their code pads
     to a power of two we take the next fast size, so the plane is smaller and the band has the same rule.

@@ -14,7 +14,7 @@ from specviz.functional import band_limited as band
 class _BandLimited(nn.Module):
     """The band of a convolution layer; mixed in before torch's own class, which owns weight and bias."""
 
-    last_algorithm: str | None = None  # which algorithm the last call ran: "gemm", "fft" or "direct"
+    last_algorithm: str | None = None  # which algorithm the last call ran: "gemm", "fft", "lowpass" or "direct"
     last_share_discarded: float | None = None  # the true share of coefficients that the last call left out
     _compression: float
     _energy: float | None
@@ -57,7 +57,7 @@ class _BandLimited(nn.Module):
 
     @property
     def algorithm(self) -> band.Algorithm:
-        """ "auto", "gemm", "fft" or "direct"; the result is the same beyond rounding."""
+        """ "auto", "gemm", "fft", "lowpass" or "direct"; the result is the same beyond rounding."""
         return self._algorithm
 
     @algorithm.setter
@@ -101,7 +101,7 @@ class BandLimitedConv2d(_BandLimited, nn.Conv2d):
 
     compression  share of the coefficients left out, in [0, 1); may be set at any time: `layer.compression = 0.3`
     energy       instead: each call keeps the smallest band that holds this share of its map's energy
-    algorithm    "auto", "gemm", "fft" or "direct"; what ran is in `layer.last_algorithm`
+    algorithm    "auto", "gemm", "fft", "lowpass" or "direct"; what ran is in `layer.last_algorithm`
 
     At compression 0 it is the ordinary convolution. Kept for backward: the map's retained coefficients and the taps.
     """
