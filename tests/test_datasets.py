@@ -1,5 +1,6 @@
 """Photographs and the user's own pictures: every format, and every way a file can be wrong."""
 
+import hashlib
 import io
 import struct
 import warnings
@@ -598,3 +599,24 @@ def test_bits_flipped_in_any_kind_of_file_give_a_picture_or_a_value_error(what, 
     assert image.dtype == torch.float32
     assert image.ndim == 2 or (image.ndim == 3 and image.shape[0] == 3)
     assert 0 <= image.min() <= image.max() <= 1
+
+
+# --- time series
+
+
+def test_the_series_is_the_published_file():
+    path = sv.datasets.DATA / "elnino.csv"
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert digest in (sv.datasets.DATA / "README.md").read_text()
+    temperature = sv.datasets.series("elnino")
+    assert temperature.shape == (61 * 12,)
+    assert temperature.dtype == torch.float32
+    assert temperature[0].item() == pytest.approx(23.11)
+    assert temperature[-1].item() == pytest.approx(22.07)
+    # The strongest wave besides the mean is the year's.
+    assert torch.fft.rfft(temperature - temperature.mean()).abs().argmax() == 61
+
+
+def test_an_unknown_series_names_those_there_are():
+    with pytest.raises(ValueError, match="no series is named 'stocks'; pick one of elnino"):
+        sv.datasets.series("stocks")
