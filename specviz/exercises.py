@@ -153,3 +153,77 @@ def check_beta_for_share(find_beta: Callable[[HalfSpectrum, float], Any], image:
         "torch.quantile does it in one step."
     )
     return Verdict(False, hint, _picture(draw))
+
+
+def check_linear_convolution(convolve: Callable[[torch.Tensor, torch.Tensor], Any]) -> Verdict:
+    """Does convolve(x, w) give the linear convolution of two series, all len(x) + len(w) - 1 values of it?"""
+    generator = torch.Generator().manual_seed(0)
+    for n, taps in [(8, 3), (7, 4), (5, 5), (1, 1), (3, 9)]:
+        x, w = torch.rand(n, generator=generator), torch.rand(taps, generator=generator)
+        answer = convolve(x, w)
+        if answer is None or answer is ...:
+            return Verdict(None, "Not answered yet: return a tensor of len(x) + len(w) - 1 values.")
+        expected = torch.nn.functional.conv1d(x[None, None], w.flip(0)[None, None], padding=taps - 1)[0, 0]
+        answer = torch.as_tensor(answer)
+        if answer.shape == expected.shape and torch.allclose(answer.float(), expected, atol=1e-5):
+            continue
+        message = f"For {n} values and {taps} taps "
+        if answer.shape != expected.shape:
+            message += f"there should be {len(expected)} outputs, not {tuple(answer.shape)}. "
+        else:
+            message += f"it is off by up to {(answer - expected).abs().max():.2g}. "
+        message += "Hint: give both transforms room for every output, n=len(x) + len(w) - 1, and irfft the same n."
+        return Verdict(False, message, _series_picture({"yours": answer, "expected": expected}, "position"))
+    return Verdict(True, "Right: with room for every output nothing wraps around, for odd and even sizes alike.")
+
+
+def check_lost_wave(series: torch.Tensor, compression: float | None, period: int) -> Verdict:
+    """Is this the smallest compression (to 0.01) at which a band-limited series has lost its wave of this period?"""
+    compression = _number(compression)
+    if compression is None:
+        return Verdict(None, f"Not answered yet: from which compression on is the wave of {period} steps gone?")
+    centred = series - series.mean()
+    wave = torch.exp(-2j * torch.pi * torch.arange(len(series)) / period)
+
+    def left(share: float) -> tuple[torch.Tensor, float]:
+        share = min(max(share, 0.0), 0.99)
+        y = SF.band_limited_conv1d(centred[None, None], torch.ones(1, 1, 1), compression=share)[0, 0]
+        return y, ((y * wave).sum().abs() / (centred * wave).sum().abs()).item()
+
+    kept, strength = left(compression)
+    _, before = left(compression - 0.01)
+    picture = _series_picture({"series": centred, f"compression {compression:g}": kept}, "step")
+    message = f"At {compression:g} the wave of {period} steps has {100 * strength:.0f} % of its strength"
+    if strength >= 0.5:
+        hint = f"Hint: that wave turns 1/{period} times a step, and the whole half axis reaches 1/2. Which share is above?"
+        return Verdict(False, f"{message}. {hint}", picture)
+    if before < 0.5:
+        return Verdict(False, f"{message}, but at {compression - 0.01:.2f} it was gone already. Hint: go down.", picture)
+    return Verdict(True, f"Right: {message}, and at {compression - 0.01:.2f} still {100 * before:.0f} %.", picture)
+
+
+def _series_picture(lines: dict[str, torch.Tensor], x_title: str) -> bytes:
+    def draw(figure: Any) -> None:
+        axes = figure.add_subplot()
+        for (name, line), style in zip(lines.items(), ("-", "--"), strict=True):
+            axes.plot(line.detach().reshape(-1).numpy(), style, label=name)
+        axes.set(xlabel=x_title)
+        axes.legend(fontsize=8)
+
+    return _picture(draw)
+
+
+def check_intensity(intensity: Callable[[int, int, int], Any]) -> Verdict:
+    """Does intensity(B, C, O) give the operations for each byte of one frequency's product, (B, C) by (C, O), complex64?
+
+    Complex multiply-adds count as 8 operations, every input and output once as 8 bytes.
+    """
+    for B, C, out in [(32, 64, 64), (1, 3, 64), (128, 1, 1)]:
+        answer = _number(intensity(B, C, out))
+        if answer is None:
+            return Verdict(None, "Not answered yet: return operations divided by bytes.")
+        expected = B * C * out / (B * C + C * out + B * out)
+        if abs(answer - expected) > 0.01 * expected:
+            hint = "Hint: B * C * O complex multiply-adds of 8 operations; B * C + C * O + B * O numbers of 8 bytes."
+            return Verdict(False, f"For B={B}, C={C}, O={out}: {answer:.3g}, but it is {expected:.3g}. {hint}")
+    return Verdict(True, "Right: many channels make the product an affair of arithmetic, a single one of memory.")

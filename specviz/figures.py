@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal
@@ -47,7 +48,7 @@ class Panel:
 
     table     name of a colour table for (H, W) uint8 frames, or None for (H, W, 3) RGB frames
     low, high values at the ends of the colour bar; `unit` labels it; log10 values are marked as powers of ten
-    axes      "pixels" or "frequency" (centred, cycles per pixel)
+    axes      "pixels"; "frequency": the centred plane; "half": the half plane as rfft2 stores it (cycles per pixel)
     """
 
     key: str
@@ -59,7 +60,7 @@ class Panel:
     unit: str = ""
     bar: Literal["whole", "upper half", "none"] = "none"
     powers_of_ten: bool = False
-    axes: Literal["pixels", "frequency"] = "pixels"
+    axes: Literal["pixels", "frequency", "half"] = "pixels"
 
     def bar_labels(self) -> tuple[str, str]:
         """What stands at the two ends of the colour bar."""
@@ -86,7 +87,7 @@ class Line:
 
 @dataclass(frozen=True)
 class LinePlot:
-    """Curves with their axes."""
+    """Curves with their axes. A notebook shows one as a still picture."""
 
     title: str
     x_title: str
@@ -94,6 +95,13 @@ class LinePlot:
     lines: list[Line] = field(default_factory=list)
     log_x: bool = False
     log_y: bool = False
+
+    def _repr_png_(self) -> bytes:
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(8.7, 3.2), dpi=80, layout="constrained", facecolor="white")
+        _still_plot(figure.add_subplot(), self)
+        return _png(figure)
 
 
 def plotly_layout(plot: LinePlot, dark: bool) -> dict[str, Any]:
@@ -131,17 +139,26 @@ def still_picture(panels: list[Panel], frames: dict[str, np.ndarray], plots: lis
     # Not pyplot: it would start a GUI backend and keep every figure alive.
     shown = [panel for panel in panels if panel.key in frames]
     columns = max(len(shown), 1)
-    aspect = max((frames[p.key].shape[0] / frames[p.key].shape[1] for p in shown), default=0.2)
-    heights = [2.6 * min(aspect, 2.0) + 0.8, 0.12] + [2.2] * len(plots)
-    figure = Figure(figsize=(2.9 * columns, sum(heights) + 0.7), dpi=80, layout="constrained", facecolor="white")
-    grid = figure.add_gridspec(len(heights), columns, height_ratios=heights)
+    shares = [0.5 if panel.axes == "half" else 1.0 for panel in shown] or [1.0]  # half the columns, half the width
+    aspects = (frames[p.key].shape[0] / frames[p.key].shape[1] * s for p, s in zip(shown, shares, strict=False))
+    heights = [2.6 * min(max(aspects, default=0.2), 2.0) + 0.8, 0.12] + [2.2] * len(plots)
+    width = 2.9 * sum(shares)
+    lines = textwrap.wrap(caption, round(14.5 * width), break_on_hyphens=False, replace_whitespace=False) or [""]
+    figure = Figure(
+        figsize=(width, sum(heights) + 0.55 + 0.15 * len(lines)), dpi=80, layout="constrained", facecolor="white"
+    )
+    grid = figure.add_gridspec(len(heights), columns, height_ratios=heights, width_ratios=shares)
     for column, panel in enumerate(shown):
         _still_panel(figure.add_subplot(grid[0, column]), panel, frames[panel.key])
         if panel.bar != "none":
             _still_bar(figure.add_subplot(grid[1, column]), panel)
     for row, plot in enumerate(plots, 2):
         _still_plot(figure.add_subplot(grid[row, :]), plot)
-    figure.supxlabel(caption, fontsize=9, parse_math=False)  # a file name may hold dollar signs
+    figure.supxlabel("\n".join(lines), fontsize=9, parse_math=False)  # a file name may hold dollar signs
+    return _png(figure)
+
+
+def _png(figure: Any) -> bytes:
     out = io.BytesIO()
     options: dict[str, Any] = {"metadata": {"Software": None}, "pil_kwargs": {"optimize": True}}
     figure.savefig(out, format="png", **options)
@@ -149,13 +166,16 @@ def still_picture(panels: list[Panel], frames: dict[str, np.ndarray], plots: lis
 
 
 def _still_panel(axes: Any, panel: Panel, frame: np.ndarray) -> None:
-    extent = (-0.5, 0.5, 0.5, -0.5) if panel.axes == "frequency" else (0, frame.shape[1], frame.shape[0], 0)
+    height, width = frame.shape[:2]
+    extents = {"frequency": (-0.5, 0.5, 0.5, -0.5), "half": (0, 0.5, 1, 0), "pixels": (0, width, height, 0)}
     rgb = frame if panel.table is None else colour_table(panel.table)[frame]
-    axes.imshow(rgb, aspect="auto", extent=extent)
-    axes.set_box_aspect(frame.shape[0] / frame.shape[1])
+    axes.imshow(rgb, aspect="auto", extent=extents[panel.axes])
+    axes.set_box_aspect(height / width)
+    if panel.axes == "half":
+        axes.set_yticks([0, 0.5, 1], ["0", "±0.5", "0"])
     axes.set_title(panel.title, fontsize=10)
     axes.tick_params(labelsize=7)
-    axes.set_xlabel("cycles per pixel" if panel.axes == "frequency" else "pixels", fontsize=8)
+    axes.set_xlabel("pixels" if panel.axes == "pixels" else "cycles per pixel", fontsize=8)
 
 
 def _still_bar(axes: Any, panel: Panel) -> None:

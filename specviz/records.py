@@ -149,5 +149,16 @@ def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     return records
 
 
+def shipped(experiment: str) -> list[dict[str, Any]]:
+    """The records that come with the project: "bench-conv", "bench-slider", ... FileNotFoundError names what there is."""
+    from specviz.datasets import DATA
+
+    folder = DATA / "results"
+    if not (path := folder / f"{experiment}.jsonl").is_file():
+        found = ", ".join(sorted(p.stem for p in folder.glob("*.jsonl"))) or "none"
+        raise FileNotFoundError(f"no records of {experiment!r} come with the project; there are: {found}")
+    return read(path)
+
+
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")

@@ -56,6 +56,46 @@ def _saved_bytes(forward: Callable[[], Any], parameters: set[int]) -> int:
     return sum(stored.values())
 
 
+def side_by_side(x: Tensor, w: Tensor, compression: float, rounds: int = 5) -> list[dict[str, Any]]:
+    """The same convolution four ways, with "same" padding: time, bytes kept for backward, and what comes out.
+
+    x (B, C, H, W), w (O, C, k, k), k odd -> a row each for torch's own; the whole spectrum, as an FFT convolution
+    computes it; the band-limited; and the rival, torch's own on a map averaged down to as many pixels as the band has
+    coefficients, its result brought up again (bilinear). `error` is relative to torch's own, L2.
+    """
+    padding, side = w.shape[-1] // 2, x.shape[-2:]
+    small = [max(1, round(n * (1 - compression) ** 0.5)) for n in side]
+
+    def rival(x: Tensor, w: Tensor) -> Tensor:
+        y = F.conv2d(F.interpolate(x, small, mode="area"), w, padding=padding)
+        return F.interpolate(y, side, mode="bilinear")
+
+    sides: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+        "ordinary": lambda x, w: F.conv2d(x, w, padding=padding),
+        "whole spectrum": lambda x, w: SF.band_limited_conv2d(x, w, padding=padding, algorithm="fft"),
+        "band-limited": lambda x, w: SF.band_limited_conv2d(x, w, padding=padding, compression=compression),
+        "smaller map": rival,
+    }
+    with torch.no_grad():
+        results = {name: run(x, w) for name, run in sides.items()}
+        forward = medians_ms({name: lambda run=run: run(x, w) for name, run in sides.items()}, rounds)  # type: ignore[misc]
+    x, w = x.detach().clone().requires_grad_(), w.detach().clone().requires_grad_()
+    step = medians_ms({name: _with_backward(run, x, w) for name, run in sides.items()}, max(3, rounds // 2))
+    norm = results["ordinary"].norm().item()
+    rows = []
+    for name, run in sides.items():
+        rows.append(
+            {
+                "side": name,
+                "forward_ms": forward[name],
+                "step_ms": step[name],
+                "saved_bytes": _saved_bytes(lambda run=run: run(x, w), {w.untyped_storage().data_ptr()}),  # type: ignore[misc]
+                "error": (results[name] - results["ordinary"]).norm().item() / norm,
+            }
+        )
+    return rows
+
+
 def measure(shape: tuple[int, int, int, int], taps: int, dims: int, device: str, rounds: int) -> list[dict[str, Any]]:
     """All compressions and algorithms of one shape and kernel, beside torch's convolution, with backward too."""
     B, C, out, side = shape

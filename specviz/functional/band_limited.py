@@ -55,6 +55,21 @@ def band_for_compression(S: int, compression: float, dims: int) -> int:
     return max(1, half - math.floor(half * compression) - 1)
 
 
+def published_floats(plan: Plan, compression: float) -> int:
+    """Real numbers that the published implementation keeps of one map's half spectrum, to hold against `2 * F`.
+
+    Its transform is square and padded to S = 2^ceil(log2(H + 2p + max(outputs, taps) - 1)), for the larger side; the
+    band follows the same rule at that S. Source: the code published with Dziedzic et al. (2019).
+    """
+    sides = [
+        axis.size - axis.first + max(0, axis.first + axis.reach - axis.size) + max(axis.outputs, axis.taps) - 1
+        for axis in (plan.h, plan.w)
+    ]
+    S = 2 ** math.ceil(math.log2(max(sides)))
+    k = band_for_compression(S, compression, dims=2)
+    return 2 * k * (S if k == S // 2 + 1 else 2 * k - 1)
+
+
 @dataclass(frozen=True)
 class Axis:
     """One axis of a band-limited correlation.
@@ -491,28 +506,38 @@ def _multiply(x_hat: Spectrum, weight: Tensor, plan: Plan, groups: int) -> Spect
     return y_re, y_im
 
 
-def band_for_energy(x: Tensor, plan: Plan, energy: float) -> tuple[int, int]:
-    """The smallest band (k_h, k_w) that holds this share of the padded map's energy, summed over batch and channels.
+def energy_by_band(x: Tensor, plan: Plan) -> tuple[list[tuple[int, int]], Tensor]:
+    """Every band (k_h, k_w) that an energy may choose, rising, and the padded map's energy in each: (bands,) float64.
 
     In two dimensions both axes keep a common fraction of their halves, which runs over j/half of either axis.
     """
     h, w = plan.h, plan.w
-    if energy == 1:
-        return h.half, w.half
     spectrum = torch.fft.rfft2(x.detach(), s=(h.S, w.S), norm="ortho")
     power = (spectrum.real.square() + spectrum.imag.square()).flatten(0, -3).sum(0, dtype=torch.float64)
     power[:, 1 : (w.S + 1) // 2] *= 2
     folded = power[: h.half].clone()
     folded[1 : (h.S + 1) // 2] += power[h.half :].flip(0)
-    held = folded.cumsum(0).cumsum(1)
-    wanted = energy * held[-1, -1].item()
+    held = folded.cumsum(0).cumsum(1).cpu()
     if plan.dims == 1:
         bands = [(1, k) for k in range(1, w.half + 1)]
     else:
         fractions = sorted({j / half for half in (h.half, w.half) for j in range(1, half + 1)})
-        bands = [tuple(max(1, math.floor(a.half * f + 1e-9)) for a in (h, w)) for f in fractions]  # type: ignore[misc]
-    held_by = held.cpu()
-    return next((band for band in bands if held_by[band[0] - 1, band[1] - 1] >= wanted), (h.half, w.half))
+        bands = [(_share_of(h.half, f), _share_of(w.half, f)) for f in fractions]
+    k_h, k_w = torch.tensor(bands).T
+    return bands, held[k_h - 1, k_w - 1]
+
+
+def _share_of(half: int, fraction: float) -> int:
+    return max(1, math.floor(half * fraction + 1e-9))
+
+
+def band_for_energy(x: Tensor, plan: Plan, energy: float) -> tuple[int, int]:
+    """The smallest band (k_h, k_w) that holds this share of the padded map's energy, summed over batch and channels."""
+    if energy == 1:
+        return plan.h.half, plan.w.half
+    bands, held = energy_by_band(x, plan)
+    wanted = energy * held[-1].item()
+    return next((band for band, share in zip(bands, held.tolist(), strict=True) if share >= wanted), bands[-1])
 
 
 def choose_algorithm(plan: Plan) -> Algorithm:

@@ -387,3 +387,8 @@ def human_bytes(count: int) -> str:
             return f"{count:.4g} {unit}"
         count /= 1024  # type: ignore[assignment]
     return f"{count:.4g} GiB"
+
+
+def human_count(count: int) -> str:
+    """Counts for people: 12,345, then 1.23 million."""
+    return f"{count:,}" if count < 1_000_000 else f"{count / 1e6:.3g} million"

@@ -48,7 +48,8 @@ class PanelView {
     this.canvas.setAttribute("role", "img");
     this.canvas.setAttribute("aria-label", `${spec.title}. ${spec.description}`);
     this.xTicks = el("div", "specviz-xticks", plot);
-    el("div", "specviz-axis", figure, spec.axes === "frequency" ? "cycles per pixel" : "pixels");
+    el("div", "specviz-axis", figure, spec.axes === "pixels" ? "pixels" : "cycles per pixel");
+    figure.classList.toggle("specviz-half", spec.axes === "half");
     const bar = el("div", "specviz-bar", figure);
     if (spec.bar_table) {
       el("span", "", bar, spec.bar_labels[0]);
@@ -125,10 +126,11 @@ class PanelView {
     }
     fill(new Uint32Array(this.image.data.buffer), frame, this.table, base);
     context.putImageData(this.image, 0, 0);
-    const [xs, ys] =
-      this.spec.axes === "frequency"
-        ? [["−0.5", "0", "0.5"], ["−0.5", "0", "0.5"]]
-        : [["0", "", String(frame.full_width)], ["0", "", String(frame.full_height)]];
+    const [xs, ys] = {
+      frequency: [["−0.5", "0", "0.5"], ["−0.5", "0", "0.5"]],
+      half: [["0", "0.25", "0.5"], ["0", "±0.5", "0"]],
+      pixels: [["0", "", String(frame.full_width)], ["0", "", String(frame.full_height)]],
+    }[this.spec.axes];
     for (const [box, labels] of [[this.xTicks, xs], [this.yTicks, ys]])
       if (box.dataset.labels !== labels.join()) {
         box.dataset.labels = labels.join();
