@@ -195,10 +195,14 @@ def check_lost_wave(series: torch.Tensor, compression: float | None, period: int
     picture = _series_picture({"series": centred, f"compression {compression:g}": kept}, "step")
     message = f"At {compression:g} the wave of {period} steps has {100 * strength:.0f} % of its strength"
     if strength >= 0.5:
-        hint = f"Hint: that wave turns 1/{period} times a step, and the whole half axis reaches 1/2. Which share is above?"
+        hint = (
+            f"Hint: that wave turns 1/{period} times a step, and the whole half axis reaches 1/2. Which share is above?"
+        )
         return Verdict(False, f"{message}. {hint}", picture)
     if before < 0.5:
-        return Verdict(False, f"{message}, but at {compression - 0.01:.2f} it was gone already. Hint: go down.", picture)
+        return Verdict(
+            False, f"{message}, but at {compression - 0.01:.2f} it was gone already. Hint: go down.", picture
+        )
     return Verdict(True, f"Right: {message}, and at {compression - 0.01:.2f} still {100 * before:.0f} %.", picture)
 
 

@@ -19,7 +19,7 @@ from specviz.functional.band_limited import band_for_compression, convolve, fast
 
 @pytest.fixture
 def algorithm(request, monkeypatch):
-    """The name that `algorithm=` takes; "lowpass by fft" forces the transforms that large maps would take."""
+    """The name that `algorithm=` takes; "lowpass by fft" forces the transforms of large maps."""
     if request.param == "lowpass by fft":
         monkeypatch.setattr(band, "GEMM_UP_TO", {1: 0, 2: 0})
         return "lowpass"
@@ -72,7 +72,7 @@ CASES = [
 ids = [f"{x}-{w}-{a}" for _, x, w, a in CASES]
 
 
-@pytest.mark.parametrize("algorithm", ["gemm", "fft", "lowpass", "direct", "auto"])
+@pytest.mark.parametrize("algorithm", ["gemm", "fft", "lowpass", "direct", "auto"], indirect=True)
 @pytest.mark.parametrize("case", CASES, ids=ids)
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
 def test_compression_0_is_torchs_convolution_with_all_its_gradients(case, algorithm):

@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from spectral_kernels import dispatch
 from torch import Tensor
 
 Algorithm = Literal["auto", "gemm", "fft", "lowpass", "direct"]
@@ -281,11 +282,6 @@ def _column_weights(w: Axis) -> np.ndarray:
     return np.where(np.arange(w.k) * 2 % w.S == 0, 1.0, 2.0)
 
 
-def _fft_rows(plan: Plan, device: torch.device) -> Tensor:
-    """Where a full transform holds the retained rows: (rows,)."""
-    return torch.tensor(_row_frequencies(plan.h), device=device) % plan.h.S
-
-
 def analyse_fft(x: Tensor, plan: Plan, of: Of = "map") -> Spectrum:
     """`analyse_gemm` by FFT, then crop."""
     h, w = plan.h, plan.w
@@ -294,20 +290,18 @@ def analyse_fft(x: Tensor, plan: Plan, of: Of = "map") -> Spectrum:
             positions = torch.tensor(axis.positions(of), device=x.device) % axis.S
             shape = (*x.shape[:dim], axis.S, *x.shape[dim:][1:])
             x = x.new_zeros(shape).index_add(dim, positions, x)
-    full = torch.fft.rfft2(x, s=(h.S, w.S), norm="backward")[..., : w.k]
+    real, imag = dispatch.crop(torch.fft.rfft2(x, s=(h.S, w.S)), w.S, (h.k, w.k))
     if of != "map":
-        full = full * _constant(_column_weights(w) / (h.S * w.S), x.dtype, x.device)
-    kept = full.index_select(-2, _fft_rows(plan, x.device))
-    flat = kept.permute(3, 2, 0, 1).reshape(plan.frequencies, *x.shape[:2])
-    return flat.real.contiguous(), flat.imag.contiguous()
+        weights = np.repeat(_column_weights(w), plan.rows)[:, None, None] / (h.S * w.S)
+        scale = _constant(weights, x.dtype, x.device)
+        real, imag = real * scale, imag * scale
+    return real, imag
 
 
 def synthesise_fft(y_hat: Spectrum, plan: Plan, of: Of = "outputs") -> Tensor:
     """`synthesise_gemm` by padding the spectrum with zeros and an inverse FFT."""
-    h, w, (_, B, out) = plan.h, plan.w, y_hat[0].shape
-    kept = torch.complex(*y_hat).reshape(w.k, plan.rows, B, out).permute(2, 3, 1, 0)
-    rows = kept.new_zeros(B, out, h.S, w.k).index_copy(-2, _fft_rows(plan, kept.device), kept)
-    y = torch.fft.irfft2(rows, s=(h.S, w.S), norm="backward")  # pads the columns itself
+    h, w = plan.h, plan.w
+    y = torch.fft.irfft2(dispatch.pad(*y_hat, (h.S, w.S), (h.k, w.k)), s=(h.S, w.S))
     for dim, axis in ((-2, h), (-1, w)):
         positions = torch.tensor(axis.positions(of), device=y.device) % axis.S
         y = y.index_select(dim, positions)
@@ -375,6 +369,8 @@ def _slabs(frequencies: int, weight: Tensor) -> list[slice]:
 def _complex_matmul(a: Spectrum, b: Spectrum, conjugate: int = 1) -> Spectrum:
     """(a_re + i a_im) @ (b_re + i c b_im), c = +1 or -1, in real products, which reach the full speed of sgemm."""
     (ar, ai), (br, bi) = a, b
+    if ar.shape[-1] == 1:  # depth-wise: nothing to sum, and a matrix product would have nothing to work on
+        return torch.addcmul(ar * br, ai, bi, value=-conjugate), torch.addcmul(ai * br, ar, bi, value=conjugate)
     real = torch.baddbmm(torch.bmm(ar, br), ai, bi, alpha=-conjugate)
     imag = torch.baddbmm(torch.bmm(ai, br), ar, bi, alpha=conjugate)
     return real, imag
@@ -396,10 +392,14 @@ def _product_adjoint_weight(x_hat: Spectrum, grad: Spectrum, waves: Tensor, grou
     f, taps = waves.shape[1:]
     C, O = x_hat[0].shape[-1], grad[0].shape[-1]
     # The conjugate of x_hat, transposed, times grad.
-    xr, xi = (part.mT for part in x_hat)
-    gr, gi = grad
-    re = torch.baddbmm(torch.bmm(xr, gr), xi, gi)
-    im = torch.baddbmm(torch.bmm(xr, gi), xi, gr, alpha=-1)
+    (xr, xi), (gr, gi) = x_hat, grad
+    if C == O == 1:
+        re = torch.addcmul(xr * gr, xi, gi).sum(1)
+        im = torch.addcmul(xr * gi, xi, gr, value=-1).sum(1)
+    else:
+        xr, xi = xr.mT, xi.mT
+        re = torch.baddbmm(torch.bmm(xr, gr), xi, gi)
+        im = torch.baddbmm(torch.bmm(xr, gi), xi, gr, alpha=-1)
     flat = waves[0].mT @ re.reshape(f, groups * C * O) + waves[1].mT @ im.reshape(f, groups * C * O)
     return flat.reshape(taps, groups, C, O).permute(1, 0, 2, 3)
 

@@ -217,7 +217,11 @@ class BandLimitExplorer(Explorer):
         published = "" if f["published_floats"] is None else f"{f['published_floats'] / f['map_floats']:.2f} × the map"
         facts = [
             ["asked", asked, "share of coefficients to leave out, or of energy to keep"],
-            ["band", f"|f| < {f['band'][0]} × {f['band'][1]}{before}", "whole frequencies, rounded down from the exact"],
+            [
+                "band",
+                f"|f| < {f['band'][0]} × {f['band'][1]}{before}",
+                "whole frequencies, rounded down from the exact",
+            ],
             ["truly left out", f"{100 * f['share_discarded']:.2f} %", "of the full plane's coefficients"],
             ["energy kept", f"{100 * f['energy_kept']:.3f} %", "of the padded map (Parseval)"],
             [
@@ -243,9 +247,7 @@ class BandLimitExplorer(Explorer):
         here = Line("this band", nothing, nothing, ORANGE, markers=True)
         if self._facts:
             left_out = max(1 - self._facts["energy_kept"], 1e-9)
-            here = replace(
-                here, x=np.array([100 * self._facts["share_discarded"]]), y=np.array([100 * left_out])
-            )
+            here = replace(here, x=np.array([100 * self._facts["share_discarded"]]), y=np.array([100 * left_out]))
         return [
             LinePlot(
                 "What the band leaves out: many coefficients, little energy",
