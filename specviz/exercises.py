@@ -218,7 +218,7 @@ def _series_picture(lines: dict[str, torch.Tensor], x_title: str) -> bytes:
 
 
 def check_intensity(intensity: Callable[[int, int, int], Any]) -> Verdict:
-    """Does intensity(B, C, O) give the operations for each byte of one frequency's product, (B, C) by (C, O), complex64?
+    """Does intensity(B, C, O) give the operations per byte of one frequency's product, (B, C) by (C, O) in complex64?
 
     Complex multiply-adds count as 8 operations, every input and output once as 8 bytes.
     """

@@ -13,9 +13,17 @@ import numpy as np
 MAX_SHOWN = 1024  # pixels a side that a panel sends to the browser; larger pictures are averaged down
 
 # Okabe & Ito's colours, which stay apart under the common colour-vision deficiencies.
-BLUE, ORANGE, GREEN, SKY = "#0072B2", "#D55E00", "#009E73", "#56B4E9"
-# On a dark page the darker two are lifted to the same contrast.
-DARK_THEME_COLOURS = {BLUE: "#56B4E9", ORANGE: "#E69F00", GREEN: "#2FC89B", SKY: "#9AD4F5"}
+BLUE, ORANGE, GREEN, SKY, PURPLE = "#0072B2", "#D55E00", "#009E73", "#56B4E9", "#CC79A7"
+GREY = "#5F5F5F"
+# On a dark page they are lifted to the same contrast.
+DARK_THEME_COLOURS = {
+    BLUE: "#56B4E9",
+    ORANGE: "#E69F00",
+    GREEN: "#2FC89B",
+    SKY: "#9AD4F5",
+    PURPLE: "#E9A6CB",
+    GREY: "#BDBDBD",
+}
 
 
 @cache
@@ -141,8 +149,9 @@ def still_picture(panels: list[Panel], frames: dict[str, np.ndarray], plots: lis
     columns = max(len(shown), 1)
     shares = [0.5 if panel.axes == "half" else 1.0 for panel in shown] or [1.0]  # half the columns, half the width
     aspects = (frames[p.key].shape[0] / frames[p.key].shape[1] * s for p, s in zip(shown, shares, strict=False))
-    heights = [2.6 * min(max(aspects, default=0.2), 2.0) + 0.8, 0.12] + [2.2] * len(plots)
-    width = 2.9 * sum(shares)
+    rows = [2.6 * min(max(aspects), 2.0) + 0.8, 0.12] if shown else [] if plots else [1.0]
+    heights = rows + [2.2] * len(plots)
+    width = 2.9 * sum(shares) if shown else 8.7
     lines = textwrap.wrap(caption, round(14.5 * width), break_on_hyphens=False, replace_whitespace=False) or [""]
     figure = Figure(
         figsize=(width, sum(heights) + 0.55 + 0.15 * len(lines)), dpi=80, layout="constrained", facecolor="white"
@@ -152,7 +161,7 @@ def still_picture(panels: list[Panel], frames: dict[str, np.ndarray], plots: lis
         _still_panel(figure.add_subplot(grid[0, column]), panel, frames[panel.key])
         if panel.bar != "none":
             _still_bar(figure.add_subplot(grid[1, column]), panel)
-    for row, plot in enumerate(plots, 2):
+    for row, plot in enumerate(plots, len(rows)):
         _still_plot(figure.add_subplot(grid[row, :]), plot)
     figure.supxlabel("\n".join(lines), fontsize=9, parse_math=False)  # a file name may hold dollar signs
     return _png(figure)

@@ -150,7 +150,7 @@ def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 def shipped(experiment: str) -> list[dict[str, Any]]:
-    """The records that come with the project: "bench-conv", "bench-slider", ... FileNotFoundError names what there is."""
+    """The records that come with the project, e.g. of "bench-conv"; FileNotFoundError names what there is."""
     from specviz.datasets import DATA
 
     folder = DATA / "results"

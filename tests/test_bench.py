@@ -36,11 +36,12 @@ def test_the_threshold_bench_writes_a_record_a_density(tmp_path):
 @pytest.mark.parametrize(("dims", "taps"), [(2, 3), (1, 5)])
 def test_the_convolution_bench_measures_every_algorithm_beside_its_rivals(dims, taps):
     rows = conv.measure((2, 3, 4, 12), taps, dims, "cpu", rounds=1)
-    assert len(rows) == len(conv.COMPRESSIONS) * 3
+    assert len(rows) == len(conv.COMPRESSIONS) * len(conv.FORCED)
     for row in rows:
         assert row["forward_speedup"] == pytest.approx(row["conv_forward_ms"] / row["forward_ms"])
         assert row["fft_conv_forward_ms"] > 0
         assert row["ran"] == ("direct" if row["algorithm"] == "auto" and row["compression"] == 0 else row["ran"])
+        assert row["peak_bytes"] >= row["saved_bytes"] > 0
     kept = {row["compression"]: row["saved_bytes"] for row in rows if row["algorithm"] == "gemm"}
     assert kept[0.75] < kept[0.25]
 

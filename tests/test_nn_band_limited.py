@@ -47,7 +47,7 @@ def test_compression_may_be_set_at_any_time():
     assert (layer.last_algorithm, layer.last_share_discarded) == ("direct", 0.0)
     layer.compression = 0.5
     assert_close(layer(x), SF.band_limited_conv2d(x, layer.weight, layer.bias, padding=1, compression=0.5))
-    assert layer.last_algorithm == "gemm"
+    assert layer.last_algorithm in ("gemm", "fft", "lowpass")
     assert 0.4 < layer.last_share_discarded < 0.6
     layer.energy = 0.9
     assert (layer.compression, layer.energy) == (0.0, 0.9)

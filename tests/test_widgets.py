@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import math
 from datetime import datetime
 
 import numpy as np
@@ -11,7 +12,8 @@ from PIL import Image
 
 import specviz as sv
 from specviz.figures import colour_table
-from specviz.widgets import GridSlider, SymmetryExplorer, ThresholdExplorer
+from specviz.widgets import BandLimitExplorer, ConvolutionExplorer, GridSlider, SymmetryExplorer, ThresholdExplorer
+from specviz.widgets.convolution import kernel as convolution_kernel
 from specviz.widgets.panels import PanelsView
 
 
@@ -299,3 +301,106 @@ def test_colour_tables_of_panels_are_sent_whole():
     tables = {panel["key"]: panel["table"] for panel in explorer.panels.panels}
     assert tables["error"] == colour_table("magma").tobytes()
     assert all(len(table) == 768 for table in tables.values())
+
+
+# --- band-limiting
+
+
+def test_band_limit_facts_are_those_of_the_definition():
+    photo = sv.datasets.photo("camera")[:100, :120]
+    explorer = BandLimitExplorer(photo, compression=0.5)
+    for compression in (0.0, 0.3, 0.9):
+        explorer.set(compression=compression)
+        facts = explorer.facts()
+        k_h, k_w = (math.floor(n * math.sqrt(1 - compression)) for n in (51, 61))
+        assert (facts["by"], facts["compression"], facts["energy"]) == ("compression", compression, None)
+        assert (facts["transform_size"], facts["band"]) == ((100, 120), (k_h, k_w))
+        plane = np.fft.fft2(photo.numpy().astype(np.float64))
+        down, across = (np.abs(np.fft.fftfreq(n, 1 / n)) for n in (100, 120))
+        mask = (down[:, None] < k_h) & (across[None] < k_w)
+        low = np.fft.ifft2(plane * mask).real
+        power = np.abs(plane) ** 2
+        assert facts["share_discarded"] == pytest.approx(1 - mask.mean())
+        assert facts["energy_kept"] == pytest.approx(power[mask].sum() / power.sum(), rel=1e-6)
+        assert facts["floats_stored"] == 2 * min(2 * k_h - 1, 100) * k_w
+        assert facts["error"] == pytest.approx(np.linalg.norm(low - photo.numpy()) / np.linalg.norm(photo), abs=1e-6)
+        shown = explorer._last_frames["output"].astype(int) - np.clip(low * 255 + 0.5, 0, 255).astype(int)
+        assert np.abs(shown).max() <= 1
+        assert explorer._last_frames["spectrum"].sum() == min(2 * k_h - 1, 100) * k_w
+
+
+def test_the_slider_moved_last_chooses_the_band():
+    explorer = BandLimitExplorer(sv.datasets.photo("camera"), compression=0.5)
+    explorer.energy.value -= 1
+    assert explorer.facts()["by"] == explorer.by.value == "energy"
+    assert explorer.facts()["energy_kept"] >= explorer.energy.real
+    explorer.compression.value += 1
+    assert (explorer.facts()["by"], explorer.facts()["compression"]) == ("compression", 0.51)
+    explorer.set(energy=0.999)
+    assert explorer.facts()["by"] == "energy"
+    explorer.set(energy=1.0)
+    assert (explorer.facts()["share_discarded"], explorer.facts()["error"]) == (0.0, 0.0)
+
+
+def test_the_published_padding_costs_sixteen_times_the_floats():
+    explorer = BandLimitExplorer(torch.rand(32, 32), kernel="sharpen", compression=0.0)
+    facts = explorer.facts()
+    assert facts["published_floats"] / facts["map_floats"] == pytest.approx(16.25)
+    explorer.set(compression=0.5)
+    assert explorer.facts()["published_floats"] / facts["map_floats"] == pytest.approx(7.8, abs=0.05)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (8, 1), (5, 7), (3, 20, 30)])
+@pytest.mark.parametrize("kernel", ["none", "blur", "edges"])
+def test_band_limit_explorer_takes_any_size(shape, kernel):
+    explorer = BandLimitExplorer(torch.rand(shape), kernel=kernel)
+    assert explorer.panels.message == ""
+    explorer.set(energy=0.9)
+    assert explorer.facts()["energy_kept"] >= 0.9 - 1e-6
+
+
+def test_a_black_picture_has_no_energy_to_keep_and_no_error():
+    explorer = BandLimitExplorer(torch.zeros(16, 16))
+    assert explorer.panels.message == ""
+    assert explorer.facts()["error"] == 0.0
+
+
+# --- convolution
+
+
+@pytest.mark.parametrize("shape", ["box", "streak", "ghost", "edges"])
+def test_convolution_explorer_shows_the_convolution_of_the_chosen_padding(shape):
+    photo = sv.datasets.photo("camera")[:90, :70].double()
+    explorer = ConvolutionExplorer(photo.float(), shape=shape, size=9)
+    weight = convolution_kernel(shape, 9).double()
+    pads = [n // 2 for n in weight.shape]
+    for padding, mode in (("zeros", "constant"), ("none", "circular")):
+        explorer.set(padding=padding)
+        padded = torch.nn.functional.pad(photo[None, None], (pads[1], pads[1], pads[0], pads[0]), mode=mode)
+        expected = torch.nn.functional.conv2d(padded, weight[None, None])[0, 0]
+        low = -1.0 if shape == "edges" else 0.0
+        levels = np.clip((expected.numpy() - low) / (1 - low) * 255 + 0.5, 0, 255).astype(int)
+        assert np.abs(explorer._last_frames["output"].astype(int) - levels).max() <= 1
+        assert explorer.facts()["rounding"] < 1e-5
+    size = explorer.facts()["transform_size"]
+    assert size == (90, 70)  # "none" pads nothing
+    assert explorer.facts()["wrapped_pixels"] == 90 * 70 - (90 - 2 * pads[0]) * (70 - 2 * pads[1])
+
+
+def test_wrapping_changes_border_pixels_only():
+    explorer = ConvolutionExplorer(sv.datasets.photo("camera"), shape="streak", size=31)
+    wrap = explorer._last_frames["wrap"]
+    assert wrap[:, 15:-15].max() == 0
+    assert wrap[:, :15].max() > 0
+    explorer.set(size=1)
+    assert explorer.facts()["wrapped_pixels"] == 0
+    assert explorer.facts()["wrap_difference"] < 1e-6
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (5, 200), (3, 30, 20)])
+def test_convolution_explorer_shrinks_a_filter_that_does_not_fit(shape):
+    explorer = ConvolutionExplorer(torch.rand(shape), shape="box", size=101)
+    assert explorer.panels.message == ""
+    assert explorer.facts()["size"] <= min(shape[-2:])
+    explorer.load(torch.rand(1, 1))
+    assert "nothing to convolve" in explorer.panels.message

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ KERNELS_2D = (3, 5, 7, 11)
 SHAPES_1D = [(64, 128, 128, 512)]
 KERNELS_1D = (8, 64, 256)
 COMPRESSIONS = (0.0, 0.25, 0.5, 0.75)
+FORCED = tuple(a for a in ALGORITHMS if a != "direct")  # "direct" is the side "conv" itself
 
 
 def _theirs(dims: int) -> Callable[..., Tensor] | None:
@@ -96,6 +99,53 @@ def side_by_side(x: Tensor, w: Tensor, compression: float, rounds: int = 5) -> l
     return rows
 
 
+@contextmanager
+def _without_stderr() -> Iterator[None]:
+    """The profiler announces itself on the process's own standard error, each time."""
+    before = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+
+
+def _peak_bytes(step: Callable[[], Any], device: str) -> int:
+    """Most bytes alive at once in torch's allocator during a step, above those alive before it."""
+    step()
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        return torch.cuda.max_memory_allocated() - before
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with _without_stderr(), torch.profiler.profile(activities=activities, profile_memory=True) as profile:
+        step()
+    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    alive = peak = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        alive += event.nbytes()
+        peak = max(peak, alive)
+    return peak
+
+
+def _with_tf32(forward: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    def run(x: Tensor, w: Tensor) -> Tensor:
+        with torch.backends.cudnn.flags(allow_tf32=True):
+            return forward(x, w)
+
+    return run
+
+
+def copy_bytes_per_second(device: str) -> float:
+    """What a plain copy of 256 MiB reaches, read and write counted."""
+    x = torch.zeros(1 << 26, device=device)
+    y = torch.empty_like(x)
+    return 2 * x.nbytes / (medians_ms({"copy": lambda: y.copy_(x)})["copy"] * 1e-3)
+
+
 def measure(shape: tuple[int, int, int, int], taps: int, dims: int, device: str, rounds: int) -> list[dict[str, Any]]:
     """All compressions and algorithms of one shape and kernel, beside torch's convolution, with backward too."""
     B, C, out, side = shape
@@ -109,50 +159,62 @@ def measure(shape: tuple[int, int, int, int], taps: int, dims: int, device: str,
     plain: Callable[..., Tensor] = F.conv2d if dims == 2 else F.conv1d
     ours: Callable[..., Tensor] = SF.band_limited_conv2d if dims == 2 else SF.band_limited_conv1d
     padding = taps // 2
-    sides: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"conv": lambda x, w: plain(x, w, padding=padding)}
+
+    def conv(x: Tensor, w: Tensor) -> Tensor:
+        with torch.backends.cudnn.flags(allow_tf32=False):
+            return plain(x, w, padding=padding)
+
+    sides: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"conv": conv}
+    if device == "cuda":
+        sides["conv_tf32"] = _with_tf32(lambda x, w: plain(x, w, padding=padding))
     if theirs := _theirs(dims):
         sides["fft_conv"] = theirs
     for compression in COMPRESSIONS:
-        for algorithm in ALGORITHMS:
-            if algorithm != "direct":  # which is the side "conv" itself
-                sides[f"{compression}/{algorithm}"] = lambda x, w, c=compression, a=algorithm: ours(  # type: ignore[misc]
-                    x, w, padding=padding, compression=c, algorithm=a
-                )
+        for algorithm in FORCED:
+            sides[f"{compression}/{algorithm}"] = lambda x, w, c=compression, a=algorithm: ours(  # type: ignore[misc]
+                x, w, padding=padding, compression=c, algorithm=a
+            )
     with torch.no_grad():
         forward = medians_ms({name: lambda run=run: run(x, w) for name, run in sides.items()}, rounds)  # type: ignore[misc]
-    step = medians_ms({name: _with_backward(run, x, w) for name, run in sides.items()}, max(3, rounds // 2))
+    steps = {name: _with_backward(run, x, w) for name, run in sides.items()}
+    step = medians_ms(steps, max(3, rounds // 2))
     own = {x.untyped_storage().data_ptr(), w.untyped_storage().data_ptr()}
+    conv_peak = _peak_bytes(steps["conv"], device)
     rows = []
     for compression in COMPRESSIONS:
         call = (x, w, None, 1, padding, 1, 1)
         _, plan, chosen = convolve(*call, compression=compression, energy=None, algorithm="auto", dims=dims)
-        for algorithm in ("auto", "gemm", "fft"):
+        for algorithm in FORCED:
             name = f"{compression}/{algorithm}"
-            rows.append(
-                {
-                    "experiment": "bench-conv",
-                    "device": device,
-                    "shape": list(shape),
-                    "dims": dims,
-                    "taps": taps,
-                    "compression": compression,
-                    "share_discarded": plan.share_discarded,
-                    "transform_size": plan.w.S,
-                    "algorithm": algorithm,
-                    "ran": chosen if algorithm == "auto" else algorithm,
-                    "forward_ms": forward[name],
-                    "step_ms": step[name],
-                    "conv_forward_ms": forward["conv"],
-                    "conv_step_ms": step["conv"],
-                    "fft_conv_forward_ms": forward.get("fft_conv"),
-                    "fft_conv_step_ms": step.get("fft_conv"),
-                    "forward_speedup": forward["conv"] / forward[name],
-                    "step_speedup": step["conv"] / step[name],
-                    # conv keeps its input, which the caller holds too; ours lets it go and keeps coefficients.
-                    "saved_bytes": _saved_bytes(lambda name=name: sides[name](x, w), own),  # type: ignore[misc]
-                    "conv_saved_bytes": x.nbytes,
-                }
-            )
+            row = {
+                "experiment": "bench-conv",
+                "device": device,
+                "shape": list(shape),
+                "dims": dims,
+                "taps": taps,
+                "compression": compression,
+                "share_discarded": plan.share_discarded,
+                "transform_size": plan.w.S,
+                "algorithm": algorithm,
+                "ran": chosen if algorithm == "auto" else algorithm,
+                "forward_ms": forward[name],
+                "step_ms": step[name],
+                "conv_forward_ms": forward["conv"],
+                "conv_step_ms": step["conv"],
+                "fft_conv_forward_ms": forward.get("fft_conv"),
+                "fft_conv_step_ms": step.get("fft_conv"),
+                "forward_speedup": forward["conv"] / forward[name],
+                "step_speedup": step["conv"] / step[name],
+                # conv keeps its input, which the caller holds too; ours lets it go and keeps coefficients.
+                "saved_bytes": _saved_bytes(lambda name=name: sides[name](x, w), own),  # type: ignore[misc]
+                "conv_saved_bytes": x.nbytes,
+                "peak_bytes": _peak_bytes(steps[name], device),
+                "conv_peak_bytes": conv_peak,
+            }
+            if device == "cuda":
+                row["conv_tf32_forward_ms"], row["conv_tf32_step_ms"] = forward["conv_tf32"], step["conv_tf32"]
+                row["copy_bytes_per_second"] = copy_bytes_per_second(device)
+            rows.append(row)
     return rows
 
 
@@ -196,7 +258,16 @@ def _print(rows: list[dict[str, Any]], device: str) -> None:
         title=f"{first['shape']} {first['taps']} taps, {device}: conv {first['conv_forward_ms']:.2f} ms, "
         f"step {first['conv_step_ms']:.2f} ms, fft-conv-pytorch {theirs and f'{theirs:.2f}'} ms"
     )
-    for column in ("compression", "algorithm", "forward ms", "x conv", "step ms", "x conv", "saved / conv"):
+    for column in (
+        "compression",
+        "algorithm",
+        "forward ms",
+        "x conv",
+        "step ms",
+        "x conv",
+        "saved / conv",
+        "peak / conv",
+    ):
         table.add_column(column, justify="right")
     for row in rows:
         name = f"auto: {row['ran']}" if row["algorithm"] == "auto" else row["algorithm"]
@@ -204,5 +275,6 @@ def _print(rows: list[dict[str, Any]], device: str) -> None:
             *(str(row["compression"]), name, f"{row['forward_ms']:.2f}", f"{row['forward_speedup']:.2f}"),
             *(f"{row['step_ms']:.2f}", f"{row['step_speedup']:.2f}"),
             f"{row['saved_bytes'] / row['conv_saved_bytes']:.2f}",
+            f"{row['peak_bytes'] / max(row['conv_peak_bytes'], 1):.2f}",
         )
     Console().print(table)

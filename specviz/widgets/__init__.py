@@ -3,6 +3,7 @@
 from specviz.widgets.band_limit import BandLimitExplorer
 from specviz.widgets.convolution import ConvolutionExplorer
 from specviz.widgets.explorer import Explorer, GridSlider
+from specviz.widgets.speed import SpeedExplorer
 from specviz.widgets.symmetry import SymmetryExplorer
 from specviz.widgets.threshold import ThresholdExplorer
 
@@ -11,6 +12,7 @@ __all__ = [
     "ConvolutionExplorer",
     "Explorer",
     "GridSlider",
+    "SpeedExplorer",
     "SymmetryExplorer",
     "ThresholdExplorer",
 ]

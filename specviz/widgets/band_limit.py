@@ -30,13 +30,13 @@ class BandLimitExplorer(Explorer):
 
     image  whatever `datasets.photo_from` takes; it is made grey: one map of one channel
 
-    Controls: `compression` (share of the coefficients to leave out) or `energy` (share of the energy to keep), whichever
-    was moved last, which `by` shows ("compression", "energy"); `kernel` ("none", "blur", "sharpen", "edges").
-    Facts: by, compression, energy, transform_size (S_h, S_w), band (retained frequencies |f| < k, per axis),
-    exact_band (before it was rounded down to whole frequencies; None by energy), share_discarded (true, over the full
-    plane), energy_kept, floats_stored (real numbers of the retained half spectrum), map_floats, published_floats (of the
-    published implementation, which pads to a power of two; None by energy), error (relative to the ordinary convolution, L2),
-    psnr_db of the band-limited map. Dziedzic et al. (2019).
+    Controls: `compression` (share of the coefficients to leave out) or `energy` (share of the energy to keep); the one
+    moved last chooses the band, and `by` shows which; `kernel` ("none", "blur", "sharpen", "edges").
+    Facts: by, compression, energy; transform_size (S_h, S_w); band, the retained frequencies |f| < k of each axis;
+    exact_band, before it was rounded down to whole frequencies; share_discarded, the true one over the full plane;
+    energy_kept; floats_stored, the real numbers of the retained half spectrum; map_floats; published_floats, those of
+    the published implementation, which pads to a power of two; error, relative to the ordinary convolution (L2);
+    psnr_db. By energy, compression, exact_band and published_floats are None. Dziedzic et al. (2019).
     """
 
     label = "Band-limit explorer"
@@ -109,8 +109,8 @@ class BandLimitExplorer(Explorer):
             Panel(
                 "spectrum",
                 "Half spectrum (left out: grey)",
-                "Logarithm of the magnitudes of the padded map's half spectrum as rfft2 stores it: frequency 0 at the top "
-                "left, negative rows at the bottom. What is left out is grey, an L on its side in either half.",
+                "Logarithm of the magnitudes of the padded map's half spectrum as rfft2 stores it: frequency 0 at the "
+                "top left, negative rows at the bottom. What is left out is grey, an L on its side in either half.",
                 table="kept-dropped",
                 bar="upper half",
                 low=self._range[0],
@@ -147,7 +147,7 @@ class BandLimitExplorer(Explorer):
         bands, held = energy_by_band(self._map[None, None], plan)
         whole = max(held[-1].item(), 1e-300)
         self._bands = {band: energy / whole for band, energy in zip(bands, held.tolist(), strict=True)}
-        discarded = [self._with_band(plan, band).share_discarded for band in bands]
+        discarded = [self._with_band(plan, band).share_discarded for band in self._bands]  # small maps repeat bands
         left_out = np.array([1 - share for share in self._bands.values()])
         shown = left_out > 1e-9  # the axis is logarithmic
         self._curve = Line("energy left out", 100 * np.array(discarded)[shown], 100 * left_out[shown], BLUE)

@@ -138,6 +138,7 @@ class Explorer:
     """
 
     label = "Explorer"
+    takes_pictures = True  # False: it shows something else, and `load` and the upload button have no place
 
     def __init__(self) -> None:
         self.panels = PanelsView(self.label)
@@ -205,13 +206,18 @@ class Explorer:
         for control in self._controls().values():
             control.observe(lambda change: self._refresh(), "value")
         self.lines = [LinesView(plot) for plot in self._plots()]
+        if self.takes_pictures:
+            controls = [*controls, self.upload]
         self.view = ExplorerView(
-            [ipw.HBox([*controls, self.upload], layout=ipw.Layout(flex_flow="row wrap")), self.panels]
+            [ipw.HBox(controls, layout=ipw.Layout(flex_flow="row wrap")), self.panels]
             + [view.figure for view in self.lines],
             self._still_picture,
             self.summary,
         )
-        self.load(image)
+        if self.takes_pictures:
+            self.load(image)
+        else:
+            self._refresh()
 
     def set(self, **values: Any) -> None:
         """Set controls in real units, e.g. `set(beta=0.9, norm="ortho")`, and refresh once."""
@@ -278,7 +284,7 @@ class Explorer:
         return True
 
     def _refresh(self) -> None:
-        if self._quiet or self.image is None:
+        if self._quiet or (self.takes_pictures and self.image is None):
             return
 
         def show() -> None:

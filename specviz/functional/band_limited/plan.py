@@ -1,0 +1,159 @@
+"""Sizes, bands and frequencies of a band-limited convolution."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Of = Literal["map", "padded", "outputs", "taps"]
+
+
+def fast_size(n: int) -> int:
+    """The smallest integer >= n whose only prime factors are 2, 3, 5 and 7: FFTs of such sizes are fast."""
+    while True:
+        rest = n
+        for prime in (2, 3, 5, 7):
+            while rest % prime == 0:
+                rest //= prime
+        if rest == 1:
+            return n
+        n += 1
+
+
+def band_for_compression(S: int, compression: float, dims: int) -> int:
+    """Retained frequencies |f| < k of an axis of transform size S: the official implementation's rule.
+
+    In 2-D each axis keeps the share sqrt(1 - compression) of its half; in 1-D the high bins that go are
+    floor(half * compression) + 1. At least one frequency stays.
+    """
+    half = S // 2 + 1
+    if compression == 0:
+        return half
+    if dims == 2:
+        return max(1, math.floor(half * math.sqrt(1 - compression)))
+    return max(1, half - math.floor(half * compression) - 1)
+
+
+def published_floats(plan: Plan, compression: float) -> int:
+    """Real numbers that the published implementation keeps of one map's half spectrum, to hold against `2 * F`.
+
+    Its transform is square and padded to S = 2^ceil(log2(H + 2p + max(outputs, taps) - 1)), for the larger side; the
+    band follows the same rule at that S. Source: the code published with Dziedzic et al. (2019).
+    """
+    sides = [
+        axis.size - axis.first + max(0, axis.first + axis.reach - axis.size) + max(axis.outputs, axis.taps) - 1
+        for axis in (plan.h, plan.w)
+    ]
+    S = 2 ** math.ceil(math.log2(max(sides)))
+    k = band_for_compression(S, compression, dims=2)
+    return 2 * k * (S if k == S // 2 + 1 else 2 * k - 1)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of a band-limited correlation.
+
+    size   pixels of the map along it, before zero padding
+    S      transform size
+    k      frequencies |f| < k are retained
+    taps, dilation    of the kernel
+    first, step, outputs    output i is the correlation at pixel first + i * step, modulo S
+    """
+
+    size: int
+    S: int
+    k: int
+    taps: int
+    dilation: int
+    first: int
+    step: int
+    outputs: int
+
+    @property
+    def half(self) -> int:
+        """Frequencies of the half axis: 0 .. S//2."""
+        return self.S // 2 + 1
+
+    @property
+    def reach(self) -> int:
+        """Pixels, padding included, that the outputs see."""
+        return (self.outputs - 1) * self.step + self.dilation * (self.taps - 1) + 1
+
+    def positions(self, of: Of) -> range:
+        """Pixels of the map, of the padded map as far as the outputs see it, of the outputs, or of the taps."""
+        if of == "map":
+            return range(self.size)
+        if of == "padded":
+            return range(self.first, self.first + self.reach)
+        if of == "outputs":
+            return range(self.first, self.first + self.step * self.outputs, self.step)
+        return range(0, self.dilation * self.taps, self.dilation)
+
+    @property
+    def negative(self) -> int:
+        """How many retained frequencies have a partner of opposite sign in another bin."""
+        return min(self.k, (self.S + 1) // 2) - 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a band-limited convolution will do: its axes (H, W), or (1, W) in one dimension."""
+
+    h: Axis
+    w: Axis
+    dims: int
+    circular: bool = False  # the map itself wraps around: S is its size
+
+    @property
+    def rows(self) -> int:
+        """Retained frequencies down the map, negative ones included: u = 0 .. k-1, then the negative ones rising."""
+        return self.h.k + self.h.negative
+
+    @property
+    def frequencies(self) -> int:
+        """F, the entries of the half spectrum that are computed, ordered (v, u)."""
+        return self.w.k * self.rows
+
+    @property
+    def share_discarded(self) -> float:
+        """The true share of the full plane's coefficients that is left out."""
+        kept = [axis.k + axis.negative for axis in (self.h, self.w)]
+        return 1 - kept[0] * kept[1] / (self.h.S * self.w.S)
+
+
+def energy_by_band(x: Tensor, plan: Plan) -> tuple[list[tuple[int, int]], Tensor]:
+    """Every band (k_h, k_w) that an energy may choose, rising, and the padded map's energy in each: (bands,) float64.
+
+    In two dimensions both axes keep a common fraction of their halves, which runs over j/half of either axis.
+    """
+    h, w = plan.h, plan.w
+    spectrum = torch.fft.rfft2(x.detach(), s=(h.S, w.S), norm="ortho")
+    power = (spectrum.real.square() + spectrum.imag.square()).flatten(0, -3).sum(0, dtype=torch.float64)
+    power[:, 1 : (w.S + 1) // 2] *= 2
+    folded = power[: h.half].clone()
+    folded[1 : (h.S + 1) // 2] += power[h.half :].flip(0)
+    held = folded.cumsum(0).cumsum(1).cpu()
+    if plan.dims == 1:
+        bands = [(1, k) for k in range(1, w.half + 1)]
+    else:
+        fractions = sorted({j / half for half in (h.half, w.half) for j in range(1, half + 1)})
+        bands = [(_share_of(h.half, f), _share_of(w.half, f)) for f in fractions]
+    k_h, k_w = torch.tensor(bands).T
+    return bands, held[k_h - 1, k_w - 1]
+
+
+def _share_of(half: int, fraction: float) -> int:
+    return max(1, math.floor(half * fraction + 1e-9))
+
+
+def band_for_energy(x: Tensor, plan: Plan, energy: float) -> tuple[int, int]:
+    """The smallest band (k_h, k_w) that holds this share of the padded map's energy, summed over batch and channels."""
+    if energy == 1:
+        return plan.h.half, plan.w.half
+    bands, held = energy_by_band(x, plan)
+    wanted = energy * held[-1].item()
+    return next((band for band, share in zip(bands, held.tolist(), strict=True) if share >= wanted), bands[-1])
