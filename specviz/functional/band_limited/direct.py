@@ -50,10 +50,16 @@ class ConvolveLowpassed(torch.autograd.Function):
 def direct(x: Tensor, weight: Tensor, plan: Plan, groups: int) -> Tensor:
     """torch's own convolution on the map as the plan pads it."""
     h, w = plan.h, plan.w
+    stride, padding, dilation = _spacing(plan)
     if plan.circular:
         for dim, axis in ((-2, h), (-1, w)):
             x = x.index_select(dim, torch.tensor(axis.positions("padded"), device=x.device) % axis.S)
     else:
-        pads = [(-axis.first, axis.first + axis.reach - axis.size) for axis in (h, w)]
-        x = torch.nn.functional.pad(x, (*pads[1], *pads[0]))
-    return torch.nn.functional.conv2d(x, weight, None, *_spacing(plan), groups)
+        after = [axis.first + axis.reach - axis.size for axis in (h, w)]
+        before = [-h.first, -w.first]
+        # Its own padding costs nothing. It must give the same outputs: what is left over after them is under a stride.
+        if all(0 <= b - a < axis.step for b, a, axis in zip(before, after, (h, w), strict=True)):
+            padding = before
+        else:
+            x = torch.nn.functional.pad(x, (before[1], after[1], before[0], after[0]))
+    return torch.nn.functional.conv2d(x, weight, None, stride, padding, dilation, groups)

@@ -86,7 +86,7 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(x_re: Tensor, x_im: Tensor, weight: Tensor, waves: Tensor) -> Spectrum:
-        groups = weight.shape[0]
+        groups, weight = weight.shape[0], weight.contiguous()  # once, not in every slab
         slabs = _slabs(waves.shape[1], weight)
         return _joined([_product(_part((x_re, x_im), s, groups), weight, waves[:, s]) for s in slabs])
 
@@ -117,7 +117,8 @@ class _ProductBackward(torch.autograd.Function):
         need_x: bool,
         need_w: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        groups, grad, x_hat = weight.shape[0], (grad_re, grad_im), (x_re, x_im)
+        groups, weight = weight.shape[0], weight.contiguous()
+        grad, x_hat = (grad_re, grad_im), (x_re, x_im)
         slabs = _slabs(waves.shape[1], weight)
         to_w = grad_re.new_zeros(())
         to_re, to_im = grad_re.new_zeros(()), grad_re.new_zeros(())
@@ -159,7 +160,8 @@ def multiply(x_hat: Spectrum, weight: Tensor, plan: Plan, groups: int) -> Spectr
     F, B, channels = x_hat[0].shape
     out, C = weight.shape[0], channels // groups
     taps = weight.shape[2] * weight.shape[3]
-    grouped = weight.reshape(groups, out // groups, C, taps).permute(0, 3, 2, 1).contiguous()
+    # A view: a copy of the taps would be kept for backward beside the parameter.
+    grouped = weight.reshape(groups, out // groups, C, taps).permute(0, 3, 2, 1)
     waves = filter_waves(plan, weight.dtype, weight.device)
     re, im = (part.reshape(F, B, groups, C).transpose(1, 2).reshape(F * groups, B, C) for part in x_hat)
     y_re, y_im = (

@@ -153,8 +153,7 @@ def _column_weights(w: Axis) -> np.ndarray:
     return np.where(np.arange(w.k) * 2 % w.S == 0, 1.0, 2.0)
 
 
-def analyse_fft(x: Tensor, plan: Plan, of: Of = "map") -> Spectrum:
-    """`analyse_gemm` by FFT, then crop."""
+def _spectrum_by_fft(x: Tensor, plan: Plan, of: Of) -> Spectrum:
     h, w = plan.h, plan.w
     if of != "map":  # pixels that wrap around fall on each other
         for dim, axis in ((-2, h), (-1, w)):
@@ -162,18 +161,70 @@ def analyse_fft(x: Tensor, plan: Plan, of: Of = "map") -> Spectrum:
             shape = (*x.shape[:dim], axis.S, *x.shape[dim:][1:])
             x = x.new_zeros(shape).index_add(dim, positions, x)
     real, imag = dispatch.crop(torch.fft.rfft2(x, s=(h.S, w.S)), w.S, (h.k, w.k))
-    if of != "map":
-        weights = np.repeat(_column_weights(w), plan.rows)[:, None, None] / (h.S * w.S)
-        scale = _constant(weights, x.dtype, x.device)
-        real, imag = real * scale, imag * scale
-    return real, imag
+    if of == "map":
+        return real, imag
+    scale = _plane_weights(plan, x.dtype, x.device)
+    return real * scale, imag * scale
 
 
-def synthesise_fft(y_hat: Spectrum, plan: Plan, of: Of = "outputs") -> Tensor:
-    """`synthesise_gemm` by padding the spectrum with zeros and an inverse FFT."""
+def _pixels_by_fft(real: Tensor, imag: Tensor, plan: Plan, of: Of) -> Tensor:
     h, w = plan.h, plan.w
-    y = torch.fft.irfft2(dispatch.pad(*y_hat, (h.S, w.S), (h.k, w.k)), s=(h.S, w.S))
+    if of == "map":  # the inverse FFT brings the weights with it
+        scale = _plane_weights(plan, real.dtype, real.device).reciprocal()
+        real, imag = real * scale, imag * scale
+    y = torch.fft.irfft2(dispatch.pad(real, imag, (h.S, w.S), (h.k, w.k)), s=(h.S, w.S))
     for dim, axis in ((-2, h), (-1, w)):
         positions = torch.tensor(axis.positions(of), device=y.device) % axis.S
         y = y.index_select(dim, positions)
     return y
+
+
+def _plane_weights(plan: Plan, dtype: torch.dtype, device: torch.device) -> Tensor:
+    weights = np.repeat(_column_weights(plan.w), plan.rows)[:, None, None] / (plan.h.S * plan.w.S)
+    return _constant(weights, dtype, device)
+
+
+class _AnalyseByFFT(torch.autograd.Function):
+    """`_Analyse` by FFT, then crop. torch's own rfft would keep its padded input for backward; this keeps nothing."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, plan: Plan, of: Of) -> Spectrum:
+        return _spectrum_by_fft(x, plan, of)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Spectrum) -> None:
+        ctx.plan, ctx.of = inputs[1:]
+
+    @staticmethod
+    def backward(ctx: Any, real: Tensor, imag: Tensor) -> tuple[Tensor | None, ...]:
+        return _SynthesiseByFFT.apply(real, imag, ctx.plan, ctx.of), None, None
+
+
+class _SynthesiseByFFT(torch.autograd.Function):
+    """The transpose of `_AnalyseByFFT`: padding with zeros, then an inverse FFT."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(real: Tensor, imag: Tensor, plan: Plan, of: Of) -> Tensor:
+        return _pixels_by_fft(real, imag, plan, of)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.plan, ctx.of = inputs[2:]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return *_AnalyseByFFT.apply(grad, ctx.plan, ctx.of), None, None
+
+
+def analyse_fft(x: Tensor, plan: Plan, of: Of = "map") -> Spectrum:
+    """`analyse_gemm` by FFT, then crop."""
+    return _AnalyseByFFT.apply(x, plan, of)
+
+
+def synthesise_fft(y_hat: Spectrum, plan: Plan, of: Of = "outputs") -> Tensor:
+    """`synthesise_gemm` by padding the spectrum with zeros and an inverse FFT."""
+    return _SynthesiseByFFT.apply(*y_hat, plan, of)
