@@ -47,7 +47,7 @@ bench: setup
 # Runs from the source tree with whatever Python has torch and numba-cuda there; installs nothing.
 OUT ?= gpu-records
 gpu:
-	PYTHONPATH=.:kernels $(PYTHON) -m pytest -q -m gpu --noconftest -p no:cacheprovider tests/test_kernel_threshold.py
+	PYTHONPATH=.:kernels $(PYTHON) -m pytest -q -m gpu --noconftest -p no:cacheprovider tests/test_kernel_*.py
 	PYTHONPATH=.:kernels $(PYTHON) -m specviz.cli bench threshold --out $(OUT)
 	PYTHONPATH=.:kernels $(PYTHON) -m specviz.cli bench conv --out $(OUT)
 

@@ -8,7 +8,7 @@ import torch
 from spectral_kernels import dispatch
 
 from specviz import records
-from specviz.bench import conv, threshold
+from specviz.bench import conv, roofline, threshold
 
 
 @pytest.mark.parametrize("entries", [1, 7, 8, 1000])
@@ -56,3 +56,35 @@ def test_a_wrong_choice_is_told():
     assert conv.wrong_choices(rows) == ["[1], 3 taps, compression 0.5: chose gemm (2.00 ms), fft takes 1.00 ms"]
     rows[2]["forward_ms"] = 1.9
     assert conv.wrong_choices(rows) == []
+
+
+def test_the_four_ways_side_by_side_give_nearly_the_same():
+    rows = {
+        row["side"]: row for row in conv.side_by_side(torch.rand(2, 3, 16, 16), torch.rand(4, 3, 3, 3), 0.5, rounds=1)
+    }
+    assert rows["ordinary"]["error"] == 0
+    assert rows["whole spectrum"]["error"] < 1e-5
+    assert 0 < rows["band-limited"]["error"] < 0.2
+    assert rows["ordinary"]["saved_bytes"] == 4 * 2 * 3 * 16 * 16
+    assert 0 < rows["band-limited"]["saved_bytes"] < rows["whole spectrum"]["saved_bytes"]
+
+
+def test_a_kernel_under_the_roof_is_limited_by_memory_or_by_arithmetic():
+    work = [roofline.Work("moves", 1e6, 1e8, 10.0), roofline.Work("multiplies", 1e10, 1e6, 100.0)]
+    roof = roofline.Roofline(copy_gigabytes=20.0, gemm_gigaflops=100.0, work=work)
+    assert roof.limit(work[0].intensity) == pytest.approx(0.2)  # 20 GB/s at 0.01 operations a byte
+    assert roof.limit(work[1].intensity) == 100.0
+    assert work[0].gigabytes == pytest.approx(10.0)
+    assert work[1].gigaflops == pytest.approx(100.0)
+    assert str(roof).count("50 %") == 1  # half of the copy's speed
+    plot = roof.plot()
+    assert [line.name for line in plot.lines] == ["limit of this machine", "moves", "multiplies"]
+    assert plot._repr_png_()[:4] == b"\x89PNG"
+
+
+def test_roofline_jobs_count_what_they_move():
+    jobs = roofline._jobs("cpu")
+    operations, moved, call = jobs["product, 64 channels (GEMM)"]
+    assert operations == 8 * 276 * 32 * 64 * 64
+    assert moved == 8 * 276 * (32 * 64 + 64 * 64 + 32 * 64)
+    assert call().shape == (276, 32, 64)

@@ -20,6 +20,9 @@ def test_no_answer_is_no_verdict():
         exercises.check_partner(lambda u, v, H, W: None),
         exercises.check_real_bins(None, (6, 7)),
         exercises.check_beta_for_share(lambda X, share: None, photo),
+        exercises.check_linear_convolution(lambda x, w: None),
+        exercises.check_lost_wave(sv.datasets.series("elnino"), None, 12),
+        exercises.check_intensity(lambda B, C, O: None),
     ):
         assert verdict.solved is None
         assert repr(verdict).startswith("…")
@@ -75,3 +78,35 @@ def test_a_share_is_read_off_the_explorer():
 
 def test_a_message_cannot_smuggle_html():
     assert "<script>" not in exercises.Verdict(False, "<script>")._repr_html_()
+
+
+def test_linear_convolution_is_told_from_circular():
+    def by_spectra(x, w, n):
+        return torch.fft.irfft(torch.fft.rfft(x, n) * torch.fft.rfft(w, n), n)
+
+    assert exercises.check_linear_convolution(lambda x, w: by_spectra(x, w, len(x) + len(w) - 1)).solved
+    short = exercises.check_linear_convolution(lambda x, w: by_spectra(x, w, len(x)))
+    assert short.solved is False
+    assert "there should be 10 outputs" in short.message
+    flipped = exercises.check_linear_convolution(lambda x, w: by_spectra(x, w.flip(0), len(x) + len(w) - 1))
+    assert flipped.solved is False
+    assert "off by up to" in flipped.message
+    assert Image.open(io.BytesIO(flipped.picture)).width > 300
+
+
+def test_the_seasons_are_lost_where_the_band_ends_below_them():
+    series = sv.datasets.series("elnino")
+    # 735 points: the year is frequency 61.25, and the band ends below it from floor(368 c) + 1 >= 307 on.
+    assert exercises.check_lost_wave(series, 0.84, 12).solved
+    low, high = (exercises.check_lost_wave(series, c, 12) for c in (0.5, 0.95))
+    assert low.solved is high.solved is False
+    assert "has 100 % of its strength" in low.message
+    assert "gone already" in high.message
+    assert exercises.check_lost_wave(series, 0.0, 12).solved is False
+
+
+def test_intensity_counts_operations_for_each_byte():
+    assert exercises.check_intensity(lambda B, C, O: 8 * B * C * O / (8 * (B * C + C * O + B * O))).solved
+    wrong = exercises.check_intensity(lambda B, C, O: B * C * O)
+    assert wrong.solved is False
+    assert "Hint" in wrong.message

@@ -242,3 +242,9 @@ def test_another_projects_commit_is_not_ours(tmp_path, monkeypatch, lone_git):
     lone_git(tmp_path, "commit", "-qm", "theirs")
     monkeypatch.setattr(records, "__file__", str(installed / "records.py"))
     assert records.commit.__wrapped__() is None
+
+
+def test_shipped_records_are_found_and_missing_ones_name_those_there_are():
+    assert {row["experiment"] for row in records.shipped("bench-slider")} == {"bench-slider"}
+    with pytest.raises(FileNotFoundError, match="no records of 'bench-tea' come with the project; there are: bench-"):
+        records.shipped("bench-tea")

@@ -12,7 +12,14 @@ from PIL import Image
 
 import specviz as sv
 from specviz.figures import colour_table
-from specviz.widgets import BandLimitExplorer, ConvolutionExplorer, GridSlider, SymmetryExplorer, ThresholdExplorer
+from specviz.widgets import (
+    BandLimitExplorer,
+    ConvolutionExplorer,
+    GridSlider,
+    SpeedExplorer,
+    SymmetryExplorer,
+    ThresholdExplorer,
+)
 from specviz.widgets.convolution import kernel as convolution_kernel
 from specviz.widgets.panels import PanelsView
 
@@ -363,6 +370,69 @@ def test_a_black_picture_has_no_energy_to_keep_and_no_error():
     explorer = BandLimitExplorer(torch.zeros(16, 16))
     assert explorer.panels.message == ""
     assert explorer.facts()["error"] == 0.0
+
+
+# --- speed
+
+
+def bench_row(taps, compression, algorithm, ms, **others):
+    return {
+        "device": "cpu",
+        "shape": [2, 3, 4, 16],
+        "dims": 2,
+        "taps": taps,
+        "compression": compression,
+        "algorithm": algorithm,
+        "ran": "gemm",
+        "share_discarded": compression,
+        "forward_ms": ms,
+        "step_ms": 3 * ms,
+        "conv_forward_ms": 10.0,
+        "conv_step_ms": 30.0,
+        "fft_conv_forward_ms": None,
+        "fft_conv_step_ms": None,
+        "forward_speedup": 10 / ms,
+        "step_speedup": 10 / ms,
+        "saved_bytes": 50,
+        "conv_saved_bytes": 100,
+        "peak_bytes": 75,
+        "conv_peak_bytes": 100,
+        "machine": {"cpu": "a processor", "gpu": None},
+        **others,
+    }
+
+
+def test_speed_explorer_shows_the_records_it_is_given():
+    rows = [bench_row(k, c, a, k + 10 * c) for k in (3, 7) for c in (0.0, 0.5) for a in ("auto", "gemm")]
+    rows += [bench_row(5, 0.5, "auto", 1.0, shape=[1, 1, 1, 8], dims=1)]
+    explorer = SpeedExplorer(rows)
+    explorer.set(taps=7, compression=0.5, what="step")
+    facts = explorer.facts()
+    assert (facts["ms"], facts["conv_ms"], facts["speedup"]) == (36.0, 30.0, pytest.approx(10 / 12))
+    assert (facts["saved_ratio"], facts["peak_ratio"], facts["fft_conv_ms"]) == (0.5, 0.75, None)
+    over_taps, over_compression = explorer._plots()
+    ours = next(line for line in over_taps.lines if line.name == "ours, automatic")
+    assert (ours.x.tolist(), ours.y.tolist()) == ([3, 7], [24, 36])
+    assert next(line for line in over_compression.lines if line.name == "fft-conv-pytorch").x.size == 0
+    explorer.set(shape=explorer.shapes[1])  # which was recorded with other kernels
+    assert explorer.facts()["taps"] == 5
+    explorer.set(compression=0.25)
+    assert "nothing was recorded at compression 0.25" in explorer.panels.message
+
+
+def test_speed_explorer_without_records_says_how_to_make_them():
+    with pytest.raises(ValueError, match="specviz bench conv"):
+        SpeedExplorer([])
+
+
+def test_speed_explorer_shows_the_shipped_records():
+    explorer = SpeedExplorer()
+    assert explorer.panels.message == ""
+    assert explorer.facts()["speedup"] > 0
+    bundle = explorer.view._repr_mimebundle_()
+    data = bundle[0] if isinstance(bundle, tuple) else bundle
+    assert Image.open(io.BytesIO(data["image/png"])).size[0] > 600
+    assert "speed-up" in data["text/plain"]
 
 
 # --- convolution
