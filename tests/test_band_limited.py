@@ -297,6 +297,8 @@ def test_autocast_returns_what_torchs_convolution_returns():
 def test_empty_batches_single_maps_and_odd_memory_work():
     w = randn(4, 3, 3, 3)
     assert SF.band_limited_conv2d(randn(0, 3, 8, 8), w, compression=0.5).shape == (0, 4, 6, 6)
+    assert SF.band_limited_conv2d(randn(0, 3, 8, 8), w, energy=0.9).shape == (0, 4, 6, 6)
+    assert SF.band_limited_conv2d(randn(2, 3, 8, 8).to("meta"), w.to("meta"), compression=0.5).shape == (2, 4, 6, 6)
     x = randn(3, 8, 10)
     alone = SF.band_limited_conv2d(x, w, compression=0.5)
     assert_close(alone, SF.band_limited_conv2d(x[None], w, compression=0.5)[0])
@@ -343,6 +345,7 @@ X, W = torch.zeros(2, 3, 8, 8), torch.zeros(4, 3, 3, 3)
         ({"energy": 0.0}, ValueError, r"energy=0.0 must lie in \(0, 1\]"),
         ({"energy": 1.5}, ValueError, r"energy=1.5 must lie"),
         ({"energy": 0.5, "compression": 0.5}, ValueError, "both choose the band; give one of them"),
+        ({"compression": "half"}, TypeError, "compression='half' must be a number"),
         ({"algorithm": "winograd"}, ValueError, "pick one of auto, gemm, fft, lowpass, direct"),
         ({"algorithm": "direct", "compression": 0.5}, ValueError, "cannot leave out frequencies"),
         ({"stride": 0}, ValueError, "stride=0 must be a whole number >= 1"),

@@ -15,7 +15,9 @@ Shape letters: B batch, C channels in, O channels out, G groups, H W pixels, F r
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,6 +63,9 @@ def _numbers(value: int | Sequence[int], dims: int, name: str, least: int) -> tu
 
 def check_share(compression: float, energy: float | None) -> None:
     """Raise ValueError unless one of them says what to keep, within its range."""
+    for name, share in (("compression", compression), ("energy", 1.0 if energy is None else energy)):
+        if not isinstance(share, int | float):
+            raise TypeError(f"{name}={share!r} must be a number, the share to leave out or to keep")
     if not 0 <= compression < 1:
         raise ValueError(f"compression={compression} must lie in [0, 1): it is the share of coefficients left out")
     if energy is not None:
@@ -141,7 +146,7 @@ def convolve(
     plan = Plan(axes[0], axes[1], dims, circular)
     working = torch.promote_types(torch.promote_types(batched.dtype, weight.dtype), torch.float32)
     result = _result_dtype(x, weight)
-    with torch.autocast(x.device.type, enabled=False):
+    with _no_autocast(x.device.type):
         y, plan, ran = _run(
             batched.to(working),
             weight.to(working),
@@ -157,9 +162,15 @@ def convolve(
     return (y if x.ndim == dims + 2 else y[0]).to(result), plan, ran
 
 
+def _no_autocast(device: str) -> AbstractContextManager[Any]:
+    # The meta device, which knows shapes only, knows no autocast either.
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+
+
 def _result_dtype(x: Tensor, weight: Tensor) -> torch.dtype:
     """What torch's own convolution would return, also under autocast."""
-    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
+    device = x.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device) and x.dtype != torch.float64:
         return torch.get_autocast_dtype(x.device.type)
     if x.dtype != weight.dtype:
         raise TypeError(f"x is {x.dtype} but weight is {weight.dtype}; convert one of them")
@@ -183,8 +194,8 @@ def _run(
     x: Tensor, weight: Tensor, plan: Plan, compression: float, energy: float | None, algorithm: Algorithm, groups: int
 ) -> tuple[Tensor, Plan, Algorithm]:
     h, w = plan.h, plan.w
-    if energy is not None:
-        bands = band_for_energy(x, plan, energy)
+    if energy is not None:  # nothing says what an empty batch needs
+        bands = band_for_energy(x, plan, energy) if x.shape[0] else (h.half, w.half)
     else:
         across_only = 0.0 if plan.dims == 1 else compression  # the single row of a series is always whole
         bands = band_for_compression(h.S, across_only, 2), band_for_compression(w.S, compression, plan.dims)
