@@ -58,6 +58,34 @@ def test_a_wrong_choice_is_told():
     assert conv.wrong_choices(rows) == []
 
 
+def test_missed_aims_say_by_how_much():
+    row = {
+        "device": "cpu",
+        "shape": [32, 64, 64, 32],
+        "taps": 3,
+        "compression": 0.5,
+        "algorithm": "auto",
+        "forward_ms": 10.0,
+        "fft_conv_forward_ms": 100.0,
+        "forward_speedup": 1.5,
+        "step_speedup": 1.7,
+        "saved_bytes": 54,
+        "conv_saved_bytes": 100,
+        "peak_bytes": 130,
+        "conv_peak_bytes": 100,
+    }
+    assert conv.missed_aims([row]) == [
+        "[32, 64, 64, 32], 3 taps, compression 0.5: forward speed-up 1.50, aimed at least 2",
+        "[32, 64, 64, 32], 3 taps, compression 0.5: peak bytes, as a share of torch's, 1.30, aimed at most 1.25",
+    ]
+    plain = {**row, "shape": [1, 3, 64, 224], "compression": 0.0, "forward_speedup": 0.9, "fft_conv_forward_ms": 20.0}
+    assert [line.split(": ")[1] for line in conv.missed_aims([plain])] == [
+        "forward speed-up 0.90, aimed at least 0.95",
+        "speed-up over fft-conv-pytorch 2.00, aimed at least 3",
+    ]
+    assert conv.missed_aims([{**row, "algorithm": "gemm"}]) == []
+
+
 def test_the_four_ways_side_by_side_give_nearly_the_same():
     rows = {
         row["side"]: row for row in conv.side_by_side(torch.rand(2, 3, 16, 16), torch.rand(4, 3, 3, 3), 0.5, rounds=1)

@@ -1,77 +1,23 @@
-"""Notebook 02 in a real JupyterLab and a real Chromium: keys, mouse, pixels, theme, upload.
+"""Notebook 02 in a real JupyterLab and a real Chromium: keys, mouse, pixels, theme, upload."""
 
-A machine without Chromium fails here under CI and skips elsewhere; as root on Debian it is installed.
-"""
-
-import base64
 import io
-import os
 import re
 
 import numpy as np
 import pytest
+from pages import SPECTRUM, open_page, pixels, settle, shown_facts
 from PIL import Image
 
 import specviz as sv
-from specviz.bench import browser
 from specviz.figures import colour_table
 
 pytestmark = pytest.mark.browser
 
-SPECTRUM = "canvas[data-panel=spectrum]"
-
 
 @pytest.fixture(scope="module")
 def page():
-    try:
-        with browser.jupyterlab() as lab, browser.chromium() as page:
-            errors = []
-            page.on("pageerror", lambda error: errors.append(str(error)))
-            browser.open_notebook(page, lab, "notebooks/02_thresholding.ipynb")
-            page.locator(f".specviz[data-painted] {SPECTRUM}").scroll_into_view_if_needed(timeout=60_000)
-            yield page
-            assert not errors, errors
-    except browser.BrowserMissing as error:
-        if os.environ.get("CI"):
-            pytest.fail(str(error))
-        pytest.skip(str(error))
-
-
-def settle(page):
-    """Wait until the kernel is idle, what it sent last has been painted, and nothing new came for a while."""
-    page.evaluate("window.lastSeen = ''")
-    page.wait_for_function(
-        """() => {
-          const root = document.querySelector('.specviz');
-          const now = [root.dataset.seq, root.dataset.painted].join();
-          const idle = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'idle';
-          const still = idle && now === window.lastSeen && root.dataset.seq === root.dataset.painted;
-          window.lastSeen = now;
-          return still;
-        }""",
-        polling=400,
-    )
-
-
-def shown_facts(page) -> dict[str, str]:
-    names, values = (page.locator(f".specviz-{kind}").all_text_contents() for kind in ("name", "value"))
-    return dict(zip(names, values, strict=True))
-
-
-def pixels(page, panel: str) -> np.ndarray:
-    """What is on a panel's canvas: (H, W, 3) uint8."""
-    width, height, data = page.evaluate(
-        """(panel) => {
-          const canvas = document.querySelector(`canvas[data-panel=${panel}]`);
-          const { width, height } = canvas;
-          const bytes = canvas.getContext('2d').getImageData(0, 0, width, height).data;
-          let text = '';
-          for (let i = 0; i < bytes.length; i += 32768) text += String.fromCharCode(...bytes.subarray(i, i + 32768));
-          return [width, height, btoa(text)];
-        }""",
-        panel,
-    )
-    return np.frombuffer(base64.b64decode(data), np.uint8).reshape(height, width, 4)[..., :3]
+    with open_page("notebooks/02_thresholding.ipynb") as page:
+        yield page
 
 
 def check_screen_against_numpy(page):

@@ -1,19 +1,28 @@
 """Timing sides that take turns, so that a drifting machine slows them alike."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.utils.benchmark import Timer
 
+SLOW_SECONDS = 0.5  # a side that takes longer takes part in every third round only
+
 
 def medians_ms(sides: dict[str, Callable[[], Any]], rounds: int = 9) -> dict[str, float]:
     """Median milliseconds of each side over interleaved rounds, after one run of each to warm up."""
     times: dict[str, list[float]] = {name: [] for name in sides}
-    for run in sides.values():
+    slow = set()
+    for name, run in sides.items():
+        start = time.perf_counter()
         run()
-    for _ in range(rounds):
+        if time.perf_counter() - start > SLOW_SECONDS:
+            slow.add(name)
+    for round in range(rounds):
         for name, run in sides.items():
+            if name in slow and round % 3:
+                continue
             timer = Timer("run()", globals={"run": run}, num_threads=torch.get_num_threads())
             times[name].append(timer.timeit(1).mean * 1e3)  # timeit synchronises a GPU
     return {name: sorted(t)[len(t) // 2] for name, t in times.items()}
