@@ -42,6 +42,7 @@ notebooks: setup
 bench: setup
 	$(BIN)/specviz bench threshold
 	$(BIN)/specviz bench slider
+	$(BIN)/specviz bench roofline
 	$(BIN)/specviz bench conv
 
 # Runs from the source tree with whatever Python has torch and numba-cuda there; installs nothing.
@@ -49,6 +50,7 @@ OUT ?= gpu-records
 gpu:
 	PYTHONPATH=.:kernels $(PYTHON) -m pytest -q -m gpu --noconftest -p no:cacheprovider tests/test_kernel_*.py
 	PYTHONPATH=.:kernels $(PYTHON) -m specviz.cli bench threshold --out $(OUT)
+	PYTHONPATH=.:kernels $(PYTHON) -m specviz.cli bench roofline --out $(OUT)
 	PYTHONPATH=.:kernels $(PYTHON) -m specviz.cli bench conv --out $(OUT)
 
 clean:

@@ -60,6 +60,14 @@ def conv(out: Out = Path("data/results"), rounds: int = 7, quick: bool = False) 
 
 
 @bench.command()
+def roofline(out: Out = Path("data/results"), rounds: int = 7) -> None:
+    """How near the kernels come to what this machine can move and multiply."""
+    from specviz.bench.roofline import run
+
+    run(out, rounds)
+
+
+@bench.command()
 def slider(out: Out = Path("data/results"), moves: int = 60) -> None:
     """Slider press to painted pixels in a real browser, at 256, 512 and 1024 pixels a side."""
     from specviz.bench.browser import BrowserMissing

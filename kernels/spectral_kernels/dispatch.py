@@ -147,12 +147,16 @@ def _check_multiplications(multiplications: int) -> None:
         raise ValueError(f"multiplications={multiplications} must be 4 (the definition) or 3 (Gauss)")
 
 
-# Measured with 2 CPU threads: for up to 3 channels and at least 16 outputs Numba takes a half to a ninth of the time
-# of batched GEMM; with more channels GEMM wins. In the native layout, where a GEMM would have to transpose both ways,
-# Numba wins up to 32 channels (1.2 to 30 times). The GPU's numbers are not measured.
+# Measured on one CPU thread: frequency-major, up to 3 channels, Numba takes half the time of batched GEMM for 8 or 16
+# outputs and about as long for 64; with more channels GEMM wins. In the native layout, where a GEMM has to transpose
+# both ways, Numba takes a tenth (3 channels) to 1.2 times (16 channels, batch 32) its time up to 32 channels and 1.8
+# times at 64; with 2 threads it wins up to 32 and is a seventh slower at 64. The GPU's numbers are not measured.
 FEW_CHANNELS = {"cpu": 3, "cuda": 32}
 FEW_CHANNELS_NATIVE = {"cpu": 32, "cuda": 32}
 MANY_OUTPUTS = 16
+
+# A complex multiply-add took 0.5 to 0.9 ns on one thread; what SMALL counts took 5 ns.
+PRODUCTS_AN_ENTRY = 8
 
 
 def product(
@@ -178,13 +182,22 @@ def product(
     if form == "auto":
         few = w_hat.shape[1] <= FEW_CHANNELS.get(x_hat.device.type, 0) and w_hat.shape[2] >= MANY_OUTPUTS
         form = "auto" if few else "gemm"
-    if form == "gemm":
-        return _gemm(x_hat, w_hat.conj() if conjugate else w_hat, multiplications)
-    chosen = choose_form(form, x_hat.device)
+    chosen = form if form == "gemm" else choose_form(form, x_hat.device)
     return torch.ops.spectral_kernels.product(x_hat, w_hat, False, conjugate, chosen, multiplications)
 
 
+def _readable(x: Tensor) -> Tensor:
+    """As it is where BLAS can read it, or its transpose, in place; copied once otherwise.
+
+    torch.bmm copies other views too, but frequency by frequency: 9 s instead of 57 ms for (576, 32, 64).
+    """
+    (rows, columns), (down, across) = x.shape[-2:], x.stride()[-2:]
+    in_place = (across == 1 and down >= columns) or (down == 1 and across >= rows)
+    return x if in_place else x.contiguous()
+
+
 def _gemm(a: Tensor, b: Tensor, multiplications: int) -> Tensor:
+    a, b = _readable(a), _readable(b)
     if multiplications == 4:
         return torch.bmm(a, b)
     common = torch.bmm(a.real + a.imag, b.real)
@@ -194,13 +207,16 @@ def _gemm(a: Tensor, b: Tensor, multiplications: int) -> Tensor:
 
 @_operator("spectral_kernels::product", mutates_args=())
 def _product(a: Tensor, b: Tensor, conjugate_a: bool, conjugate_b: bool, form: str, multiplications: int) -> Tensor:
+    if form == "gemm":  # in here, so that the operands of its derivatives are readable too
+        a, b = a.detach(), b.detach()
+        return _gemm(a.conj() if conjugate_a else a, b.conj() if conjugate_b else b, multiplications)
     flags = (conjugate_a, conjugate_b, multiplications)
     a, b = _plain(a), _plain(b)
     if form == "cuda":
         with torch.cuda.device(a.device):
             return product_kernel.cuda(a, b, *flags, **_on_gpu(a.device))
     run = product_kernel.cpu if form == "cpu" else product_kernel.reference
-    with _threads_for(a.shape[0] * a.shape[1] * a.shape[2] * b.shape[2]):
+    with _threads_for(a.shape[0] * a.shape[1] * a.shape[2] * b.shape[2] // PRODUCTS_AN_ENTRY):
         return torch.from_numpy(run(a.numpy(), b.numpy(), *flags))
 
 
@@ -269,7 +285,7 @@ def product_native(
     if form == "gemm":
         F = x_hat.shape[2]
         wide_a, wide_b = a.permute(0, 3, 1, 2).flatten(0, 1), b.permute(0, 3, 2, 1).flatten(0, 1)
-        y = _gemm(wide_a, wide_b.conj() if conjugate else wide_b, multiplications)
+        y = product(wide_a, wide_b, conjugate, "gemm", multiplications)
         return y.unflatten(0, (groups, F)).permute(2, 0, 3, 1).flatten(1, 2).contiguous()
     chosen = choose_form(form, x_hat.device)
     return (
@@ -290,7 +306,7 @@ def _native(a: Tensor, b: Tensor, conjugate_a: bool, conjugate_b: bool, form: st
             flat = product_kernel.cuda_native(_flat(a), _flat(b), (G, P, Q, K, F), *flags, **_on_gpu(a.device))
         return flat.reshape(P, G, Q, F).movedim(0, 1)
     run = product_kernel.cpu_native if form == "cpu" else product_kernel.reference_native
-    with _threads_for(G * P * Q * K * F):
+    with _threads_for(G * P * Q * K * F // PRODUCTS_AN_ENTRY):
         out = torch.from_numpy(run(a.numpy(), b.numpy(), *flags))
     return out.movedim(1, 0).contiguous().movedim(0, 1)
 
@@ -394,7 +410,7 @@ def _pad(re: Tensor, im: Tensor, height: int, width: int, k_h: int, k_w: int, fo
         with torch.cuda.device(re.device):
             return crop_kernel.cuda_pad(re, im, size, band, **_on_gpu(re.device))
     run = crop_kernel.cpu_pad if form == "cpu" else crop_kernel.reference_pad
-    with _threads_for(re.shape[1] * height * (width // 2 + 1)):
+    with _threads_for(re.shape[1] * height * (width // 2 + 1) // 4):  # 1 ns each, most of them zeros
         return torch.from_numpy(run(re.numpy(), im.numpy(), size, band))
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from spectral_kernels import dispatch
 
+from specviz import records
 from specviz.bench.conv import copy_bytes_per_second
 from specviz.bench.timing import medians_ms
 from specviz.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, Line, LinePlot
@@ -133,3 +135,23 @@ def measure(rounds: int = 7, device: str | None = None) -> Roofline:
     times = medians_ms({name: call for name, (_, _, call) in jobs.items()} | {"gemm": lambda: a @ b}, rounds)
     work = [Work(name, operations, moved, times[name]) for name, (operations, moved, _) in jobs.items()]
     return Roofline(copy_bytes_per_second(device) / 1e9, 2 * n**3 / times["gemm"] / 1e6, work)
+
+
+def run(out: Path, rounds: int = 7) -> None:
+    """Print the roofline of this machine and write out/bench-roofline.jsonl, a record a kernel."""
+    roof = measure(rounds)
+    print(roof)
+    rows = [
+        {
+            "experiment": "bench-roofline",
+            "device": "cuda" if torch.cuda.is_available() else "cpu",
+            "kernel": work.name,
+            "operations": work.operations,
+            "bytes": work.bytes,
+            "ms": work.ms,
+            "copy_gigabytes_per_second": roof.copy_gigabytes,
+            "gemm_gigaflops": roof.gemm_gigaflops,
+        }
+        for work in roof.work
+    ]
+    records.write(out / "bench-roofline.jsonl", [records.stamp(row) for row in rows])

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -137,13 +138,9 @@ def convolve(
     else:
         pads = [(p, p) for p in _numbers(padding, dims, "padding", 0)]
     batched = x if x.ndim == dims + 2 else x[None]
-    axes = [
-        _axis(*numbers, circular) for numbers in zip(batched.shape[2:], taps, pads, stride_, dilation_, strict=True)
-    ]
+    plan = _plan(tuple(batched.shape[2:]), taps, tuple(pads), stride_, dilation_, circular, float(compression))
     if dims == 1:
         batched, weight = batched.unsqueeze(-2), weight.unsqueeze(-2)
-        axes = [_axis(1, 1, (0, 0), 1, 1, True), *axes]
-    plan = Plan(axes[0], axes[1], dims, circular)
     working = torch.promote_types(torch.promote_types(batched.dtype, weight.dtype), torch.float32)
     result = _result_dtype(x, weight)
     with _no_autocast(x.device.type):
@@ -151,7 +148,6 @@ def convolve(
             batched.to(working),
             weight.to(working),
             plan,
-            compression,
             energy,
             algorithm,
             groups,
@@ -177,7 +173,27 @@ def _result_dtype(x: Tensor, weight: Tensor) -> torch.dtype:
     return x.dtype
 
 
+@lru_cache(maxsize=1024)  # building it anew took a tenth of a small layer's time
+def _plan(
+    sizes: tuple[int, ...],
+    taps: tuple[int, ...],
+    pads: tuple[tuple[int, int], ...],
+    strides: tuple[int, ...],
+    dilations: tuple[int, ...],
+    circular: bool,
+    compression: float,
+) -> Plan:
+    """The plan for this shape, with the band that the compression means."""
+    dims = len(sizes)
+    axes = [_axis(*numbers, circular) for numbers in zip(sizes, taps, pads, strides, dilations, strict=True)]
+    axes = [replace(axis, k=band_for_compression(axis.S, compression, dims)) for axis in axes]
+    if dims == 1:
+        axes = [_axis(1, 1, (0, 0), 1, 1, True), *axes]  # the single row of a series is always whole
+    return Plan(axes[0], axes[1], dims, circular)
+
+
 def _axis(size: int, taps: int, pad: tuple[int, int], stride: int, dilation: int, circular: bool) -> Axis:
+    """One axis with its whole band."""
     padded, reach = size + sum(pad), dilation * (taps - 1)
     if reach + 1 > padded and not circular:
         raise ValueError(
@@ -191,16 +207,13 @@ def _axis(size: int, taps: int, pad: tuple[int, int], stride: int, dilation: int
 
 
 def _run(
-    x: Tensor, weight: Tensor, plan: Plan, compression: float, energy: float | None, algorithm: Algorithm, groups: int
+    x: Tensor, weight: Tensor, plan: Plan, energy: float | None, algorithm: Algorithm, groups: int
 ) -> tuple[Tensor, Plan, Algorithm]:
     h, w = plan.h, plan.w
-    if energy is not None:  # nothing says what an empty batch needs
-        bands = band_for_energy(x, plan, energy) if x.shape[0] else (h.half, w.half)
-    else:
-        across_only = 0.0 if plan.dims == 1 else compression  # the single row of a series is always whole
-        bands = band_for_compression(h.S, across_only, 2), band_for_compression(w.S, compression, plan.dims)
-    plan = replace(plan, h=replace(h, k=bands[0]), w=replace(w, k=bands[1]))
-    complete = bands == (h.half, w.half)
+    if energy is not None and x.shape[0]:  # nothing says what an empty batch needs
+        bands = band_for_energy(x, plan, energy)
+        plan = replace(plan, h=replace(h, k=bands[0]), w=replace(w, k=bands[1]))
+    complete = (plan.h.k, plan.w.k) == (h.half, w.half)
     if algorithm == "direct" and not complete:
         raise ValueError('algorithm="direct" is torch\'s own convolution: it cannot leave out frequencies')
     chosen = algorithm

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any, Literal
 
 from specviz.functional.band_limited import transforms as by
@@ -33,6 +34,7 @@ def _fft_ns(plan: Plan, maps: int) -> float:
     return maps * (NUMBER["fft"] * size * math.log2(max(size, 2)) + NUMBER["crop"] * 2 * plan.frequencies)
 
 
+@lru_cache(maxsize=1024)
 def _gemm_is_faster(plan: Plan) -> bool:
     pixels = plan.h.size + plan.h.reach, plan.w.size + plan.w.reach
     return _gemm_ns(plan, 1, (pixels[0] // 2, pixels[1] // 2)) <= _fft_ns(plan, 1)
@@ -67,6 +69,7 @@ def estimated_ns(plan: Plan, batch: int, channels: int, outputs: int, groups: in
     return CALL + filters + product + calls + moved
 
 
+@lru_cache(maxsize=1024)
 def choose_algorithm(plan: Plan, batch: int, channels: int, outputs: int, groups: int) -> Algorithm:
     """The algorithm with the lowest estimate; where nothing is left out, torch's own unless another is far better."""
     shape = batch, channels, outputs, groups
