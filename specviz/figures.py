@@ -104,6 +104,9 @@ class LinePlot:
     log_x: bool = False
     log_y: bool = False
 
+    def __repr__(self) -> str:
+        return f"LinePlot({self.title!r}: {', '.join(line.name for line in self.lines)})"
+
     def _repr_png_(self) -> bytes:
         from matplotlib.figure import Figure
 

@@ -200,9 +200,13 @@ def test_a_matrix_product_never_meets_operands_it_would_copy_one_by_one(monkeypa
 
     monkeypatch.setattr(torch, "bmm", strict)
     x, w = randn(3, 4, 6).requires_grad_(), randn(5, 4, 6, seed=1).requires_grad_()
+    monkeypatch.setattr(
+        torch, "baddbmm", lambda c, a, b, real=torch.baddbmm, **k: strict(a, b) is None or real(c, a, b, **k)
+    )
     y = dispatch.product_native(x, w, form="gemm")
     expected = torch.einsum("bcf,ocf->bof", x, w)
     assert_close(y, expected)
+    assert_close(dispatch.product_native(x, w, form="gemm", multiplications=3), expected, rtol=1e-5, atol=1e-5)
     grads = (torch.autograd.grad(out.abs().square().sum(), (x, w)) for out in (y, expected))
     for actual, wanted in zip(*grads, strict=True):
         assert_close(actual, wanted, rtol=1e-5, atol=1e-5)

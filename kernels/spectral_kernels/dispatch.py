@@ -197,12 +197,13 @@ def _readable(x: Tensor) -> Tensor:
 
 
 def _gemm(a: Tensor, b: Tensor, multiplications: int) -> Tensor:
-    a, b = _readable(a), _readable(b)
     if multiplications == 4:
-        return torch.bmm(a, b)
-    common = torch.bmm(a.real + a.imag, b.real)
-    real = torch.baddbmm(common, a.imag, b.real + b.imag, alpha=-1)
-    return torch.complex(real, torch.baddbmm(common, a.real, b.imag - b.real))
+        return torch.bmm(_readable(a), _readable(b))
+    # Real and imaginary parts are views with gaps, which BLAS cannot read either.
+    (a_re, a_im), (b_re, b_im) = ((part.real.contiguous(), part.imag.contiguous()) for part in (a, b))
+    common = torch.bmm(a_re + a_im, b_re)
+    real = torch.baddbmm(common, a_im, b_re + b_im, alpha=-1)
+    return torch.complex(real, torch.baddbmm(common, a_re, b_im - b_re))
 
 
 @_operator("spectral_kernels::product", mutates_args=())

@@ -228,8 +228,10 @@ class Explorer:
             control = controls[name]
             if isinstance(control, GridSlider):
                 control.check(values[name])
-            elif hasattr(control, "options") and values[name] not in control.options:
-                raise ValueError(f"{name}={values[name]!r} is not one of {', '.join(map(str, control.options))}")
+            elif hasattr(control, "options"):
+                options = [o[1] if isinstance(o, tuple) else o for o in control.options]  # (label, value) or value
+                if values[name] not in options:
+                    raise ValueError(f"{name}={values[name]!r} is not one of {', '.join(map(str, options))}")
         with self._silently():
             for name, value in values.items():
                 setattr(controls[name], "real" if isinstance(controls[name], GridSlider) else "value", value)
