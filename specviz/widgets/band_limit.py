@@ -45,8 +45,8 @@ class BandLimitExplorer(Explorer):
         super().__init__()
         self.compression = GridSlider("compression", 0.0, 0.99, 0.01, 0.5)
         self.energy = GridSlider("energy kept", 0.5, 1.0, 0.001, 0.99)
-        self.by = ipw.ToggleButtons(options=["compression", "energy"], style={"button_width": "100px"})
-        self.kernel = ipw.ToggleButtons(options=list(KERNELS), style={"button_width": "70px"})
+        self.by = ipw.ToggleButtons(options=["compression", "energy"], style={"button_width": "120px"})
+        self.kernel = ipw.ToggleButtons(options=list(KERNELS), style={"button_width": "85px"})
         self._map = self._output = self._whole = torch.zeros(0)
         self._levels: np.ndarray | None = None
         self._range = (0.0, 0.0)
@@ -126,11 +126,11 @@ class BandLimitExplorer(Explorer):
                 table="RdBu" if edges else "gray",
                 bar="whole" if edges else "none",
                 low=-1.0 if edges else 0.0,
-                unit="slope of brightness",
+                unit="slope of brightness" if edges else "",
             ),
             Panel(
                 "error",
-                f"Difference to the ordinary {name}",
+                "Difference it makes",
                 "Absolute difference to the same with no frequency left out.",
                 table="magma",
                 bar="whole",

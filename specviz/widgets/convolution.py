@@ -102,11 +102,11 @@ class ConvolutionExplorer(Explorer):
                 table="RdBu" if edges else "gray",
                 bar="whole" if edges else "none",
                 low=-1.0 if edges else 0.0,
-                unit="slope of brightness",
+                unit="slope of brightness" if edges else "",
             ),
             Panel(
                 "wrap",
-                "What wrapping around changes",
+                "Wrap-around changes",
                 "Absolute difference between the convolution with and without padding.",
                 table="magma",
                 bar="whole",

@@ -46,7 +46,7 @@ class SpeedExplorer(Explorer):
         self.compression = GridSlider("compression", 0.0, 0.75, 0.25, 0.5)
         self.taps = ipw.ToggleButtons(options=self._taps(), style={"button_width": "50px"})
         self.what = ipw.ToggleButtons(
-            options=[("forward", "forward"), ("forward and backward", "step")], style={"button_width": "160px"}
+            options=[("forward", "forward"), ("forward and backward", "step")], style={"button_width": "190px"}
         )
         self._facts: dict[str, Any] = {}
         self.shape.observe(lambda change: self._retap(), "value")
