@@ -52,11 +52,14 @@ def threshold(out: Out = Path("data/results"), millions: float = 8.9) -> None:
 
 
 @bench.command()
-def conv(out: Out = Path("data/results"), rounds: int = 7, quick: bool = False) -> None:
-    """Band-limited convolution against torch's own and fft-conv-pytorch, every algorithm."""
+def conv(out: Out = Path("data/results"), rounds: int = 7, quick: bool = False, only: str | None = None) -> None:
+    """Band-limited convolution against torch's own and fft-conv-pytorch, every algorithm; --only 1,64,64,56 for one."""
     from specviz.bench.conv import run
 
-    run(out, rounds, quick)
+    try:
+        run(out, rounds, quick, only)
+    except ValueError as error:
+        sys.exit(str(error))
 
 
 @bench.command()

@@ -274,18 +274,30 @@ def missed_aims(rows: list[dict[str, Any]]) -> list[str]:
     return said
 
 
-def run(out: Path, rounds: int, quick: bool) -> None:
-    """Measure all shapes and write out/bench-conv.jsonl; `quick` takes the first shape only."""
-    devices = ["cuda"] if torch.cuda.is_available() else ["cpu"]
-    jobs = [(shape, taps, 2) for shape in SHAPES_2D for taps in KERNELS_2D]
-    jobs += [(shape, taps, 1) for shape in SHAPES_1D for taps in KERNELS_1D]
+def run(out: Path, rounds: int, quick: bool, only: str | None = None) -> None:
+    """Measure all shapes and write out/bench-conv.jsonl; `quick` takes the first shape only.
+
+    only  a shape such as "1,64,64,56": its records are replaced, the file's others stay
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    shapes = [(shape, 2) for shape in SHAPES_2D] + [(shape, 1) for shape in SHAPES_1D]
+    if quick:
+        shapes = shapes[:1]
     rows: list[dict[str, Any]] = []
-    for device in devices:
-        for shape, taps, dims in jobs[: len(KERNELS_2D)] if quick else jobs:
+    path = out / "bench-conv.jsonl"
+    if only is not None:
+        wanted = [int(n) for n in only.split(",")]
+        shapes = [(shape, dims) for shape, dims in shapes if list(shape) == wanted]
+        if not shapes:
+            known = ", ".join(",".join(map(str, shape)) for shape in (*SHAPES_2D, *SHAPES_1D))
+            raise ValueError(f"no shape {only} is measured; pick one of {known}")
+        rows = [row for row in records.read(path) if row["shape"] != wanted] if path.exists() else []
+    for shape, dims in shapes:
+        for taps in KERNELS_2D if dims == 2 else KERNELS_1D:
             new = measure(shape, taps, dims, device, rounds)
-            rows += new
             _print(new, device)
-            records.write(out / "bench-conv.jsonl", [records.stamp(row) for row in rows])
+            rows += [records.stamp(row) for row in new]
+            records.write(path, rows)
     for line in wrong_choices(rows):
         print("the automatic choice was wrong:", line)
     for line in missed_aims(rows):
