@@ -158,15 +158,18 @@ def convolve(
     return (y if x.ndim == dims + 2 else y[0]).to(result), plan, ran
 
 
-def _no_autocast(device: str) -> AbstractContextManager[Any]:
+def _autocasts(device: str) -> bool:
     # The meta device, which knows shapes only, knows no autocast either.
-    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
+def _no_autocast(device: str) -> AbstractContextManager[Any]:
+    return torch.autocast(device, enabled=False) if _autocasts(device) else nullcontext()
 
 
 def _result_dtype(x: Tensor, weight: Tensor) -> torch.dtype:
     """What torch's own convolution would return, also under autocast."""
-    device = x.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device) and x.dtype != torch.float64:
+    if _autocasts(x.device.type) and x.dtype != torch.float64:
         return torch.get_autocast_dtype(x.device.type)
     if x.dtype != weight.dtype:
         raise TypeError(f"x is {x.dtype} but weight is {weight.dtype}; convert one of them")
