@@ -1,0 +1,23 @@
+"""Run a kernel on torch tensors: the one place that asks which device there is.
+
+`form` is "auto" (by the tensor's device), "reference", "cpu" or "cuda". A form that does not fit
+the tensor's device is an error: nothing is copied between devices behind the caller's back.
+"""
+
+from spectral_kernels.dispatch._crop import crop, pad
+from spectral_kernels.dispatch._devices import FORMS, Form, choose_form, cuda_is_available
+from spectral_kernels.dispatch._product import product, product_native
+from spectral_kernels.dispatch._threshold import threshold_expand, threshold_pack
+
+__all__ = [
+    "FORMS",
+    "Form",
+    "choose_form",
+    "crop",
+    "cuda_is_available",
+    "pad",
+    "product",
+    "product_native",
+    "threshold_expand",
+    "threshold_pack",
+]

@@ -1,0 +1,100 @@
+"""Which form runs where, and what every operation needs of torch and Numba on the way there."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+Form = Literal["auto", "reference", "cpu", "cuda"]
+FORMS = ("auto", "reference", "cpu", "cuda")
+
+# Waking a second thread took 10 ms on an idle machine; one thread handles this many entries in 5 ms.
+SMALL = 1 << 20
+
+# Numba's plain thread pool aborts the process when two Python threads enter it at once, as a slider
+# and a training thread do. The cores are shared anyway, so calls take turns.
+_one_at_a_time = threading.Lock()
+
+
+def cuda_is_available() -> bool:
+    """True if torch sees a GPU and Numba's CUDA target is installed."""
+    if not torch.cuda.is_available():
+        return False
+    try:
+        from numba import cuda
+    except ImportError:
+        return False
+    return bool(cuda.is_available())
+
+
+def choose_form(form: Form, device: torch.device) -> Form:
+    """The form to run on this device; raises where the one asked for cannot run there."""
+    if form not in FORMS:
+        raise ValueError(f"form={form!r} is unknown; pick one of {', '.join(FORMS)}")
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"no kernel runs on device {device}; move the tensor to 'cpu' or 'cuda'")
+    if form == "auto":
+        form = "cuda" if device.type == "cuda" else "cpu"
+    if (form == "cuda") != (device.type == "cuda"):
+        raise ValueError(
+            f"form={form!r} cannot run on a tensor on {device}; "
+            f"move it with .to({'cuda' if form == 'cuda' else 'cpu'!r}) or use form='auto'"
+        )
+    if form == "cuda" and not cuda_is_available():
+        raise RuntimeError(
+            "the tensor is on a GPU but Numba's CUDA target is missing; pip install 'spectral-workbench[cuda]'"
+        )
+    return form
+
+
+def plain(x: Tensor) -> Tensor:
+    # Array interfaces carry neither autograd nor the lazy conjugate and negative bits: values would be wrong.
+    return x.detach().resolve_conj().resolve_neg().contiguous()
+
+
+@contextmanager
+def threads_for(entries: int) -> Iterator[None]:
+    """All cores for large arrays, one for small ones; one call at a time."""
+    with _one_at_a_time:
+        before = numba.get_num_threads()
+        numba.set_num_threads(1 if entries <= SMALL else before)
+        try:
+            yield
+        finally:
+            numba.set_num_threads(before)
+
+
+def on_gpu(device: torch.device) -> dict[str, Any]:
+    """Where a CUDA form launches (torch's current stream) and allocates (torch's allocator)."""
+    from numba import cuda
+
+    def empty(shape: Any, dtype: Any) -> Tensor:
+        name = dtype if isinstance(dtype, torch.dtype) else getattr(torch, np.dtype(dtype).name)
+        return torch.empty(shape, dtype=name, device=device)
+
+    return {"stream": cuda.external_stream(torch.cuda.current_stream(device).cuda_stream), "empty": empty}
+
+
+# Operations that layers are made of are torch custom operators: torch.compile and vmap see one opaque operation, and
+# their derivatives are made of the operators themselves, so there are derivatives of every order.
+operator = torch.library.custom_op
+
+
+def need_complex(name: str, **tensors: Tensor) -> None:
+    for what, tensor in tensors.items():
+        if tensor.dtype not in (torch.complex64, torch.complex128):
+            raise TypeError(f"{name} takes complex64 or complex128 coefficients; {what} is {tensor.dtype}")
+    if len({tensor.dtype for tensor in tensors.values()}) > 1:
+        kinds = " and ".join(f"{what} {tensor.dtype}" for what, tensor in tensors.items())
+        raise TypeError(f"{name} takes coefficients of one type, got {kinds}; convert with .to()")
+
+
+def fold(tensor: Tensor, dim: int | None, size: int) -> Tensor:
+    """A mapped dimension as the slow part of the first one."""
+    batched = tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+    return batched.flatten(0, 1)

@@ -1,0 +1,46 @@
+"""Threshold and pack, and the way back, on torch tensors."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spectral_kernels import threshold
+from spectral_kernels.dispatch._devices import Form, choose_form, on_gpu, plain, threads_for
+
+
+def threshold_pack(x_hat: Tensor, beta: float, form: Form = "auto") -> tuple[Tensor, Tensor]:
+    """Pack the coefficients with |x_hat| > beta: any shape, complex64 or complex128 -> bitmap, values.
+
+    bitmap (ceil(N/8),) uint8 and values (K,), as described in `spectral_kernels.threshold`; N = x_hat.numel().
+    """
+    if x_hat.dtype not in (torch.complex64, torch.complex128):
+        raise TypeError(f"threshold_pack takes complex64 or complex128 coefficients, not {x_hat.dtype}")
+    if not beta >= 0:
+        raise ValueError(f"beta={beta} must be a number >= 0: coefficients with |x_hat| <= beta are dropped")
+    form = choose_form(form, x_hat.device)
+    flat = plain(x_hat).reshape(-1)
+    if form == "cuda":
+        with torch.cuda.device(flat.device):
+            return threshold.cuda(flat, beta, **on_gpu(flat.device))
+    run = threshold.cpu if form == "cpu" else threshold.reference
+    with threads_for(flat.numel()):
+        bitmap, values = run(flat.numpy(), beta)
+    return torch.from_numpy(bitmap), torch.from_numpy(values)
+
+
+def threshold_expand(bitmap: Tensor, values: Tensor, shape: tuple[int, ...], form: Form = "auto") -> Tensor:
+    """Undo `threshold_pack`: the dense tensor of this shape, zero where nothing was kept."""
+    count = int(np.prod(shape, dtype=np.int64))
+    if bitmap.numel() != -(-count // 8) or bitmap.dtype != torch.uint8:
+        raise ValueError(
+            f"shape {tuple(shape)} needs a uint8 bitmap of {-(-count // 8)} bytes, "
+            f"got {bitmap.numel()} of {bitmap.dtype}"
+        )
+    form = choose_form(form, values.device)
+    bitmap, values = bitmap.contiguous(), plain(values)
+    if form == "cuda":
+        with torch.cuda.device(values.device):
+            return threshold.cuda_expand(bitmap, values, count, **on_gpu(values.device)).reshape(shape)
+    run = threshold.cpu_expand if form == "cpu" else threshold.reference_expand
+    with threads_for(count):
+        return torch.from_numpy(run(bitmap.numpy(), values.numpy(), count)).reshape(shape)
