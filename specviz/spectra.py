@@ -205,19 +205,11 @@ class HalfSpectrum:
             raise ValueError(f'keep={keep!r} is unknown; pick "energy" or "mean"')
         if h > H or w > W:
             raise ValueError(f"crop cannot enlarge: size=({h}, {w}) for a {H}x{W} image. Pick size <= ({H}, {W}).")
-        columns = self.values[..., : w // 2 + 1]
-        top, bottom = columns[..., : (h + 1) // 2, :], columns[..., H - h // 2 :, :]
-        values = torch.cat([top, bottom], -2)
-        if h % 2 == 0 and h < H:
-            values[..., h // 2, :] = values[..., h // 2, :] + columns[..., h // 2, :]
-        if w % 2 == 0 and w < W:
-            nyquist = values[..., w // 2]
-            values[..., w // 2] = nyquist + nyquist.roll(-1, -1).flip(-1).conj()
         ratio = (h * w) / (H * W)
         scale = {"ortho": 1.0, "backward": math.sqrt(ratio), "forward": math.sqrt(1 / ratio)}[self.norm]
         if keep == "mean":
             scale *= math.sqrt(ratio)
-        return HalfSpectrum(values * scale, (h, w), self.norm)
+        return HalfSpectrum._exact(dispatch.pool(self.values, W, (h, w), scale=scale), (h, w), self.norm)
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ the tensor's device is an error: nothing is copied between devices behind the ca
 
 from spectral_kernels.dispatch._crop import crop, pad
 from spectral_kernels.dispatch._devices import FORMS, Form, choose_form, cuda_is_available
+from spectral_kernels.dispatch._pool import pool, unpool
 from spectral_kernels.dispatch._product import product, product_native
 from spectral_kernels.dispatch._threshold import threshold_expand, threshold_pack
 
@@ -16,8 +17,10 @@ __all__ = [
     "crop",
     "cuda_is_available",
     "pad",
+    "pool",
     "product",
     "product_native",
     "threshold_expand",
     "threshold_pack",
+    "unpool",
 ]

@@ -1,0 +1,150 @@
+"""Crop, fold and cut off half spectra, and the transpose, on torch tensors."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spectral_kernels import pool as pool_kernel
+from spectral_kernels.dispatch._devices import (
+    Form,
+    choose_form,
+    fold,
+    need_complex,
+    on_gpu,
+    operator,
+    plain,
+    threads_for,
+)
+
+
+def pool(
+    X: Tensor,
+    width: int,
+    size: tuple[int, int],
+    band: tuple[int, int] | None = None,
+    nyquist: tuple[float, float] = (1.0, 1.0),
+    scale: float = 1.0,
+    form: Form = "auto",
+) -> Tensor:
+    """Half spectra of smaller maps: (..., H, W//2+1) complex, W = width, size (h, w) -> (..., h, w//2+1).
+
+    band     keeps |u| <= band[0] and v <= band[1] of the result; None keeps all
+    nyquist  what the two Nyquist lines that fall on each other are multiplied by, down and across
+
+    Exactly Hermitian, differentiable; `unpool` is its transpose. See `spectral_kernels.pool`.
+    """
+    need_complex("pool", X=X)
+    _check_ends("X", X, width)
+    _check_shrinks(size, (X.shape[-2], width))
+    band = (size[0], size[1]) if band is None else band
+    flat = X.reshape(math.prod(X.shape[:-2]), *X.shape[-2:])
+    Y = torch.ops.spectral_kernels.pool(flat, width, *size, *band, *nyquist, scale, choose_form(form, X.device))
+    return Y.reshape(*X.shape[:-2], *Y.shape[1:])
+
+
+def unpool(
+    Y: Tensor,
+    width: int,
+    size: tuple[int, int],
+    band: tuple[int, int] | None = None,
+    nyquist: tuple[float, float] = (1.0, 1.0),
+    scale: float = 1.0,
+    form: Form = "auto",
+) -> Tensor:
+    """Transpose of `pool`: (..., h, w//2+1) complex, w = width, size (H, W) -> (..., H, W//2+1), zero elsewhere."""
+    need_complex("unpool", Y=Y)
+    _check_ends("Y", Y, width)
+    _check_shrinks((Y.shape[-2], width), size)
+    band = (Y.shape[-2], width) if band is None else band
+    flat = Y.reshape(math.prod(Y.shape[:-2]), *Y.shape[-2:])
+    X = torch.ops.spectral_kernels.unpool(flat, width, *size, *band, *nyquist, scale, choose_form(form, Y.device))
+    return X.reshape(*Y.shape[:-2], *X.shape[1:])
+
+
+def _check_ends(name: str, spectra: Tensor, width: int) -> None:
+    if spectra.ndim < 2 or width < 1 or spectra.shape[-1] != width // 2 + 1 or spectra.shape[-2] < 1:
+        raise ValueError(
+            f"{name} {tuple(spectra.shape)} is no half spectrum of maps {width} pixels wide: "
+            f"it would end in {max(width, 1) // 2 + 1}"
+        )
+
+
+def _check_shrinks(small: tuple[int, int], large: tuple[int, int]) -> None:
+    if not all(1 <= s <= n for s, n in zip(small, large, strict=True)):
+        raise ValueError(
+            f"pool and unpool go between a larger and a smaller size: {tuple(small)} must be at least (1, 1) "
+            f"and at most {tuple(large)}"
+        )
+
+
+@operator("spectral_kernels::pool", mutates_args=())
+def _pool(
+    X: Tensor, W: int, h: int, w: int, b_h: int, b_w: int, g_h: float, g_w: float, scale: float, form: str
+) -> Tensor:
+    arguments = W, (h, w), (b_h, b_w), (g_h, g_w), scale
+    X = plain(X)
+    if form == "cuda":
+        with torch.cuda.device(X.device):
+            return pool_kernel.cuda(X, *arguments, **on_gpu(X.device))
+    run = pool_kernel.cpu if form == "cpu" else pool_kernel.reference
+    with threads_for(X.shape[0] * h * (w // 2 + 1) // 4):  # 1 ns each
+        return torch.from_numpy(run(X.numpy(), *arguments))
+
+
+@operator("spectral_kernels::unpool", mutates_args=())
+def _unpool(
+    Y: Tensor, w: int, H: int, W: int, b_h: int, b_w: int, g_h: float, g_w: float, scale: float, form: str
+) -> Tensor:
+    arguments = w, (H, W), (b_h, b_w), (g_h, g_w), scale
+    Y = plain(Y)
+    if form == "cuda":
+        with torch.cuda.device(Y.device):
+            return pool_kernel.cuda_unpool(Y, *arguments, **on_gpu(Y.device))
+    run = pool_kernel.cpu_unpool if form == "cpu" else pool_kernel.reference_unpool
+    with threads_for(Y.shape[0] * H * (W // 2 + 1) // 4):
+        return torch.from_numpy(run(Y.numpy(), *arguments))
+
+
+@_pool.register_fake
+def _(X: Tensor, W: int, h: int, w: int, *rest: Any) -> Tensor:
+    return X.new_empty(X.shape[0], h, w // 2 + 1)
+
+
+@_unpool.register_fake
+def _(Y: Tensor, w: int, H: int, W: int, *rest: Any) -> Tensor:
+    return Y.new_empty(Y.shape[0], H, W // 2 + 1)
+
+
+def _keep_numbers(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.height, ctx.numbers = inputs[0].shape[1], inputs[1:]
+
+
+def _pool_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    W, _, w, *rest = ctx.numbers
+    return _unpool(grad, w, ctx.height, W, *rest), *[None] * 9
+
+
+def _unpool_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    w, _, W, *rest = ctx.numbers
+    return _pool(grad, W, ctx.height, w, *rest), *[None] * 9
+
+
+_pool.register_autograd(_pool_backward, setup_context=_keep_numbers)
+_unpool.register_autograd(_unpool_backward, setup_context=_keep_numbers)
+
+
+def _map(run: Any, info: Any, in_dims: tuple[Any, ...], spectra: Tensor, *numbers: Any) -> tuple[Tensor, int]:
+    mapped = run(fold(spectra, in_dims[0], info.batch_size), *numbers)
+    return mapped.unflatten(0, (info.batch_size, mapped.shape[0] // info.batch_size)), 0
+
+
+@_pool.register_vmap
+def _(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Tensor, int]:
+    return _map(_pool, info, in_dims, *arguments)
+
+
+@_unpool.register_vmap
+def _(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Tensor, int]:
+    return _map(_unpool, info, in_dims, *arguments)
