@@ -1,6 +1,13 @@
 """Spectral operations as plain functions, imported as `SF`."""
 
 from specviz.functional.band_limited import band_limited_conv1d, band_limited_conv2d
+from specviz.functional.spectral_pool import (
+    frequency_dropout2d,
+    spectral_pad1d,
+    spectral_pad2d,
+    spectral_pool1d,
+    spectral_pool2d,
+)
 from specviz.functional.thresholding import compress, count_kept, energy_kept, psnr, share_kept, threshold
 
 __all__ = [
@@ -9,7 +16,12 @@ __all__ = [
     "compress",
     "count_kept",
     "energy_kept",
+    "frequency_dropout2d",
     "psnr",
     "share_kept",
+    "spectral_pad1d",
+    "spectral_pad2d",
+    "spectral_pool1d",
+    "spectral_pool2d",
     "threshold",
 ]

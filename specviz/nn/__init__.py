@@ -1,6 +1,16 @@
 """Spectral layers, named after their torch.nn siblings; imported as `snn`."""
 
 from specviz.nn.band_limited import BandLimitedConv1d, BandLimitedConv2d
+from specviz.nn.spectral_pool import FrequencyDropout2d, SpectralPool1d, SpectralPool2d
 from specviz.nn.spectralize import Report, Swap, spectralize
 
-__all__ = ["BandLimitedConv1d", "BandLimitedConv2d", "Report", "Swap", "spectralize"]
+__all__ = [
+    "BandLimitedConv1d",
+    "BandLimitedConv2d",
+    "FrequencyDropout2d",
+    "Report",
+    "SpectralPool1d",
+    "SpectralPool2d",
+    "Swap",
+    "spectralize",
+]

@@ -1,0 +1,179 @@
+"""Spectral pooling and frequency dropout as layers (Rippel, Snoek & Adams 2015)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from specviz.functional import spectral_pool as pooling
+
+Size = int | Sequence[int]
+
+
+class FrequencyDropout2d(nn.Module):
+    """Train on maps whose resolution is drawn anew for every mini-batch.
+
+    x (..., H, W) real -> the same shape. In training one cut-off is drawn for the whole mini-batch, uniformly from
+    [lower, 1], and frequencies |f| > cutoff * (1 + n/2) of an axis of n pixels are set to zero; in `eval()` it does
+    nothing.
+
+    layer, layers  this is layer m of M spectral pooling layers: lower = alpha + (m/M) (beta - alpha)
+    alpha, beta    lowest cut-off at the network's input and at its end; the paper's values are the defaults
+    generator      a CPU `torch.Generator` to draw from; torch's default one otherwise
+
+    The last draw is in `last_cutoff`. Rippel, Snoek & Adams (2015), sections 4.2 and 5.1.
+    """
+
+    last_cutoff: float | None = None
+
+    def __init__(
+        self,
+        layer: int = 1,
+        layers: int = 1,
+        *,
+        alpha: float = 0.30,
+        beta: float = 0.15,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        if not 1 <= layer <= layers:
+            raise ValueError(f"layer={layer} of layers={layers}: count the pooling layers from 1 to {layers}")
+        for name, share in (("alpha", alpha), ("beta", beta)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name}={share!r} must lie in [0, 1]: the share of the frequencies that always stay")
+        self.lower = alpha + layer / layers * (beta - alpha)
+        self.generator = generator
+
+    def draw(self) -> float | None:
+        """This mini-batch's cut-off in [lower, 1]; None in `eval()`."""
+        self.last_cutoff = None
+        if self.training:
+            share = torch.rand((), generator=self.generator, dtype=torch.float64, device="cpu").item()
+            self.last_cutoff = self.lower + share * (1 - self.lower)
+        return self.last_cutoff
+
+    def forward(self, x: Tensor) -> Tensor:
+        cutoff = self.draw()
+        return x if cutoff is None else pooling.frequency_dropout2d(x, cutoff)
+
+    def extra_repr(self) -> str:
+        return f"lower={self.lower:g}"
+
+
+class _SpectralPool(nn.Module):
+    """What the layers of one and two dimensions share."""
+
+    dims: int
+
+    def __init__(
+        self,
+        size: Size | Callable[[tuple[int, ...]], Size] | None = None,
+        *,
+        scale: float | Sequence[float] | None = None,
+        nyquist: pooling.Nyquist = "sum",
+        algorithm: pooling.Algorithm = "auto",
+    ) -> None:
+        super().__init__()
+        name = type(self).__name__
+        if (size is None) == (scale is None):
+            raise ValueError(f"{name} takes either size= in pixels or scale= in (0, 1], not {size=} and {scale=}")
+        if scale is not None:
+            scales = (float(scale),) * self.dims if isinstance(scale, int | float) else tuple(scale)
+            if len(scales) != self.dims or any(not 0 < s <= 1 for s in scales):
+                raise ValueError(f"{name}: scale={scale!r} must lie in (0, 1]: the new side as a share of the old one")
+            self._scales = scales
+        elif size is not None and not callable(size):
+            size = pooling.whole_sizes(name, size, self.dims)
+        if nyquist not in pooling.NYQUIST:
+            raise ValueError(f"nyquist={nyquist!r} is unknown; pick one of {', '.join(pooling.NYQUIST)}")
+        if algorithm not in pooling.ALGORITHMS:
+            raise ValueError(f"algorithm={algorithm!r} is unknown; pick one of {', '.join(pooling.ALGORITHMS)}")
+        self.size, self.scale, self.nyquist, self.algorithm = size, scale, nyquist, algorithm
+
+    def _new_size(self, x: Tensor) -> Size:
+        sides = tuple(x.shape[-self.dims :])
+        if self.scale is not None:  # 0.7 of 10 pixels are 7, although 0.7 * 10 may fall short of it
+            return [max(1, math.floor(s * n + 1e-9)) for s, n in zip(self._scales, sides, strict=True)]
+        size: Any = self.size
+        return size(sides) if callable(size) else size
+
+    def extra_repr(self) -> str:
+        what = f"scale={self.scale}" if self.scale is not None else f"size={self.size}"
+        return what if self.nyquist == "sum" else f"{what}, nyquist={self.nyquist}"
+
+
+class SpectralPool2d(_SpectralPool):
+    """Shrink feature maps by keeping only their low frequencies.
+
+    x        (B, C, H, W) or (C, H, W) real -> (..., h, w), same units
+    size     (h, w) in pixels or one number for both, at most the map's; or a function of (H, W) that returns it
+    scale    instead: the new side is floor(scale * side), at least 1; scale in (0, 1], a number or one for each axis
+    dropout  a `FrequencyDropout2d`, done in the same pass on the pooled frequencies
+    nyquist  see `SF.spectral_pool2d`
+
+    The mean of every map is preserved. Rippel, Snoek & Adams (2015). Any size can be asked for: pooling by a tenth is
+    as good as by half.
+    """
+
+    dims = 2
+
+    def __init__(
+        self,
+        size: Size | Callable[[tuple[int, ...]], Size] | None = None,
+        *,
+        scale: float | Sequence[float] | None = None,
+        dropout: FrequencyDropout2d | None = None,
+        nyquist: pooling.Nyquist = "sum",
+        algorithm: pooling.Algorithm = "auto",
+    ) -> None:
+        super().__init__(size, scale=scale, nyquist=nyquist, algorithm=algorithm)
+        self.dropout = dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        cutoff = None if self.dropout is None else self.dropout.draw()
+        return pooling.spectral_pool2d(
+            x, self._new_size(x), cutoff=cutoff, nyquist=self.nyquist, algorithm=self.algorithm
+        )
+
+    @classmethod
+    def like(cls, layer: nn.Module, **options: Any) -> SpectralPool2d:
+        """A spectral pooling layer whose maps are as large as those of a max or average pooling layer."""
+        return cls(partial(_pooled_size, layer_geometry(layer)), **options)
+
+
+class SpectralPool1d(_SpectralPool):
+    """`SpectralPool2d` along one axis: x (B, C, L) or (C, L) real -> (..., l)."""
+
+    dims = 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        return pooling.spectral_pool1d(x, self._new_size(x), nyquist=self.nyquist, algorithm=self.algorithm)
+
+
+Geometry = tuple[tuple[int, int], tuple[int, int], tuple[int, int], tuple[int, int], bool]
+
+
+def layer_geometry(layer: nn.Module) -> Geometry:
+    """Kernel, stride, padding, dilation and ceil_mode of `nn.MaxPool2d` or `nn.AvgPool2d`."""
+    pool: Any = layer
+    pairs = (pool.kernel_size, pool.stride, pool.padding, getattr(pool, "dilation", 1))
+    kernel, stride, padding, dilation = ((p, p) if isinstance(p, int) else tuple(p) for p in pairs)
+    return kernel, stride, padding, dilation, pool.ceil_mode
+
+
+def _pooled_size(geometry: Geometry, size: tuple[int, ...]) -> list[int]:
+    """How large torch's pooling makes a map of this size."""
+    *axes, ceil_mode = geometry
+    sides = []
+    for n, kernel, stride, padding, dilation in zip(size, *axes, strict=True):
+        room = n + 2 * padding - dilation * (kernel - 1) - 1
+        side = (-(-room // stride) if ceil_mode else room // stride) + 1
+        if ceil_mode and (side - 1) * stride >= n + padding:  # no window starts outside, as torch has it
+            side -= 1
+        sides.append(side)
+    return sides
