@@ -1,6 +1,7 @@
 """Spectral operations as plain functions, imported as `SF`."""
 
 from specviz.functional.band_limited import band_limited_conv1d, band_limited_conv2d
+from specviz.functional.spectral_param import filters_from_parameters, spectral_parameters
 from specviz.functional.spectral_pool import (
     frequency_dropout2d,
     spectral_pad1d,
@@ -16,11 +17,13 @@ __all__ = [
     "compress",
     "count_kept",
     "energy_kept",
+    "filters_from_parameters",
     "frequency_dropout2d",
     "psnr",
     "share_kept",
     "spectral_pad1d",
     "spectral_pad2d",
+    "spectral_parameters",
     "spectral_pool1d",
     "spectral_pool2d",
     "threshold",

@@ -17,6 +17,7 @@ from spectral_kernels import dispatch
 from torch import Tensor
 
 from specviz.functional.band_limited.plan import fast_size
+from specviz.functional.precision import no_autocast
 
 Nyquist = Literal["sum", "root", "mean", "drop"]
 Algorithm = Literal["auto", "gemm", "fft"]
@@ -138,7 +139,7 @@ def _resample(x: Tensor, new: Size, bands: Size, nyquist: float, algorithm: Algo
         return x.sum((-2, -1), keepdim=True).expand(*x.shape[:-2], *new).clone()
     chosen = choose_algorithm((x.shape[-2], x.shape[-1]), new) if algorithm == "auto" else algorithm
     half = x.dtype in (torch.float16, torch.bfloat16)
-    with torch.autocast(x.device.type, enabled=False):  # a mean over many pixels is no place for 8 bits
+    with no_autocast(x.device.type):  # a mean over many pixels is no place for 8 bits
         values = x.float() if half else x
         if chosen == "gemm":
             y = _by_gemm(values, new, bands, nyquist)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from specviz.functional import band_limited as band
+from specviz.nn.twins import empty_twin
 
 
 class _BandLimited(nn.Module):
@@ -89,6 +89,14 @@ class _BandLimited(nn.Module):
         self.last_share_discarded = plan.share_discarded
         return y
 
+    @classmethod
+    def like(cls, conv: nn.Module, **options: Any) -> Any:
+        """A band-limited layer with an ordinary one's configuration and its very parameters."""
+        ordinary: Any = conv
+        twin = empty_twin(cls, ordinary, **options)
+        twin.weight, twin.bias = ordinary.weight, ordinary.bias
+        return twin.train(ordinary.training)
+
     def extra_repr(self) -> str:
         how = f"compression={self._compression:g}" if self._energy is None else f"energy={self._energy:g}"
         return f"{super().extra_repr()}, {how}"
@@ -106,6 +114,8 @@ class BandLimitedConv2d(_BandLimited, nn.Conv2d):
     At compression 0 it is the ordinary convolution. Kept for backward: the map's retained coefficients and the taps.
     """
 
+    replaces = (nn.Conv2d,)
+
     def forward(self, input: Tensor) -> Tensor:
         return self._convolve(input, 2)
 
@@ -113,25 +123,7 @@ class BandLimitedConv2d(_BandLimited, nn.Conv2d):
 class BandLimitedConv1d(_BandLimited, nn.Conv1d):
     """`torch.nn.Conv1d` without its high frequencies; see `BandLimitedConv2d`. x (B, C, L) or (C, L)."""
 
+    replaces = (nn.Conv1d,)
+
     def forward(self, input: Tensor) -> Tensor:
         return self._convolve(input, 1)
-
-
-def like(layer: nn.Conv1d | nn.Conv2d, **options: Any) -> BandLimitedConv1d | BandLimitedConv2d:
-    """A band-limited layer with an ordinary one's configuration and its very parameters."""
-    kind = BandLimitedConv2d if isinstance(layer, nn.Conv2d) else BandLimitedConv1d
-    with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
-        twin = kind(
-            layer.in_channels,
-            layer.out_channels,
-            layer.kernel_size,
-            layer.stride,
-            layer.padding,
-            layer.dilation,
-            layer.groups,
-            layer.bias is not None,
-            layer.padding_mode,
-            **options,
-        )
-    twin.weight, twin.bias = layer.weight, layer.bias
-    return twin.train(layer.training)

@@ -121,6 +121,7 @@ class SpectralPool2d(_SpectralPool):
     """
 
     dims = 2
+    replaces = (nn.MaxPool2d, nn.AvgPool2d)
 
     def __init__(
         self,

@@ -15,10 +15,8 @@ Shape letters: B batch, C channels in, O channels out, G groups, H W pixels, F r
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,6 +34,7 @@ from specviz.functional.band_limited.plan import (
 )
 from specviz.functional.band_limited.product import multiply
 from specviz.functional.band_limited.transforms import analyse_fft, analyse_gemm, synthesise_fft, synthesise_gemm
+from specviz.functional.precision import autocasts, no_autocast
 
 __all__ = [
     "ALGORITHMS",
@@ -143,7 +142,7 @@ def convolve(
         batched, weight = batched.unsqueeze(-2), weight.unsqueeze(-2)
     working = torch.promote_types(torch.promote_types(batched.dtype, weight.dtype), torch.float32)
     result = _result_dtype(x, weight)
-    with _no_autocast(x.device.type):
+    with no_autocast(x.device.type):
         y, plan, ran = _run(
             batched.to(working),
             weight.to(working),
@@ -158,18 +157,9 @@ def convolve(
     return (y if x.ndim == dims + 2 else y[0]).to(result), plan, ran
 
 
-def _autocasts(device: str) -> bool:
-    # The meta device, which knows shapes only, knows no autocast either.
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-
-
-def _no_autocast(device: str) -> AbstractContextManager[Any]:
-    return torch.autocast(device, enabled=False) if _autocasts(device) else nullcontext()
-
-
 def _result_dtype(x: Tensor, weight: Tensor) -> torch.dtype:
     """What torch's own convolution would return, also under autocast."""
-    if _autocasts(x.device.type) and x.dtype != torch.float64:
+    if autocasts(x.device.type) and x.dtype != torch.float64:
         return torch.get_autocast_dtype(x.device.type)
     if x.dtype != weight.dtype:
         raise TypeError(f"x is {x.dtype} but weight is {weight.dtype}; convert one of them")

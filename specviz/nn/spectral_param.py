@@ -1,0 +1,107 @@
+"""Convolutions that are trained in the Fourier domain (Rippel, Snoek & Adams 2015, section 3.2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from specviz.functional.spectral_param import filters_from_parameters, spectral_parameters
+from specviz.nn.twins import empty_twin
+
+
+class _SpectralParam(nn.Module):
+    """Trains `weight_hat`, the real numbers of the filters' spectra; mixed in before torch's own class."""
+
+    weight_hat: Tensor
+    orthogonal: bool
+
+    def __init__(self, *arguments: Any, orthogonal: bool = True, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)  # draws the filters as torch does, for the same seed
+        self.orthogonal = orthogonal
+        self._take_filters(self._parameters.pop("weight"))
+
+    @property
+    def _dims(self) -> int:
+        return len(self.kernel_size)
+
+    def _take_filters(self, weight: Any) -> None:
+        numbers = spectral_parameters(weight.detach(), orthogonal=self.orthogonal, dims=self._dims)
+        self.weight_hat = nn.Parameter(numbers, requires_grad=weight.requires_grad)
+
+    def filters(self) -> Tensor:
+        """The filters in space, (O, C/groups, *kernel_size); gradients flow to `weight_hat`."""
+        return filters_from_parameters(self.weight_hat, orthogonal=self.orthogonal, dims=self._dims)
+
+    def __getattr__(self, name: str) -> Any:
+        # torch's class deletes and reads a `weight`; whoever asks for it gets the filters.
+        if name == "weight" and "weight_hat" in self._parameters:
+            return self.filters()
+        return super().__getattr__(name)
+
+    def reset_parameters(self) -> None:
+        """Draw new filters as torch does."""
+        layer: Any = self
+        drawn_before = "weight_hat" in self._parameters
+        if drawn_before:
+            numbers = layer._parameters.pop("weight_hat")
+            self._parameters["weight"] = nn.Parameter(torch.empty_like(numbers))
+        super().reset_parameters()  # type: ignore[misc]
+        if drawn_before:
+            self._take_filters(layer._parameters.pop("weight"))
+
+    def forward(self, input: Tensor) -> Tensor:
+        layer: Any = self
+        return layer._conv_forward(input, self.filters(), layer.bias)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        spatial = state_dict.get(f"{prefix}weight")
+        if spatial is not None and f"{prefix}weight_hat" not in state_dict:  # an ordinary convolution's
+            state_dict = {key: value for key, value in state_dict.items() if key != f"{prefix}weight"}
+            numbers = spectral_parameters(spatial, orthogonal=self.orthogonal, dims=self._dims)
+            state_dict[f"{prefix}weight_hat"] = numbers
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + ("" if self.orthogonal else ", orthogonal=False")
+
+    def to_conv(self) -> Any:
+        """An ordinary `nn.Conv2d` (or 1d) with the same filters and bias."""
+        layer: Any = self
+        conv = empty_twin(nn.Conv2d if self._dims == 2 else nn.Conv1d, layer)
+        conv.weight, conv.bias = nn.Parameter(self.filters().detach()), layer.bias
+        return conv.train(self.training)
+
+    @classmethod
+    def like(cls, conv: nn.Module, **options: Any) -> Any:
+        """A spectrally parametrised convolution with an ordinary one's configuration, filters and bias."""
+        ordinary: Any = conv
+        twin = empty_twin(cls, ordinary, **options)
+        twin._take_filters(ordinary.weight)
+        twin.bias = ordinary.bias
+        return twin.train(ordinary.training)
+
+
+class SpectralParamConv2d(_SpectralParam, nn.Conv2d):
+    """`torch.nn.Conv2d` whose trained parameters are its filters' Fourier coefficients.
+
+    x (B, C, H, W) or (C, H, W) -> as Conv2d; every argument of Conv2d, and its initial filters for the same seed
+
+    weight_hat  (O, C/groups, k_h, k_w) the independent real numbers of the filters' half spectra: bins that must be
+                real as they are, real and imaginary parts of the others times sqrt(2)
+    orthogonal  False leaves the sqrt(2) away, as a replication of the paper does
+
+    The function is the same as Conv2d's. So is training under SGD with momentum and weight decay, step by step, because
+    the map is orthogonal; under Adam it is not. `layer.filters()` (also `layer.weight`) are the filters in space,
+    `SpectralParamConv2d.like(conv)` and `layer.to_conv()` convert both ways, and a Conv2d's `state_dict` can be loaded.
+    Rippel, Snoek & Adams (2015), section 3.2.
+    """
+
+    replaces = (nn.Conv2d,)
+
+
+class SpectralParamConv1d(_SpectralParam, nn.Conv1d):
+    """`torch.nn.Conv1d` trained in the Fourier domain; see `SpectralParamConv2d`. x (B, C, L) or (C, L)."""
+
+    replaces = (nn.Conv1d,)

@@ -1,0 +1,240 @@
+"""Filters trained as Fourier coefficients: the same function, and under SGD the same path, as filters in space."""
+
+import copy
+import io
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+import specviz.functional as SF
+import specviz.nn as snn
+
+SIZES = [(1, 1), (1, 4), (3, 3), (2, 2), (4, 4), (3, 2), (5, 7), (6, 5), (11, 11)]
+
+
+def filters(*shape, seed=0, dtype=torch.float64):
+    return torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
+def numbers_by_definition(w, orthogonal):
+    """Walk over the conjugate pairs of the ortho spectrum, in words."""
+    k_h, k_w = w.shape
+    X = torch.fft.fft2(w, norm="ortho")
+    numbers, seen = torch.zeros(k_h, k_w, dtype=w.dtype), set()
+    factor = 2**0.5 if orthogonal else 1.0
+    for v in range(k_w):  # column by column, so that the pair's member with the smaller column comes first
+        for u in range(k_h):
+            here, mirror = (u, v), (-u % k_h, -v % k_w)
+            if here in seen:
+                continue
+            seen |= {here, mirror}
+            if here == mirror:
+                numbers[here] = X[here].real
+            else:
+                numbers[here], numbers[mirror] = factor * X[here].real, factor * X[here].imag
+    return numbers
+
+
+@pytest.mark.parametrize("orthogonal", [True, False])
+@pytest.mark.parametrize(("k_h", "k_w"), SIZES)
+def test_the_numbers_are_the_spectrums_and_give_the_filter_back(k_h, k_w, orthogonal):
+    w = filters(3, 2, k_h, k_w)
+    numbers = SF.spectral_parameters(w, orthogonal=orthogonal)
+    assert_close(numbers[1, 0], numbers_by_definition(w[1, 0], orthogonal))
+    assert_close(SF.filters_from_parameters(numbers, orthogonal=orthogonal), w)
+    if orthogonal:
+        assert_close(numbers.square().sum(), w.square().sum())
+    assert_close(
+        SF.spectral_parameters(w[:, :, 0], orthogonal=orthogonal, dims=1),
+        SF.spectral_parameters(w[:, :, :1], orthogonal=orthogonal)[:, :, 0],
+    )
+
+
+ARGUMENTS = [
+    (nn.Conv2d, snn.SpectralParamConv2d, (4, 6, 3), {"padding": 1}, (2, 4, 9, 8)),
+    (
+        nn.Conv2d,
+        snn.SpectralParamConv2d,
+        (4, 6, (3, 2)),
+        {"stride": (2, 1), "dilation": 2, "bias": False},
+        (2, 4, 9, 8),
+    ),
+    (nn.Conv2d, snn.SpectralParamConv2d, (4, 8, 5), {"groups": 4, "padding": "same", "bias": False}, (2, 4, 9, 8)),
+    (nn.Conv2d, snn.SpectralParamConv2d, (4, 6, 5), {"padding": 2, "padding_mode": "circular"}, (2, 4, 9, 8)),
+    (nn.Conv1d, snn.SpectralParamConv1d, (4, 6, 5), {"padding": 2, "stride": 2}, (2, 4, 17)),
+    (nn.Conv1d, snn.SpectralParamConv1d, (4, 6, 4), {"padding": 3, "padding_mode": "reflect", "groups": 2}, (2, 4, 17)),
+]
+
+
+@pytest.mark.parametrize(("theirs", "ours", "arguments", "keywords", "shape"), ARGUMENTS)
+def test_it_starts_as_torchs_layer_and_computes_the_same(theirs, ours, arguments, keywords, shape):
+    torch.manual_seed(0)
+    plain = theirs(*arguments, **keywords)
+    torch.manual_seed(0)
+    layer = ours(*arguments, **keywords)
+    assert_close(layer.filters(), plain.weight)
+    assert_close(layer.weight, plain.weight)
+    x = torch.randn(shape)
+    assert_close(layer(x), plain(x))
+    assert [name for name, _ in layer.named_parameters() if "weight" in name] == ["weight_hat"]
+    assert layer.weight_hat.numel() == plain.weight.numel()
+
+
+def test_conversion_loses_nothing():
+    conv = nn.Conv2d(3, 4, 5, stride=2, padding=1, dtype=torch.float64)
+    layer = snn.SpectralParamConv2d.like(conv)
+    back = layer.to_conv()
+    assert type(back) is nn.Conv2d
+    assert (back.stride, back.padding) == (conv.stride, conv.padding)
+    assert_close(back.weight, conv.weight, rtol=1e-14, atol=1e-15)
+    assert_close(back.bias, conv.bias)
+    fresh = snn.SpectralParamConv2d(3, 4, 5, dtype=torch.float64)
+    fresh.load_state_dict(conv.state_dict())  # an ordinary layer's
+    assert_close(fresh.filters(), conv.weight)
+    other = snn.SpectralParamConv2d(3, 4, 5, dtype=torch.float64)
+    other.load_state_dict(fresh.state_dict())  # its own
+    assert torch.equal(other.weight_hat, fresh.weight_hat)
+    nested = nn.Sequential(snn.SpectralParamConv2d(3, 4, 5, dtype=torch.float64))
+    nested.load_state_dict(nn.Sequential(conv).state_dict())
+    assert_close(nested[0].filters(), conv.weight)
+    with pytest.raises(RuntimeError, match="weight_hat"):
+        fresh.load_state_dict({"bias": conv.bias.detach()})
+
+
+def trained(model, optimiser, steps=20):
+    """The filters' path over training steps on fixed data."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(8, 2, 10, 10, generator=generator, dtype=torch.float64)
+    target = torch.randn(8, 3, generator=generator, dtype=torch.float64)
+    optimiser = optimiser(model.parameters())
+    for _ in range(steps):
+        optimiser.zero_grad()
+        (model(x).mean((-2, -1)) - target).square().mean().backward()
+        optimiser.step()
+    return [m.weight.detach() for m in model if isinstance(m, nn.Conv2d)]
+
+
+def pair(orthogonal=True):
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Conv2d(2, 6, 3), nn.Tanh(), nn.Conv2d(6, 3, 4)).double()
+    ours = copy.deepcopy(plain)
+    snn.spectralize(ours, snn.SpectralParamConv2d, orthogonal=orthogonal)
+    return plain, ours
+
+
+def sgd(parameters):
+    return torch.optim.SGD(parameters, lr=0.3, momentum=0.9, weight_decay=0.01)
+
+
+def adam(parameters):
+    return torch.optim.Adam(parameters, lr=0.01)
+
+
+def distance(optimiser, orthogonal=True):
+    plain, ours = pair(orthogonal)
+    start = plain[0].weight.detach().clone()
+    a, b = trained(plain, optimiser), trained(ours, optimiser)
+    assert (a[0] - start).abs().max() > 0.05  # it has gone somewhere
+    return max((p - q).abs().max().item() for p, q in zip(a, b, strict=True))
+
+
+def test_under_sgd_with_momentum_and_weight_decay_both_take_the_same_path():
+    assert distance(sgd) < 1e-13
+
+
+def test_the_replications_unscaled_numbers_take_another_path():
+    assert distance(sgd, orthogonal=False) > 1e-3
+
+
+def test_adam_tells_the_parametrisations_apart():
+    assert distance(adam) > 1e-3
+
+
+def test_a_float32_network_follows_to_float_tolerance():
+    plain, ours = pair()
+    for model in (plain, ours):
+        model.float()
+    paths = []
+    for model in (plain, ours):
+        x = torch.randn(8, 2, 10, 10, generator=torch.Generator().manual_seed(1))
+        optimiser = sgd(model.parameters())
+        for _ in range(20):
+            optimiser.zero_grad()
+            model(x).square().mean().backward()
+            optimiser.step()
+        paths.append(model[0].weight.detach())
+    assert_close(paths[0], paths[1], rtol=1e-4, atol=1e-5)
+
+
+def test_it_can_be_reset_copied_compiled_and_printed():
+    layer = snn.SpectralParamConv2d(2, 3, 3)
+    torch.manual_seed(5)
+    layer.reset_parameters()
+    torch.manual_seed(5)
+    fresh = nn.Conv2d(2, 3, 3)
+    assert_close(layer.filters(), fresh.weight)
+    assert_close(layer.bias, fresh.bias)
+    assert isinstance(layer.weight_hat, nn.Parameter)
+    x = torch.randn(2, 2, 8, 8)
+    twin = copy.deepcopy(layer)
+    assert torch.equal(twin(x), layer(x))
+    out = io.BytesIO()
+    torch.save(layer.state_dict(), out)
+    out.seek(0)
+    assert set(torch.load(out, weights_only=True)) == {"weight_hat", "bias"}
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    assert_close(compiled(x), layer(x))
+    compiled(x).sum().backward()
+    assert layer.weight_hat.grad is not None
+    assert "orthogonal=False" in repr(snn.SpectralParamConv2d(2, 3, 3, orthogonal=False))
+    assert layer.double()(x.double()).dtype == torch.float64
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert layer.float()(x).dtype == torch.bfloat16
+    with pytest.raises(AttributeError, match="no_such"):
+        _ = layer.no_such
+
+
+def test_a_model_is_converted_whole_and_says_what_stayed():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 1), nn.ConvTranspose2d(4, 2, 2)).eval()
+    x = torch.randn(2, 3, 9, 9)
+    expected = model(x)
+    report = snn.spectralize(model, snn.SpectralParamConv2d, skip_kernels_up_to=1)
+    assert report.swapped == ["0"]
+    assert report.kept == {
+        "2": "its kernel (1, 1) is at most 1 wide",
+        "3": "is a ConvTranspose2d, not a Conv2d",
+    }
+    assert_close(model(x), expected)
+    assert not model[0].training
+
+
+def test_pooling_layers_are_swapped_for_maps_of_the_same_size():
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.MaxPool2d(3, 2, ceil_mode=True), nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(2)
+    )
+    x = torch.randn(2, 3, 17, 16)
+    shape = model(x).shape
+    report = snn.spectralize(model, snn.SpectralPool2d)
+    assert report.swapped == ["1", "2"]
+    assert report.kept == {"3": "is a AdaptiveAvgPool2d, not a MaxPool2d or AvgPool2d"}
+    assert str(report).startswith("2 of 3 pooling layers swapped")
+    assert model(x).shape == shape
+    assert snn.spectralize(model, snn.SpectralPool2d).kept["1"] == "is a SpectralPool2d already"
+    with pytest.raises(ValueError, match="skip names 0, but the pooling layers are 1, 2, 3"):
+        snn.spectralize(model, snn.SpectralPool2d, skip=["0"])
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: SF.spectral_parameters(torch.zeros(2, 2, dtype=torch.complex64)), TypeError, "real floating point"),
+        (lambda: SF.spectral_parameters(torch.zeros(3)), ValueError, r"end in \(k_h, k_w\)"),
+        (lambda: SF.filters_from_parameters(torch.zeros(2, 0, 3)), ValueError, "at least one tap"),
+        (lambda: SF.spectral_parameters(torch.zeros(1, 65, 65)), ValueError, "more than 4096 taps.*ParametricSpectral"),
+    ],
+)
+def test_what_is_no_filter_is_refused(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
