@@ -1,6 +1,7 @@
 """Spectral operations as plain functions, imported as `SF`."""
 
 from specviz.functional.band_limited import band_limited_conv1d, band_limited_conv2d
+from specviz.functional.parametric import parametric_bank, parametric_spectral_conv2d
 from specviz.functional.spectral_param import filters_from_parameters, spectral_parameters
 from specviz.functional.spectral_pool import (
     frequency_dropout2d,
@@ -19,6 +20,8 @@ __all__ = [
     "energy_kept",
     "filters_from_parameters",
     "frequency_dropout2d",
+    "parametric_bank",
+    "parametric_spectral_conv2d",
     "psnr",
     "share_kept",
     "spectral_pad1d",

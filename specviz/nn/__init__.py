@@ -1,6 +1,7 @@
 """Spectral layers, named after their torch.nn siblings; imported as `snn`."""
 
 from specviz.nn.band_limited import BandLimitedConv1d, BandLimitedConv2d
+from specviz.nn.parametric import ParametricSpectralConv2d
 from specviz.nn.spectral_param import SpectralParamConv1d, SpectralParamConv2d
 from specviz.nn.spectral_pool import FrequencyDropout2d, SpectralPool1d, SpectralPool2d
 from specviz.nn.spectralize import Report, Swap, spectralize
@@ -9,6 +10,7 @@ __all__ = [
     "BandLimitedConv1d",
     "BandLimitedConv2d",
     "FrequencyDropout2d",
+    "ParametricSpectralConv2d",
     "Report",
     "SpectralParamConv1d",
     "SpectralParamConv2d",

@@ -11,6 +11,7 @@ from torch.nn.modules import pooling
 from torch.nn.modules.conv import _ConvNd
 
 from specviz.nn.spectral_pool import SpectralPool2d
+from specviz.nn.twins import CannotReplace
 
 _POOLS = (
     pooling._MaxPoolNd,
@@ -54,10 +55,6 @@ class Report:
         for swap in self.swaps:
             lines.append(f"  {swap.name}: {swap.layer}{f', kept: {swap.kept_because}' if swap.kept_because else ''}")
         return "\n".join(lines)
-
-
-class CannotReplace(ValueError):
-    """A layer's `like` raises it, with the reason, for a layer whose place it cannot take."""
 
 
 def spectralize(

@@ -7,6 +7,10 @@ from typing import Any
 import torch
 
 
+class CannotReplace(ValueError):
+    """A layer's `like` raises it, with the reason, for a layer whose place it cannot take."""
+
+
 def empty_twin(kind: Any, conv: Any, **options: Any) -> Any:
     """A convolution of class `kind` configured as `conv`, its parameters without memory, to be replaced."""
     with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once

@@ -124,3 +124,12 @@ def _(info: Any, in_dims: tuple[Any, ...], X: Tensor, weight: Tensor, *rest: Any
     weights = weight.movedim(in_dims[1], 0)
     spectra = X.expand(info.batch_size, *X.shape) if in_dims[0] is None else X.movedim(in_dims[0], 0)
     return torch.stack([_filters(x, w, *rest) for x, w in zip(spectra, weights, strict=True)]), 0
+
+
+@filters_gradient.register_vmap
+def _(info: Any, in_dims: tuple[Any, ...], X: Tensor, G: Tensor, weight: Tensor, *rest: Any) -> tuple[Tensor, int]:
+    each = [
+        [tensor] * info.batch_size if dim is None else tensor.movedim(dim, 0)
+        for tensor, dim in zip((X, G, weight), in_dims[:3], strict=True)
+    ]
+    return torch.stack([filters_gradient(*arguments, *rest) for arguments in zip(*each, strict=True)]), 0
