@@ -115,18 +115,18 @@ def _pad(re, im, k_h, k_w, rows, nyquist, X):  # type: ignore[no-untyped-def]
                         X[n, u, column] = complex(re[f, n], im[f, n])
 
 
-def cpu(X: np.ndarray, width: int, band: Band) -> tuple[np.ndarray, np.ndarray]:
+def cpu(X: np.ndarray, width: int, band: Band, empty: Any = np.empty) -> tuple[np.ndarray, np.ndarray]:
     """`reference`, compiled and spread over the cores."""
     N, H = X.shape[:2]
-    re, im = (np.empty((frequencies(H, band), N), X.real.dtype) for _ in range(2))
+    re, im = (empty((frequencies(H, band), N), X.real.dtype) for _ in range(2))
     _crop(X, *band, band[0] + negative_rows(H, band[0]), _nyquist(width), re, im)
     return re, im
 
 
-def cpu_pad(re: np.ndarray, im: np.ndarray, size: tuple[int, int], band: Band) -> np.ndarray:
+def cpu_pad(re: np.ndarray, im: np.ndarray, size: tuple[int, int], band: Band, empty: Any = np.empty) -> np.ndarray:
     """`reference_pad`, compiled and spread over the cores."""
     H, W = size
-    X = np.empty((re.shape[1], H, W // 2 + 1), np.result_type(re, 1j))
+    X = empty((re.shape[1], H, W // 2 + 1), np.result_type(re, 1j))
     _pad(re, im, *band, band[0] + negative_rows(H, band[0]), _nyquist(W), X)
     return X
 

@@ -322,17 +322,21 @@ def _one_dimensional_parts(
         return np.exp(down).astype(weight.dtype), np.exp(across).astype(weight.dtype), separable
 
 
-def cpu(X: np.ndarray, weight: np.ndarray, width: int, polar: bool, conjugate: bool = False) -> np.ndarray:
+def cpu(
+    X: np.ndarray, weight: np.ndarray, width: int, polar: bool, conjugate: bool = False, empty: Any = np.empty
+) -> np.ndarray:
     """`reference`, compiled and spread over the cores."""
     H = X.shape[2]
-    Y = np.empty((X.shape[0], weight.shape[0], *X.shape[2:]), X.dtype)
+    Y = empty((X.shape[0], weight.shape[0], *X.shape[2:]), X.dtype)
     parts = _one_dimensional_parts(weight, H, width, polar)
     p, q = coordinates(H, width, polar, weight.dtype)
     _apply(X, weight, width, p, q, *parts, weight.dtype.type(0.5), conjugate, _rows_at_a_time(H, X.shape[3]), Y)
     return Y
 
 
-def cpu_gradient(X: np.ndarray, G: np.ndarray, weight: np.ndarray, width: int, polar: bool) -> np.ndarray:
+def cpu_gradient(
+    X: np.ndarray, G: np.ndarray, weight: np.ndarray, width: int, polar: bool, empty: Any = np.empty
+) -> np.ndarray:
     """`reference_gradient`, compiled and spread over the cores."""
     H = X.shape[2]
     rows = _rows_at_a_time(H, X.shape[3])

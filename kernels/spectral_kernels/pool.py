@@ -162,18 +162,22 @@ def _scalars(like: Any, band: Pair, nyquist: Weights, scale: float) -> list[Any]
     return [*(np.int32(b) for b in band), *(real(g) for g in nyquist), real(0.5), real(scale)]
 
 
-def cpu(X: np.ndarray, width: int, size: Pair, band: Pair, nyquist: Weights, scale: float) -> np.ndarray:
+def cpu(
+    X: np.ndarray, width: int, size: Pair, band: Pair, nyquist: Weights, scale: float, empty: Any = np.empty
+) -> np.ndarray:
     """`reference`, compiled and spread over the cores."""
     h, w = size
-    Y = np.empty((X.shape[0], h, w // 2 + 1), X.dtype)
+    Y = empty((X.shape[0], h, w // 2 + 1), X.dtype)
     _pool(X, width, w, *_scalars(X, band, nyquist, scale), Y)
     return Y
 
 
-def cpu_unpool(Y: np.ndarray, width: int, size: Pair, band: Pair, nyquist: Weights, scale: float) -> np.ndarray:
+def cpu_unpool(
+    Y: np.ndarray, width: int, size: Pair, band: Pair, nyquist: Weights, scale: float, empty: Any = np.empty
+) -> np.ndarray:
     """`reference_unpool`, compiled and spread over the cores."""
     H, W = size
-    X = np.empty((Y.shape[0], H, W // 2 + 1), Y.dtype)
+    X = empty((Y.shape[0], H, W // 2 + 1), Y.dtype)
     _unpool(Y, width, W, *_scalars(Y, band, nyquist, scale), X)
     return X
 

@@ -122,10 +122,15 @@ def _native(a, sa, b, sb, sizes, sign_a, sign_b, gauss, out, so):  # type: ignor
 
 
 def cpu(
-    a: np.ndarray, b: np.ndarray, conjugate_a: bool = False, conjugate_b: bool = False, multiplications: int = 4
+    a: np.ndarray,
+    b: np.ndarray,
+    conjugate_a: bool = False,
+    conjugate_b: bool = False,
+    multiplications: int = 4,
+    empty: Any = np.empty,
 ) -> np.ndarray:
     """`reference`, compiled and spread over the cores: for few channels; above that a BLAS is faster."""
-    out = np.empty((a.shape[0], a.shape[1], b.shape[2]), a.dtype)
+    out = empty((a.shape[0], a.shape[1], b.shape[2]), a.dtype)
     a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
     _product(a, b, _sign(conjugate_a, a), _sign(conjugate_b, b), multiplications == 3, out)
     return out
@@ -140,11 +145,16 @@ def _flat(x: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
 
 
 def cpu_native(
-    a: np.ndarray, b: np.ndarray, conjugate_a: bool = False, conjugate_b: bool = False, multiplications: int = 4
+    a: np.ndarray,
+    b: np.ndarray,
+    conjugate_a: bool = False,
+    conjugate_b: bool = False,
+    multiplications: int = 4,
+    empty: Any = np.empty,
 ) -> np.ndarray:
     """`reference_native`, compiled and spread over the cores. The result is (P, G, Q, F) in memory."""
     (G, P, K, F), Q = a.shape, b.shape[1]
-    out = np.empty((P, G, Q, F), a.dtype).transpose(1, 0, 2, 3)
+    out = empty((P, G, Q, F), a.dtype).transpose(1, 0, 2, 3)
     if out.size:
         (flat_a, sa), (flat_b, sb), (flat_out, so) = _flat(a), _flat(b), _flat(out)
         signs = _sign(conjugate_a, a), _sign(conjugate_b, b)

@@ -107,25 +107,25 @@ def _offsets(counts: np.ndarray) -> np.ndarray:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
 
 
-def cpu(x_hat: np.ndarray, beta: float) -> tuple[np.ndarray, np.ndarray]:
+def cpu(x_hat: np.ndarray, beta: float, empty: Any = np.empty) -> tuple[np.ndarray, np.ndarray]:
     """`reference`, compiled and spread over the cores; the values are allocated at their exact size."""
-    bitmap = np.empty(-(-x_hat.size // 8), np.uint8)
+    bitmap = empty(-(-x_hat.size // 8), np.uint8)
     counts = np.empty(-(-x_hat.size // CHUNK), np.int64)
     _mark(x_hat, float(beta) * float(beta), bitmap, counts)
     offsets = _offsets(counts)
-    values = np.empty(offsets[-1], x_hat.dtype)
+    values = empty(offsets[-1], x_hat.dtype)
     _pack(x_hat, bitmap, offsets, values)
     return bitmap, values
 
 
-def cpu_expand(bitmap: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
+def cpu_expand(bitmap: np.ndarray, values: np.ndarray, count: int, empty: Any = np.empty) -> np.ndarray:
     """`reference_expand`, compiled and spread over the cores; raises where bitmap and values disagree."""
     counts = np.empty(-(-count // CHUNK), np.int64)
     _count(bitmap, counts)
     offsets = _offsets(counts)
     if offsets[-1] != values.size:
         raise ValueError(f"the bitmap marks {offsets[-1]} entries as kept, but there are {values.size} values")
-    x_hat = np.empty(count, values.dtype)
+    x_hat = empty(count, values.dtype)
     _unpack(bitmap, values, offsets, x_hat)
     return x_hat
 

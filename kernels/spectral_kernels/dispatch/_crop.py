@@ -1,6 +1,7 @@
 """Retained spectra, frequency-major, and the way back, on torch tensors."""
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from spectral_kernels.dispatch._devices import (
     Form,
     choose_form,
     fold,
+    host_empty,
     need_complex,
     on_gpu,
     operator,
@@ -72,7 +74,7 @@ def _crop(X: Tensor, width: int, k_h: int, k_w: int, form: str) -> tuple[Tensor,
     if form == "cuda":
         with torch.cuda.device(X.device):
             return crop_kernel.cuda(X, width, (k_h, k_w), **on_gpu(X.device))
-    run = crop_kernel.cpu if form == "cpu" else crop_kernel.reference
+    run = partial(crop_kernel.cpu, empty=host_empty) if form == "cpu" else crop_kernel.reference
     with threads_for(X.shape[0] * crop_kernel.frequencies(X.shape[1], (k_h, k_w))):
         re, im = run(X.numpy(), width, (k_h, k_w))
     return torch.from_numpy(re), torch.from_numpy(im)
@@ -85,7 +87,7 @@ def _pad(re: Tensor, im: Tensor, height: int, width: int, k_h: int, k_w: int, fo
     if form == "cuda":
         with torch.cuda.device(re.device):
             return crop_kernel.cuda_pad(re, im, size, band, **on_gpu(re.device))
-    run = crop_kernel.cpu_pad if form == "cpu" else crop_kernel.reference_pad
+    run = partial(crop_kernel.cpu_pad, empty=host_empty) if form == "cpu" else crop_kernel.reference_pad
     with threads_for(re.shape[1] * height * (width // 2 + 1) // 4):  # 1 ns each, most of them zeros
         return torch.from_numpy(run(re.numpy(), im.numpy(), size, band))
 

@@ -69,6 +69,11 @@ def threads_for(entries: int) -> Iterator[None]:
             numba.set_num_threads(before)
 
 
+def host_empty(shape: Any, dtype: Any) -> np.ndarray:
+    """An array in memory from torch's allocator, so that torch's own profiler sees what a CPU form allocates."""
+    return torch.empty(shape, dtype=getattr(torch, np.dtype(dtype).name)).numpy()
+
+
 def on_gpu(device: torch.device) -> dict[str, Any]:
     """Where a CUDA form launches (torch's current stream) and allocates (torch's allocator)."""
     from numba import cuda

@@ -1,6 +1,6 @@
 """Multiply spectra by filters that are functions of frequency, on torch tensors."""
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from spectral_kernels.dispatch._devices import (
     Form,
     choose_form,
     fold,
+    host_empty,
     need_complex,
     on_gpu,
     operator,
@@ -66,7 +67,7 @@ def _filters(X: Tensor, weight: Tensor, width: int, polar: bool, conjugate: bool
         planes = _planes(X.shape[2], width, polar, weight.dtype, X.device)
         with torch.cuda.device(X.device):
             return filters_kernel.cuda(X, weight, width, planes, conjugate, **on_gpu(X.device))
-    run = filters_kernel.cpu if form == "cpu" else filters_kernel.reference
+    run = partial(filters_kernel.cpu, empty=host_empty) if form == "cpu" else filters_kernel.reference
     with threads_for(X.numel() * weight.shape[0] // PRODUCTS_AN_ENTRY):
         return torch.from_numpy(run(X.numpy(), weight.numpy(), width, polar, conjugate))
 
@@ -79,7 +80,7 @@ def filters_gradient(X: Tensor, G: Tensor, weight: Tensor, width: int, polar: bo
         planes = _planes(X.shape[2], width, polar, weight.dtype, X.device)
         with torch.cuda.device(X.device):
             return filters_kernel.cuda_gradient(X, G, weight, width, planes, **on_gpu(X.device))
-    run = filters_kernel.cpu_gradient if form == "cpu" else filters_kernel.reference_gradient
+    run = partial(filters_kernel.cpu_gradient, empty=host_empty) if form == "cpu" else filters_kernel.reference_gradient
     with threads_for(X.numel() * weight.shape[0] // PRODUCTS_AN_ENTRY):
         return torch.from_numpy(run(X.numpy(), G.numpy(), weight.numpy(), width, polar))
 

@@ -1,6 +1,7 @@
 """Crop, fold and cut off half spectra, and the transpose, on torch tensors."""
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from spectral_kernels.dispatch._devices import (
     Form,
     choose_form,
     fold,
+    host_empty,
     need_complex,
     on_gpu,
     operator,
@@ -88,7 +90,7 @@ def _pool(
     if form == "cuda":
         with torch.cuda.device(X.device):
             return pool_kernel.cuda(X, *arguments, **on_gpu(X.device))
-    run = pool_kernel.cpu if form == "cpu" else pool_kernel.reference
+    run = partial(pool_kernel.cpu, empty=host_empty) if form == "cpu" else pool_kernel.reference
     with threads_for(X.shape[0] * h * (w // 2 + 1) // 4):  # 1 ns each
         return torch.from_numpy(run(X.numpy(), *arguments))
 
@@ -102,7 +104,7 @@ def _unpool(
     if form == "cuda":
         with torch.cuda.device(Y.device):
             return pool_kernel.cuda_unpool(Y, *arguments, **on_gpu(Y.device))
-    run = pool_kernel.cpu_unpool if form == "cpu" else pool_kernel.reference_unpool
+    run = partial(pool_kernel.cpu_unpool, empty=host_empty) if form == "cpu" else pool_kernel.reference_unpool
     with threads_for(Y.shape[0] * H * (W // 2 + 1) // 4):
         return torch.from_numpy(run(Y.numpy(), *arguments))
 

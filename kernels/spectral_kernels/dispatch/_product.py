@@ -1,5 +1,6 @@
 """Channel products of spectra, on torch tensors."""
 
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -10,6 +11,7 @@ from spectral_kernels.dispatch._devices import (
     Form,
     choose_form,
     fold,
+    host_empty,
     need_complex,
     on_gpu,
     operator,
@@ -92,7 +94,7 @@ def _product(a: Tensor, b: Tensor, conjugate_a: bool, conjugate_b: bool, form: s
     if form == "cuda":
         with torch.cuda.device(a.device):
             return product_kernel.cuda(a, b, *flags, **on_gpu(a.device))
-    run = product_kernel.cpu if form == "cpu" else product_kernel.reference
+    run = partial(product_kernel.cpu, empty=host_empty) if form == "cpu" else product_kernel.reference
     with threads_for(a.shape[0] * a.shape[1] * a.shape[2] * b.shape[2] // PRODUCTS_AN_ENTRY):
         return torch.from_numpy(run(a.numpy(), b.numpy(), *flags))
 
@@ -176,7 +178,7 @@ def _native(a: Tensor, b: Tensor, conjugate_a: bool, conjugate_b: bool, form: st
         with torch.cuda.device(a.device):
             flat = product_kernel.cuda_native(_flat(a), _flat(b), (G, P, Q, K, F), *flags, **on_gpu(a.device))
         return flat.reshape(P, G, Q, F).movedim(0, 1)
-    run = product_kernel.cpu_native if form == "cpu" else product_kernel.reference_native
+    run = partial(product_kernel.cpu_native, empty=host_empty) if form == "cpu" else product_kernel.reference_native
     with threads_for(G * P * Q * K * F // PRODUCTS_AN_ENTRY):
         out = torch.from_numpy(run(a.numpy(), b.numpy(), *flags))
     return out.movedim(1, 0).contiguous().movedim(0, 1)

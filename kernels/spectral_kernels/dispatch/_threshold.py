@@ -1,11 +1,13 @@
 """Threshold and pack, and the way back, on torch tensors."""
 
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from spectral_kernels import threshold
-from spectral_kernels.dispatch._devices import Form, choose_form, on_gpu, plain, threads_for
+from spectral_kernels.dispatch._devices import Form, choose_form, host_empty, on_gpu, plain, threads_for
 
 
 def threshold_pack(x_hat: Tensor, beta: float, form: Form = "auto") -> tuple[Tensor, Tensor]:
@@ -22,7 +24,7 @@ def threshold_pack(x_hat: Tensor, beta: float, form: Form = "auto") -> tuple[Ten
     if form == "cuda":
         with torch.cuda.device(flat.device):
             return threshold.cuda(flat, beta, **on_gpu(flat.device))
-    run = threshold.cpu if form == "cpu" else threshold.reference
+    run = partial(threshold.cpu, empty=host_empty) if form == "cpu" else threshold.reference
     with threads_for(flat.numel()):
         bitmap, values = run(flat.numpy(), beta)
     return torch.from_numpy(bitmap), torch.from_numpy(values)
@@ -41,6 +43,6 @@ def threshold_expand(bitmap: Tensor, values: Tensor, shape: tuple[int, ...], for
     if form == "cuda":
         with torch.cuda.device(values.device):
             return threshold.cuda_expand(bitmap, values, count, **on_gpu(values.device)).reshape(shape)
-    run = threshold.cpu_expand if form == "cpu" else threshold.reference_expand
+    run = partial(threshold.cpu_expand, empty=host_empty) if form == "cpu" else threshold.reference_expand
     with threads_for(count):
         return torch.from_numpy(run(bitmap.numpy(), values.numpy(), count)).reshape(shape)
