@@ -44,6 +44,8 @@ bench: setup
 	$(BIN)/specviz bench slider
 	$(BIN)/specviz bench roofline
 	$(BIN)/specviz bench conv
+	$(BIN)/specviz bench pool
+	$(BIN)/specviz bench filters
 
 # Runs from the source tree with whatever Python has torch and numba-cuda there; installs nothing.
 OUT ?= gpu-records
@@ -52,6 +54,8 @@ gpu:
 	PYTHONPATH=.:kernels $(PYTHON) -m specviz.cli bench threshold --out $(OUT)
 	PYTHONPATH=.:kernels $(PYTHON) -m specviz.cli bench roofline --out $(OUT)
 	PYTHONPATH=.:kernels $(PYTHON) -m specviz.cli bench conv --out $(OUT)
+	PYTHONPATH=.:kernels $(PYTHON) -m specviz.cli bench pool --out $(OUT)
+	PYTHONPATH=.:kernels $(PYTHON) -m specviz.cli bench filters --out $(OUT)
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -63,6 +63,22 @@ def conv(out: Out = Path("data/results"), rounds: int = 7, quick: bool = False, 
 
 
 @bench.command()
+def pool(out: Out = Path("data/results"), rounds: int = 9) -> None:
+    """Spectral pooling against average pooling and plain FFTs."""
+    from specviz.bench.pool import run
+
+    run(out, rounds)
+
+
+@bench.command()
+def filters(out: Out = Path("data/results"), rounds: int = 7) -> None:
+    """Linear and Gaussian spectral filters against full ones and torch's convolution: time and memory."""
+    from specviz.bench.filters import run
+
+    run(out, rounds)
+
+
+@bench.command()
 def roofline(out: Out = Path("data/results"), rounds: int = 7) -> None:
     """How near the kernels come to what this machine can move and multiply."""
     from specviz.bench.roofline import run

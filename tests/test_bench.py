@@ -7,8 +7,9 @@ import pytest
 import torch
 from spectral_kernels import dispatch
 
+import specviz.functional as SF
 from specviz import records
-from specviz.bench import conv, roofline, threshold
+from specviz.bench import conv, filters, pool, roofline, threshold
 
 
 @pytest.mark.parametrize("entries", [1, 7, 8, 1000])
@@ -95,6 +96,37 @@ def test_the_four_ways_side_by_side_give_nearly_the_same():
     assert 0 < rows["band-limited"]["error"] < 0.2
     assert rows["ordinary"]["saved_bytes"] == 4 * 2 * 3 * 16 * 16
     assert 0 < rows["band-limited"]["saved_bytes"] < rows["whole spectrum"]["saved_bytes"]
+
+
+@pytest.mark.parametrize(("side", "new"), [(8, 4), (9, 4), (8, 5), (6, 6)])
+def test_the_composition_that_pooling_is_measured_against_does_the_same(side, new):
+    x = torch.randn(2, 3, side, side)
+    torch.testing.assert_close(pool.composition(x, (new, new)), SF.spectral_pool2d(x, new))
+
+
+def test_the_pooling_bench_measures_all_sides_and_tells_missed_aims():
+    row = pool.measure((2, 3, 8, 8), (4, 4), "cpu", rounds=1)
+    assert row["step_speedup"] == pytest.approx(row["composition_step_ms"] / row["spectral_step_ms"])
+    assert row["avg_pool2d_forward_ms"] > 0
+    assert "avg_pool2d_forward_ms" not in pool.measure((2, 3, 8, 8), (3, 3), "cpu", rounds=1)
+    assert pool.missed_aims([{**row, "step_speedup": 1.5}]) == ["[2, 3, 8, 8] -> [4, 4]: step 1.50x, aimed at least 2x"]
+    large = {**row, "shape": [1, 1, 224, 224], "step_speedup": 1.5}
+    assert pool.missed_aims([large, {**row, "step_speedup": 2.5}]) == []
+
+
+def test_the_filters_bench_tells_when_a_bank_is_held():
+    rows = filters.measure((2, 3, 4, 12, 10), "cpu", rounds=1)
+    assert [row["kind"] for row in rows] == ["conv", "linear", "gaussian", "full"]
+    assert [row["numbers"] for row in rows] == [12 * 9, 12 * 4, 12 * 12, 12 * 120]
+    assert all(row["peak_bytes"] >= row["saved_bytes"] > 0 for row in rows)
+    few, many = ({**rows[1], "shape": list(shape)} for shape in filters.GROWTH[:2])
+    many.update(map_bytes=few["map_bytes"] + 10, bank_bytes=few["bank_bytes"] + 1000)
+    many["peak_bytes"] = few["peak_bytes"] + 200
+    assert filters.missed_aims([few, many]) == [
+        "linear, [8, 16, 4, 150, 150] to [8, 16, 16, 150, 150]: peak grows by 0.0 MB"
+    ]
+    many["peak_bytes"] = few["peak_bytes"] + 140
+    assert filters.missed_aims([few, many]) == []
 
 
 def test_a_kernel_under_the_roof_is_limited_by_memory_or_by_arithmetic():

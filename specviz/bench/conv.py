@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from torch import Tensor
 
 import specviz.functional as SF
 from specviz import records
+from specviz.bench.bytes import copy_bytes_per_second, peak_bytes, saved_bytes, with_backward
 from specviz.bench.timing import medians_ms
 from specviz.functional.band_limited import ALGORITHMS, convolve
 
@@ -40,30 +39,6 @@ def _theirs(dims: int) -> Callable[..., Tensor] | None:
             return fft_conv(x, w, padding=w.shape[-1] // 2)
 
     return run
-
-
-def _with_backward(forward: Callable[[Tensor, Tensor], Tensor], x: Tensor, w: Tensor) -> Callable[[], Any]:
-    def run() -> None:
-        x.grad = w.grad = None
-        forward(x, w).sum().backward()
-
-    return run
-
-
-def _saved_bytes(forward: Callable[[], Any], parameters: set[int]) -> int:
-    """Bytes that autograd keeps for backward, each storage once, parameters not counted."""
-    stored: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in parameters:
-            stored[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        result = forward()
-    del result
-    return sum(stored.values())
 
 
 def side_by_side(x: Tensor, w: Tensor, compression: float, rounds: int = 5) -> list[dict[str, Any]]:
@@ -91,7 +66,7 @@ def side_by_side(x: Tensor, w: Tensor, compression: float, rounds: int = 5) -> l
         results = {name: run(x, w) for name, run in sides.items()}
         forward = medians_ms({name: lambda run=run: run(x, w) for name, run in sides.items()}, rounds)  # type: ignore[misc]
     x, w = x.detach().clone().requires_grad_(), w.detach().clone().requires_grad_()
-    step = medians_ms({name: _with_backward(run, x, w) for name, run in sides.items()}, max(3, rounds // 2))
+    step = medians_ms({name: with_backward(run, x, w) for name, run in sides.items()}, max(3, rounds // 2))
     norm = results["ordinary"].norm().item()
     rows = []
     for name, run in sides.items():
@@ -100,43 +75,11 @@ def side_by_side(x: Tensor, w: Tensor, compression: float, rounds: int = 5) -> l
                 "side": name,
                 "forward_ms": forward[name],
                 "step_ms": step[name],
-                "saved_bytes": _saved_bytes(lambda run=run: run(x, w), {w.untyped_storage().data_ptr()}),  # type: ignore[misc]
+                "saved_bytes": saved_bytes(lambda run=run: run(x, w), {w.untyped_storage().data_ptr()}),  # type: ignore[misc]
                 "error": (results[name] - results["ordinary"]).norm().item() / norm,
             }
         )
     return rows
-
-
-@contextmanager
-def _without_stderr() -> Iterator[None]:
-    """The profiler announces itself on the process's own standard error, each time."""
-    before = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(before, 2)
-            os.close(before)
-
-
-def _peak_bytes(step: Callable[[], Any], device: str) -> int:
-    """Most bytes alive at once in torch's allocator during a step, above those alive before it."""
-    step()
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        step()
-        return torch.cuda.max_memory_allocated() - before
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    with _without_stderr(), torch.profiler.profile(activities=activities, profile_memory=True) as profile:
-        step()
-    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
-    alive = peak = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        alive += event.nbytes()
-        peak = max(peak, alive)
-    return peak
 
 
 def _with_tf32(forward: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
@@ -145,13 +88,6 @@ def _with_tf32(forward: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor,
             return forward(x, w)
 
     return run
-
-
-def copy_bytes_per_second(device: str) -> float:
-    """What a plain copy of 256 MiB reaches, read and write counted."""
-    x = torch.zeros(1 << 26, device=device)
-    y = torch.empty_like(x)
-    return 2 * x.nbytes / (medians_ms({"copy": lambda: y.copy_(x)})["copy"] * 1e-3)
 
 
 def measure(shape: tuple[int, int, int, int], taps: int, dims: int, device: str, rounds: int) -> list[dict[str, Any]]:
@@ -184,11 +120,11 @@ def measure(shape: tuple[int, int, int, int], taps: int, dims: int, device: str,
             )
     with torch.no_grad():
         forward = medians_ms({name: lambda run=run: run(x, w) for name, run in sides.items()}, rounds)  # type: ignore[misc]
-    steps = {name: _with_backward(run, x, w) for name, run in sides.items()}
+    steps = {name: with_backward(run, x, w) for name, run in sides.items()}
     step = medians_ms(steps, max(3, rounds // 2))
     own = {w.untyped_storage().data_ptr()}
-    conv_saved = _saved_bytes(lambda: conv(x, w), own)
-    conv_peak = _peak_bytes(steps["conv"], device)
+    conv_saved = saved_bytes(lambda: conv(x, w), own)
+    conv_peak = peak_bytes(steps["conv"], device)
     rows = []
     for compression in COMPRESSIONS:
         call = (x, w, None, 1, padding, 1, 1)
@@ -215,9 +151,9 @@ def measure(shape: tuple[int, int, int, int], taps: int, dims: int, device: str,
                 "forward_speedup": forward["conv"] / forward[name],
                 "step_speedup": step["conv"] / step[name],
                 # conv keeps its input; ours lets it go and keeps coefficients.
-                "saved_bytes": _saved_bytes(lambda name=name: sides[name](x, w), own),  # type: ignore[misc]
+                "saved_bytes": saved_bytes(lambda name=name: sides[name](x, w), own),  # type: ignore[misc]
                 "conv_saved_bytes": conv_saved,
-                "peak_bytes": _peak_bytes(steps[name], device),
+                "peak_bytes": peak_bytes(steps[name], device),
                 "conv_peak_bytes": conv_peak,
             }
             if device == "cuda":

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from spectral_kernels import dispatch
 
 from specviz import records
-from specviz.bench.conv import copy_bytes_per_second
+from specviz.bench.bytes import copy_bytes_per_second
 from specviz.bench.timing import medians_ms
 from specviz.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, Line, LinePlot
 

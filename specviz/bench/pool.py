@@ -1,0 +1,133 @@
+"""Spectral pooling against average pooling and against the same thing written with torch's FFTs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.table import Table
+from spectral_kernels import dispatch
+from torch import Tensor
+
+import specviz.functional as SF
+from specviz import records
+from specviz.bench.bytes import copy_bytes_per_second, with_backward
+from specviz.bench.timing import medians_ms
+from specviz.functional.spectral_pool import choose_algorithm
+
+# (B, C, H, W) -> (h, w)
+SHAPES = [((32, 64, 32, 32), (16, 16)), ((32, 64, 64, 64), (47, 47)), ((8, 16, 224, 224), (112, 112))]
+
+
+def composition(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Spectral pooling as one would write it: transform, crop, fold the Nyquist lines, transform back."""
+    (H, W), (h, w) = x.shape[-2:], size
+    X = torch.fft.rfft2(x)[..., : w // 2 + 1]
+    Y = torch.cat([X[..., : (h + 1) // 2, :], X[..., H - h // 2 :, :]], -2)
+    if h % 2 == 0 and h < H:
+        nyquist = torch.zeros_like(Y)
+        nyquist[..., h // 2, :] = X[..., h // 2, :]
+        Y = Y + nyquist
+    if w % 2 == 0 and w < W:
+        mirrored = Y[..., -1:].flip(-2).roll(1, -2).conj()
+        Y = torch.cat([Y[..., :-1], Y[..., -1:] + mirrored], -1)
+    return torch.fft.irfft2(Y, s=size) * (h * w / (H * W))
+
+
+def measure(shape: tuple[int, ...], size: tuple[int, int], device: str, rounds: int) -> dict[str, Any]:
+    """One shape: milliseconds of each side, forward and with backward, all in one run."""
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device).requires_grad_()
+    (H, W), (h, w) = shape[-2:], size
+    sides: dict[str, Callable[[Tensor], Tensor]] = {
+        "spectral": lambda x: SF.spectral_pool2d(x, size),
+        "gemm": lambda x: SF.spectral_pool2d(x, size, algorithm="gemm"),
+        "fft": lambda x: SF.spectral_pool2d(x, size, algorithm="fft"),
+        "composition": lambda x: composition(x, size),
+        "adaptive_avg_pool2d": lambda x: F.adaptive_avg_pool2d(x, size),
+    }
+    if H % h == 0 and W % w == 0:
+        sides["avg_pool2d"] = lambda x: F.avg_pool2d(x, (H // h, W // w))
+    with torch.no_grad():
+        forward = medians_ms({name: lambda run=run: run(x) for name, run in sides.items()}, rounds)  # type: ignore[misc]
+    step = medians_ms({name: with_backward(run, x) for name, run in sides.items()}, rounds)
+    row: dict[str, Any] = {
+        "experiment": "bench-pool",
+        "device": device,
+        "shape": list(shape),
+        "size": list(size),
+        "ran": choose_algorithm((H, W), size),
+        **{f"{name}_forward_ms": ms for name, ms in forward.items()},
+        **{f"{name}_step_ms": ms for name, ms in step.items()},
+        "forward_speedup": forward["composition"] / forward["spectral"],
+        "step_speedup": step["composition"] / step["spectral"],
+    }
+    return row | _kernel(x.detach(), size, device, rounds)
+
+
+def _kernel(x: Tensor, size: tuple[int, int], device: str, rounds: int) -> dict[str, Any]:
+    """How fast the kernels themselves move bytes, against a copy in the same run."""
+    X, (H, W) = torch.fft.rfft2(x), (x.shape[-2], x.shape[-1])
+    Y = dispatch.pool(X, W, size)
+    ms = medians_ms(
+        {"pool": lambda: dispatch.pool(X, W, size), "unpool": lambda: dispatch.unpool(Y, size[1], (H, W))}, rounds
+    )
+    return {
+        # The kernel reads what it keeps and writes it; the other way, zeros are written too.
+        "pool_bytes_per_second": 2 * Y.nbytes / ms["pool"] * 1e3,
+        "unpool_bytes_per_second": (Y.nbytes + X.nbytes) / ms["unpool"] * 1e3,
+        "copy_bytes_per_second": copy_bytes_per_second(device),
+    }
+
+
+def missed_aims(rows: list[dict[str, Any]]) -> list[str]:
+    """A step of a map of 64 or less: twice as fast as the composition; of any map: not slower."""
+    said = []
+    for row in rows:
+        bound = 2.0 if max(row["shape"][-2:]) <= 64 else 1.0
+        if row["device"] == "cpu" and row["step_speedup"] < bound:
+            said.append(f"{row['shape']} -> {row['size']}: step {row['step_speedup']:.2f}x, aimed at least {bound:g}x")
+    return said
+
+
+def run(out: Path, rounds: int) -> None:
+    """Measure all shapes and write out/bench-pool.jsonl."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    rows = [records.stamp(measure(shape, size, device, rounds)) for shape, size in SHAPES]
+    records.write(out / "bench-pool.jsonl", rows)
+    table = Table(title=f"spectral pooling, {device}: median ms, forward / with backward")
+    for column in (
+        "maps",
+        "to",
+        "spectral",
+        "ran",
+        "composition",
+        "ratio",
+        "adaptive average",
+        "average",
+        "GB/s",
+        "copy",
+    ):
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(
+            *(" x ".join(map(str, row["shape"])), " x ".join(map(str, row["size"]))),
+            _both(row, "spectral"),
+            row["ran"],
+            _both(row, "composition"),
+            f"{row['forward_speedup']:.1f} / {row['step_speedup']:.1f}",
+            _both(row, "adaptive_avg_pool2d"),
+            _both(row, "avg_pool2d") if "avg_pool2d_step_ms" in row else "no such size",
+            f"{row['pool_bytes_per_second'] / 1e9:.1f} / {row['unpool_bytes_per_second'] / 1e9:.1f}",
+            f"{row['copy_bytes_per_second'] / 1e9:.1f}",
+        )
+    Console().print(table)
+    for line in missed_aims(rows):
+        print("aim missed:", line)
+
+
+def _both(row: dict[str, Any], side: str) -> str:
+    return f"{row[f'{side}_forward_ms']:.2f} / {row[f'{side}_step_ms']:.2f}"
