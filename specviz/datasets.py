@@ -49,6 +49,30 @@ def photo(name: str, grey: bool = False) -> Tensor:
     return luminance(image) if grey else image
 
 
+def photo_patches(side: int, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Patches of the photographs, to be told apart by which one they come from: a small task with real images.
+
+    side   pixels a side, at most 300
+    count  patches of each photograph, at places drawn with this seed
+
+    Returns (5 * count, 1, side, side) float32, grey, with mean 0 and standard deviation 1 over all; and labels
+    (5 * count,) that count PHOTOS in order, the photographs taking turns.
+    """
+    if not 1 <= side <= 300 or count < 1:
+        raise ValueError(f"side={side} must lie between 1 and 300 pixels, and count={count} be at least 1")
+    generator = torch.Generator().manual_seed(seed)
+    pictures = [photo(name, grey=True) for name in PHOTOS]
+    patches = []
+    for _ in range(count):
+        for picture in pictures:
+            top, left = (
+                int(torch.randint(n - side + 1, (), generator=generator)) for n in (picture.shape[0], picture.shape[1])
+            )
+            patches.append(picture[top : top + side, left : left + side])
+    images = torch.stack(patches)[:, None]
+    return (images - images.mean()) / images.std(), torch.arange(len(images)) % len(PHOTOS)
+
+
 def series(name: str) -> Tensor:
     """A time series with a clear licence: (L,) float32. ValueError if there is none of this name.
 

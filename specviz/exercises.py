@@ -231,3 +231,65 @@ def check_intensity(intensity: Callable[[int, int, int], Any]) -> Verdict:
             hint = "Hint: B * C * O complex multiply-adds of 8 operations; B * C + C * O + B * O numbers of 8 bytes."
             return Verdict(False, f"For B={B}, C={C}, O={out}: {answer:.3g}, but it is {expected:.3g}. {hint}")
     return Verdict(True, "Right: many channels make the product an affair of arithmetic, a single one of memory.")
+
+
+def check_pooling(pool: Callable[[torch.Tensor, int], Any]) -> Verdict:
+    """Does pool(x, m) shrink a series to its m-sample version by its low frequencies, keeping the mean, at any parity?"""
+    generator = torch.Generator().manual_seed(0)
+    for n, m in [(9, 5), (9, 7), (8, 5), (8, 4), (9, 4), (8, 8), (6, 1)]:
+        x = torch.rand(n, generator=generator)
+        answer = pool(x, m)
+        if answer is None or answer is ...:
+            return Verdict(None, f"Not answered yet: return a tensor of {m} values for a series of {n}.")
+        answer, expected = torch.as_tensor(answer), SF.spectral_pool1d(x, m)
+        if answer.shape != expected.shape:
+            message = f"{n} samples to {m}: you return {tuple(answer.shape)}. Hint: irfft takes the new length, n=m."
+            return Verdict(False, message)
+        if answer.is_complex() or not torch.allclose(answer, expected, atol=1e-5):
+            mean = answer.real.mean().item() if answer.is_complex() else answer.mean().item()
+            if abs(mean - x.mean().item()) > 1e-4:
+                hint = f"the mean was {x.mean():.3f} and is {mean:.3f}. Hint: rfft sums over n samples, irfft divides by m."
+            else:
+                hint = (
+                    f"the mean is right. Hint: an even m has one wave of {m // 2} turns where the longer series has two, "
+                    f"at +{m // 2} and at -{m // 2}; both fall on it, so a real series' coefficient there doubles."
+                )
+            picture = (
+                None if answer.is_complex() else _series_picture({"yours": answer, "expected": expected}, "sample")
+            )
+            return Verdict(False, f"{n} samples to {m}: {hint}", picture)
+    return Verdict(True, "Right, for odd and even lengths alike: that is Fourier resampling.")
+
+
+def check_gaussian_filter(numbers: Any, keep: float, drop: tuple[float, ...]) -> Verdict:
+    """Does this Gaussian filter pass waves that run across at frequency `keep` and stop those at `drop`?
+
+    numbers  (gamma, mu_u, mu_v, log L11, L21, log L22) of the real part; the imaginary part is none
+    keep     cycles per pixel, gain at least 0.9; drop: gain at most 0.05
+    """
+    if numbers is None or numbers is ...:
+        return Verdict(None, "Not answered yet: six numbers (gamma, mu_u, mu_v, log L11, L21, log L22).")
+    if len(numbers) != 6:
+        raise TypeError(f"a Gaussian's part has six numbers, not {len(numbers)}")
+    weight = torch.tensor([[[*(float(n) for n in numbers), 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]]])
+    side = 256
+    row = SF.parametric_bank(weight, (side, side))[0, 0, 0].real
+    gains = {f: row[round(f * side)].item() for f in (keep, *drop)}
+    said = ", ".join(f"{gain:.3f} at {f:g}" for f, gain in gains.items())
+
+    def draw(figure: Any) -> None:
+        axes = figure.add_subplot()
+        axes.plot(torch.arange(len(row)).numpy() / side, row.numpy())
+        axes.axvline(keep, color="#009E73")
+        for f in drop:
+            axes.axvline(f, color="#D55E00", linestyle="--")
+        axes.set(xlabel="v, cycles per pixel", ylabel="gain", title="keep (green), drop (dashed)")
+
+    picture = _picture(draw)
+    if gains[keep] < 0.9:
+        hint = "Hint: the peak stands at mu_v, and its height is gamma."
+    elif any(abs(gains[f]) > 0.05 for f in drop):
+        hint = "Hint: narrower across means a smaller L22, so a more negative log L22."
+    else:
+        return Verdict(True, f"Right: the gain is {said}.", picture)
+    return Verdict(False, f"The gain is {said}. {hint}", picture)

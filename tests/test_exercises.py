@@ -110,3 +110,36 @@ def test_intensity_counts_operations_for_each_byte():
     wrong = exercises.check_intensity(lambda B, C, O: B * C * O)
     assert wrong.solved is False
     assert "Hint" in wrong.message
+
+
+def test_pooling_is_told_from_its_near_misses():
+    def right(x, m):
+        X = torch.fft.rfft(x)[: m // 2 + 1].clone()
+        if m % 2 == 0 and m < len(x):
+            X[-1] *= 2
+        return torch.fft.irfft(X, n=m) * m / len(x)
+
+    assert exercises.check_pooling(right).solved
+    assert exercises.check_pooling(lambda x, m: None).solved is None
+    no_scale = exercises.check_pooling(lambda x, m: torch.fft.irfft(torch.fft.rfft(x), n=m))
+    assert no_scale.solved is False
+    assert "irfft divides by m" in no_scale.message
+    no_fold = exercises.check_pooling(lambda x, m: torch.fft.irfft(torch.fft.rfft(x), n=m) * m / len(x))
+    assert no_fold.solved is False
+    assert "doubles" in no_fold.message
+    assert Image.open(io.BytesIO(no_fold.picture)).width > 300
+    assert "irfft takes the new length" in exercises.check_pooling(lambda x, m: x).message
+
+
+def test_a_gaussian_filter_passes_one_wave_and_stops_others():
+    def check(*numbers):
+        return exercises.check_gaussian_filter(numbers, keep=1 / 8, drop=(0.0, 1 / 4))
+
+    assert check(1.0, 0.0, 1 / 8, -3.0, 0.0, -3.2).solved
+    assert "narrower" in check(1.0, 0.0, 1 / 8, -3.0, 0.0, -1.5).message
+    elsewhere = check(1.0, 0.0, 0.3, -3.0, 0.0, -3.2)
+    assert elsewhere.solved is False
+    assert "mu_v" in elsewhere.message
+    assert exercises.check_gaussian_filter(None, 0.1, (0.0,)).solved is None
+    with pytest.raises(TypeError, match="six numbers, not 2"):
+        check(1.0, 2.0)

@@ -1,0 +1,223 @@
+"""ParametrisationExplorer: the same network trained on its filters' taps and on their spectra, side by side."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import ipywidgets as ipw
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import specviz.nn as snn
+from specviz.datasets import PHOTOS, photo_patches
+from specviz.figures import BLUE, ORANGE, PURPLE, Line, LinePlot
+from specviz.widgets.explorer import Explorer
+
+STEPS = 150
+PATCH = 16  # pixels a side
+BATCH = 50
+OPTIMISERS = {
+    "SGD": lambda parameters: torch.optim.SGD(parameters, lr=0.05, momentum=0.9, weight_decay=1e-3),
+    "Adam": lambda parameters: torch.optim.Adam(parameters, lr=0.01),
+}
+
+
+def two_networks(taps: int, orthogonal: bool, matched: bool, seed: int = 0) -> tuple[nn.Sequential, nn.Sequential]:
+    """A small network and its spectrally parametrised twin with the same filters; unmatched, with k times larger ones.
+
+    taps        k, of the k x k filters
+    orthogonal  mirrored coefficients carry sqrt(2); False leaves it away
+    matched     False starts the twin as a replication of the paper does, whose initialisation forgets k^2
+    """
+    torch.manual_seed(seed)
+    spatial = nn.Sequential(
+        nn.Conv2d(1, 8, taps, padding=taps // 2),
+        nn.ReLU(),
+        nn.AvgPool2d(2),
+        nn.Conv2d(8, 16, taps, padding=taps // 2),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, len(PHOTOS)),
+    ).double()  # in float32, training itself magnifies a rounding to a thousandth within these steps
+    spectral = copy.deepcopy(spatial)
+    snn.spectralize(spectral, snn.SpectralParamConv2d, orthogonal=orthogonal)
+    if not matched:
+        with torch.no_grad():
+            for layer in spectral:
+                if isinstance(layer, snn.SpectralParamConv2d):
+                    layer.weight_hat *= taps
+    return spatial, spectral
+
+
+def filter_distance(a: nn.Sequential, b: nn.Sequential) -> float:
+    """How far two networks' filters are apart, as a share of the first one's norm."""
+    p, q = (torch.cat([layer.weight.flatten() for layer in net if isinstance(layer, nn.Conv2d)]) for net in (a, b))
+    return ((p - q).norm() / p.norm()).item()
+
+
+def race(
+    optimiser: str, taps: int, orthogonal: bool = True, matched: bool = True, seed: int = 0, steps: int = STEPS
+) -> Iterator[tuple[float, float, float]]:
+    """Train both networks on the same batches of photographs' patches; after each step their losses and distance."""
+    images, labels = photo_patches(PATCH, 4 * BATCH, seed)
+    images = images.double()
+    networks = two_networks(taps, orthogonal, matched, seed)
+    optimisers = [OPTIMISERS[optimiser](network.parameters()) for network in networks]
+    batches = [slice(i, i + BATCH) for i in range(0, len(images), BATCH)]
+    for step in range(steps):
+        batch = batches[step % len(batches)]
+        losses = [_step(n, o, images[batch], labels[batch]) for n, o in zip(networks, optimisers, strict=True)]
+        with torch.no_grad():
+            yield losses[0], losses[1], filter_distance(*networks)
+
+
+def _step(network: nn.Module, optimiser: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> float:
+    optimiser.zero_grad()
+    loss = F.cross_entropy(network(images), labels)
+    loss.backward()
+    optimiser.step()
+    return loss.item()
+
+
+class ParametrisationExplorer(Explorer):
+    """Two networks that start with the same filters and see the same batches; one trains taps, the other spectra.
+
+    The task is to tell from which of five photographs a patch of 16 x 16 pixels comes. A button pressed starts the
+    training anew, and the curves grow as it runs; `set` trains to the end before it returns.
+
+    Controls: `optimiser` ("SGD" with momentum and weight decay, "Adam"), `numbers` ("orthogonal", "unscaled": without
+    the sqrt(2) of mirrored coefficients), `start` ("matched": the same filters; "k times": the spectral network's k
+    times larger, as in a replication of the paper), `taps` (3 or 5). Facts: those, steps, loss_spatial and
+    loss_spectral (means of the last ten steps), distance (of the filters, as a share of their norm) and
+    largest_distance on the way. Rippel, Snoek & Adams (2015); Jain, Samet & Wainger.
+    """
+
+    label = "Parametrisation explorer"
+    takes_pictures = False
+
+    def __init__(self, optimiser: str = "SGD", numbers: str = "orthogonal", start: str = "matched", taps: int = 5):
+        super().__init__()
+        style = {"button_width": "100px"}
+        self.optimiser = ipw.ToggleButtons(options=list(OPTIMISERS), style=style)
+        self.numbers = ipw.ToggleButtons(options=["orthogonal", "unscaled"], style=style)
+        self.start = ipw.ToggleButtons(options=["matched", "k times"], style=style)
+        self.taps = ipw.ToggleButtons(options=[("3 × 3", 3), ("5 × 5", 5)], style=style)
+        self.again = ipw.Button(description="Train again", icon="play", layout=ipw.Layout(width="130px"))
+        self.stop = ipw.Button(description="Stop", icon="stop", disabled=True, layout=ipw.Layout(width="90px"))
+        self.again.on_click(lambda _: self._refresh())
+        self.stop.on_click(lambda _: self._cancel())
+        self._path: list[tuple[float, float, float]] = []
+        self._training: asyncio.Task[None] | None = None
+        self._live = False
+        with self._silently():
+            self.set(optimiser=optimiser, numbers=numbers, start=start, taps=taps)
+        rows = [("optimiser", self.optimiser), ("spectral numbers", self.numbers), ("start", self.start)]
+        labelled = [ipw.HBox([ipw.Label(name, layout=ipw.Layout(width="120px")), control]) for name, control in rows]
+        right = [ipw.HBox([ipw.Label("filters"), self.taps]), ipw.HBox([self.again, self.stop])]
+        self._assemble(None, [ipw.VBox(labelled), ipw.VBox(right)])
+        self._live = True
+
+    def _controls(self) -> dict[str, Any]:
+        return {"optimiser": self.optimiser, "numbers": self.numbers, "start": self.start, "taps": self.taps}
+
+    def set(self, **values: Any) -> None:
+        """Set controls and train to the end."""
+        before, self._live = self._live, False
+        try:
+            super().set(**values)
+        finally:
+            self._live = before
+
+    def _race(self) -> Iterator[tuple[float, float, float]]:
+        return race(
+            self.optimiser.value, self.taps.value, self.numbers.value == "orthogonal", self.start.value == "matched"
+        )
+
+    def _refresh(self) -> None:
+        if self._quiet:
+            return
+        self._cancel()
+        try:
+            loop = asyncio.get_running_loop() if self._live else None
+        except RuntimeError:  # a plain script
+            loop = None
+        if loop is None:
+            self._path = list(self._race())
+            super()._refresh()
+        else:
+            self._path = []
+            self._training = loop.create_task(self._train())
+
+    async def _train(self) -> None:
+        """Train a little, draw, let the kernel see to the buttons, and so on."""
+        self.stop.disabled = False
+        try:
+            until = time.perf_counter() + 0.1
+            for losses in self._race():
+                self._path.append(losses)
+                if time.perf_counter() > until:
+                    super()._refresh()
+                    await asyncio.sleep(0.01)
+                    until = time.perf_counter() + 0.1
+            super()._refresh()
+        finally:
+            self.stop.disabled = True
+
+    def _cancel(self) -> None:
+        if self._training is not None and not self._training.done():
+            self._training.cancel()
+            if self._path:
+                super()._refresh()
+
+    def _describe(self) -> tuple[list[Any], dict[str, np.ndarray]]:
+        return [], {}
+
+    def _frames(self) -> dict[str, Any]:
+        return {"frames": {}, "facts": self._shown_facts()}
+
+    def _full_size(self) -> tuple[int, int]:
+        return 1, 1
+
+    def facts(self) -> dict[str, Any]:
+        """Plain numbers for what is on screen."""
+        path = np.array(self._path)
+        return {
+            "optimiser": self.optimiser.value,
+            "numbers": self.numbers.value,
+            "start": self.start.value,
+            "taps": self.taps.value,
+            "steps": len(path),
+            "loss_spatial": float(path[-10:, 0].mean()) if len(path) else None,
+            "loss_spectral": float(path[-10:, 1].mean()) if len(path) else None,
+            "distance": float(path[-1, 2]) if len(path) else None,
+            "largest_distance": float(path[:, 2].max()) if len(path) else None,
+        }
+
+    def _shown_facts(self) -> list[list[str]]:
+        f = self.facts()
+        return [
+            ["steps", f"{f['steps']} of {STEPS}", f"batches of {BATCH} patches"],
+            ["loss, taps trained", f"{f['loss_spatial']:.4f}", "cross-entropy, last ten steps"],
+            ["loss, spectra trained", f"{f['loss_spectral']:.4f}", "cross-entropy, last ten steps"],
+            ["filters apart by", f"{f['distance']:.1e}", "of their norm; computed in float64"],
+        ]
+
+    def _plots(self) -> list[LinePlot]:
+        path = np.array(self._path).reshape(-1, 3)
+        steps = np.arange(1, len(path) + 1)
+        losses = [
+            Line("taps trained", steps, path[:, 0], BLUE),
+            Line("spectra trained", steps, path[:, 1], ORANGE, dash="dash"),
+        ]
+        apart = [Line("distance", steps, np.maximum(path[:, 2], 1e-17), PURPLE)]
+        return [
+            LinePlot("Training loss, the same batches", "step", "cross-entropy", losses),
+            LinePlot("How far the two networks' filters are apart", "step", "share of norm", apart, log_y=True),
+        ]
