@@ -234,7 +234,7 @@ def check_intensity(intensity: Callable[[int, int, int], Any]) -> Verdict:
 
 
 def check_pooling(pool: Callable[[torch.Tensor, int], Any]) -> Verdict:
-    """Does pool(x, m) shrink a series to its m-sample version by its low frequencies, keeping the mean, at any parity?"""
+    """Does pool(x, m) shrink a series to m samples by its low frequencies, keeping the mean, at any parity?"""
     generator = torch.Generator().manual_seed(0)
     for n, m in [(9, 5), (9, 7), (8, 5), (8, 4), (9, 4), (8, 8), (6, 1)]:
         x = torch.rand(n, generator=generator)
@@ -248,11 +248,11 @@ def check_pooling(pool: Callable[[torch.Tensor, int], Any]) -> Verdict:
         if answer.is_complex() or not torch.allclose(answer, expected, atol=1e-5):
             mean = answer.real.mean().item() if answer.is_complex() else answer.mean().item()
             if abs(mean - x.mean().item()) > 1e-4:
-                hint = f"the mean was {x.mean():.3f} and is {mean:.3f}. Hint: rfft sums over n samples, irfft divides by m."
+                hint = f"the mean was {x.mean():.3f} and is {mean:.3f}. Hint: rfft sums n samples, irfft divides by m."
             else:
                 hint = (
-                    f"the mean is right. Hint: an even m has one wave of {m // 2} turns where the longer series has two, "
-                    f"at +{m // 2} and at -{m // 2}; both fall on it, so a real series' coefficient there doubles."
+                    f"the mean is right. Hint: an even m has one wave of {m // 2} turns where the longer series has "
+                    f"two, at +{m // 2} and at -{m // 2}; both fall on it, so a real series' coefficient there doubles."
                 )
             picture = (
                 None if answer.is_complex() else _series_picture({"yours": answer, "expected": expected}, "sample")
