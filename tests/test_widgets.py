@@ -15,7 +15,9 @@ from specviz.figures import colour_table
 from specviz.widgets import (
     BandLimitExplorer,
     ConvolutionExplorer,
+    FilterExplorer,
     GridSlider,
+    PoolingExplorer,
     SpeedExplorer,
     SymmetryExplorer,
     ThresholdExplorer,
@@ -135,6 +137,8 @@ def test_a_wrong_setting_is_refused_where_it_enters(values, error, message):
     assert (explorer.beta.real, explorer.norm.value) == (0.5, "ortho")  # nothing was half applied
 
 
+TAKE_PICTURES = [ThresholdExplorer, SymmetryExplorer, ConvolutionExplorer, BandLimitExplorer]
+TAKE_PICTURES += [PoolingExplorer, FilterExplorer]
 BAD = {
     "NaN": (torch.full((8, 8), float("nan")), "64 values that are NaN or infinite"),
     "infinite": (np.full((8, 8), np.inf), "64 values that are NaN or infinite"),
@@ -147,7 +151,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("make", [ThresholdExplorer, SymmetryExplorer])
+@pytest.mark.parametrize("make", TAKE_PICTURES)
 @pytest.mark.parametrize("bad", BAD)
 def test_a_bad_picture_shows_a_message_and_the_last_good_one_stays(make, bad):
     source, message = BAD[bad]
@@ -161,7 +165,7 @@ def test_a_bad_picture_shows_a_message_and_the_last_good_one_stays(make, bad):
     assert explorer.panels.message == ""
 
 
-@pytest.mark.parametrize("make", [ThresholdExplorer, SymmetryExplorer])
+@pytest.mark.parametrize("make", TAKE_PICTURES)
 def test_an_explorer_that_starts_with_a_bad_picture_says_so_and_recovers(make):
     explorer = make(torch.full((8, 8), float("nan")))
     assert "NaN or infinite" in explorer.panels.message
