@@ -56,7 +56,8 @@ class Panel:
 
     table     name of a colour table for (H, W) uint8 frames, or None for (H, W, 3) RGB frames
     low, high values at the ends of the colour bar; `unit` labels it; log10 values are marked as powers of ten
-    axes      "pixels"; "frequency": the centred plane; "half": the half plane as rfft2 stores it (cycles per pixel)
+    axes      "pixels"; "offset": pixels from the middle, of the frame as it is; "frequency": the centred plane;
+              "half": the half plane as rfft2 stores it (cycles per pixel)
     """
 
     key: str
@@ -68,7 +69,7 @@ class Panel:
     unit: str = ""
     bar: Literal["whole", "upper half", "none"] = "none"
     powers_of_ten: bool = False
-    axes: Literal["pixels", "frequency", "half"] = "pixels"
+    axes: Literal["pixels", "offset", "frequency", "half"] = "pixels"
 
     def bar_labels(self) -> tuple[str, str]:
         """What stands at the two ends of the colour bar."""
@@ -179,7 +180,13 @@ def _png(figure: Any) -> bytes:
 
 def _still_panel(axes: Any, panel: Panel, frame: np.ndarray) -> None:
     height, width = frame.shape[:2]
-    extents = {"frequency": (-0.5, 0.5, 0.5, -0.5), "half": (0, 0.5, 1, 0), "pixels": (0, width, height, 0)}
+    extents: dict[str, tuple[float, float, float, float]] = {
+        "frequency": (-0.5, 0.5, 0.5, -0.5),
+        "half": (0, 0.5, 1, 0),
+        "pixels": (0, width, height, 0),
+        # Offset 0 is the middle of its pixel, which stands at width // 2.
+        "offset": (-(width // 2) - 0.5, (width - 1) // 2 + 0.5, (height - 1) // 2 + 0.5, -(height // 2) - 0.5),
+    }
     rgb = frame if panel.table is None else colour_table(panel.table)[frame]
     axes.imshow(rgb, aspect="auto", extent=extents[panel.axes])
     axes.set_box_aspect(height / width)
@@ -187,7 +194,8 @@ def _still_panel(axes: Any, panel: Panel, frame: np.ndarray) -> None:
         axes.set_yticks([0, 0.5, 1], ["0", "±0.5", "0"])
     axes.set_title(panel.title, fontsize=10)
     axes.tick_params(labelsize=7)
-    axes.set_xlabel("pixels" if panel.axes == "pixels" else "cycles per pixel", fontsize=8)
+    units = {"pixels": "pixels", "offset": "pixels from the middle"}
+    axes.set_xlabel(units.get(panel.axes, "cycles per pixel"), fontsize=8)
 
 
 def _still_bar(axes: Any, panel: Panel) -> None:

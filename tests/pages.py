@@ -15,7 +15,7 @@ SPECTRUM = "canvas[data-panel=spectrum]"
 
 
 @contextlib.contextmanager
-def open_page(notebook: str) -> Iterator[Any]:
+def open_page(notebook: str, canvas: str = SPECTRUM) -> Iterator[Any]:
     """A page with the notebook's cells run and its explorer painted; errors in the page fail the test.
 
     A machine without Chromium fails here under CI and skips elsewhere; as root on Debian it is installed.
@@ -25,7 +25,7 @@ def open_page(notebook: str) -> Iterator[Any]:
             errors: list[str] = []
             page.on("pageerror", lambda error: errors.append(str(error)))
             browser.open_notebook(page, lab, notebook)
-            page.locator(f".specviz[data-painted] {SPECTRUM}").scroll_into_view_if_needed(timeout=60_000)
+            page.locator(f".specviz[data-painted] {canvas}").scroll_into_view_if_needed(timeout=60_000)
             yield page
             assert not errors, errors
     except browser.BrowserMissing as error:

@@ -138,6 +138,7 @@ class FilterExplorer(Explorer):
                 bar="whole",
                 low=-1.0,
                 unit="of the largest tap",
+                axes="offset",
             ),
             Panel(
                 "output",

@@ -48,7 +48,8 @@ class PanelView {
     this.canvas.setAttribute("role", "img");
     this.canvas.setAttribute("aria-label", `${spec.title}. ${spec.description}`);
     this.xTicks = el("div", "specviz-xticks", plot);
-    el("div", "specviz-axis", figure, spec.axes === "pixels" ? "pixels" : "cycles per pixel");
+    const units = { pixels: "pixels", offset: "pixels from the middle" };
+    el("div", "specviz-axis", figure, units[spec.axes] ?? "cycles per pixel");
     figure.classList.toggle("specviz-half", spec.axes === "half");
     const bar = el("div", "specviz-bar", figure);
     if (spec.bar_table) {
@@ -126,7 +127,9 @@ class PanelView {
     }
     fill(new Uint32Array(this.image.data.buffer), frame, this.table, base);
     context.putImageData(this.image, 0, 0);
+    const around = (n) => [`−${n >> 1}`, "0", String((n - 1) >> 1)];
     const [xs, ys] = {
+      offset: [around(width), around(height)],
       frequency: [["−0.5", "0", "0.5"], ["−0.5", "0", "0.5"]],
       half: [["0", "0.25", "0.5"], ["0", "±0.5", "0"]],
       pixels: [["0", "", String(frame.full_width)], ["0", "", String(frame.full_height)]],
