@@ -121,10 +121,11 @@ def run(out: Path, rounds: int) -> None:
             f"{row['forward_speedup']:.1f} / {row['step_speedup']:.1f}",
             _both(row, "adaptive_avg_pool2d"),
             _both(row, "avg_pool2d") if "avg_pool2d_step_ms" in row else "no such size",
-            f"{row['pool_bytes_per_second'] / 1e9:.1f} / {row['unpool_bytes_per_second'] / 1e9:.1f}",
-            f"{row['copy_bytes_per_second'] / 1e9:.1f}",
         )
     Console().print(table)
+    for row in rows:
+        moved = {name: row[f"{name}_bytes_per_second"] / 1e9 for name in ("pool", "unpool", "copy")}
+        print(f"{row['shape']}, GB/s: " + ", ".join(f"{name} {speed:.1f}" for name, speed in moved.items()))
     for line in missed_aims(rows):
         print("aim missed:", line)
 
