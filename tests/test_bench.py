@@ -148,3 +148,8 @@ def test_roofline_jobs_count_what_they_move():
     assert operations == 8 * 276 * 32 * 64 * 64
     assert moved == 8 * 276 * (32 * 64 + 64 * 64 + 32 * 64)
     assert call().shape == (276, 32, 64)
+    operations, moved, call = jobs["filters, Gaussian"]
+    assert operations == 72 * 16 * 16 * 150 * 76
+    assert moved == 2 * 8 * 8 * 16 * 150 * 76 + 4 * 16 * 16 * 12
+    assert call().shape == (8, 16, 150, 76)
+    assert jobs["pool"][1] == 2 * 8 * 2048 * 32 * 17

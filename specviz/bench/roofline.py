@@ -116,6 +116,19 @@ def _jobs(device: str) -> dict[str, tuple[float, float, Callable[[], Any]]]:
         lambda: dispatch.product_native(x, w, 64),
     )
 
+    spectra = torch.fft.rfft2(randn(2048, 64, 64))
+    small = dispatch.pool(spectra, 64, (32, 32))
+    # Scaling, and two additions on the folded lines and the columns that are their own mirror.
+    jobs["pool"] = 2.2 * small.numel(), 2 * small.nbytes, lambda: dispatch.pool(spectra, 64, (32, 32))
+    many, gaussians = torch.fft.rfft2(randn(8, 16, 150, 150)), randn(16, 16, 2, 6)
+    gaussians[..., 3:] = torch.tensor([16.0, 0.3, 16.0], device=device)
+    # A complex multiply-add for each map; two functions of a few operations for each filter and frequency.
+    jobs["filters, Gaussian"] = (
+        (8 * 8 + 8) * 16 * many[0].numel(),
+        2 * many.nbytes + gaussians.nbytes,
+        lambda: dispatch.filters(many, gaussians, 150),
+    )
+
     maps, filters = randn(32, 64, 32, 32), randn(64, 64, 3, 3)
     operations = 2 * maps.numel() * filters[0].numel()
     jobs["torch's 3 x 3 convolution"] = (
