@@ -107,6 +107,16 @@ def _offsets(counts: np.ndarray) -> np.ndarray:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
 
 
+def offsets_of(bitmap: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
+    """Where each chunk's values begin: (chunks + 1,); raises where bitmap and values disagree."""
+    counts = np.empty(-(-count // CHUNK), np.int64)
+    _count(bitmap, counts)
+    offsets = _offsets(counts)
+    if offsets[-1] != values.size:
+        raise ValueError(f"the bitmap marks {offsets[-1]} entries as kept, but there are {values.size} values")
+    return offsets
+
+
 def cpu(x_hat: np.ndarray, beta: float, empty: Any = np.empty) -> tuple[np.ndarray, np.ndarray]:
     """`reference`, compiled and spread over the cores; the values are allocated at their exact size."""
     bitmap = empty(-(-x_hat.size // 8), np.uint8)
@@ -120,11 +130,7 @@ def cpu(x_hat: np.ndarray, beta: float, empty: Any = np.empty) -> tuple[np.ndarr
 
 def cpu_expand(bitmap: np.ndarray, values: np.ndarray, count: int, empty: Any = np.empty) -> np.ndarray:
     """`reference_expand`, compiled and spread over the cores; raises where bitmap and values disagree."""
-    counts = np.empty(-(-count // CHUNK), np.int64)
-    _count(bitmap, counts)
-    offsets = _offsets(counts)
-    if offsets[-1] != values.size:
-        raise ValueError(f"the bitmap marks {offsets[-1]} entries as kept, but there are {values.size} values")
+    offsets = offsets_of(bitmap, values, count)
     x_hat = empty(count, values.dtype)
     _unpack(bitmap, values, offsets, x_hat)
     return x_hat
@@ -134,9 +140,46 @@ def cpu_expand(bitmap: np.ndarray, values: np.ndarray, count: int, empty: Any = 
 
 
 @cache
+def lookup(tile: int = TILE) -> tuple[Any, Any]:
+    """Device functions that find a block's kept entries among the values: load_bytes and place."""
+
+    @gpu.jit(device=True, inline="always")
+    def load_bytes(bitmap, bytes_, prefix):  # type: ignore[no-untyped-def]
+        """This block's bytes, and for each the number of entries kept up to its end."""
+        t = gpu.threadIdx.x
+        b = int64(gpu.blockIdx.x) * tile + t
+        bytes_[t] = 0
+        if b < bitmap.size:
+            bytes_[t] = bitmap[b]
+        prefix[t] = gpu.popc(bytes_[t])
+        gpu.syncthreads()
+        step = 1
+        while step < tile:
+            before = int32(0)
+            if t >= step:
+                before = prefix[t - step]
+            gpu.syncthreads()
+            prefix[t] += before
+            gpu.syncthreads()
+            step *= 2
+
+    @gpu.jit(device=True, inline="always")
+    def place(bytes_, prefix, entry):  # type: ignore[no-untyped-def]
+        """Position among this block's kept entries, or -1 if this one was dropped."""
+        byte = bytes_[entry >> 3]
+        bit = entry & 7
+        if (byte >> bit) & 1 == 0:
+            return int32(-1)
+        return int32(prefix[entry >> 3] - gpu.popc(byte >> bit))
+
+    return load_bytes, place
+
+
+@cache
 def kernels(tile: int = TILE) -> SimpleNamespace:
     """The CUDA kernels for blocks of `tile` threads; a block handles 8 * tile entries."""
     entries = 8 * tile  # of a block; a shared array takes a constant, not an expression
+    load_bytes, place = lookup(tile)
 
     @gpu.jit
     def mark(x_hat, beta_squared, bitmap, counts):  # type: ignore[no-untyped-def]
@@ -204,35 +247,6 @@ def kernels(tile: int = TILE) -> SimpleNamespace:
         for i in range(first, last):
             before += counts[i]
             offsets[i + 1] = before
-
-    @gpu.jit(device=True, inline="always")
-    def load_bytes(bitmap, bytes_, prefix):  # type: ignore[no-untyped-def]
-        """This block's bytes, and for each the number of entries kept up to its end."""
-        t = gpu.threadIdx.x
-        b = int64(gpu.blockIdx.x) * tile + t
-        bytes_[t] = 0
-        if b < bitmap.size:
-            bytes_[t] = bitmap[b]
-        prefix[t] = gpu.popc(bytes_[t])
-        gpu.syncthreads()
-        step = 1
-        while step < tile:
-            before = int32(0)
-            if t >= step:
-                before = prefix[t - step]
-            gpu.syncthreads()
-            prefix[t] += before
-            gpu.syncthreads()
-            step *= 2
-
-    @gpu.jit(device=True, inline="always")
-    def place(bytes_, prefix, entry):  # type: ignore[no-untyped-def]
-        """Position among this block's kept entries, or -1 if this one was dropped."""
-        byte = bytes_[entry >> 3]
-        bit = entry & 7
-        if (byte >> bit) & 1 == 0:
-            return int32(-1)
-        return int32(prefix[entry >> 3] - gpu.popc(byte >> bit))
 
     @gpu.jit
     def pack(x_hat, bitmap, offsets, values):  # type: ignore[no-untyped-def]

@@ -4,6 +4,7 @@
 the tensor's device is an error: nothing is copied between devices behind the caller's back.
 """
 
+from spectral_kernels.dispatch._activate import activate, activate_backward
 from spectral_kernels.dispatch._crop import crop, pad
 from spectral_kernels.dispatch._devices import FORMS, Form, choose_form, cuda_is_available
 from spectral_kernels.dispatch._filters import filters, filters_gradient
@@ -14,6 +15,8 @@ from spectral_kernels.dispatch._threshold import threshold_expand, threshold_pac
 __all__ = [
     "FORMS",
     "Form",
+    "activate",
+    "activate_backward",
     "choose_form",
     "crop",
     "cuda_is_available",

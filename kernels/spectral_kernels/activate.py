@@ -1,0 +1,313 @@
+"""SpecNet's step after the product, in one pass: threshold, activate, mark and pack; and its backward.
+
+Guan et al., Algorithm 1: a coefficient is zeroed where |x_hat| <= beta, else f(a + ib) = f(a) + i f(b) with f odd, so
+that conjugate partners stay conjugates.
+
+    x_hat    (N,) complex64 or complex128, contiguous; a product's spectrum, flattened
+    out      (N,) as x_hat: activated, zero where dropped
+    bitmap, values   what was kept of `out`, as `spectral_kernels.threshold` stores it
+
+The derivative of each f follows from its value, so the store is all that the backward pass needs: tanh' = 1 - f^2,
+softsign' = (1 - |f|)^2, arctan' = cos(f)^2, hardtanh' = 1 where |f| < 1, identity' = 1.
+"""
+
+import math
+from collections.abc import Callable
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numba import cuda as gpu  # the form below is called `cuda`
+from numba import float64, int32, int64, njit, prange, uint8
+
+from spectral_kernels import threshold
+from spectral_kernels.threshold import CHUNK, TILE, Empty
+
+ACTIVATIONS = ("tanh", "softsign", "arctan", "hardtanh", "identity")  # kernels know them by their place
+
+
+def _on_parts(x: np.ndarray, kind: str) -> np.ndarray:
+    """f of real numbers."""
+    functions: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "tanh": np.tanh,
+        "softsign": lambda x: x / (1 + np.abs(x)),
+        "arctan": np.arctan,
+        "hardtanh": lambda x: np.clip(x, -1, 1),
+        "identity": lambda x: x,
+    }
+    return functions[kind](x)
+
+
+def _slope(f: np.ndarray, kind: str) -> np.ndarray:
+    """f' of real numbers, from the value f."""
+    slopes: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "tanh": lambda f: 1 - f * f,
+        "softsign": lambda f: (1 - np.abs(f)) ** 2,
+        "arctan": lambda f: np.cos(f) ** 2,
+        "hardtanh": lambda f: np.where(np.abs(f) >= 1, 0, np.ones_like(f)),
+        "identity": np.ones_like,
+    }
+    return slopes[kind](f)
+
+
+def reference(x_hat: np.ndarray, beta: float, activation: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(N,) -> out (N,), bitmap, values. The definition."""
+    bitmap, kept = threshold.reference(x_hat, beta)
+    values = (_on_parts(kept.real, activation) + 1j * _on_parts(kept.imag, activation)).astype(x_hat.dtype)
+    return threshold.reference_expand(bitmap, values, x_hat.size), bitmap, values
+
+
+def reference_backward(grad: np.ndarray, bitmap: np.ndarray, values: np.ndarray, activation: str) -> np.ndarray:
+    """Gradient of out (N,) -> gradient of x_hat (N,), from the store. The definition."""
+    kept = np.unpackbits(bitmap, count=grad.size, bitorder="little").astype(bool)
+    back = np.zeros_like(grad)
+    back.real[kept] = grad.real[kept] * _slope(values.real, activation)
+    back.imag[kept] = grad.imag[kept] * _slope(values.imag, activation)
+    return back
+
+
+# --- CPU. The activation is evaluated where a coefficient is kept, which few are.
+
+
+@njit(parallel=True, cache=True)
+def _activate(x_hat, beta_squared, kind, one, out, bitmap, counts):  # type: ignore[no-untyped-def]
+    for chunk in prange(counts.size):
+        first = np.uintp(chunk) * np.uintp(CHUNK)
+        last = min(first + np.uintp(CHUNK), np.uintp(x_hat.size))
+        kept = np.int64(0)
+        start = first
+        while start < last:
+            byte = np.uint8(0)
+            for bit in range(min(np.uintp(8), last - start)):
+                n = start + np.uintp(bit)
+                z = x_hat[n]
+                re, im = np.float64(z.real), np.float64(z.imag)
+                if re * re + im * im <= beta_squared:
+                    out[n] = 0
+                else:
+                    a, b = z.real, z.imag
+                    if kind == 0:
+                        a, b = math.tanh(a), math.tanh(b)
+                    elif kind == 1:
+                        a, b = a / (one + abs(a)), b / (one + abs(b))
+                    elif kind == 2:
+                        a, b = math.atan(a), math.atan(b)
+                    elif kind == 3:
+                        # Written so that NaN stays.
+                        a = one if a > one else (-one if a < -one else a)
+                        b = one if b > one else (-one if b < -one else b)
+                    out[n] = complex(a, b)
+                    byte |= np.uint8(1) << np.uint8(bit)
+                    kept += 1
+            bitmap[start >> np.uintp(3)] = byte
+            start += np.uintp(8)
+        counts[chunk] = kept
+
+
+@njit(parallel=True, cache=True)
+def _backward(grad, bitmap, values, offsets, kind, one, back):  # type: ignore[no-untyped-def]
+    for chunk in prange(offsets.size - 1):
+        first = np.uintp(chunk) * np.uintp(CHUNK)
+        last = min(first + np.uintp(CHUNK), np.uintp(grad.size))
+        source = np.uintp(offsets[chunk])
+        for n in range(first, last):
+            if not bitmap[n >> np.uintp(3)] >> (n & np.uintp(7)) & np.uint8(1):
+                back[n] = 0
+                continue
+            a, b, g = values[source].real, values[source].imag, grad[n]
+            source += np.uintp(1)
+            p = q = one
+            if kind == 0:
+                p, q = one - a * a, one - b * b
+            elif kind == 1:
+                p, q = one - abs(a), one - abs(b)
+                p, q = p * p, q * q
+            elif kind == 2:
+                p, q = math.cos(a), math.cos(b)
+                p, q = p * p, q * q
+            elif kind == 3:
+                p = one - one if abs(a) >= one else one
+                q = one - one if abs(b) >= one else one
+            back[n] = complex(g.real * p, g.imag * q)
+
+
+def _one(like: Any) -> Any:
+    return np.float32(1) if "64" in str(like.dtype) else np.float64(1)
+
+
+def cpu(
+    x_hat: np.ndarray, beta: float, activation: str, empty: Any = np.empty
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`reference`, compiled and spread over the cores; the values are allocated at their exact size."""
+    out, bitmap = empty(x_hat.size, x_hat.dtype), empty(-(-x_hat.size // 8), np.uint8)
+    counts = np.empty(-(-x_hat.size // CHUNK), np.int64)
+    kind = ACTIVATIONS.index(activation)
+    _activate(x_hat, float(beta) * float(beta), kind, _one(x_hat), out, bitmap, counts)
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+    values = empty(offsets[-1], x_hat.dtype)
+    threshold._pack(out, bitmap, offsets, values)
+    return out, bitmap, values
+
+
+def cpu_backward(
+    grad: np.ndarray, bitmap: np.ndarray, values: np.ndarray, activation: str, empty: Any = np.empty
+) -> np.ndarray:
+    """`reference_backward`, compiled and spread over the cores; raises where bitmap and values disagree."""
+    offsets = threshold.offsets_of(bitmap, values, grad.size)
+    back = empty(grad.size, grad.dtype)
+    _backward(grad, bitmap, values, offsets, ACTIVATIONS.index(activation), _one(grad), back)
+    return back
+
+
+# --- CUDA. As `threshold`'s kernels, whose scan and pack it uses; no warp operations, so that the simulator runs it.
+
+
+@cache
+def kernels(tile: int = TILE) -> SimpleNamespace:
+    """The CUDA kernels for blocks of `tile` threads; a block handles 8 * tile entries."""
+    entries = 8 * tile  # of a block; a shared array takes a constant, not an expression
+    load_bytes, place = threshold.lookup(tile)
+
+    @gpu.jit
+    def activate(x_hat, beta_squared, kind, one, out, bitmap, counts):  # type: ignore[no-untyped-def]
+        """x_hat (N,) -> out (N,), bitmap (ceil(N/8),), counts (blocks,)."""
+        keep = gpu.shared.array(entries, uint8)
+        kept = gpu.shared.array(1, int32)
+        t = gpu.threadIdx.x
+        first = int64(gpu.blockIdx.x) * 8 * tile
+        if t == 0:
+            kept[0] = 0
+        for i in range(8):  # neighbouring threads read neighbouring entries
+            n = first + i * tile + t
+            keep[i * tile + t] = 0
+            if n < x_hat.size:
+                z = x_hat[n]
+                a, b = z.real, z.imag
+                re, im = float64(a), float64(b)
+                if re * re + im * im <= beta_squared:
+                    a, b = one - one, one - one
+                else:
+                    keep[i * tile + t] = 1
+                    if kind == 0:
+                        a, b = math.tanh(a), math.tanh(b)
+                    elif kind == 1:
+                        a, b = a / (one + abs(a)), b / (one + abs(b))
+                    elif kind == 2:
+                        a, b = math.atan(a), math.atan(b)
+                    elif kind == 3:
+                        if a > one:
+                            a = one
+                        elif a < -one:
+                            a = -one
+                        if b > one:
+                            b = one
+                        elif b < -one:
+                            b = -one
+                out[n] = complex(a, b)
+        gpu.syncthreads()
+        byte = int32(0)
+        for bit in range(8):
+            byte |= int32(keep[8 * t + bit]) << bit
+        at = int64(gpu.blockIdx.x) * tile + t
+        if at < bitmap.size:
+            bitmap[at] = byte
+        gpu.atomic.add(kept, 0, int32(gpu.popc(byte)))
+        gpu.syncthreads()
+        if t == 0:
+            counts[gpu.blockIdx.x] = kept[0]
+
+    @gpu.jit
+    def backward(grad, bitmap, values, offsets, kind, one, back):  # type: ignore[no-untyped-def]
+        """grad (N,), bitmap, values (K,), offsets (blocks + 1,) -> back (N,)."""
+        bytes_ = gpu.shared.array(tile, int32)
+        prefix = gpu.shared.array(tile, int32)
+        load_bytes(bitmap, bytes_, prefix)
+        for i in range(8):
+            entry = i * tile + gpu.threadIdx.x
+            n = int64(gpu.blockIdx.x) * 8 * tile + entry
+            if n < grad.size:
+                source = place(bytes_, prefix, entry)
+                p = q = one - one
+                if source >= 0:
+                    z = values[offsets[gpu.blockIdx.x] + source]
+                    a, b = z.real, z.imag
+                    p = q = one
+                    if kind == 0:
+                        p, q = one - a * a, one - b * b
+                    elif kind == 1:
+                        p, q = one - abs(a), one - abs(b)
+                        p, q = p * p, q * q
+                    elif kind == 2:
+                        p, q = math.cos(a), math.cos(b)
+                        p, q = p * p, q * q
+                    elif kind == 3:
+                        if abs(a) >= one:
+                            p = one - one
+                        if abs(b) >= one:
+                            q = one - one
+                    g = grad[n]
+                    back[n] = complex(g.real * p, g.imag * q)
+                else:
+                    back[n] = complex(p, q)
+
+    return SimpleNamespace(activate=activate, backward=backward)
+
+
+def signatures(complex_type: str) -> dict[str, str]:
+    """Numba signatures by kernel name, for compiling without a GPU; complex_type as in "complex64"."""
+    x_hat, real = f"{complex_type}[::1]", {"complex64": "float32", "complex128": "float64"}[complex_type]
+    return {
+        "activate": f"void({x_hat}, float64, int32, {real}, {x_hat}, uint8[::1], int32[::1])",
+        "backward": f"void({x_hat}, uint8[::1], {x_hat}, int64[::1], int32, {real}, {x_hat})",
+    }
+
+
+def cuda(
+    x_hat: Any,
+    beta: float,
+    activation: str,
+    stream: Any = 0,
+    empty: Empty = threshold._device_array,
+    tile: int = TILE,
+) -> tuple[Any, Any, Any]:
+    """`reference` on a GPU: device arrays in, device arrays from `empty` out. Reads back how many were kept."""
+    count = x_hat.shape[0]
+    blocks = -(-count // (8 * tile))
+    out, bitmap = empty(count, x_hat.dtype), empty(-(-count // 8), np.uint8)
+    if blocks == 0:
+        return out, bitmap, empty(0, x_hat.dtype)
+    counts, offsets = empty(blocks, np.int32), empty(blocks + 1, np.int64)
+    kind = np.int32(ACTIVATIONS.index(activation))
+    kernels(tile).activate[blocks, tile, stream](
+        x_hat, float(beta) * float(beta), kind, _one(x_hat), out, bitmap, counts
+    )
+    k = threshold.kernels(tile)
+    k.scan[1, tile, stream](counts, offsets)
+    values = empty(int(offsets[blocks]), x_hat.dtype)
+    if values.shape[0]:
+        k.pack[blocks, tile, stream](out, bitmap, offsets, values)
+    return out, bitmap, values
+
+
+def cuda_backward(
+    grad: Any,
+    bitmap: Any,
+    values: Any,
+    activation: str,
+    stream: Any = 0,
+    empty: Empty = threshold._device_array,
+    tile: int = TILE,
+) -> Any:
+    """`reference_backward` on a GPU: device arrays in, a device array from `empty` out."""
+    count = grad.shape[0]
+    back = empty(count, grad.dtype)
+    blocks = -(-count // (8 * tile))
+    if blocks:
+        counts, offsets = empty(blocks, np.int32), empty(blocks + 1, np.int64)
+        k = threshold.kernels(tile)
+        k.count[blocks, tile, stream](bitmap, counts)
+        k.scan[1, tile, stream](counts, offsets)
+        kind = np.int32(ACTIVATIONS.index(activation))
+        kernels(tile).backward[blocks, tile, stream](grad, bitmap, values, offsets, kind, _one(grad), back)
+    return back

@@ -1,0 +1,29 @@
+"""The CUDA form of the activate kernel under Numba's simulator, against the reference."""
+
+import numpy as np
+import pytest
+from numba import cuda
+from spectral_kernels import activate
+
+TILE = 4  # the simulator runs each thread of a block as a Python thread: few
+
+
+@pytest.mark.parametrize("entries", [0, 1, 31, 33, 100])  # a block takes 32
+@pytest.mark.parametrize("activation", activate.ACTIVATIONS)
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
+@pytest.mark.parametrize("beta", [0.0, 1.0])
+def test_cuda_activates_and_goes_back_like_the_reference(entries, activation, dtype, beta):
+    rng = np.random.default_rng(0)
+    x_hat, grad = (
+        (1.5 * (rng.standard_normal(entries) + 1j * rng.standard_normal(entries))).astype(dtype) for _ in range(2)
+    )
+    tolerance = 1e-6 if dtype == np.complex64 else 1e-14
+    out, bitmap, values = activate.cuda(cuda.to_device(x_hat), beta, activation, tile=TILE)
+    expected_out, expected_bitmap, expected_values = activate.reference(x_hat, beta, activation)
+    np.testing.assert_array_equal(bitmap.copy_to_host(), expected_bitmap)
+    np.testing.assert_allclose(out.copy_to_host(), expected_out, rtol=tolerance)
+    np.testing.assert_allclose(values.copy_to_host(), expected_values, rtol=tolerance)
+    store = cuda.to_device(expected_bitmap), cuda.to_device(expected_values)
+    back = activate.cuda_backward(cuda.to_device(grad), *store, activation, tile=TILE).copy_to_host()
+    expected = activate.reference_backward(grad, expected_bitmap, expected_values, activation)
+    np.testing.assert_allclose(back, expected, rtol=1e-4 if dtype == np.complex64 else 1e-12, atol=tolerance)
