@@ -169,6 +169,15 @@ def kernels(tile: int = TILE) -> SimpleNamespace:
     entries = 8 * tile  # of a block; a shared array takes a constant, not an expression
     load_bytes, place = threshold.lookup(tile)
 
+    @gpu.jit(inline="always")
+    def cosine(x, one):  # type: ignore[no-untyped-def]
+        """Of an arctan, so |x| <= pi/2: a Taylor series. The library's cos spills for the sake of huge arguments."""
+        square = x * x
+        result = one
+        for k in range(11, 0, -1):
+            result = one - result * square / (one * (2 * k * (2 * k - 1)))
+        return result
+
     @gpu.jit
     def activate(x_hat, beta_squared, kind, one, out, bitmap, counts):  # type: ignore[no-untyped-def]
         """x_hat (N,) -> out (N,), bitmap (ceil(N/8),), counts (blocks,)."""
@@ -239,7 +248,7 @@ def kernels(tile: int = TILE) -> SimpleNamespace:
                         p, q = one - abs(a), one - abs(b)
                         p, q = p * p, q * q
                     elif kind == 2:
-                        p, q = math.cos(a), math.cos(b)
+                        p, q = cosine(a, one), cosine(b, one)
                         p, q = p * p, q * q
                     elif kind == 3:
                         if abs(a) >= one:
