@@ -67,7 +67,45 @@ def reference_backward(grad: np.ndarray, bitmap: np.ndarray, values: np.ndarray,
     return back
 
 
+# --- One number at a time, written once and compiled for both machines. `one` carries the type.
+
+
+def _activated(x, kind, one):  # type: ignore[no-untyped-def]
+    """f(x); NaN stays NaN."""
+    if kind == 0:
+        return math.tanh(x)
+    if kind == 1:
+        return x / (one + abs(x))
+    if kind == 2:
+        return math.atan(x)
+    if kind == 3:
+        if x > one:
+            return one
+        if x < -one:
+            return -one
+    return x
+
+
+def _slope_of(f, kind, one):  # type: ignore[no-untyped-def]
+    """f'(x), from the value f."""
+    if kind == 0:
+        return one - f * f
+    if kind == 1:
+        return (one - abs(f)) * (one - abs(f))
+    if kind == 2:
+        # cos(f)^2 by its Taylor series: |f| <= pi/2, and a GPU's own cosine spills for the sake of huge arguments.
+        square, cosine = f * f, one
+        for k in range(11, 0, -1):
+            cosine = one - cosine * square / (one * (2 * k * (2 * k - 1)))
+        return cosine * cosine
+    if kind == 3 and abs(f) >= one:
+        return one - one
+    return one
+
+
 # --- CPU. The activation is evaluated where a coefficient is kept, which few are.
+
+_activated_on_cpu, _slope_on_cpu = njit(cache=True)(_activated), njit(cache=True)(_slope_of)
 
 
 @njit(parallel=True, cache=True)
@@ -86,18 +124,7 @@ def _activate(x_hat, beta_squared, kind, one, out, bitmap, counts):  # type: ign
                 if re * re + im * im <= beta_squared:
                     out[n] = 0
                 else:
-                    a, b = z.real, z.imag
-                    if kind == 0:
-                        a, b = math.tanh(a), math.tanh(b)
-                    elif kind == 1:
-                        a, b = a / (one + abs(a)), b / (one + abs(b))
-                    elif kind == 2:
-                        a, b = math.atan(a), math.atan(b)
-                    elif kind == 3:
-                        # Written so that NaN stays.
-                        a = one if a > one else (-one if a < -one else a)
-                        b = one if b > one else (-one if b < -one else b)
-                    out[n] = complex(a, b)
+                    out[n] = complex(_activated_on_cpu(z.real, kind, one), _activated_on_cpu(z.imag, kind, one))
                     byte |= np.uint8(1) << np.uint8(bit)
                     kept += 1
             bitmap[start >> np.uintp(3)] = byte
@@ -115,21 +142,12 @@ def _backward(grad, bitmap, values, offsets, kind, one, back):  # type: ignore[n
             if not bitmap[n >> np.uintp(3)] >> (n & np.uintp(7)) & np.uint8(1):
                 back[n] = 0
                 continue
-            a, b, g = values[source].real, values[source].imag, grad[n]
+            z, g = values[source], grad[n]
             source += np.uintp(1)
-            p = q = one
-            if kind == 0:
-                p, q = one - a * a, one - b * b
-            elif kind == 1:
-                p, q = one - abs(a), one - abs(b)
-                p, q = p * p, q * q
-            elif kind == 2:
-                p, q = math.cos(a), math.cos(b)
-                p, q = p * p, q * q
-            elif kind == 3:
-                p = one - one if abs(a) >= one else one
-                q = one - one if abs(b) >= one else one
-            back[n] = complex(g.real * p, g.imag * q)
+            back[n] = complex(
+                g.real * _slope_on_cpu(z.real, kind, one),
+                g.imag * _slope_on_cpu(z.imag, kind, one),
+            )
 
 
 def _one(like: Any) -> Any:
@@ -169,14 +187,7 @@ def kernels(tile: int = TILE) -> SimpleNamespace:
     entries = 8 * tile  # of a block; a shared array takes a constant, not an expression
     load_bytes, place = threshold.lookup(tile)
 
-    @gpu.jit(inline="always")
-    def cosine(x, one):  # type: ignore[no-untyped-def]
-        """Of an arctan, so |x| <= pi/2: a Taylor series. The library's cos spills for the sake of huge arguments."""
-        square = x * x
-        result = one
-        for k in range(11, 0, -1):
-            result = one - result * square / (one * (2 * k * (2 * k - 1)))
-        return result
+    activated, slope_of = (gpu.jit(inline="always")(f) for f in (_activated, _slope_of))
 
     @gpu.jit
     def activate(x_hat, beta_squared, kind, one, out, bitmap, counts):  # type: ignore[no-untyped-def]
@@ -192,27 +203,11 @@ def kernels(tile: int = TILE) -> SimpleNamespace:
             keep[i * tile + t] = 0
             if n < x_hat.size:
                 z = x_hat[n]
-                a, b = z.real, z.imag
-                re, im = float64(a), float64(b)
-                if re * re + im * im <= beta_squared:
-                    a, b = one - one, one - one
-                else:
+                re, im = float64(z.real), float64(z.imag)
+                a = b = one - one
+                if not (re * re + im * im <= beta_squared):
                     keep[i * tile + t] = 1
-                    if kind == 0:
-                        a, b = math.tanh(a), math.tanh(b)
-                    elif kind == 1:
-                        a, b = a / (one + abs(a)), b / (one + abs(b))
-                    elif kind == 2:
-                        a, b = math.atan(a), math.atan(b)
-                    elif kind == 3:
-                        if a > one:
-                            a = one
-                        elif a < -one:
-                            a = -one
-                        if b > one:
-                            b = one
-                        elif b < -one:
-                            b = -one
+                    a, b = activated(z.real, kind, one), activated(z.imag, kind, one)
                 out[n] = complex(a, b)
         gpu.syncthreads()
         byte = int32(0)
@@ -237,28 +232,11 @@ def kernels(tile: int = TILE) -> SimpleNamespace:
             n = int64(gpu.blockIdx.x) * 8 * tile + entry
             if n < grad.size:
                 source = place(bytes_, prefix, entry)
-                p = q = one - one
+                re = im = one - one
                 if source >= 0:
-                    z = values[offsets[gpu.blockIdx.x] + source]
-                    a, b = z.real, z.imag
-                    p = q = one
-                    if kind == 0:
-                        p, q = one - a * a, one - b * b
-                    elif kind == 1:
-                        p, q = one - abs(a), one - abs(b)
-                        p, q = p * p, q * q
-                    elif kind == 2:
-                        p, q = cosine(a, one), cosine(b, one)
-                        p, q = p * p, q * q
-                    elif kind == 3:
-                        if abs(a) >= one:
-                            p = one - one
-                        if abs(b) >= one:
-                            q = one - one
-                    g = grad[n]
-                    back[n] = complex(g.real * p, g.imag * q)
-                else:
-                    back[n] = complex(p, q)
+                    z, g = values[offsets[gpu.blockIdx.x] + source], grad[n]
+                    re, im = g.real * slope_of(z.real, kind, one), g.imag * slope_of(z.imag, kind, one)
+                back[n] = complex(re, im)
 
     return SimpleNamespace(activate=activate, backward=backward)
 
