@@ -134,6 +134,7 @@ def test_nan_stays_in_its_map():
         (lambda: dispatch.pool(randn(1, 8, 5), 8, (9, 4)), ValueError, r"\(9, 4\) must be at least .* \(8, 8\)"),
         (lambda: dispatch.pool(randn(1, 8, 5), 8, (4, 0)), ValueError, r"\(4, 0\) must be at least \(1, 1\)"),
         (lambda: dispatch.unpool(randn(1, 8, 5), 8, (7, 9)), ValueError, r"\(8, 8\) must be .* at most \(7, 9\)"),
+        (lambda: dispatch.pool(randn(1, 8, 5), 8, (4, 4), (2, -1)), ValueError, r"band=\(2, -1\) must be >= 0"),
         (lambda: dispatch.pool(torch.ones(1, 8, 5), 8, (4, 4)), TypeError, "X is torch.float32"),
         (lambda: dispatch.pool(randn(1, 8, 5), 8, (4, 4), form="cuda"), ValueError, "move it with"),
     ],

@@ -238,6 +238,55 @@ def test_vmap_compile_autocast_copy_and_state_dict():
     assert "kind='gaussian'" in repr(layer)
 
 
+def test_second_derivatives_in_the_map_exist_and_in_the_numbers_are_refused():
+    layer = layer_of("gaussian", {})
+    x = torch.randn(1, 2, 4, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(lambda x: layer(x) ** 2, (x,))
+    # A gradient penalty: the gradient with respect to the map, squared, is a function of the filters.
+    (grad,) = torch.autograd.grad(layer(x).sin().sum(), x, create_graph=True)
+    (penalty,) = torch.autograd.grad(grad.square().sum(), layer.weight, retain_graph=True)
+    step = torch.zeros_like(layer.weight)
+    step[1, 0, 2] = 1e-6
+
+    def squared(weight):
+        y = SF.parametric_spectral_conv2d(x, weight)
+        return torch.autograd.grad(y.sin().sum(), x)[0].square().sum()
+
+    w = layer.weight.detach().requires_grad_()
+    difference = (squared(w + step) - squared(w - step)) / 2e-6
+    assert penalty[1, 0, 2].item() == pytest.approx(difference.item(), rel=1e-5)
+    (twice,) = torch.autograd.grad(layer(x).sin().sum(), layer.weight, create_graph=True)
+    with pytest.raises(RuntimeError):
+        twice.square().sum().backward()
+
+
+def test_shapes_are_known_without_values():
+    layer = snn.ParametricSpectralConv2d(2, 3, device="meta")
+    assert layer(torch.zeros(1, 2, 6, 5, device="meta")).shape == (1, 3, 6, 5)
+    assert snn.SpectralPool2d(512)(torch.zeros(1, 2, 1024, 1024, device="meta")).shape == (1, 2, 512, 512)
+
+
+def test_nothing_fake_is_remembered():
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    full = snn.ParametricSpectralConv2d(1, 1, kind="full", size=(13, 11))
+    with FakeTensorMode():
+        assert SF.spectral_pool2d(torch.zeros(2, 13, 11), 7).shape == (2, 7, 7)
+        SF.spectral_parameters(torch.zeros(2, 7, 5))
+    assert SF.spectral_pool2d(torch.zeros(2, 13, 11), 7).abs().max() == 0
+    assert SF.spectral_parameters(torch.zeros(2, 7, 5)).abs().max() == 0
+    assert full(torch.zeros(1, 1, 13, 11)).abs().max() == 0
+
+
+def test_half_precision_banks_and_free_covariances_under_vmap():
+    layer = snn.ParametricSpectralConv2d(1, 2, covariance="free")
+    assert layer.bfloat16().bank((6, 6)).dtype == torch.complex64
+    weights = torch.stack([layer.weight.float(), layer.weight.float()])
+    x = torch.rand(1, 1, 6, 6)
+    both = torch.func.vmap(lambda w: SF.parametric_spectral_conv2d(x, w, covariance="free"))(weights)
+    assert_close(both[0], both[1])
+
+
 def test_what_it_keeps_does_not_grow_with_the_number_of_filters():
     def kept(outputs):
         saved = {}
@@ -264,7 +313,8 @@ def test_it_takes_the_place_of_convolutions_that_keep_the_size():
         "2": "it changes the map's size: kernel (3, 3), padding (0, 0)",
         "3": "its stride is (2, 2) and it has 1 groups; both must be 1",
     }
-    assert model[0].bias is bias
+    assert torch.equal(model[0].bias, bias)
+    assert model[0].bias is not bias
     assert model[0].kind == "linear"
     assert model(torch.randn(2, 3, 12, 12)).shape == (2, 8, 5, 5)
 
@@ -292,6 +342,10 @@ GAUSSIAN, FULL = torch.zeros(3, 2, 12), torch.zeros(3, 2, 6, 6)
             ValueError,
             "6x6 map, but x is 6x5",
         ),
+        (lambda: SF.parametric_spectral_conv2d(X, GAUSSIAN, torch.zeros(1)), ValueError, "each of the 3 outputs"),
+        (lambda: SF.parametric_bank(FULL, (5, 5), kind="full"), ValueError, r"coefficients for \(6, 6\) only"),
+        (lambda: SF.parametric_bank(GAUSSIAN, (0, 4)), ValueError, "at least one pixel each"),
+        (lambda: snn.ParametricSpectralConv2d(2, 3, kind="full", size=8), ValueError, "size=8 must be"),
         (lambda: snn.ParametricSpectralConv2d(2, 3, kind="full"), ValueError, "needs size="),
         (lambda: snn.ParametricSpectralConv2d(2, 3, size=(4, 4)), ValueError, "needs size="),
         (lambda: snn.ParametricSpectralConv2d(2, 3, kind="full", size=(4, 0)), ValueError, "at least one pixel each"),

@@ -75,7 +75,6 @@ def test_it_starts_as_torchs_layer_and_computes_the_same(theirs, ours, arguments
     torch.manual_seed(0)
     layer = ours(*arguments, **keywords)
     assert_close(layer.filters(), plain.weight)
-    assert_close(layer.weight, plain.weight)
     x = torch.randn(shape)
     assert_close(layer(x), plain(x))
     assert [name for name, _ in layer.named_parameters() if "weight" in name] == ["weight_hat"]
@@ -113,7 +112,11 @@ def trained(model, optimiser, steps=20):
         optimiser.zero_grad()
         (model(x).mean((-2, -1)) - target).square().mean().backward()
         optimiser.step()
-    return [m.weight.detach() for m in model if isinstance(m, nn.Conv2d)]
+    return [spatial(m) for m in model if isinstance(m, nn.Conv2d)]
+
+
+def spatial(layer):
+    return (layer.filters() if isinstance(layer, snn.SpectralParamConv2d) else layer.weight).detach()
 
 
 def pair(orthogonal=True):
@@ -164,7 +167,7 @@ def test_a_float32_network_follows_to_float_tolerance():
             optimiser.zero_grad()
             model(x).square().mean().backward()
             optimiser.step()
-        paths.append(model[0].weight.detach())
+        paths.append(spatial(model[0]))
     assert_close(paths[0], paths[1], rtol=1e-4, atol=1e-5)
 
 
@@ -196,6 +199,59 @@ def test_it_can_be_reset_copied_compiled_and_printed():
         _ = layer.no_such
 
 
+def test_there_is_no_weight_to_write_into_by_mistake():
+    layer = snn.SpectralParamConv2d(2, 3, 3)
+    for touch in (lambda: layer.weight, lambda: nn.init.zeros_(layer.weight)):
+        with pytest.raises(AttributeError, match=r"layer.filters\(\) computes .* layer.set_filters\(w\) sets them"):
+            touch()
+    with pytest.raises(AttributeError, match="has no `weight`"):
+        layer.weight = nn.Parameter(torch.zeros(3, 2, 3, 3))
+    w = torch.randn(3, 2, 3, 3)
+    parameter = layer.weight_hat
+    layer.set_filters(w)
+    assert_close(layer.filters(), w)
+    assert layer.weight_hat is parameter  # an optimiser goes on
+    with pytest.raises(ValueError, match=r"filters \(3, 2, 5, 5\) must be \(3, 2, 3, 3\)"):
+        layer.set_filters(torch.zeros(3, 2, 5, 5))
+
+
+def test_a_reset_and_a_copy_leave_what_they_should():
+    layer = snn.SpectralParamConv2d(2, 3, 3)
+    layer.weight_hat.requires_grad_(False)
+    parameter = layer.weight_hat
+    layer.reset_parameters()
+    assert layer.weight_hat is parameter
+    assert not parameter.requires_grad
+    conv = layer.to_conv()
+    assert conv.bias is not layer.bias
+    assert not conv.weight.requires_grad
+    conv.to(torch.bfloat16)
+    assert layer.bias.dtype == torch.float32
+    assert snn.SpectralParamConv2d.like(conv).bias is not conv.bias
+
+
+def test_half_precision_filters_are_rounded_once():
+    conv = nn.Conv2d(2, 3, 3).bfloat16()
+    layer = snn.SpectralParamConv2d(2, 3, 3)
+    layer.load_state_dict(conv.state_dict())
+    assert (layer.filters() - conv.weight.float()).abs().max() < 1e-6
+
+
+def test_a_layer_in_two_places_is_swapped_in_both_and_tied_weights_are_left():
+    shared = nn.Conv2d(2, 2, 3, padding=1)
+    model = nn.Sequential(shared, nn.ReLU(), shared)
+    snn.spectralize(model, snn.SpectralParamConv2d)
+    assert model[0] is model[2]
+    assert isinstance(model[0], snn.SpectralParamConv2d)
+    tied = nn.Sequential(nn.Conv2d(2, 2, 3), nn.Conv2d(2, 2, 3))
+    tied[1].weight = tied[0].weight
+    report = snn.spectralize(tied, snn.SpectralParamConv2d)
+    assert list(report.kept.values()) == ["its weight is tied to another layer's, and new parameters would not be"] * 2
+    normed = nn.Sequential(torch.nn.utils.weight_norm(nn.Conv2d(2, 2, 3)))
+    for layer in (snn.SpectralParamConv2d, snn.BandLimitedConv2d):
+        assert "computed from other parameters" in snn.spectralize(normed, layer).kept["0"]
+
+
 def test_a_model_is_converted_whole_and_says_what_stayed():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 1), nn.ConvTranspose2d(4, 2, 2)).eval()
     x = torch.randn(2, 3, 9, 9)
@@ -208,6 +264,18 @@ def test_a_model_is_converted_whole_and_says_what_stayed():
     }
     assert_close(model(x), expected)
     assert not model[0].training
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        (nn.MaxPool2d(2, return_indices=True), "returns indices"),
+        (nn.AvgPool2d(2, divisor_override=1), "divisor_override changes the mean"),
+        (nn.MaxPool2d(3, 1, 1), "its stride is 1"),
+    ],
+)
+def test_pooling_that_spectral_pooling_cannot_stand_for_is_left(layer, reason):
+    assert reason in snn.spectralize(nn.Sequential(layer), snn.SpectralPool2d).kept["0"]
 
 
 def test_pooling_layers_are_swapped_for_maps_of_the_same_size():

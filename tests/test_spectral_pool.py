@@ -221,6 +221,7 @@ def test_a_scale_rounds_down_to_at_least_a_pixel(scale, sides, new):
 
 def test_scales_for_each_axis():
     assert snn.SpectralPool2d(scale=(1.0, 0.25))(maps(1, 1, 8, 8)).shape == (1, 1, 8, 2)
+    assert snn.SpectralPool2d(scale=np.float32(0.5))(maps(1, 1, 8, 8)).shape == (1, 1, 4, 4)
 
 
 @pytest.mark.parametrize(
@@ -312,6 +313,8 @@ X = torch.zeros(1, 2, 6, 5)
         (lambda: SF.spectral_pool2d(X[0, 0, 0], 2), ValueError, r"takes maps \(..., H, W\)"),
         (lambda: SF.spectral_pool2d(X, 2, nyquist="half"), ValueError, "pick one of sum, root, mean, drop"),
         (lambda: SF.spectral_pool2d(X, 2, algorithm="dct"), ValueError, "pick one of auto, gemm, fft"),
+        (lambda: SF.spectral_pool2d(X, None), ValueError, "size=None must be whole pixels"),
+        (lambda: SF.spectral_pool2d(X, 2, cutoff="0.3"), ValueError, "cutoff='0.3' must lie"),
         (lambda: SF.frequency_dropout2d(X, 1.5), ValueError, r"cutoff=1.5 must lie in \[0, 1\]"),
         (lambda: SF.frequency_dropout2d(X, math.nan), ValueError, "cutoff=nan"),
         (lambda: snn.SpectralPool2d(), ValueError, "either size= in pixels or scale="),

@@ -48,7 +48,7 @@ def test_max_pooling_is_shown_only_where_its_size_exists():
     explorer = PoolingExplorer(PHOTO, size=63)
     assert explorer.facts()["error_max"] is None
     assert ["error, max", "no such size", "the windows do not tile the photograph"] in explorer.panels.facts
-    assert "cannot make 63 × 63" in explorer._probe("max", 3, 3)
+    assert "cannot make 63 × 63 pixels" in explorer._probe("max", 3, 3)
     assert explorer.facts()["error_spectral"] > 0
     explorer.set(size=64)
     assert explorer.facts()["error_max"] > explorer.facts()["error_spectral"]
@@ -183,7 +183,7 @@ def test_the_two_networks_take_the_same_path_under_sgd_and_only_then(short):
 
 def test_k_times_larger_means_k():
     a, b = training.two_networks(5, True, matched=False)
-    assert_close(b[0].weight, 5 * a[0].weight)
+    assert_close(b[0].filters(), 5 * a[0].weight)
     assert training.filter_distance(a, b) == pytest.approx(4)
 
 
@@ -210,6 +210,35 @@ def test_a_button_trains_live_and_stop_stops(short, monkeypatch):
 
     assert asyncio.run(press()) < 25
     assert "25 of 25" in str(explorer.panels.facts)
+
+
+def test_training_leaves_the_readers_random_numbers_and_gradients_alone(short):
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    explorer = ParametrisationExplorer(taps=3)
+    assert torch.equal(torch.rand(2), expected)
+    steps = explorer._race()
+    next(steps)
+    assert torch.is_grad_enabled()  # the generator is suspended: other cells run now
+
+
+def test_what_goes_wrong_while_training_is_said(short, monkeypatch):
+    explorer = ParametrisationExplorer(taps=3)
+
+    def broken():
+        yield 1.0, 1.0, 0.1
+        raise ValueError("the machine is tired")
+
+    monkeypatch.setattr(explorer, "_race", broken)
+
+    async def press():
+        explorer.again.click()
+        while explorer._training and not explorer._training.done():
+            await asyncio.sleep(0)
+
+    asyncio.run(press())
+    assert "the machine is tired" in explorer.panels.message or explorer.facts()["steps"] == 1
 
 
 def test_set_trains_to_the_end_even_in_a_running_loop(short):

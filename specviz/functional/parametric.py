@@ -8,13 +8,13 @@ in [0, 1/2] across. Multiplying spectra is circular convolution: the map wraps a
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import Any, Literal, get_args
 
 import torch
 from spectral_kernels import dispatch
 from torch import Tensor
 
+from specviz.functional.constants import constant
 from specviz.functional.precision import no_autocast
 
 Kind = Literal["linear", "gaussian", "full"]
@@ -33,8 +33,8 @@ def functions(weight: Tensor, kind: Kind, covariance: Covariance = "cholesky") -
     linear    (a, b, c, d): (a u + b v) + i (c u + d v). Eight, as in the published code: every term has an intercept,
               (a, a0, b, b0, c, c0, d, d0)
     gaussian  (gamma, mu_u, mu_v, log L11, L21, log L22) for the real, then the imaginary part, covariance L L^T, which
-              is positive definite whatever the numbers; covariance="free": (gamma, mu_u, mu_v, S11, S12, S22), which
-              need not be: then the function grows without bound in some direction
+              is positive definite while float32 can hold exp(-2 log L), log L within +-40; covariance="free":
+              (gamma, mu_u, mu_v, S11, S12, S22), which need not be: then the function grows without bound
     """
     if kind == "linear":
         if weight.shape[-1] == 4:
@@ -47,7 +47,8 @@ def functions(weight: Tensor, kind: Kind, covariance: Covariance = "cholesky") -
         along, shear, across = torch.exp(-2 * first), -second * torch.exp(-first), torch.exp(-2 * third)
     else:
         rest = third - second * second / first
-        if not torch.compiler.is_compiling() and ((first == 0) | (rest == 0)).any():
+        opaque = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(weight)
+        if not opaque and ((first == 0) | (rest == 0)).any():
             raise ValueError(
                 "a covariance is singular: with S11 = 0, or S11 * S22 = S12^2, the Gaussian has no width in some "
                 'direction. Use covariance="cholesky", which cannot become singular, or start from other numbers.'
@@ -74,11 +75,17 @@ def parametric_bank(
 ) -> Tensor:
     """The filters' half spectra, to look at: weight (O, C, 4 | 8 | 12) or (O, C, H, W) -> (O, C, H, W//2+1) complex.
 
-    size  (H, W) of the map. Exactly Hermitian where a column is its own mirror, so that `irfft2` of it is the filter
-          in space. The layer never makes this; it is O * C * H * W numbers. Differentiable.
+    size  (H, W) of the map; of the weight for kind="full". Exactly Hermitian where a column is its own mirror, so that
+          `irfft2` of it is the filter in space. It is O * C * H * W numbers: linear and Gaussian layers never make it.
+          Differentiable; float32 at least.
     """
     check_weight("parametric_bank", weight, kind, coordinates, covariance)
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError(f"size={size!r} must be (H, W), at least one pixel each")
+    weight = weight.to(torch.promote_types(weight.dtype, torch.float32))
     if kind == "full":
+        if tuple(size) != tuple(weight.shape[-2:]):
+            raise ValueError(f'kind="full" has coefficients for {tuple(weight.shape[-2:])} only, not for size={size}')
         return _full_bank(weight)
     w = functions(weight, kind, covariance)[..., None, None]
     p, q = frequencies(size, coordinates, weight)
@@ -95,25 +102,28 @@ def parametric_bank(
     return torch.where(own, (K + mirrored) / 2, K)
 
 
-@lru_cache(maxsize=16)
-def _places(H: int, W: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _places(H: int, W: int, device: torch.device) -> tuple[Tensor, ...]:
     """Where a half spectrum's real and imaginary parts stand among its H * W real numbers, and their factors."""
-    with torch.inference_mode(False):
-        u, v = torch.arange(H, device=device)[:, None], torch.arange(W // 2 + 1, device=device)[None, :]
-        here, mirror = u * W + v, (-u % H) * W + (-v % W)
-        own = here == mirror
-        # In a column that is its own mirror, the lower half reads the upper one's numbers, conjugated.
-        second = ((v == 0) | (2 * v == W)) & (2 * u > H)
-        factor = torch.where(own, 1.0, math.sqrt(0.5))
-        sign = torch.where(own, 0.0, torch.where(second, -math.sqrt(0.5), math.sqrt(0.5)))
-        return torch.where(second, mirror, here), torch.where(second, here, mirror), factor, sign
+    u, v = torch.arange(H, device=device)[:, None], torch.arange(W // 2 + 1, device=device)[None, :]
+    here, mirror = u * W + v, (-u % H) * W + (-v % W)
+    own = here == mirror
+    # In a column that is its own mirror, the lower half reads the upper one's numbers, conjugated.
+    second = ((v == 0) | (2 * v == W)) & (2 * u > H)
+    factor = torch.where(own, 1.0, math.sqrt(0.5))
+    sign = torch.where(own, 0.0, torch.where(second, -math.sqrt(0.5), math.sqrt(0.5)))
+    return torch.where(second, mirror, here), torch.where(second, here, mirror), factor, sign
 
 
 def _full_bank(weight: Tensor) -> Tensor:
     H, W = weight.shape[-2:]
-    real, imaginary, factor, sign = _places(H, W, weight.device)
+    real, imaginary, factor, sign = constant(_places, H, W, weight.device)
     numbers = weight.flatten(-2)
     return torch.complex(numbers[..., real] * factor.to(weight), numbers[..., imaginary] * sign.to(weight))
+
+
+def _multiplied(x: Tensor, weight: Tensor, polar: bool, conjugate: bool) -> Tensor:
+    W = x.shape[-1]
+    return torch.fft.irfft2(dispatch.filters(torch.fft.rfft2(x), weight, W, polar, conjugate), s=x.shape[-2:])
 
 
 class _Convolve(torch.autograd.Function):
@@ -123,31 +133,70 @@ class _Convolve(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, polar: bool) -> Tensor:
-        return torch.fft.irfft2(dispatch.filters(torch.fft.rfft2(x), weight, x.shape[-1], polar), s=x.shape[-2:])
+        return _multiplied(x, weight, polar, False)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, weight, ctx.polar = inputs
-        ctx.save_for_backward(x, weight)
+        ctx.save_for_backward(*inputs[:2])
+        ctx.polar = inputs[2]
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (x, weight), polar = ctx.saved_tensors, ctx.polar
-        H, W = x.shape[-2:]
-        G = torch.fft.rfft2(grad)
-        to_x = to_weight = None
-        if ctx.needs_input_grad[0]:
-            to_x = torch.fft.irfft2(dispatch.filters(G, weight.transpose(0, 1), W, polar, True), s=(H, W))
-        if ctx.needs_input_grad[1]:
-            # Parseval: a sum over pixels is one over the whole plane, where columns that have a mirror count twice.
-            times = torch.full((W // 2 + 1,), 2.0 / (H * W), dtype=x.dtype, device=x.device)
-            times[0] /= 2
-            if W % 2 == 0:
-                times[-1] /= 2
-            form = dispatch.choose_form("auto", x.device)
-            to_weight = dispatch.filters_gradient(torch.fft.rfft2(x), G * times, weight, W, polar, form)
+        x, weight = ctx.saved_tensors
+        to_x = _ToMap.apply(grad, weight, ctx.polar) if ctx.needs_input_grad[0] else None
+        to_weight = _ToFunctions.apply(x, grad, weight, ctx.polar) if ctx.needs_input_grad[1] else None
         return to_x, to_weight, None
+
+
+class _ToMap(torch.autograd.Function):
+    """The transpose of `_Convolve` in the map: irfft2(sum over o of rfft2(grad) conj K)."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(grad: Tensor, weight: Tensor, polar: bool) -> Tensor:
+        return _multiplied(grad, weight.transpose(0, 1), polar, True)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:2])
+        ctx.polar = inputs[2]
+
+    @staticmethod
+    def backward(ctx: Any, again: Tensor) -> tuple[Tensor | None, ...]:
+        # <again, transpose(grad)> = <convolve(again), grad>
+        grad, weight = ctx.saved_tensors
+        to_grad = _Convolve.apply(again, weight, ctx.polar) if ctx.needs_input_grad[0] else None
+        to_weight = _ToFunctions.apply(again, grad, weight, ctx.polar) if ctx.needs_input_grad[1] else None
+        return to_grad, to_weight, None
+
+
+class _ToFunctions(torch.autograd.Function):
+    """The gradient of `_Convolve` in the functions' numbers: x (B, C, H, W), grad (B, O, H, W) -> (O, C, 2, P)."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, grad: Tensor, weight: Tensor, polar: bool) -> Tensor:
+        H, W = x.shape[-2:]
+        # Parseval: a sum over pixels is one over the whole plane, where columns that have a mirror count twice.
+        times = torch.full((W // 2 + 1,), 2.0 / (H * W), dtype=x.dtype, device=x.device)
+        times[0] /= 2
+        if W % 2 == 0:
+            times[-1] /= 2
+        form = "cpu" if x.is_meta else dispatch.choose_form("auto", x.device)
+        return dispatch.filters_gradient(torch.fft.rfft2(x), torch.fft.rfft2(grad) * times, weight, W, polar, form)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, again: Tensor) -> Any:
+        raise RuntimeError(
+            "parametric_spectral_conv2d has no second derivative in its filters' numbers; convolving with "
+            "parametric_bank by torch.fft has, slowly"
+        )
 
 
 def check_weight(name: str, weight: Tensor, kind: str, coordinates: str, covariance: str) -> None:
@@ -206,6 +255,8 @@ def parametric_spectral_conv2d(
             f'kind="full" has a number for every coefficient of a {weight.shape[-2]}x{weight.shape[-1]} map, but x is '
             f'{x.shape[-2]}x{x.shape[-1]}. Use kind="linear" or "gaussian", which run on any size.'
         )
+    if bias is not None and bias.shape != (weight.shape[0],):
+        raise ValueError(f"bias {tuple(bias.shape)} must have a number for each of the {weight.shape[0]} outputs")
     working = torch.promote_types(torch.promote_types(x.dtype, weight.dtype), torch.float32)
     with no_autocast(x.device.type):
         maps = (x if x.ndim == 4 else x[None]).to(working)

@@ -9,18 +9,18 @@ momentum and weight decay takes the same path in both sets of numbers; element-w
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from specviz.functional.constants import constant
 from specviz.functional.precision import no_autocast
 
 MAX_TAPS = 4096  # the map is a matrix of taps x taps: 64 MiB in float32
 
 
-def _matrix(k_h: int, k_w: int, orthogonal: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _matrix(k_h: int, k_w: int, orthogonal: bool, dtype: torch.dtype, device: torch.device) -> tuple[Tensor]:
     """Numbers of the spectrum from taps: (k_h k_w, k_h k_w). Row (u, v) is a cosine, or the sine of its mirror."""
     u, v = torch.arange(k_h, device=device)[:, None], torch.arange(k_w, device=device)[None, :]
     mirror = (-u % k_h) * k_w + (-v % k_w)
@@ -34,18 +34,12 @@ def _matrix(k_h: int, k_w: int, orthogonal: bool, dtype: torch.dtype, device: to
     # At the second member stands the first one's imaginary part, -sum w sin(-angle).
     waves = torch.where((first | own).reshape(-1, 1), angle.cos(), angle.sin())
     factor = waves.new_tensor(math.sqrt(2) if orthogonal else 1.0).where(~own.reshape(-1, 1), 1.0)
-    return (waves * factor / math.sqrt(k_h * k_w)).to(dtype)
+    return ((waves * factor / math.sqrt(k_h * k_w)).to(dtype),)
 
 
-def _inverse(k_h: int, k_w: int, orthogonal: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
-    matrix = _matrix(k_h, k_w, orthogonal, torch.float64, device)
-    return (matrix.mT / matrix.square().sum(1)).to(dtype)  # rows are orthogonal in either case
-
-
-@lru_cache(maxsize=128)
-def _cached(make: Any, *arguments: Any) -> Tensor:
-    with torch.inference_mode(False):  # what is cached here is used again under autograd
-        return make(*arguments)
+def _inverse(k_h: int, k_w: int, orthogonal: bool, dtype: torch.dtype, device: torch.device) -> tuple[Tensor]:
+    (matrix,) = _matrix(k_h, k_w, orthogonal, torch.float64, device)
+    return ((matrix.mT / matrix.square().sum(1)).to(dtype),)  # rows are orthogonal in either case
 
 
 def _map(make: Any, x: Tensor, orthogonal: bool, dims: int) -> Tensor:
@@ -61,10 +55,11 @@ def _map(make: Any, x: Tensor, orthogonal: bool, dims: int) -> Tensor:
             f"a filter of {k_h} x {k_w} has more than {MAX_TAPS} taps; filters as large as the map are "
             'snn.ParametricSpectralConv2d(kind="full")'
         )
-    arguments = (k_h, k_w, orthogonal, x.dtype, x.device)
-    matrix = make(*arguments) if torch.compiler.is_compiling() else _cached(make, *arguments)
+    working = torch.promote_types(x.dtype, torch.float32)  # half precision is rounded to once, at the end
+    (matrix,) = constant(make, k_h, k_w, orthogonal, working, x.device)
     with no_autocast(x.device.type):
-        return (x.reshape(*x.shape[: x.ndim - dims], -1) @ matrix.mT).reshape(x.shape)
+        numbers = x.reshape(*x.shape[: x.ndim - dims], -1).to(working) @ matrix.mT
+    return numbers.reshape(x.shape).to(x.dtype)
 
 
 def spectral_parameters(weight: Tensor, *, orthogonal: bool = True, dims: int = 2) -> Tensor:

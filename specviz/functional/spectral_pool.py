@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
+from numbers import Real
 from typing import Any, Literal, get_args
 
 import torch
@@ -17,6 +17,7 @@ from spectral_kernels import dispatch
 from torch import Tensor
 
 from specviz.functional.band_limited.plan import fast_size
+from specviz.functional.constants import constant
 from specviz.functional.precision import no_autocast
 
 Nyquist = Literal["sum", "root", "mean", "drop"]
@@ -39,7 +40,7 @@ def band_of(cutoff: float, n: int) -> int:
     return min(n // 2, math.floor(cutoff * (1 + n / 2)))
 
 
-def _matrix(n: int, m: int, band: int, nyquist: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _matrix(n: int, m: int, band: int, nyquist: float, dtype: torch.dtype, device: torch.device) -> tuple[Tensor]:
     """Fourier resampling of n samples to m as a matrix: (m, n). `band` is the highest frequency that stays."""
     shorter = min(n, m)
     highest = min(shorter // 2, band)
@@ -54,18 +55,7 @@ def _matrix(n: int, m: int, band: int, nyquist: float, dtype: torch.dtype, devic
         (torch.outer(torch.arange(size, device=device), f) % size).double() * (2 * math.pi / size) for size in (m, n)
     )
     waves = (there.cos() * weights) @ here.cos().mT + (there.sin() * weights) @ here.sin().mT
-    return waves.to(dtype)
-
-
-@lru_cache(maxsize=512)
-def _cached_matrix(*arguments: Any) -> Tensor:
-    with torch.inference_mode(False):  # what is cached here is used again under autograd
-        return _matrix(*arguments)
-
-
-def _resampling(*arguments: Any) -> Tensor:
-    # torch.compile would look through the cache and say so; in its graph the matrix is made anew, which is cheap.
-    return _matrix(*arguments) if torch.compiler.is_compiling() else _cached_matrix(*arguments)
+    return (waves.to(dtype),)
 
 
 # Multiply-adds of a matrix product that take as long as an FFT's work for a pixel and binary logarithm, and how much
@@ -90,8 +80,8 @@ def choose_algorithm(size: Size, new: Size) -> Algorithm:
 
 def _by_gemm(x: Tensor, new: Size, bands: Size, nyquist: float) -> Tensor:
     (H, W), (h, w) = x.shape[-2:], new
-    down = _resampling(H, h, bands[0], nyquist, x.dtype, x.device)
-    across = _resampling(W, w, bands[1], nyquist, x.dtype, x.device)
+    (down,) = constant(_matrix, H, h, bands[0], nyquist, x.dtype, x.device)
+    (across,) = constant(_matrix, W, w, bands[1], nyquist, x.dtype, x.device)
     rows_first, columns_first = h * H * W + h * W * w, H * W * w + h * H * w
     if h * w * H * W <= ONE_MATRIX * min(rows_first, columns_first):
         return (x.flatten(-2) @ torch.kron(down, across).mT).unflatten(-1, new)
@@ -137,7 +127,9 @@ def _resample(x: Tensor, new: Size, bands: Size, nyquist: float, algorithm: Algo
     """(..., H, W) -> (..., h, w); no axis grows while the other shrinks."""
     if x.numel() == 0:
         return x.sum((-2, -1), keepdim=True).expand(*x.shape[:-2], *new).clone()
-    chosen = choose_algorithm((x.shape[-2], x.shape[-1]), new) if algorithm == "auto" else algorithm
+    chosen = algorithm
+    if algorithm == "auto":  # the meta device, which knows shapes only, has no kernels
+        chosen = "gemm" if x.is_meta else choose_algorithm((x.shape[-2], x.shape[-1]), new)
     half = x.dtype in (torch.float16, torch.bfloat16)
     with no_autocast(x.device.type):  # a mean over many pixels is no place for 8 bits
         values = x.float() if half else x
@@ -163,14 +155,16 @@ def _check(name: str, x: Tensor, dims: int, algorithm: str, nyquist: str = "sum"
 
 def check_cutoff(cutoff: float | None) -> None:
     """Raise ValueError unless the cut-off is None or lies in [0, 1]."""
-    if cutoff is not None and not 0 <= cutoff <= 1:
+    if cutoff is not None and not (isinstance(cutoff, Real) and 0 <= float(cutoff) <= 1):
         raise ValueError(f"cutoff={cutoff!r} must lie in [0, 1]: the share of the frequencies that stay; 1 keeps all")
 
 
 def whole_sizes(name: str, size: int | Sequence[int], dims: int) -> tuple[int, ...]:
     """`size` as `dims` whole numbers of pixels, each at least 1; ValueError otherwise."""
-    given = tuple(size) if isinstance(size, Sequence) else (size,) * dims
-    if len(given) != dims or any(isinstance(n, bool) or not n >= 1 or n % 1 for n in given):
+    given: tuple[Any, ...] = tuple(size) if hasattr(size, "__len__") else (size,) * dims  # type: ignore[arg-type]
+    if len(given) != dims or any(
+        isinstance(n, bool) or not isinstance(n, Real) or not float(n) >= 1 or float(n) % 1 for n in given
+    ):
         example = "16 or (16, 12)" if dims == 2 else "16"
         raise ValueError(f"{name}: size={size!r} must be whole pixels, at least 1, such as {example}")
     return tuple(int(n) for n in given)

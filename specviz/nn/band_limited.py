@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from specviz.functional import band_limited as band
-from specviz.nn.twins import empty_twin
+from specviz.nn.twins import check_has_weight, empty_twin
 
 
 class _BandLimited(nn.Module):
@@ -93,6 +93,7 @@ class _BandLimited(nn.Module):
     def like(cls, conv: nn.Module, **options: Any) -> Any:
         """A band-limited layer with an ordinary one's configuration and its very parameters."""
         ordinary: Any = conv
+        check_has_weight(ordinary)
         twin = empty_twin(cls, ordinary, **options)
         twin.weight, twin.bias = ordinary.weight, ordinary.bias
         return twin.train(ordinary.training)

@@ -28,11 +28,13 @@ class ParametricSpectralConv2d(nn.Module):
     covariance   Gaussian only: "cholesky" keeps it positive definite; "free" is the paper's form, which does not
     size         (H, W), for kind="full"
 
-    `weight` is (O, C, 4 | 8 | 12), or (O, C, H, W). The bank of filters is never held: memory does not grow with
-    O * C * H * W. `layer.bank(size)` makes it, to look at. Wood & Larson, ICASSP 2021.
+    `weight` is (O, C, 4 | 8 | 12), or (O, C, H, W). Linear and Gaussian filters are evaluated where they are used and
+    never held: memory does not grow with O * C * H * W. `layer.bank(size)` makes the bank, to look at.
+    Wood & Larson, ICASSP 2021.
     """
 
     replaces = (nn.Conv2d,)
+    renews_parameters = True
 
     def __init__(
         self,
@@ -58,7 +60,7 @@ class ParametricSpectralConv2d(nn.Module):
                 f'kind="full" needs size=(H, W), and only it: {kind=} with {size=}. '
                 "The other kinds run on maps of any size."
             )
-        if size is not None and (len(size) != 2 or min(size) < 1):
+        if size is not None and (not hasattr(size, "__len__") or len(size) != 2 or min(size) < 1):
             raise ValueError(f"size={size!r} must be (H, W), at least one pixel each")
         if intercept and kind != "linear":
             raise ValueError(f"intercept=True is for linear filters, not for kind={kind!r}")
@@ -131,7 +133,7 @@ class ParametricSpectralConv2d(nn.Module):
             **{"bias": old.bias is not None, "device": old.weight.device, "dtype": old.weight.dtype, **options},
         )
         if twin.bias is not None and old.bias is not None:
-            twin.bias = old.bias
+            twin.bias = nn.Parameter(old.bias.detach().clone(), requires_grad=old.bias.requires_grad)
         return twin.train(old.training)
 
     def extra_repr(self) -> str:

@@ -8,7 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from specviz.functional.spectral_param import filters_from_parameters, spectral_parameters
-from specviz.nn.twins import empty_twin
+from specviz.nn.twins import check_has_weight, empty_twin
+
+_NO_WEIGHT = (
+    "{} trains `weight_hat`, its filters' spectra, and has no `weight`. layer.filters() computes the filters in space, "
+    "layer.set_filters(w) sets them, and layer.to_conv() makes an ordinary convolution."
+)
 
 
 class _SpectralParam(nn.Module):
@@ -34,22 +39,36 @@ class _SpectralParam(nn.Module):
         """The filters in space, (O, C/groups, *kernel_size); gradients flow to `weight_hat`."""
         return filters_from_parameters(self.weight_hat, orthogonal=self.orthogonal, dims=self._dims)
 
+    def set_filters(self, weight: Tensor) -> None:
+        """Set the filters in space, (O, C/groups, *kernel_size); an optimiser goes on with the same parameter."""
+        if weight.shape != self.weight_hat.shape:
+            raise ValueError(f"filters {tuple(weight.shape)} must be {tuple(self.weight_hat.shape)}")
+        with torch.no_grad():
+            numbers = weight.detach().to(self.weight_hat.dtype)
+            self.weight_hat.copy_(spectral_parameters(numbers, orthogonal=self.orthogonal, dims=self._dims))
+
     def __getattr__(self, name: str) -> Any:
-        # torch's class deletes and reads a `weight`; whoever asks for it gets the filters.
-        if name == "weight" and "weight_hat" in self._parameters:
-            return self.filters()
+        own = self._parameters
+        if name == "weight" and "weight_hat" in own and "weight" not in own:
+            # Not computed on demand: what is written into the result, as initialisers do, would be lost silently.
+            raise AttributeError(_NO_WEIGHT.format(type(self).__name__))
         return super().__getattr__(name)
 
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        if name == "weight" and "weight_hat" in self._parameters:
+            raise AttributeError(_NO_WEIGHT.format(type(self).__name__))
+        super().register_parameter(name, param)
+
     def reset_parameters(self) -> None:
-        """Draw new filters as torch does."""
-        layer: Any = self
-        drawn_before = "weight_hat" in self._parameters
-        if drawn_before:
-            numbers = layer._parameters.pop("weight_hat")
-            self._parameters["weight"] = nn.Parameter(torch.empty_like(numbers))
-        super().reset_parameters()  # type: ignore[misc]
-        if drawn_before:
-            self._take_filters(layer._parameters.pop("weight"))
+        """Draw new filters as torch does, in place."""
+        if "weight_hat" not in self._parameters:  # torch's constructor is at work
+            return super().reset_parameters()  # type: ignore[misc]
+        self._parameters["weight"] = nn.Parameter(torch.empty_like(self.weight_hat))
+        try:
+            super().reset_parameters()  # type: ignore[misc]
+        finally:
+            drawn = self._parameters.pop("weight")
+        self.set_filters(drawn)  # type: ignore[arg-type]
 
     def forward(self, input: Tensor) -> Tensor:
         layer: Any = self
@@ -59,6 +78,7 @@ class _SpectralParam(nn.Module):
         spatial = state_dict.get(f"{prefix}weight")
         if spatial is not None and f"{prefix}weight_hat" not in state_dict:  # an ordinary convolution's
             state_dict = {key: value for key, value in state_dict.items() if key != f"{prefix}weight"}
+            spatial = spatial.to(self.weight_hat.dtype)  # before the map, so that it is not rounded twice
             numbers = spectral_parameters(spatial, orthogonal=self.orthogonal, dims=self._dims)
             state_dict[f"{prefix}weight_hat"] = numbers
         super()._load_from_state_dict(state_dict, prefix, *rest)
@@ -70,17 +90,23 @@ class _SpectralParam(nn.Module):
         """An ordinary `nn.Conv2d` (or 1d) with the same filters and bias."""
         layer: Any = self
         conv = empty_twin(nn.Conv2d if self._dims == 2 else nn.Conv1d, layer)
-        conv.weight, conv.bias = nn.Parameter(self.filters().detach()), layer.bias
+        conv.weight = nn.Parameter(self.filters().detach(), requires_grad=self.weight_hat.requires_grad)
+        conv.bias = _copied(layer.bias)
         return conv.train(self.training)
 
     @classmethod
     def like(cls, conv: nn.Module, **options: Any) -> Any:
         """A spectrally parametrised convolution with an ordinary one's configuration, filters and bias."""
         ordinary: Any = conv
+        check_has_weight(ordinary)
         twin = empty_twin(cls, ordinary, **options)
         twin._take_filters(ordinary.weight)
-        twin.bias = ordinary.bias
+        twin.bias = _copied(ordinary.bias)
         return twin.train(ordinary.training)
+
+
+def _copied(bias: nn.Parameter | None) -> nn.Parameter | None:
+    return None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=bias.requires_grad)
 
 
 class SpectralParamConv2d(_SpectralParam, nn.Conv2d):
@@ -93,15 +119,17 @@ class SpectralParamConv2d(_SpectralParam, nn.Conv2d):
     orthogonal  False leaves the sqrt(2) away, as a replication of the paper does
 
     The function is the same as Conv2d's. So is training under SGD with momentum and weight decay, step by step, because
-    the map is orthogonal; under Adam it is not. `layer.filters()` (also `layer.weight`) are the filters in space,
-    `SpectralParamConv2d.like(conv)` and `layer.to_conv()` convert both ways, and a Conv2d's `state_dict` can be loaded.
-    Rippel, Snoek & Adams (2015), section 3.2.
+    the map is orthogonal; under Adam it is not. `layer.filters()` are the filters in space, `layer.set_filters(w)` sets
+    them; there is no `weight`. `SpectralParamConv2d.like(conv)` and `layer.to_conv()` convert, into parameters of their
+    own, and a Conv2d's `state_dict` can be loaded. Rippel, Snoek & Adams (2015), section 3.2.
     """
 
     replaces = (nn.Conv2d,)
+    renews_parameters = True
 
 
 class SpectralParamConv1d(_SpectralParam, nn.Conv1d):
     """`torch.nn.Conv1d` trained in the Fourier domain; see `SpectralParamConv2d`. x (B, C, L) or (C, L)."""
 
     replaces = (nn.Conv1d,)
+    renews_parameters = True

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from specviz.functional import spectral_pool as pooling
+from specviz.nn.twins import CannotReplace
 
 Size = int | Sequence[int]
 
@@ -26,7 +28,9 @@ class FrequencyDropout2d(nn.Module):
     alpha, beta    lowest cut-off at the network's input and at its end; the paper's values are the defaults
     generator      a CPU `torch.Generator` to draw from; torch's default one otherwise
 
-    The last draw is in `last_cutoff`. Rippel, Snoek & Adams (2015), sections 4.2 and 5.1.
+    The last draw is in `last_cutoff`. Under `torch.compile` every draw is a new constant and compiles anew, so keep the
+    layer outside of the graph while training (`torch.compiler.disable`).
+    Rippel, Snoek & Adams (2015), sections 4.2 and 5.1.
     """
 
     last_cutoff: float | None = None
@@ -83,7 +87,7 @@ class _SpectralPool(nn.Module):
         if (size is None) == (scale is None):
             raise ValueError(f"{name} takes either size= in pixels or scale= in (0, 1], not {size=} and {scale=}")
         if scale is not None:
-            scales = (float(scale),) * self.dims if isinstance(scale, int | float) else tuple(scale)
+            scales = (float(scale),) * self.dims if isinstance(scale, Real) else tuple(scale)  # type: ignore[arg-type]
             if len(scales) != self.dims or any(not 0 < s <= 1 for s in scales):
                 raise ValueError(f"{name}: scale={scale!r} must lie in (0, 1]: the new side as a share of the old one")
             self._scales = scales
@@ -144,7 +148,14 @@ class SpectralPool2d(_SpectralPool):
     @classmethod
     def like(cls, layer: nn.Module, **options: Any) -> SpectralPool2d:
         """A spectral pooling layer whose maps are as large as those of a max or average pooling layer."""
-        return cls(partial(_pooled_size, layer_geometry(layer)), **options)
+        if getattr(layer, "return_indices", False):
+            raise CannotReplace("it returns indices, which spectral pooling does not have")
+        if getattr(layer, "divisor_override", None):
+            raise CannotReplace("its divisor_override changes the mean, which spectral pooling keeps")
+        geometry = _Geometry.of(layer)
+        if max(geometry.stride) == 1:
+            raise CannotReplace("its stride is 1: it does not shrink the map")
+        return cls(geometry, **options)
 
 
 class SpectralPool1d(_SpectralPool):
@@ -156,25 +167,30 @@ class SpectralPool1d(_SpectralPool):
         return pooling.spectral_pool1d(x, self._new_size(x), nyquist=self.nyquist, algorithm=self.algorithm)
 
 
-Geometry = tuple[tuple[int, int], tuple[int, int], tuple[int, int], tuple[int, int], bool]
+@dataclass(frozen=True)
+class _Geometry:
+    """How large torch's pooling makes a map, as a function of its size."""
 
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    ceil_mode: bool
 
-def layer_geometry(layer: nn.Module) -> Geometry:
-    """Kernel, stride, padding, dilation and ceil_mode of `nn.MaxPool2d` or `nn.AvgPool2d`."""
-    pool: Any = layer
-    pairs = (pool.kernel_size, pool.stride, pool.padding, getattr(pool, "dilation", 1))
-    kernel, stride, padding, dilation = ((p, p) if isinstance(p, int) else tuple(p) for p in pairs)
-    return kernel, stride, padding, dilation, pool.ceil_mode
+    @classmethod
+    def of(cls, layer: nn.Module) -> _Geometry:
+        pool: Any = layer
+        pairs = (pool.kernel_size, pool.stride, pool.padding, getattr(pool, "dilation", 1))
+        kernel, stride, padding, dilation = ((p, p) if isinstance(p, int) else tuple(p) for p in pairs)
+        return cls(kernel, stride, padding, dilation, pool.ceil_mode)
 
-
-def _pooled_size(geometry: Geometry, size: tuple[int, ...]) -> list[int]:
-    """How large torch's pooling makes a map of this size."""
-    *axes, ceil_mode = geometry
-    sides = []
-    for n, kernel, stride, padding, dilation in zip(size, *axes, strict=True):
-        room = n + 2 * padding - dilation * (kernel - 1) - 1
-        side = (-(-room // stride) if ceil_mode else room // stride) + 1
-        if ceil_mode and (side - 1) * stride >= n + padding:  # no window starts outside, as torch has it
-            side -= 1
-        sides.append(side)
-    return sides
+    def __call__(self, size: tuple[int, ...]) -> list[int]:
+        sides = []
+        axes = (self.kernel, self.stride, self.padding, self.dilation)
+        for n, kernel, stride, padding, dilation in zip(size, *axes, strict=True):
+            room = n + 2 * padding - dilation * (kernel - 1) - 1
+            side = (-(-room // stride) if self.ceil_mode else room // stride) + 1
+            if self.ceil_mode and (side - 1) * stride >= n + padding:  # no window starts outside, as torch has it
+                side -= 1
+            sides.append(side)
+        return sides

@@ -91,6 +91,8 @@ def spectralize(
         if isinstance(value, Mapping):
             _check_names(candidates, value, option, what)
     swaps, twins = [], {}
+    weights = [m._parameters.get("weight") for m in candidates.values()]
+    tied = {id(w) for i, w in enumerate(weights) if w is not None and any(w is other for other in weights[:i])}
     for name, module in candidates.items():
         reason = ""
         if skip(name, module) if callable(skip) else name in skip:
@@ -101,6 +103,8 @@ def spectralize(
             reason = f"is a {type(module).__name__}, not a {siblings}"
         elif max(kernel := _kernel(module)) <= skip_kernels_up_to:
             reason = f"its kernel {kernel} is at most {skip_kernels_up_to} wide"
+        elif getattr(layer, "renews_parameters", False) and id(module._parameters.get("weight")) in tied:
+            reason = "its weight is tied to another layer's, and new parameters would not be"
         if not reason:
             chosen = {key: _option(value, name, module) for key, value in options.items()}
             try:
@@ -113,7 +117,7 @@ def spectralize(
             f"the model itself is a {type(model).__name__}, which cannot be swapped in place; wrap it in nn.Sequential"
         )
     for parent in list(model.modules()):
-        for child_name, child in list(parent.named_children()):
+        for child_name, child in list(parent._modules.items()):  # named_children passes over a second place
             if child in twins:
                 setattr(parent, child_name, twins[child])
     return Report(tuple(swaps), what)

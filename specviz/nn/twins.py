@@ -26,3 +26,9 @@ def empty_twin(kind: Any, conv: Any, **options: Any) -> Any:
             conv.padding_mode,
             **options,
         )
+
+
+def check_has_weight(conv: Any) -> None:
+    """Raise CannotReplace for a convolution whose weight is made of other parameters, which would be lost."""
+    if "weight" not in conv._parameters:
+        raise CannotReplace("its weight is computed from other parameters (weight norm, pruning)")

@@ -35,17 +35,9 @@ def two_networks(taps: int, orthogonal: bool, matched: bool, seed: int = 0) -> t
     orthogonal  mirrored coefficients carry sqrt(2); False leaves it away
     matched     False starts the twin as a replication of the paper does, whose initialisation forgets k^2
     """
-    torch.manual_seed(seed)
-    spatial = nn.Sequential(
-        nn.Conv2d(1, 8, taps, padding=taps // 2),
-        nn.ReLU(),
-        nn.AvgPool2d(2),
-        nn.Conv2d(8, 16, taps, padding=taps // 2),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(16, len(PHOTOS)),
-    ).double()  # in float32, training itself magnifies a rounding to a thousandth within these steps
+    with torch.random.fork_rng(devices=[]):  # the reader's own random numbers are none of our business
+        torch.manual_seed(seed)
+        spatial = _network(taps)
     spectral = copy.deepcopy(spatial)
     snn.spectralize(spectral, snn.SpectralParamConv2d, orthogonal=orthogonal)
     if not matched:
@@ -56,10 +48,29 @@ def two_networks(taps: int, orthogonal: bool, matched: bool, seed: int = 0) -> t
     return spatial, spectral
 
 
+def _network(taps: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(1, 8, taps, padding=taps // 2),
+        nn.ReLU(),
+        nn.AvgPool2d(2),
+        nn.Conv2d(8, 16, taps, padding=taps // 2),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, len(PHOTOS)),
+    ).double()  # in float32, training itself magnifies a rounding to a thousandth within these steps
+
+
 def filter_distance(a: nn.Sequential, b: nn.Sequential) -> float:
     """How far two networks' filters are apart, as a share of the first one's norm."""
-    p, q = (torch.cat([layer.weight.flatten() for layer in net if isinstance(layer, nn.Conv2d)]) for net in (a, b))
+    p, q = (torch.cat([w.flatten() for w in filters(network)]) for network in (a, b))
     return ((p - q).norm() / p.norm()).item()
+
+
+def filters(network: nn.Sequential) -> list[Tensor]:
+    """A network's filters in space, however they are trained."""
+    layers = [layer for layer in network if isinstance(layer, nn.Conv2d)]
+    return [layer.filters() if isinstance(layer, snn.SpectralParamConv2d) else layer.weight for layer in layers]
 
 
 def race(
@@ -74,8 +85,9 @@ def race(
     for step in range(steps):
         batch = batches[step % len(batches)]
         losses = [_step(n, o, images[batch], labels[batch]) for n, o in zip(networks, optimisers, strict=True)]
-        with torch.no_grad():
-            yield losses[0], losses[1], filter_distance(*networks)
+        with torch.no_grad():  # not around the yield: it would hold for whatever runs meanwhile
+            distance = filter_distance(*networks)
+        yield losses[0], losses[1], distance
 
 
 def _step(network: nn.Module, optimiser: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> float:
@@ -112,7 +124,7 @@ class ParametrisationExplorer(Explorer):
         self.again = ipw.Button(description="Train again", icon="play", layout=ipw.Layout(width="130px"))
         self.stop = ipw.Button(description="Stop", icon="stop", disabled=True, layout=ipw.Layout(width="90px"))
         self.again.on_click(lambda _: self._refresh())
-        self.stop.on_click(lambda _: self._cancel())
+        self.stop.on_click(lambda _: self._stop())
         self._path: list[tuple[float, float, float]] = []
         self._training: asyncio.Task[None] | None = None
         self._live = False
@@ -158,23 +170,38 @@ class ParametrisationExplorer(Explorer):
     async def _train(self) -> None:
         """Train a little, draw, let the kernel see to the buttons, and so on."""
         self.stop.disabled = False
+        race = self._race()
         try:
-            until = time.perf_counter() + 0.1
-            for losses in self._race():
-                self._path.append(losses)
-                if time.perf_counter() > until:
-                    super()._refresh()
-                    await asyncio.sleep(0.01)
-                    until = time.perf_counter() + 0.1
-            super()._refresh()
+            training = True
+            while training:
+                training = self._train_until(race, time.perf_counter() + 0.1)
+                super()._refresh()
+                await asyncio.sleep(0.01)
         finally:
             self.stop.disabled = True
+
+    def _train_until(self, race: Iterator[tuple[float, float, float]], until: float) -> bool:
+        """Take steps until then; False when there are no more, or something went wrong, which is said."""
+        going = False
+
+        def steps() -> None:
+            nonlocal going
+            for losses in race:
+                self._path.append(losses)
+                if time.perf_counter() > until:
+                    going = True
+                    return
+
+        self._guarded(steps)
+        return going
 
     def _cancel(self) -> None:
         if self._training is not None and not self._training.done():
             self._training.cancel()
-            if self._path:
-                super()._refresh()
+
+    def _stop(self) -> None:
+        self._cancel()
+        super()._refresh()
 
     def _describe(self) -> tuple[list[Any], dict[str, np.ndarray]]:
         return [], {}
@@ -202,8 +229,11 @@ class ParametrisationExplorer(Explorer):
 
     def _shown_facts(self) -> list[list[str]]:
         f = self.facts()
+        steps = ["steps", f"{f['steps']} of {STEPS}", f"batches of {BATCH} patches"]
+        if not f["steps"]:
+            return [steps]
         return [
-            ["steps", f"{f['steps']} of {STEPS}", f"batches of {BATCH} patches"],
+            steps,
             ["loss, taps trained", f"{f['loss_spatial']:.4f}", "cross-entropy, last ten steps"],
             ["loss, spectra trained", f"{f['loss_spectral']:.4f}", "cross-entropy, last ten steps"],
             ["filters apart by", f"{f['distance']:.1e}", "of their norm; computed in float64"],

@@ -26,7 +26,7 @@ CURVE_POINTS = 16
 
 
 def pooled(image: Tensor, size: tuple[int, int], way: str, cutoff: float = 1.0) -> Tensor | None:
-    """An image (..., H, W) pooled to `size` (h, w) one way; None where that way has no such size.
+    """An image (H, W) or (C, H, W) pooled to `size` (h, w) one way; None where that way has no such size.
 
     way  "spectral"; "average", over windows that may overlap by a pixel; "max", over windows that tile the image, so
          only where they do; "strided", the pixel in the middle of every such window as "average" takes
@@ -219,5 +219,7 @@ class PoolingExplorer(Explorer):
         row, column = min(y * factor, self._map.shape[0] - 1), min(x * factor, self._map.shape[1] - 1)
         shown = self._map if panel == "photo" else self._again[panel]
         if shown is None:
-            return f"max pooling cannot make {self._facts['size'][0]} × {self._facts['size'][1]} pixels of this picture"
+            return (
+                f"windows that tile this picture cannot make {self._facts['size'][0]} × {self._facts['size'][1]} pixels"
+            )
         return f"row {row}, column {column}   {shown[row, column]:.4f}"

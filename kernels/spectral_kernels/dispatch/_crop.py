@@ -10,12 +10,12 @@ from torch import Tensor
 from spectral_kernels import crop as crop_kernel
 from spectral_kernels.dispatch._devices import (
     Form,
-    choose_form,
     fold,
     host_empty,
     need_complex,
     on_gpu,
     operator,
+    operator_form,
     plain,
     threads_for,
 )
@@ -44,7 +44,7 @@ def crop(X: Tensor, width: int, band: tuple[int, int], form: Form = "auto") -> t
     _check_band((X.shape[-2], width), band)
     leading = X.shape[:-2]
     flat = X.reshape(math.prod(leading), *X.shape[-2:])
-    re, im = torch.ops.spectral_kernels.crop(flat, width, *band, choose_form(form, X.device))
+    re, im = torch.ops.spectral_kernels.crop(flat, width, *band, operator_form(form, X.device))
     return re.reshape(re.shape[0], *leading), im.reshape(im.shape[0], *leading)
 
 
@@ -64,7 +64,7 @@ def pad(re: Tensor, im: Tensor, size: tuple[int, int], band: tuple[int, int], fo
         raise ValueError(f"band={tuple(band)} of {size[0]} x {size[1]} has {F} frequencies, got {tuple(re.shape)}")
     leading = re.shape[1:]
     flat = (part.reshape(F, math.prod(leading)) for part in (re, im))
-    X = torch.ops.spectral_kernels.pad(*flat, *size, *band, choose_form(form, re.device))
+    X = torch.ops.spectral_kernels.pad(*flat, *size, *band, operator_form(form, re.device))
     return X.reshape(*leading, *X.shape[1:])
 
 

@@ -52,6 +52,11 @@ def choose_form(form: Form, device: torch.device) -> Form:
     return form
 
 
+def operator_form(form: Form, device: torch.device) -> Form:
+    """`choose_form` for a torch operator, which also answers on the meta device: with shapes only."""
+    return "cpu" if device.type == "meta" and form == "auto" else choose_form(form, device)
+
+
 def plain(x: Tensor) -> Tensor:
     # Array interfaces carry neither autograd nor the lazy conjugate and negative bits: values would be wrong.
     return x.detach().resolve_conj().resolve_neg().contiguous()

@@ -9,12 +9,12 @@ from torch import Tensor
 from spectral_kernels import filters as filters_kernel
 from spectral_kernels.dispatch._devices import (
     Form,
-    choose_form,
     fold,
     host_empty,
     need_complex,
     on_gpu,
     operator,
+    operator_form,
     plain,
     threads_for,
 )
@@ -50,7 +50,7 @@ def filters(
             f"weight {tuple(weight.shape)} must be (O, {X.shape[1]}, 2, 3) for linear functions "
             f"or (O, {X.shape[1]}, 2, 6) for Gaussians: real, then imaginary part"
         )
-    chosen = choose_form(form, X.device)
+    chosen = operator_form(form, X.device)
     return torch.ops.spectral_kernels.filters(X, weight, width, polar, conjugate, chosen)
 
 
@@ -115,6 +115,15 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 
 
 _filters.register_autograd(_backward, setup_context=_keep)
+
+
+def _no_second_derivative(ctx: Any, grad: Tensor) -> Any:
+    raise RuntimeError(
+        "filters has no second derivative in its functions' numbers; parametric_bank and torch.fft give one, slowly"
+    )
+
+
+filters_gradient.register_autograd(_no_second_derivative, setup_context=lambda ctx, inputs, output: None)
 
 
 @_filters.register_vmap

@@ -10,12 +10,12 @@ from torch import Tensor
 from spectral_kernels import pool as pool_kernel
 from spectral_kernels.dispatch._devices import (
     Form,
-    choose_form,
     fold,
     host_empty,
     need_complex,
     on_gpu,
     operator,
+    operator_form,
     plain,
     threads_for,
 )
@@ -40,9 +40,9 @@ def pool(
     need_complex("pool", X=X)
     _check_ends("X", X, width)
     _check_shrinks(size, (X.shape[-2], width))
-    band = (size[0], size[1]) if band is None else band
+    band = _check_band((size[0], size[1]) if band is None else band)
     flat = X.reshape(math.prod(X.shape[:-2]), *X.shape[-2:])
-    Y = torch.ops.spectral_kernels.pool(flat, width, *size, *band, *nyquist, scale, choose_form(form, X.device))
+    Y = torch.ops.spectral_kernels.pool(flat, width, *size, *band, *nyquist, scale, operator_form(form, X.device))
     return Y.reshape(*X.shape[:-2], *Y.shape[1:])
 
 
@@ -59,10 +59,16 @@ def unpool(
     need_complex("unpool", Y=Y)
     _check_ends("Y", Y, width)
     _check_shrinks((Y.shape[-2], width), size)
-    band = (Y.shape[-2], width) if band is None else band
+    band = _check_band((Y.shape[-2], width) if band is None else band)
     flat = Y.reshape(math.prod(Y.shape[:-2]), *Y.shape[-2:])
-    X = torch.ops.spectral_kernels.unpool(flat, width, *size, *band, *nyquist, scale, choose_form(form, Y.device))
+    X = torch.ops.spectral_kernels.unpool(flat, width, *size, *band, *nyquist, scale, operator_form(form, Y.device))
     return X.reshape(*Y.shape[:-2], *X.shape[1:])
+
+
+def _check_band(band: tuple[int, int]) -> tuple[int, int]:
+    if min(band) < 0:
+        raise ValueError(f"band={tuple(band)} must be >= 0: the highest frequencies that stay; 0 is the mean")
+    return band
 
 
 def _check_ends(name: str, spectra: Tensor, width: int) -> None:

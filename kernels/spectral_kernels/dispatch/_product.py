@@ -9,12 +9,12 @@ from torch import Tensor
 from spectral_kernels import product as product_kernel
 from spectral_kernels.dispatch._devices import (
     Form,
-    choose_form,
     fold,
     host_empty,
     need_complex,
     on_gpu,
     operator,
+    operator_form,
     plain,
     threads_for,
 )
@@ -60,7 +60,7 @@ def product(
     if form == "auto":
         few = w_hat.shape[1] <= FEW_CHANNELS.get(x_hat.device.type, 0) and w_hat.shape[2] >= MANY_OUTPUTS
         form = "auto" if few else "gemm"
-    chosen = form if form == "gemm" else choose_form(form, x_hat.device)
+    chosen = form if form == "gemm" else operator_form(form, x_hat.device)
     return torch.ops.spectral_kernels.product(x_hat, w_hat, False, conjugate, chosen, multiplications)
 
 
@@ -160,7 +160,7 @@ def product_native(
         wide_a, wide_b = a.permute(0, 3, 1, 2).flatten(0, 1), b.permute(0, 3, 2, 1).flatten(0, 1)
         y = product(wide_a, wide_b, conjugate, "gemm", multiplications)
         return y.unflatten(0, (groups, F)).permute(2, 0, 3, 1).flatten(1, 2).contiguous()
-    chosen = choose_form(form, x_hat.device)
+    chosen = operator_form(form, x_hat.device)
     return (
         torch.ops.spectral_kernels.product_native(a, b, False, conjugate, chosen, multiplications)
         .movedim(0, 1)
