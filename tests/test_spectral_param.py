@@ -278,6 +278,19 @@ def test_pooling_that_spectral_pooling_cannot_stand_for_is_left(layer, reason):
     assert reason in snn.spectralize(nn.Sequential(layer), snn.SpectralPool2d).kept["0"]
 
 
+def test_an_option_may_be_a_module_and_the_layer_must_be_a_spectral_one():
+    dropout = snn.FrequencyDropout2d()
+    model = nn.Sequential(nn.MaxPool2d(2), nn.MaxPool2d(2))
+    snn.spectralize(model, snn.SpectralPool2d, dropout={"0": dropout})
+    assert model[0].dropout is dropout
+    assert model[1].dropout is None
+    again = nn.Sequential(nn.MaxPool2d(2))
+    snn.spectralize(again, snn.SpectralPool2d, dropout=dropout)
+    assert again[0].dropout is dropout
+    with pytest.raises(TypeError, match="does not take the place of another; pick snn.BandLimitedConv2d"):
+        snn.spectralize(model, nn.Conv2d)
+
+
 def test_pooling_layers_are_swapped_for_maps_of_the_same_size():
     model = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.MaxPool2d(3, 2, ceil_mode=True), nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(2)

@@ -81,6 +81,11 @@ def spectralize(
     one layer. Give an optimiser the model's parameters after the swap: only band-limited layers keep the old ones.
     Raises ValueError for a name to skip, or in a mapping, that no layer of the kind has.
     """
+    if not hasattr(layer, "replaces"):
+        raise TypeError(
+            f"layer={layer!r} does not take the place of another; pick snn.BandLimitedConv2d, snn.SpectralParamConv2d, "
+            "snn.ParametricSpectralConv2d, snn.SpectralPool2d or a 1d one"
+        )
     pools = issubclass(layer, SpectralPool2d)
     what = "pooling layers" if pools else "convolutions"
     family = (*(_POOLS if pools else (_ConvNd,)), layer)
@@ -138,4 +143,5 @@ def _option(value: Option, name: str, module: nn.Module) -> Any:
     """The option's value for one layer; None means its default."""
     if isinstance(value, Mapping):
         return value.get(name)
-    return value(name, module) if callable(value) else value
+    # A module is an option's value, such as a pooling layer's dropout, though it can be called.
+    return value(name, module) if callable(value) and not isinstance(value, nn.Module) else value
