@@ -1,5 +1,6 @@
 """Spectral operations as plain functions, imported as `SF`."""
 
+from specviz.functional.activation import activate
 from specviz.functional.band_limited import band_limited_conv1d, band_limited_conv2d
 from specviz.functional.parametric import parametric_bank, parametric_spectral_conv2d
 from specviz.functional.spectral_param import filters_from_parameters, spectral_parameters
@@ -13,6 +14,7 @@ from specviz.functional.spectral_pool import (
 from specviz.functional.thresholding import compress, count_kept, energy_kept, psnr, share_kept, threshold
 
 __all__ = [
+    "activate",
     "band_limited_conv1d",
     "band_limited_conv2d",
     "compress",
