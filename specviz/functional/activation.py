@@ -61,8 +61,8 @@ def activate(
                 the bytes and a rounding of the slopes in "float16" and "bfloat16"
 
     Kept for backward are the bitmap and the K values that are left, ceil(N/8) + 8 K bytes of N coefficients, not the
-    dense spectrum: every slope follows from its value. A function of coefficients, not of pixels: it does not commute with
-    shifts of the image. Guan et al. (SpecNet), Algorithm 1.
+    dense spectrum: every slope follows from its value. A function of coefficients, not of pixels: it does not commute
+    with shifts of the image. Guan et al. (SpecNet), Algorithm 1.
     """
     if storage not in STORAGES:
         raise ValueError(f"storage={storage!r} is unknown; pick one of {', '.join(STORAGES)}")
