@@ -110,7 +110,10 @@ def commit() -> str | None:
         if Path(top.stdout.strip()).resolve() != root:
             return None  # installed inside somebody else's checkout, whose commit says nothing of this code
         head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
-        changes = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+        # Other benches' records change while several run in a row; they are no part of what is measured.
+        code = ["--", ".", ":!data/results"]
+        status = [*git, "status", "--porcelain", "-uno", *code]
+        changes = subprocess.run(status, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return head.stdout.strip() + ("+" if changes.stdout.strip() else "")

@@ -248,3 +248,20 @@ def test_shipped_records_are_found_and_missing_ones_name_those_there_are():
     assert {row["experiment"] for row in records.shipped("bench-slider")} == {"bench-slider"}
     with pytest.raises(FileNotFoundError, match="no records of 'bench-tea' come with the project; there are: bench-"):
         records.shipped("bench-tea")
+
+
+def test_changed_code_is_marked_and_another_benchs_record_is_not(tmp_path, monkeypatch, lone_git):
+    code, other = tmp_path / "specviz" / "records.py", tmp_path / "data" / "results" / "bench-other.jsonl"
+    for path in (code, other):
+        path.parent.mkdir(parents=True)
+        path.write_text("before\n")
+    lone_git(tmp_path, "init", "-q")
+    lone_git(tmp_path, "add", ".")
+    lone_git(tmp_path, "commit", "-qm", "first")
+    monkeypatch.setattr(records, "__file__", str(code))
+    clean = records.commit.__wrapped__()
+    assert len(clean) == 12
+    other.write_text("after\n")
+    assert records.commit.__wrapped__() == clean
+    code.write_text("after\n")
+    assert records.commit.__wrapped__() == clean + "+"
