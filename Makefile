@@ -30,9 +30,10 @@ simulator: setup
 nbval: setup
 	$(BIN)/pytest -q -n 2 --dist loadfile --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg notebooks
 
-# Unit tests, the kernels compiled without a GPU, JupyterLab in a browser.
+# Unit tests, the kernels compiled without a GPU, JupyterLab in a browser. In their own order, or the slow pages,
+# which are few tests, would come last and one core would wait.
 unit: setup
-	$(BIN)/pytest -q -n 2 --dist loadfile --cov --cov-report=term --durations=8 --ignore=tests/simulator
+	$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term --durations=8 --ignore=tests/simulator
 
 # Run the notebooks and keep their outputs, after they were edited.
 notebooks: setup
