@@ -5,6 +5,8 @@
 # Settings for the first start: PYTHON=python3.12, TORCH_INDEX=<wheel index, see the README>
 export PYTHON ?= python3
 export TORCH_INDEX ?=
+# Two test processes share the cores: OpenMP's threads must sleep when they wait. Spinning made a test 8 times slower.
+unit nbval: export OMP_WAIT_POLICY = passive
 BIN := .venv/bin
 INPUTS := pyproject.toml constraints.txt constraints-cuda.txt .ci/setup
 

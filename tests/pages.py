@@ -3,12 +3,16 @@
 import base64
 import contextlib
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from specviz import lab
 from specviz.bench import browser
 
 SPECTRUM = "canvas[data-panel=spectrum]"
@@ -21,10 +25,10 @@ def open_page(notebook: str, canvas: str = SPECTRUM) -> Iterator[Any]:
     A machine without Chromium fails here under CI and skips elsewhere; as root on Debian it is installed.
     """
     try:
-        with browser.jupyterlab() as lab, browser.chromium() as page:
+        with a_copy_of(notebook) as root, browser.jupyterlab(root) as server, browser.chromium() as page:
             errors: list[str] = []
             page.on("pageerror", lambda error: errors.append(str(error)))
-            browser.open_notebook(page, lab, notebook)
+            browser.open_notebook(page, server, notebook)
             page.locator(f".specviz[data-painted] {canvas}").scroll_into_view_if_needed(timeout=60_000)
             yield page
             assert not errors, errors
@@ -32,6 +36,15 @@ def open_page(notebook: str, canvas: str = SPECTRUM) -> Iterator[Any]:
         if os.environ.get("CI"):
             pytest.fail(str(error))
         pytest.skip(str(error))
+
+
+@contextlib.contextmanager
+def a_copy_of(notebook: str) -> Iterator[Path]:
+    """A folder with that one notebook: JupyterLab saves an open notebook every two minutes, whatever its state."""
+    with tempfile.TemporaryDirectory(prefix="specviz-notebooks-") as root:
+        (Path(root) / "notebooks").mkdir()
+        shutil.copy(lab.ROOT / notebook, Path(root) / notebook)
+        yield Path(root)
 
 
 def settle(page):
