@@ -62,7 +62,7 @@ def test_gradients_are_those_of_the_dense_masked_computation_to_the_storages_rou
     dense = torch.where(X.values.abs() > 1.0, torch.complex(f(X.values.real), f(X.values.imag)), 0)
     g = images(4, 16, 16, dtype=torch.float32)
     (expected,) = torch.autograd.grad((torch.fft.irfft2(dense, s=(16, 16), norm="ortho") * g).sum(), x)
-    y = SF.activate(sv.HalfSpectrum.of(x), 1.0, activation, storage=storage).image()
+    y = SF.activate(sv.HalfSpectrum.of(x), 1.0, activation, precision=storage).image()
     (grad,) = torch.autograd.grad((y * g).sum(), x)
     assert (grad - expected).abs().max() < tolerance * expected.square().mean().sqrt() * 10
 
@@ -73,7 +73,7 @@ def test_what_is_kept_for_backward_is_the_sparse_store(storage, bytes_each):
     values = X.values.clone().requires_grad_()
     saved = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.nbytes) or t, lambda t: t):
-        Y = SF.activate(sv.HalfSpectrum._exact(values, X.size, X.norm), 1.0, storage=storage)
+        Y = SF.activate(sv.HalfSpectrum._exact(values, X.size, X.norm), 1.0, precision=storage)
     kept = int((Y.values != 0).sum())
     assert sum(saved) == -(-X.values.numel() // 8) + bytes_each * kept
 
@@ -92,7 +92,7 @@ def test_an_empty_batch_and_a_dead_one_pass():
         ({"beta": -1.0}, "beta=-1.0 must be a number >= 0"),
         ({"beta": float("nan")}, "beta=nan"),
         ({"beta": 1.0, "activation": "relu"}, "activation='relu' is unknown"),
-        ({"beta": 1.0, "storage": "int8"}, "storage='int8' is unknown; pick one of float32, float16, bfloat16"),
+        ({"beta": 1.0, "precision": "int8"}, "precision='int8' is unknown; pick one of float32, float16, bfloat16"),
     ],
 )
 def test_what_cannot_be_is_refused(options, message):

@@ -41,6 +41,16 @@ def test_expanding_undoes_packing(device):
         assert torch.equal(dense.cpu(), torch.where(x_hat.abs() > beta, x_hat, 0)), f"{entries=} {beta=}"
 
 
+@pytest.mark.parametrize("device", DEVICES)
+def test_gathering_takes_what_a_bitmap_marks(device):
+    for entries, beta in product(SIZES, BETAS):
+        x_hat, other = spectrum(entries), spectrum(entries, seed=1)
+        bitmap, _ = dispatch.threshold_pack(x_hat.to(device), beta)
+        marked = other[x_hat.abs() > beta]
+        assert torch.equal(dispatch.threshold_gather(other.to(device), bitmap).cpu(), marked), f"{entries=} {beta=}"
+        assert torch.equal(dispatch.threshold_gather(other, bitmap.cpu(), form="reference"), marked)
+
+
 def test_the_reference_is_what_its_docstring_says():
     x_hat = np.array([3, 0.5, 0, -2j, 1, 1.5 + 2j, 0, 0, 9], np.complex64)
     bitmap, values = threshold.reference(x_hat, 1.0)
@@ -137,5 +147,7 @@ def test_a_bitmap_that_does_not_fit_is_refused():
     bitmap, values = dispatch.threshold_pack(spectrum(100), 1.0)
     with pytest.raises(ValueError, match="needs a uint8 bitmap of 26 bytes, got 13"):
         dispatch.threshold_expand(bitmap, values, (201,))
+    with pytest.raises(ValueError, match="needs a uint8 bitmap of 26 bytes, got 13"):
+        dispatch.threshold_gather(spectrum(201), bitmap)
     with pytest.raises(ValueError, match="marks .* entries as kept, but there are"):
         dispatch.threshold_expand(bitmap, values[:-1], (100,))

@@ -41,6 +41,11 @@ def reference_expand(bitmap: np.ndarray, values: np.ndarray, count: int) -> np.n
     return x_hat
 
 
+def reference_gather(x_hat: np.ndarray, bitmap: np.ndarray) -> np.ndarray:
+    """(N,), (ceil(N/8),) bitmap -> (K,) the entries that the bitmap marks: the adjoint of `reference_expand`."""
+    return x_hat[np.unpackbits(bitmap, count=x_hat.size, bitorder="little").astype(bool)]
+
+
 # --- CPU. Indices are unsigned: with signed ones, Numba's wrap-around check keeps LLVM from vectorising.
 
 
@@ -134,6 +139,16 @@ def cpu_expand(bitmap: np.ndarray, values: np.ndarray, count: int, empty: Any = 
     x_hat = empty(count, values.dtype)
     _unpack(bitmap, values, offsets, x_hat)
     return x_hat
+
+
+def cpu_gather(x_hat: np.ndarray, bitmap: np.ndarray, empty: Any = np.empty) -> np.ndarray:
+    """`reference_gather`, compiled and spread over the cores."""
+    counts = np.empty(-(-x_hat.size // CHUNK), np.int64)
+    _count(bitmap, counts)
+    offsets = _offsets(counts)
+    values = empty(offsets[-1], x_hat.dtype)
+    _pack(x_hat, bitmap, offsets, values)
+    return values
 
 
 # --- CUDA. No warp operations, so that the simulator runs the same code.
@@ -330,3 +345,18 @@ def cuda_expand(
         k.scan[1, tile, stream](counts, offsets)
         k.unpack[blocks, tile, stream](bitmap, values, offsets, x_hat)
     return x_hat
+
+
+def cuda_gather(x_hat: Any, bitmap: Any, stream: Any = 0, empty: Empty = _device_array, tile: int = TILE) -> Any:
+    """`reference_gather` on a GPU: device arrays in, a device array from `empty` out. Reads back how many there are."""
+    k = kernels(tile)
+    blocks = -(-x_hat.shape[0] // (8 * tile))
+    if blocks == 0:
+        return empty(0, x_hat.dtype)
+    counts, offsets = empty(blocks, np.int32), empty(blocks + 1, np.int64)
+    k.count[blocks, tile, stream](bitmap, counts)
+    k.scan[1, tile, stream](counts, offsets)
+    values = empty(int(offsets[blocks]), x_hat.dtype)
+    if values.shape[0]:
+        k.pack[blocks, tile, stream](x_hat, bitmap, offsets, values)
+    return values

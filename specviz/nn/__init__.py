@@ -2,6 +2,7 @@
 
 from specviz.nn.band_limited import BandLimitedConv1d, BandLimitedConv2d
 from specviz.nn.parametric import ParametricSpectralConv2d
+from specviz.nn.specnet import DeadBlock, SpecNetBlock2d
 from specviz.nn.spectral_param import SpectralParamConv1d, SpectralParamConv2d
 from specviz.nn.spectral_pool import FrequencyDropout2d, SpectralPool1d, SpectralPool2d
 from specviz.nn.spectralize import Report, Swap, spectralize
@@ -9,9 +10,11 @@ from specviz.nn.spectralize import Report, Swap, spectralize
 __all__ = [
     "BandLimitedConv1d",
     "BandLimitedConv2d",
+    "DeadBlock",
     "FrequencyDropout2d",
     "ParametricSpectralConv2d",
     "Report",
+    "SpecNetBlock2d",
     "SpectralParamConv1d",
     "SpectralParamConv2d",
     "SpectralPool1d",

@@ -34,6 +34,14 @@ def test_cuda_expands_like_the_reference(entries, beta):
     np.testing.assert_array_equal(dense.copy_to_host(), threshold.reference_expand(bitmap, values, entries))
 
 
+@pytest.mark.parametrize("entries", [1, 8, 33, 100])
+def test_cuda_gathers_like_the_reference(entries):
+    bitmap, _ = threshold.reference(spectrum(entries), 1.0)
+    other = spectrum(entries, seed=1)
+    gathered = threshold.cuda_gather(cuda.to_device(other), cuda.to_device(bitmap), tile=TILE)
+    np.testing.assert_array_equal(gathered.copy_to_host(), threshold.reference_gather(other, bitmap))
+
+
 def test_cuda_drops_ties_and_keeps_nan():
     x_hat = np.array([1, 1j, -1, 0.6 + 0.8j, np.nan, 1.0000001, 0], np.complex64)
     bitmap, values = threshold.cuda(cuda.to_device(x_hat), 1.0, tile=TILE)

@@ -10,6 +10,7 @@ leaves them 1e-7 apart, which is enough for a threshold to keep one and drop the
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -121,6 +122,21 @@ class HalfSpectrum:
             return cls._exact(x[..., : size[1] // 2 + 1].to(dtype), size, norm)
         return cls._exact(_mirror_(torch.fft.rfft2(x, norm=norm), size), size, norm)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of `values`: (..., H, W//2+1)."""
+        return tuple(self.values.shape)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """complex64 or complex128."""
+        return self.values.dtype
+
+    @property
+    def batch(self) -> tuple[int, ...]:
+        """Of `values`, what stands before the channels: () for a single map."""
+        return self.shape[:-3]
+
     def image(self) -> Tensor:
         """Back to the real image: (..., H, W)."""
         if self.values.numel() == 0:
@@ -200,42 +216,38 @@ class HalfSpectrum:
         scipy.signal.resample along both axes. Where h or w is even and smaller than before, the two mirrored
         Nyquist lines fall on each other and are summed.
         """
+        W, (h, w) = self.size[1], self._check_crop(size, keep)
+        scale = self._crop_scale((h, w), keep)
+        return HalfSpectrum._exact(dispatch.pool(self.values, W, (h, w), scale=scale), (h, w), self.norm)
+
+    def _check_crop(self, size: Any, keep: str) -> tuple[int, int]:
         (H, W), (h, w) = self.size, _check_size(size)
         if keep not in ("energy", "mean"):
             raise ValueError(f'keep={keep!r} is unknown; pick "energy" or "mean"')
         if h > H or w > W:
             raise ValueError(f"crop cannot enlarge: size=({h}, {w}) for a {H}x{W} image. Pick size <= ({H}, {W}).")
-        ratio = (h * w) / (H * W)
+        return h, w
+
+    def _crop_scale(self, size: tuple[int, int], keep: str) -> float:
+        ratio = math.prod(size) / math.prod(self.size)
         scale = {"ortho": 1.0, "backward": math.sqrt(ratio), "forward": math.sqrt(1 / ratio)}[self.norm]
-        if keep == "mean":
-            scale *= math.sqrt(ratio)
-        return HalfSpectrum._exact(dispatch.pool(self.values, W, (h, w), scale=scale), (h, w), self.norm)
+        return scale * math.sqrt(ratio) if keep == "mean" else scale
 
+    @classmethod
+    def cat(cls, spectra: Sequence[HalfSpectrum]) -> HalfSpectrum:
+        """Spectra of one size and norm as the channels of one: each (B, C_i, H, W//2+1) -> (B, sum of C_i, H, W//2+1).
 
-@dataclass(frozen=True, eq=False)
-class SparseSpectrum:
-    """A thresholded half spectrum, stored as one bit an entry and the kept values. `SF.compress` makes it.
+        What is stored sparsely stays so, and is not copied.
+        """
+        if not spectra:
+            raise ValueError("HalfSpectrum.cat needs at least one spectrum")
+        kinds = {(X.size, X.norm, X.batch) for X in spectra}
+        if len(kinds) > 1 or any(len(X.shape) != 4 for X in spectra):
+            kinds_of = ", ".join(f"{X.shape} of {X.size} {X.norm}" for X in spectra)
+            raise ValueError(f"HalfSpectrum.cat takes spectra (B, C, ., .) of one batch, size and norm, got {kinds_of}")
+        one_kind = {type(X) for X in spectra}
+        return (one_kind.pop() if len(one_kind) == 1 else HalfSpectrum)._joined(list(spectra))
 
-    bitmap (ceil(N/8),) uint8, values (K,) complex; N entries of shape `shape` = (..., H, W//2+1), K of them kept
-    """
-
-    bitmap: Tensor
-    values: Tensor
-    shape: tuple[int, ...]
-    size: tuple[int, int]
-    norm: Norm
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes allocated: ceil(N/8) for the bitmap and 8 (complex64) or 16 for each kept value."""
-        return self.bitmap.nbytes + self.values.nbytes
-
-    @property
-    def dense_nbytes(self) -> int:
-        """Bytes of the same half spectrum stored densely."""
-        return math.prod(self.shape) * self.values.element_size()
-
-    def expand(self) -> HalfSpectrum:
-        """The dense half spectrum again, with zeros where nothing was kept. Outside autograd."""
-        values = dispatch.threshold_expand(self.bitmap, self.values, self.shape)
-        return HalfSpectrum._exact(values, self.size, self.norm)
+    @classmethod
+    def _joined(cls, spectra: list[HalfSpectrum]) -> HalfSpectrum:
+        return HalfSpectrum._exact(torch.cat([X.values for X in spectra], -3), spectra[0].size, spectra[0].norm)

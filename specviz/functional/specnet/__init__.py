@@ -1,0 +1,137 @@
+"""SpecNet's convolution block as a function, and the spread of weights that it needs (Guan et al.)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from specviz.functional.activation import Activation, Precision, check_activation, check_precision
+from specviz.functional.precision import autocasts
+from specviz.functional.specnet.block import Block, Plan
+from specviz.functional.specnet.gain import weight_gain
+from specviz.functional.specnet.sources import ImageSource, Source, sources_of
+from specviz.functional.thresholding import _check_beta
+from specviz.spectra import NORMS, HalfSpectrum, Norm, StoredSpectrum
+from specviz.spectra.stored import Format, Part
+
+__all__ = ["PADDINGS", "STORAGES", "Padding", "check_options", "specnet_block2d", "weight_gain"]
+
+Padding = Literal["paper", "exact"]
+PADDINGS: tuple[str, ...] = get_args(Padding)
+STORAGES: tuple[str, ...] = get_args(Format)
+
+
+def check_options(beta: float, activation: Any, norm: str, storage: str, precision: str, padding: str) -> None:
+    """Raise ValueError for what no block can do."""
+    _check_beta(beta)
+    check_activation(activation)
+    check_precision(precision)
+    for name, value, known in (("norm", norm, NORMS), ("storage", storage, STORAGES), ("padding", padding, PADDINGS)):
+        if value not in known:
+            raise ValueError(f"{name}={value!r} is unknown; pick one of {', '.join(known)}")
+
+
+def specnet_block2d(
+    X: HalfSpectrum | Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    beta: float,
+    activation: Activation | Callable[[Tensor], Tensor] = "tanh",
+    norm: Norm = "ortho",
+    stride: int | Sequence[int] = 1,
+    padding: Padding = "paper",
+    multiple: int = 1,
+    storage: Format = "bitmap",
+    precision: Precision = "float32",
+    shortcut: HalfSpectrum | None = None,
+) -> StoredSpectrum:
+    """Convolve in the Fourier domain, zero where |Y| <= beta, activate real and imaginary part, and pack.
+
+    X          an image (B, C, H, W) real: padded with zeros to H + k - 1, then up to a multiple of `multiple`; or a
+               half spectrum (B, C, H, W//2+1), which keeps its size, so that the convolution wraps around
+    weight     (O, C, k, k) in space, of X's precision; bias (O,) is added to the map, at frequency 0
+    -> a `StoredSpectrum` (B, O, h, w//2+1), exactly Hermitian; h = H / stride
+
+    beta       >= 0, in the units of `norm`: the norm of the map's transform, which a spectrum brings along. The
+               kernel's transform is unnormalised, with its corner at (0, 0), so that maps keep their norm
+    activation "tanh", "softsign", "arctan", "hardtanh", "identity", or an odd, monotone function of real tensors
+    stride     every stride-th pixel, by summing the aliases before the threshold; it must divide the size
+    padding    "exact" goes back to pixels and pads before every block, so that nothing wraps: for comparison, because
+               the map grows by k - 1 each time and its image is kept for backward, dense
+    storage    how the kept coefficients are found: "bitmap", one bit each, or "coo", an int32 index for each kept one
+    precision  of the kept values for backward: "float32", or "float16" / "bfloat16", which round the gradients
+    shortcut   a half spectrum (B, O, h, w//2+1) that is added before the threshold: a residual connection
+
+    True convolution, as in the paper, not torch's correlation. Gradients are those of the dense masked computation.
+    Kept for backward are the packed output, which the next block shares, and the weight. Guan et al., Algorithm 1.
+    """
+    check_options(beta, activation, norm, storage, precision, padding)
+    strides = (stride, stride) if isinstance(stride, int) else tuple(stride)
+    if len(strides) != 2 or any(s < 1 for s in strides):
+        raise ValueError(f"stride={stride!r} must be a whole number of pixels, at least 1, or two of them")
+    if isinstance(X, HalfSpectrum) and X.norm != norm:
+        raise ValueError(
+            f"the spectrum's norm is {X.norm!r}, the block's {norm!r}, and beta={beta} means different things in them: "
+            "give both the same"
+        )
+    if isinstance(X, HalfSpectrum) and padding == "exact":
+        X = X.image()
+    channels, real = _check_maps(X, weight, bias)
+    if isinstance(X, HalfSpectrum):
+        size = X.size
+        inputs, tensors = sources_of(X)
+    else:
+        size = tuple(
+            -(-(n + k - 1) // multiple) * multiple for n, k in zip(X.shape[-2:], weight.shape[2:], strict=True)
+        )  # type: ignore[assignment]
+        inputs, tensors = [ImageSource(channels, size, norm)], [X.to(real)]
+    if any(n % s for n, s in zip(size, strides, strict=True)):
+        raise ValueError(
+            f"stride {strides} does not divide the transform's size {size}, and aliases fold only if it does: give the "
+            f"network's first block multiple= the network's total stride"
+        )
+    batch = X.shape[0]
+    shortcuts: list[Source] = []
+    if shortcut is not None:
+        wanted = (batch, weight.shape[0], size[0] // strides[0], size[1] // strides[1] // 2 + 1)
+        if shortcut.shape != wanted or shortcut.norm != norm:
+            raise ValueError(
+                f"the shortcut is {shortcut.shape} in norm {shortcut.norm!r}, the block's output {wanted} in {norm!r}"
+            )
+        shortcuts, more = sources_of(shortcut)
+        tensors += more
+    plan = Plan(size, strides, float(beta), activation, norm, storage, check_precision(precision), inputs, shortcuts)
+    values, places, kept = Block.apply(plan, batch, weight, bias, *tensors)
+    part = Part(plan.made[0], None, values, places, values if kept is None else kept)
+    return StoredSpectrum.of_parts((part,), plan.out_size, norm)
+
+
+def _check_maps(X: HalfSpectrum | Tensor, weight: Tensor, bias: Tensor | None) -> tuple[int, torch.dtype]:
+    """The maps' channels and real type."""
+    if not isinstance(X, HalfSpectrum | Tensor):
+        raise TypeError(f"a SpecNet block takes an image (B, C, H, W) or a HalfSpectrum, not {type(X).__name__}")
+    if len(X.shape) != 4 or 0 in X.shape[-2:]:
+        raise ValueError(
+            f"a SpecNet block takes maps (B, C, H, W) of at least one pixel or their half spectra, got {tuple(X.shape)}"
+        )
+    dtype = X.dtype
+    real = {torch.complex64: torch.float32, torch.complex128: torch.float64}.get(dtype, dtype)
+    if isinstance(X, Tensor) and real in (torch.float16, torch.bfloat16) and autocasts(X.device.type):
+        real = torch.float32  # an earlier layer's output under autocast; FFTs need float32
+    if real not in (torch.float32, torch.float64):
+        raise TypeError(f"a SpecNet block takes float32 or float64 maps, not {dtype}: convert with .float()")
+    if weight.ndim != 4 or weight.dtype != real:
+        raise TypeError(
+            f"weight must be (O, C, k, k) {real}, got {tuple(weight.shape)} {weight.dtype}; convert with .to()"
+        )
+    if X.shape[1] != weight.shape[1]:
+        raise ValueError(
+            f"the maps have {X.shape[1]} channels, the weight {tuple(weight.shape)} takes {weight.shape[1]}"
+        )
+    if bias is not None and (bias.shape != weight.shape[:1] or bias.dtype != real):
+        raise ValueError(f"bias must be ({weight.shape[0]},) {real}, got {tuple(bias.shape)} {bias.dtype}")
+    return X.shape[1], real

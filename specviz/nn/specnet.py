@@ -1,0 +1,136 @@
+"""SpecNet's block as a layer (Guan et al., Algorithm 1)."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from specviz.functional import specnet
+from specviz.functional.activation import Activation, Precision
+from specviz.spectra import HalfSpectrum, Norm, StoredSpectrum
+from specviz.spectra.stored import Format
+
+
+class DeadBlock(UserWarning):
+    """A block keeps nothing: all its coefficients are at or under beta, so neither it nor what follows learns."""
+
+
+class SpecNetBlock2d(nn.Module):
+    """Convolution, threshold and activation in the Fourier domain, with sparse maps kept for the backward pass.
+
+    X  an image (B, C, H, W) real, or the half spectrum (B, C, H, W//2+1) that an earlier block returned
+    -> a half spectrum (B, O, h, w//2+1), held sparsely: see `StoredSpectrum`
+
+    kernel_size  k or (k_h, k_w). The parameter is the spatial `weight` (O, C, k_h, k_w), as `Conv2d`'s
+    beta         coefficients with magnitude at or under it are dropped, >= 0; `layer.beta = 0.5` at any time
+    activation   "tanh" (the paper's), "softsign", "arctan", "hardtanh", "identity", or an odd, monotone function
+    norm, storage, precision, bias, stride, padding, multiple    see `SF.specnet_block2d`
+
+    An image is padded with zeros to H + k - 1, so that nothing wraps around; later blocks keep their size and wrap, as
+    in the paper. A circular shift of the image shifts a block's product with it, but tanh of real and imaginary part
+    does not commute with it. Weights start at variance g^2 / fan_in with g = `SF.weight_gain(beta, activation)`:
+    with the usual 1 / fan_in deep networks die at beta 1. A block that keeps nothing warns (`DeadBlock`).
+    """
+
+    last_kept: float | None = None  # share of the coefficients, over the full plane, that the last call kept
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Sequence[int],
+        *,
+        beta: float,
+        activation: Activation | Callable[[Tensor], Tensor] = "tanh",
+        norm: Norm = "ortho",
+        storage: Format = "bitmap",
+        precision: Precision = "float32",
+        bias: bool = False,
+        stride: int | Sequence[int] = 1,
+        padding: specnet.Padding = "paper",
+        multiple: int = 1,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        specnet.check_options(beta, activation, norm, storage, precision, padding)
+        taps = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
+        if len(taps) != 2 or min(in_channels, out_channels, multiple, *taps) < 1:
+            raise ValueError(
+                f"SpecNetBlock2d({in_channels}, {out_channels}, {kernel_size}, multiple={multiple}): channels, kernel "
+                "size and multiple are whole numbers from 1 on"
+            )
+        self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, taps
+        self.activation, self.norm, self.storage, self.precision = activation, norm, storage, precision
+        self.stride, self.padding, self.multiple = stride, padding, multiple
+        self._beta = float(beta)
+        self._warned = False
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, *taps, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw weights that keep spectra above beta: normal, variance g^2 / fan_in; biases are 0."""
+        fan_in = self.in_channels * math.prod(self.kernel_size)
+        nn.init.normal_(self.weight, std=specnet.weight_gain(self._beta, self.activation) / math.sqrt(fan_in))
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    @property
+    def beta(self) -> float:
+        """Coefficients with magnitude at or under it are dropped. May be set at any time; weights stay as they are."""
+        return self._beta
+
+    @beta.setter
+    def beta(self, beta: float) -> None:
+        specnet.check_options(beta, self.activation, self.norm, self.storage, self.precision, self.padding)
+        self._beta = float(beta)
+
+    @property
+    def dead(self) -> bool:
+        """Whether the last call kept nothing."""
+        return self.last_kept == 0
+
+    def forward(self, X: HalfSpectrum | Tensor, shortcut: HalfSpectrum | None = None) -> StoredSpectrum:
+        Y = specnet.specnet_block2d(
+            X,
+            self.weight,
+            self.bias,
+            beta=self._beta,
+            activation=self.activation,
+            norm=self.norm,
+            stride=self.stride,
+            padding=self.padding,
+            multiple=self.multiple,
+            storage=self.storage,
+            precision=self.precision,
+            shortcut=shortcut,
+        )
+        self.last_kept = Y.parts[0].layout.share_kept
+        self._warn_if_dead()
+        return Y
+
+    def _warn_if_dead(self) -> None:
+        if not self.dead:
+            self._warned = False
+        elif not self._warned:  # once for each death, not for each batch
+            self._warned = True
+            warnings.warn(
+                f"SpecNetBlock2d({self.in_channels}, {self.out_channels}) keeps nothing: every coefficient is at or "
+                f"under beta={self._beta:g} ({self.norm}). Lower beta, or call reset_parameters(), which draws weights "
+                "that fit it; check that the network's input has unit variance.",
+                DeadBlock,
+                stacklevel=3,
+            )
+
+    def extra_repr(self) -> str:
+        name = self.activation if isinstance(self.activation, str) else getattr(self.activation, "__name__", "custom")
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, beta={self._beta:g}, {name}"
+        for option, usual in (("norm", "ortho"), ("stride", 1), ("padding", "paper"), ("multiple", 1)):
+            if (value := getattr(self, option)) != usual:
+                text += f", {option}={value}"
+        return text

@@ -1,0 +1,40 @@
+"""A thresholded half spectrum, stored sparsely: one bit an entry and the kept values."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from spectral_kernels import dispatch
+from torch import Tensor
+
+from specviz.spectra.half import HalfSpectrum, Norm
+
+
+@dataclass(frozen=True, eq=False)
+class SparseSpectrum:
+    """A thresholded half spectrum, stored as one bit an entry and the kept values. `SF.compress` makes it.
+
+    bitmap (ceil(N/8),) uint8, values (K,) complex; N entries of shape `shape` = (..., H, W//2+1), K of them kept
+    """
+
+    bitmap: Tensor
+    values: Tensor
+    shape: tuple[int, ...]
+    size: tuple[int, int]
+    norm: Norm
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes allocated: ceil(N/8) for the bitmap and 8 (complex64) or 16 for each kept value."""
+        return self.bitmap.nbytes + self.values.nbytes
+
+    @property
+    def dense_nbytes(self) -> int:
+        """Bytes of the same half spectrum stored densely."""
+        return math.prod(self.shape) * self.values.element_size()
+
+    def expand(self) -> HalfSpectrum:
+        """The dense half spectrum again, with zeros where nothing was kept. Outside autograd."""
+        values = dispatch.threshold_expand(self.bitmap, self.values, self.shape)
+        return HalfSpectrum._exact(values, self.size, self.norm)
