@@ -1,0 +1,14 @@
+"""Well-known networks, each defined once and built on images, band-limited, or as SpecNet.
+
+net = sv.models.vgg16(10)                                                  # VGG-16 with batch norm, for CIFAR
+twin = sv.models.vgg16(10, activation="tanh")                              # SpecNet's spatial baseline
+spec = sv.models.vgg16(10, convolution="specnet", beta=1.0)                # Spec-VGG-16
+band = sv.models.resnet18(10, convolution="band-limited", compression=0.5)
+"""
+
+from specviz.models.densenet import densenet40, densenet121, densenet169
+from specviz.models.network import set_beta
+from specviz.models.plain import alexnet, lenet, vgg11, vgg16
+from specviz.models.resnet import resnet18
+
+__all__ = ["alexnet", "densenet40", "densenet121", "densenet169", "lenet", "resnet18", "set_beta", "vgg11", "vgg16"]

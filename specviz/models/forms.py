@@ -1,0 +1,331 @@
+"""The two forms of a network, on images and on half spectra: what each part is made of.
+
+An architecture is written once, as a function of a `Form`: it asks for a convolution unit, for pooling, for the way
+back to numbers. `ImageForm` answers with torch's layers (or a sibling in the place of `nn.Conv2d`), `SpectralForm`
+with SpecNet's, which pass half spectra on.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import specviz.nn as snn
+from specviz.spectra import HalfSpectrum
+
+IMAGENET_SIDE = 128  # from this side on a network begins as on ImageNet: large strides, then max pooling
+FEWEST_CHANNELS = 4
+FEWEST_FREQUENCIES = 4  # a side of the map that a spectral network's head reads
+
+
+class Pointwise(nn.Module):
+    """A function of one number as a layer: any shape -> the same."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+    def extra_repr(self) -> str:
+        return getattr(self.function, "__name__", repr(self.function))
+
+
+class Unit(nn.Module):
+    """Convolution, batch norm or nothing, activation or nothing; called as a SpecNet block is.
+
+    x (B, C, H, W), shortcut (B, O, h, w) or None -> (B, O, h, w). The shortcut is added before the activation.
+    """
+
+    def __init__(self, conv: nn.Module, norm: nn.Module, activation: nn.Module) -> None:
+        super().__init__()
+        self.conv, self.norm, self.activation = conv, norm, activation
+
+    def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+        x = self.norm(self.conv(x))
+        if shortcut is not None:
+            x += shortcut
+        return self.activation(x)
+
+
+class Crop(nn.Module):
+    """SpecNet's pooling: half spectra of (B, C, H, W) maps -> those of (B, C, H // 2, W // 2) maps, at least 4 x 4.
+
+    Each side is rounded down to a multiple of `multiple`, the total stride of the blocks that follow. What is smaller
+    than 4 stays: see `SpectralForm.head_side`.
+    """
+
+    def __init__(self, multiple: int = 1) -> None:
+        super().__init__()
+        self.multiple = multiple
+
+    def forward(self, X: HalfSpectrum) -> HalfSpectrum:
+        h, w = (max(n // 2 // self.multiple * self.multiple, min(n, FEWEST_FREQUENCIES)) for n in X.size)
+        return X.crop((h, w))
+
+    def extra_repr(self) -> str:
+        return f"multiple={self.multiple}" if self.multiple > 1 else ""
+
+
+class ToImage(nn.Module):
+    """Leave the spectral domain: half spectra (B, C, ., .) -> maps (B, C, h, w) real, h = w = `side`.
+
+    What is larger is cropped, what is smaller is repeated, as nn.AdaptiveAvgPool2d does.
+    """
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def forward(self, X: HalfSpectrum) -> Tensor:
+        h, w = (min(n, self.side) for n in X.size)
+        x = (X if X.size == (h, w) else X.crop((h, w))).image()
+        return x if h == w == self.side else F.adaptive_avg_pool2d(x, self.side)
+
+    def extra_repr(self) -> str:
+        return f"side={self.side}"
+
+
+@dataclass(frozen=True)
+class Form(ABC):
+    """What a network is built for, and the parts to build it from. C channels in, O out, k x k the kernel."""
+
+    num_classes: int
+    image_size: int
+    in_channels: int
+    width: float
+    activation: Any  # a name or, on spectra, a function
+    dropout: float | None
+
+    @property
+    def imagenet(self) -> bool:
+        """Whether the network begins as on ImageNet, not as on CIFAR."""
+        return self.image_size >= IMAGENET_SIDE
+
+    def channels(self, usual: int) -> int:
+        """A layer's channels at this width."""
+        return max(FEWEST_CHANNELS, round(usual * self.width))
+
+    @abstractmethod
+    def unit(
+        self,
+        C: int,
+        O: int,
+        k: int,
+        *,
+        stride: int = 1,
+        padding: int | None = None,
+        activate: bool = True,
+        multiple: int = 1,
+    ) -> nn.Module:
+        """Convolution, batch norm, activation; `forward(x, shortcut=None)` adds the shortcut before the activation.
+
+        padding   of an image, (k - 1) / 2 by default; spectra are not padded but by the first block
+        multiple  of which the first block makes the sides of its spectrum, for the strides of the later ones
+        """
+
+    @abstractmethod
+    def convolution(self, C: int, O: int, k: int) -> nn.Module:
+        """The first convolution of a network whose units activate first, DenseNet's."""
+
+    @abstractmethod
+    def preactivated(self, C: int, O: int, k: int) -> nn.Module:
+        """Batch norm, activation, convolution: DenseNet's unit."""
+
+    @abstractmethod
+    def last_activation(self, C: int) -> nn.Module:
+        """Batch norm and activation after the last of such units."""
+
+    @abstractmethod
+    def max_pool(self, k: int = 2, *, padding: int = 0, multiple: int = 1) -> nn.Module:
+        """Halve the maps by the largest pixel of k x k; `multiple` as in `unit`."""
+
+    @abstractmethod
+    def average_pool(self) -> nn.Module:
+        """Halve the maps by the mean of 2 x 2 pixels."""
+
+    @staticmethod
+    @abstractmethod
+    def concatenate(parts: list[Any]) -> Any:
+        """Put maps behind one another, channel after channel."""
+
+    @abstractmethod
+    def to_image(self, side: int) -> nn.Module:
+        """Maps of any size -> real maps (B, C, side, side)."""
+
+    def head_side(self, side: int) -> int:
+        """Side of the map that the head reads, where the original reads `side` pixels."""
+        return side
+
+    def pixel_activation(self) -> nn.Module:
+        """The activation as a layer on real numbers."""
+        layers: dict[Any, Callable[[], nn.Module]] = {
+            "relu": lambda: nn.ReLU(inplace=True),
+            "tanh": nn.Tanh,
+            "softsign": nn.Softsign,
+            "arctan": lambda: Pointwise(torch.arctan),
+            "hardtanh": nn.Hardtanh,
+            "identity": nn.Identity,
+        }
+        return Pointwise(self.activation) if callable(self.activation) else layers[self.activation]()
+
+    def network(
+        self, features: list[nn.Module], C: int, side: int, *, hidden: tuple[int, ...] = (), dropout: float = 0.0
+    ) -> nn.Sequential:
+        """Features, maps of C x side x side pixels, linear layers of `hidden` numbers each and one of the classes.
+
+        dropout   the original's share, before every linear layer but one that reads a map; `self.dropout` overrules it
+        """
+        share = dropout if self.dropout is None else self.dropout
+        head: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
+        side = self.head_side(side)
+        numbers = C * side * side
+        for i, usual in enumerate(hidden, start=1):
+            head[f"linear{i}"] = nn.Linear(numbers, numbers := self.channels(usual))
+            head[f"activation{i}"] = self.pixel_activation()
+            if share:
+                head[f"dropout{i}"] = nn.Dropout(share)
+        if share and not hidden:
+            head["dropout"] = nn.Dropout(share)
+        head["linear"] = nn.Linear(numbers, self.num_classes)
+        parts = {"features": nn.Sequential(*features), "maps": self.to_image(side), "head": nn.Sequential(head)}
+        return nn.Sequential(OrderedDict(parts))
+
+
+@dataclass(frozen=True)
+class ImageForm(Form):
+    """A network on images, with torch's layers and `layer` in the place of nn.Conv2d."""
+
+    layer: Callable[..., nn.Module]
+    batch_norm: bool
+
+    def _conv(self, C: int, O: int, k: int, stride: int = 1, padding: int | None = None) -> nn.Module:
+        padding = k // 2 if padding is None else padding
+        conv = self.layer(C, O, k, stride=stride, padding=padding, bias=not self.batch_norm)
+        return _start(conv, self.activation)
+
+    def _norm(self, C: int) -> nn.Module:
+        return nn.BatchNorm2d(C) if self.batch_norm else nn.Identity()
+
+    def unit(
+        self,
+        C: int,
+        O: int,
+        k: int,
+        *,
+        stride: int = 1,
+        padding: int | None = None,
+        activate: bool = True,
+        multiple: int = 1,
+    ) -> nn.Module:
+        activation = self.pixel_activation() if activate else nn.Identity()
+        return Unit(self._conv(C, O, k, stride, padding), self._norm(O), activation)
+
+    def convolution(self, C: int, O: int, k: int) -> nn.Module:
+        return self._conv(C, O, k)
+
+    def preactivated(self, C: int, O: int, k: int) -> nn.Module:
+        return nn.Sequential(OrderedDict([*self._before(C).items(), ("conv", self._conv(C, O, k))]))
+
+    def last_activation(self, C: int) -> nn.Module:
+        return nn.Sequential(self._before(C))
+
+    def _before(self, C: int) -> OrderedDict[str, nn.Module]:
+        activation = self.pixel_activation()
+        if isinstance(activation, nn.ReLU):
+            activation.inplace = self.batch_norm  # without a norm it would overwrite maps that later layers read
+        return OrderedDict(norm=self._norm(C), activation=activation)
+
+    def max_pool(self, k: int = 2, *, padding: int = 0, multiple: int = 1) -> nn.Module:
+        return nn.MaxPool2d(k, stride=2, padding=padding)
+
+    def average_pool(self) -> nn.Module:
+        return nn.AvgPool2d(2)
+
+    @staticmethod  # a layer keeps it, and need not keep the form
+    def concatenate(parts: list[Any]) -> Any:
+        return torch.cat(parts, 1)
+
+    def to_image(self, side: int) -> nn.Module:
+        return nn.AdaptiveAvgPool2d(side)
+
+
+@dataclass(frozen=True)
+class SpectralForm(Form):
+    """A network on half spectra (SpecNet): convolution, threshold, activation in one block, and no batch norm.
+
+    The block's order is the paper's, so DenseNet's units convolve first here too. Pooling is a crop.
+    """
+
+    beta: float
+
+    def unit(
+        self,
+        C: int,
+        O: int,
+        k: int,
+        *,
+        stride: int = 1,
+        padding: int | None = None,
+        activate: bool = True,
+        multiple: int = 1,
+    ) -> nn.Module:
+        activation: Any = self.activation if activate else "identity"
+        beta = self.beta if activate else 0.0
+        return snn.SpecNetBlock2d(C, O, k, beta=beta, activation=activation, stride=stride, multiple=multiple)
+
+    def convolution(self, C: int, O: int, k: int) -> nn.Module:
+        return self.unit(C, O, k)
+
+    def preactivated(self, C: int, O: int, k: int) -> nn.Module:
+        return self.unit(C, O, k)
+
+    def last_activation(self, C: int) -> nn.Module:
+        return nn.Identity()
+
+    def max_pool(self, k: int = 2, *, padding: int = 0, multiple: int = 1) -> nn.Module:
+        return Crop(multiple)
+
+    def average_pool(self) -> nn.Module:
+        return Crop()
+
+    @staticmethod  # a layer keeps it, and need not keep the form
+    def concatenate(parts: list[Any]) -> Any:
+        return HalfSpectrum.cat(parts)
+
+    def to_image(self, side: int) -> nn.Module:
+        return ToImage(side)
+
+    def head_side(self, side: int) -> int:
+        """4 pixels where the original takes the mean of each map.
+
+        Blocks work on each frequency by itself, and a crop mixes none. The mean of the last map would be a function of
+        the image's mean colours alone; every frequency that the head shall see must reach it.
+        """
+        return FEWEST_FREQUENCIES if side == 1 else side
+
+
+@torch.no_grad()
+def _start(conv: Any, activation: str) -> nn.Module:
+    """Draw the filters so that maps keep their variance (He et al. 2015); without it deep nets without norm stall.
+
+    The same draw for every sibling of nn.Conv2d, so that twins begin alike for one seed. Other layers keep theirs.
+    """
+    if isinstance(conv, snn.SpectralParamConv2d):
+        filters = torch.empty_like(conv.weight_hat)
+        conv.set_filters(nn.init.kaiming_normal_(filters, nonlinearity=activation))  # type: ignore[arg-type]
+    elif isinstance(conv, nn.Conv2d) and "weight" in conv._parameters:
+        nn.init.kaiming_normal_(conv.weight, nonlinearity=activation)  # type: ignore[arg-type]
+    else:
+        return conv
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    return conv

@@ -1,0 +1,190 @@
+"""The call that every network has: which form it is built in, and which combinations make no sense."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal, Protocol
+
+from torch import Tensor, nn
+
+import specviz.nn as snn
+from specviz.models.forms import IMAGENET_SIDE, Form, ImageForm, SpectralForm
+
+Convolution = Literal["spatial", "band-limited", "specnet"] | Callable[..., nn.Module]
+Activation = Literal["relu", "tanh", "softsign", "arctan", "hardtanh", "identity"] | Callable[[Tensor], Tensor]
+
+ON_IMAGES = ("relu", "tanh")
+ON_SPECTRA = ("tanh", "softsign", "arctan", "hardtanh", "identity")
+
+ARGUMENTS = f"""
+
+    x (B, in_channels, image_size, image_size) real -> (B, num_classes) scores, before a softmax
+
+    image_size    pixels a side; below {IMAGENET_SIDE} the net begins as on CIFAR, from there on as on ImageNet
+    width         multiplies all channel counts (at least 4 are left) and hidden layers: 0.25 runs on a laptop
+    convolution   "spatial"       nn.Conv2d
+                  "band-limited"  snn.BandLimitedConv2d, everywhere; pooling stays spatial
+                  "specnet"       snn.SpecNetBlock2d, cropping for pooling, no batch norm: the Spec- twin
+                  or a function of nn.Conv2d's arguments that returns the layer
+    activation    "relu" or "tanh"; for SpecNet an odd one: "tanh", "softsign", "arctan", "hardtanh", "identity" or a
+                  function. Default: ReLU, for SpecNet tanh. Linear layers of the head use it too
+    batch_norm    default: as the network usually is, but none with tanh, which is SpecNet's spatial baseline
+    beta          SpecNet's threshold, by default 1; sv.models.set_beta changes it later
+    compression   share of the coefficients that band-limited convolutions leave out, by default 0
+    dropout       share of the numbers dropped before linear layers; default: the original's. 0 drops none
+
+    Raises ValueError for a combination without sense.
+    """
+
+
+class Network(Protocol):
+    """A function that builds a network."""
+
+    __name__: str
+
+    def __call__(
+        self,
+        num_classes: int = 10,
+        *,
+        image_size: int = 32,
+        in_channels: int = 3,
+        width: float = 1.0,
+        convolution: Convolution = "spatial",
+        activation: Activation | None = None,
+        batch_norm: bool | None = None,
+        beta: float | None = None,
+        compression: float | None = None,
+        dropout: float | None = None,
+    ) -> nn.Module: ...
+
+
+def network(
+    *, smallest: int, batch_norm: bool, imagenet: bool = True
+) -> Callable[[Callable[[Form], nn.Module]], Network]:
+    """Make a builder of an architecture, a function of a `Form`.
+
+    smallest    side of an image that its pooling leaves a pixel of
+    batch_norm  whether it usually has batch norm
+    imagenet    whether it exists for large images
+    """
+
+    usually_normed = batch_norm
+
+    def builder_of(architecture: Callable[[Form], nn.Module]) -> Network:
+        name = architecture.__name__
+
+        # Not functools.wraps: help() shall show these arguments, which are those of the call.
+        def build(
+            num_classes: int = 10,
+            *,
+            image_size: int = 32,
+            in_channels: int = 3,
+            width: float = 1.0,
+            convolution: Convolution = "spatial",
+            activation: Activation | None = None,
+            batch_norm: bool | None = None,
+            beta: float | None = None,
+            compression: float | None = None,
+            dropout: float | None = None,
+        ) -> nn.Module:
+            _check_numbers(name, num_classes, image_size, in_channels, width, dropout)
+            if image_size < smallest:
+                raise ValueError(
+                    f"{name}: image_size={image_size} is too small for its pooling. Use at least {smallest} pixels a "
+                    "side, or a network that pools less."
+                )
+            if image_size >= IMAGENET_SIDE and not imagenet:
+                raise ValueError(
+                    f"{name}: image_size={image_size} is too large: it is a network for images below {IMAGENET_SIDE} "
+                    "pixels a side. Pick another, such as densenet121, or make the images smaller."
+                )
+            common = (num_classes, image_size, in_channels, width)
+            if compression is not None and convolution != "band-limited":
+                raise ValueError(
+                    f"{name}: compression={compression} is for band-limited convolutions; "
+                    f'add convolution="band-limited" (it is {convolution!r}) or leave compression out'
+                )
+            if convolution == "specnet":
+                activation = _odd(name, activation)
+                if batch_norm:
+                    raise ValueError(
+                        f"{name}: batch_norm=True has no place in SpecNet, whose paper removes it: coefficients are "
+                        "thresholded as they are. Leave batch_norm out."
+                    )
+                return architecture(SpectralForm(*common, activation, dropout, 1.0 if beta is None else beta))
+            if beta is not None:
+                raise ValueError(
+                    f'{name}: beta={beta} is the threshold of SpecNet; add convolution="specnet" (it is '
+                    f"{convolution!r}) or leave beta out"
+                )
+            if activation is None:
+                activation = "relu"
+            elif activation not in ON_IMAGES:
+                raise ValueError(
+                    f'{name}: activation={activation!r} must be "relu" or "tanh"; others are for convolution="specnet"'
+                )
+            normed = activation == "relu" and usually_normed if batch_norm is None else batch_norm
+            return architecture(ImageForm(*common, activation, dropout, _layer(name, convolution, compression), normed))
+
+        build.__name__, build.__qualname__, build.__module__ = name, name, architecture.__module__
+        build.__doc__ = (architecture.__doc__ or "").rstrip() + ARGUMENTS
+        return build
+
+    return builder_of
+
+
+def _check_numbers(
+    name: str, num_classes: int, image_size: int, in_channels: int, width: float, dropout: float | None
+) -> None:
+    for argument, value in (("num_classes", num_classes), ("image_size", image_size), ("in_channels", in_channels)):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name}: {argument}={value!r} must be a whole number, at least 1")
+    if not 0 < width < float("inf"):
+        raise ValueError(f"{name}: width={width} must be greater than 0; 1 is the original network")
+    if dropout is not None and not 0 <= dropout < 1:
+        raise ValueError(f"{name}: dropout={dropout} must be a share in [0, 1); 0 drops nothing")
+
+
+def _odd(name: str, activation: Activation | None) -> Activation:
+    if activation is None:
+        return "tanh"
+    if not callable(activation) and activation not in ON_SPECTRA:
+        why = "ReLU is not odd and would break the spectrum's symmetry" if activation == "relu" else "it is unknown"
+        raise ValueError(
+            f"{name}: SpecNet cannot have activation={activation!r}: {why}. "
+            f"Pick one of {', '.join(ON_SPECTRA)} or give an odd function."
+        )
+    return activation
+
+
+def _layer(name: str, convolution: Any, compression: float | None) -> Callable[..., nn.Module]:
+    if convolution == "spatial":
+        return nn.Conv2d
+    if convolution == "band-limited":
+        return partial(snn.BandLimitedConv2d, compression=compression or 0.0)
+    if callable(convolution):
+        return convolution
+    raise ValueError(
+        f'{name}: convolution={convolution!r} is unknown; pick "spatial", "band-limited", "specnet", or give a '
+        "function of nn.Conv2d's arguments that returns the layer"
+    )
+
+
+def set_beta(model: nn.Module, beta: float) -> None:
+    """Set the threshold of every SpecNet block of a model. Projection shortcuts, which have none, are left.
+
+    Raises ValueError for a model without such blocks.
+    """
+    blocks: list[Any] = [
+        module
+        for path, module in model.named_modules()
+        if isinstance(module, snn.SpecNetBlock2d) and path.rpartition(".")[2] != "shortcut"
+    ]
+    if not blocks:
+        raise ValueError(
+            f"set_beta: this {type(model).__name__} has no SpecNet block, so no threshold. "
+            'Build it with convolution="specnet".'
+        )
+    for block in blocks:
+        block.beta = beta
