@@ -49,6 +49,8 @@ bench: setup
 	$(BIN)/specviz bench conv
 	$(BIN)/specviz bench pool
 	$(BIN)/specviz bench filters
+	$(BIN)/specviz bench memory
+	$(BIN)/specviz bench compress
 
 # Runs from the source tree with whatever Python has torch and numba-cuda there; installs nothing.
 OUT ?= gpu-records
@@ -59,6 +61,8 @@ gpu:
 	PYTHONPATH=.:kernels $(PYTHON) -m specviz.cli bench conv --out $(OUT)
 	PYTHONPATH=.:kernels $(PYTHON) -m specviz.cli bench pool --out $(OUT)
 	PYTHONPATH=.:kernels $(PYTHON) -m specviz.cli bench filters --out $(OUT)
+	PYTHONPATH=.:kernels $(PYTHON) -m specviz.cli bench memory --out $(OUT)
+	PYTHONPATH=.:kernels $(PYTHON) -m specviz.cli bench compress --out $(OUT)
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -10,12 +10,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from specviz import datasets, exercises, figures, functional, lab, nn, records, spectra, widgets
+    from specviz import datasets, exercises, figures, functional, lab, memory, models, nn, records, spectra, widgets
     from specviz.spectra import HalfSpectrum, SparseSpectrum
 
 __version__ = "0.1.0"
 
-_SUBMODULES = {"datasets", "exercises", "figures", "functional", "lab", "nn", "records", "spectra", "widgets"}
+_SUBMODULES = {
+    "datasets",
+    "exercises",
+    "figures",
+    "functional",
+    "lab",
+    "memory",
+    "models",
+    "nn",
+    "records",
+    "spectra",
+    "widgets",
+}
 _HOME = {"HalfSpectrum": "specviz.spectra", "SparseSpectrum": "specviz.spectra"}
 
 __all__ = [
@@ -26,6 +38,8 @@ __all__ = [
     "figures",
     "functional",
     "lab",
+    "memory",
+    "models",
     "nn",
     "records",
     "spectra",

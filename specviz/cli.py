@@ -79,6 +79,25 @@ def filters(out: Out = Path("data/results"), rounds: int = 7) -> None:
 
 
 @bench.command()
+def memory(out: Out = Path("data/results"), rounds: int = 5, only: str | None = None) -> None:
+    """SpecNet against its spatial twins: bytes of a training step, and a block's speed; --only vgg16-32 for one."""
+    from specviz.bench.memory import run
+
+    try:
+        run(out, rounds, only)
+    except ValueError as error:
+        sys.exit(str(error))
+
+
+@bench.command()
+def compress(out: Out = Path("data/results"), rounds: int = 5) -> None:
+    """compress_activations beside checkpointing, autocast and quantised maps: bytes, time, gradients."""
+    from specviz.bench.compress import run
+
+    run(out, rounds)
+
+
+@bench.command()
 def roofline(out: Out = Path("data/results"), rounds: int = 7) -> None:
     """How near the kernels come to what this machine can move and multiply."""
     from specviz.bench.roofline import run

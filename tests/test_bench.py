@@ -1,5 +1,6 @@
 """The benches run, and their records hold what they say."""
 
+import json
 import subprocess
 import sys
 
@@ -8,8 +9,8 @@ import torch
 from spectral_kernels import dispatch
 
 import specviz.functional as SF
-from specviz import records
-from specviz.bench import conv, filters, pool, roofline, threshold
+from specviz import models, records
+from specviz.bench import compress, conv, filters, memory, pool, roofline, threshold
 
 
 @pytest.mark.parametrize("entries", [1, 7, 8, 1000])
@@ -153,3 +154,94 @@ def test_roofline_jobs_count_what_they_move():
     assert moved == 2 * 8 * 8 * 16 * 150 * 76 + 4 * 16 * 16 * 12
     assert call().shape == (8, 16, 150, 76)
     assert jobs["pool"][1] == 2 * 8 * 2048 * 32 * 17
+
+
+def test_the_memory_bench_measures_every_form_of_a_network():
+    rows = []
+    for form, build in memory.forms("lenet", 32).items():
+        torch.manual_seed(0)
+        rows.append(memory.measure("lenet", 32, 8, form, build()))
+    spectral = [f"specnet beta {beta:g}" for beta in memory.BETAS]
+    assert [row["form"] for row in rows] == [*memory.BASELINES, *spectral, "specnet beta 1, float16"]
+    by_form = {row["form"]: row for row in rows}
+    for row in rows:
+        assert row["peak_bytes"] >= row["saved_bytes"] > 0
+        assert row["inference_peak_bytes"] < row["peak_bytes"]
+        assert len(row["timeline"]["seconds"]) <= memory.POINTS
+    assert by_form["tanh"]["kept_by_block"] == []
+    assert len(by_form["specnet beta 1"]["kept_by_block"]) == 2
+    half, full = by_form["specnet beta 1, float16"], by_form["specnet beta 1"]
+    assert half["kept_by_block"] == full["kept_by_block"]
+    assert half["saved_bytes"] < full["saved_bytes"]
+    assert memory.ratio(rows, full, "tanh", "saved_bytes") == full["saved_bytes"] / by_form["tanh"]["saved_bytes"]
+
+
+def test_a_missed_aim_of_memory_names_the_baseline_and_the_share():
+    def row(form, saved, peak):
+        same = {"network": "vgg16", "image_size": 32, "batch": 128}
+        return {**same, "form": form, "saved_bytes": saved, "peak_bytes": peak}
+
+    base = [row("bn-relu", 200, 300), row("tanh", 100, 100)]
+    assert memory.missed_aims([*base, row("specnet beta 1", 25, 40), row("specnet beta 1.5", 99, 99)]) == []
+    assert memory.missed_aims([*base, row("specnet beta 1", 31, 41)]) == [
+        "vgg16, specnet beta 1: saved_bytes 31.0% of tanh's, aimed at most 25%",
+        "vgg16, specnet beta 1: saved_bytes 15.5% of bn-relu's, aimed at most 15%",
+        "vgg16, specnet beta 1: peak_bytes 41.0% of tanh's, aimed at most 40%",
+    ]
+
+
+@pytest.mark.parametrize("source", ["photographs", "noise"])
+def test_the_block_and_its_rival_are_timed_on_the_same_map(source, monkeypatch):
+    monkeypatch.setattr(memory, "BLOCK", (2, 3, 4, 12))
+    row = memory.measure_block(3, 1.0, source, rounds=1)
+    assert 0 < row["kept_out"] < 1
+    assert row["speedup"] == pytest.approx(row["conv_tanh_ms"] / row["block_ms"])
+    assert bool(memory.missed_block_aims([row])) == (row["speedup"] < 2)
+
+
+def test_the_photographs_of_the_memory_bench_are_normalised_crops():
+    x, labels = memory.photographs(8, 24)
+    assert x.shape == (8, 3, 24, 24)
+    assert labels.tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
+    torch.testing.assert_close(x.std((0, 2, 3)), torch.ones(3))
+    assert torch.equal(x, memory.photographs(8, 24)[0])
+
+
+def test_a_network_that_the_memory_bench_does_not_know_is_told():
+    with pytest.raises(ValueError, match="nothing to measure begins with 'resnext'; there are block, vgg16-32"):
+        memory.run(None, 1, "resnext")
+    assert all(hasattr(models, name) for name, *_ in memory.NETWORKS)
+
+
+def test_the_memory_bench_replaces_only_the_rows_it_measured_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "NETWORKS", [("lenet", 32, 2), ("alexnet", 32, 2)])
+    monkeypatch.setattr(memory, "BETAS", (1.0,))
+    monkeypatch.setattr(memory, "PAPER", {("lenet", 32): {"peak_bytes": 1.0}, ("alexnet", 32): {}})
+    older = {"network": "alexnet", "image_size": 32, "device": "cpu", "form": "tanh", "mark": "older"}
+    stale = older | {"network": "lenet", "mark": "stale"}
+    (tmp_path / "bench-memory.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (older, stale)))
+    memory.run(tmp_path, 1, "lenet")
+    rows = records.read(tmp_path / "bench-memory.jsonl")
+    assert rows[0] == older
+    assert [row["network"] for row in rows[1:]] == ["lenet"] * 4
+    assert not any(row.get("mark") == "stale" for row in rows)
+
+
+def test_the_compression_bench_measures_every_way_of_a_network(monkeypatch):
+    monkeypatch.setattr(compress, "WARMED", 1)
+    rows = {row["way"]: row for row in compress.measure("resnet18", "cpu", 1, batch=4, width=0.1)}
+    assert list(rows) == list(compress.methods("cpu"))
+    assert rows["plain"]["gradient_error"] == 0
+    assert rows["plain"]["step_ratio"] == 1
+    assert rows["checkpoint"]["gradient_error"] < 1e-5
+    assert rows["compress 0.25"]["gradient_error"] < rows["compress 1"]["gradient_error"]
+    assert rows["8-bit maps"]["gradient_error"] < rows["2-bit maps"]["gradient_error"]
+    assert rows["plain"]["map_share"] is None
+    for way in ("compress 0.25", "compress 1", "bfloat16 maps", "8-bit maps", "2-bit maps", "checkpoint"):
+        assert rows[way]["saved_bytes"] < rows["plain"]["saved_bytes"], way
+    late = rows["compress 0.25"] | {"map_share": 0.21, "step_ratio": 1.7}
+    assert compress.missed_aims([late]) == [
+        "resnet18: maps take 21% of their bytes, aimed at most 20 %",
+        "resnet18: a step takes 1.70 times plain's, aimed at most 1.6",
+    ]
+    assert compress.missed_aims([late | {"map_share": 0.2, "step_ratio": 1.6}]) == []

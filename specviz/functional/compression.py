@@ -28,13 +28,13 @@ class MapStore:
     """How maps are stored. Raises ValueError for values out of range, when it is made.
 
     threshold    coefficients up to `threshold` times the RMS are dropped
-    relative_to  "map": the RMS of each map about its mean; "tensor": the same over all its maps together
+    relative_to  "tensor": the RMS of all its maps together, each about its own mean; "map": each map's
     values       "8-bit": square-root companded, one scale a map; "float16"; "float32": loses nothing but the dropped
     unbiased     keep small coefficients at random, and round at random, so that the stored map is right on average
     """
 
-    threshold: float = 0.5
-    relative_to: Literal["map", "tensor"] = "map"
+    threshold: float = 0.25
+    relative_to: Literal["map", "tensor"] = "tensor"
     values: Values = "8-bit"
     unbiased: bool = False
 
@@ -67,7 +67,11 @@ class MapStore:
 
     def _rms(self, maps: Tensor) -> Tensor:
         """About each map's own mean, over those maps that are finite: ()."""
-        variances = [part.float().flatten(1).var(1, correction=0) for part in _slabs(maps)]
+        variances = []
+        for part in _slabs(maps):
+            x = part.float().flatten(1)
+            x = x - x.mean(1, keepdim=True)  # torch.var takes 15 times as long
+            variances.append(torch.linalg.vector_norm(x, dim=1).square() / x.shape[1])
         variance = torch.cat(variances) if variances else maps.new_zeros(0, dtype=torch.float32)
         return variance[variance.isfinite()].mean().sqrt().nan_to_num(0)
 
@@ -112,7 +116,7 @@ class SparseMaps:
         """The maps: shape, type and memory format of the original."""
         size = self.shape[2:]
         device = self.slabs[0].dc.device if self.slabs else None
-        x = torch.empty(self.shape, dtype=self.dtype, device=device)
+        x = torch.empty(self.shape, dtype=torch.float32, device=device)
         flat = x.view(-1, *size)
         start = 0
         for slab in self.slabs:
@@ -120,7 +124,7 @@ class SparseMaps:
             x_hat = dispatch.quantise_expand(slab.bitmap, codes, slab.scale, slab.dc, dispatch.mirrors(size))
             _synthesise(x_hat, size, flat[start : start + len(x_hat)])
             start += len(x_hat)
-        return x.contiguous(memory_format=self.layout)
+        return x.to(self.dtype, memory_format=self.layout)
 
 
 def _slabs(maps: Tensor) -> Iterator[Tensor]:
@@ -147,9 +151,13 @@ def _synthesise(x_hat: Tensor, size: tuple[int, ...], out: Tensor) -> None:
         maps = torch.view_as_real(x_hat).flatten(1) @ _matrices(size)[1]
         out.copy_(maps.view(out.shape))
         return
-    half = (*size[:-1], size[-1] // 2 + 1)
-    maps = torch.fft.irfftn(x_hat.unflatten(1, half), s=size, dim=tuple(range(1, out.ndim)), norm="ortho")
-    out.copy_(maps)
+    x_hat = x_hat.unflatten(1, (*size[:-1], size[-1] // 2 + 1))
+    if x_hat.device.type == "cpu" and len(size) == 2:
+        # Column by column, each in one piece: 4 ns a pixel against irfft2's 12 (32 x 32, 2 threads).
+        columns = torch.fft.ifft(x_hat.mT.contiguous(), norm="ortho")
+        torch.fft.irfft(columns.mT.contiguous(), n=size[-1], norm="ortho", out=out)
+    else:
+        out.copy_(torch.fft.irfftn(x_hat, s=size, dim=tuple(range(1, out.ndim)), norm="ortho"))
 
 
 @lru_cache(maxsize=32)

@@ -10,7 +10,8 @@ from spectral_kernels.dispatch._devices import FORMS, Form, choose_form, cuda_is
 from spectral_kernels.dispatch._filters import filters, filters_gradient
 from spectral_kernels.dispatch._pool import pool, unpool
 from spectral_kernels.dispatch._product import product, product_native
-from spectral_kernels.dispatch._threshold import threshold_expand, threshold_pack
+from spectral_kernels.dispatch._quantise import mirrors, quantise, quantise_expand, quantise_measure
+from spectral_kernels.dispatch._threshold import threshold_expand, threshold_gather, threshold_pack
 
 __all__ = [
     "FORMS",
@@ -22,11 +23,16 @@ __all__ = [
     "cuda_is_available",
     "filters",
     "filters_gradient",
+    "mirrors",
     "pad",
     "pool",
     "product",
     "product_native",
+    "quantise",
+    "quantise_expand",
+    "quantise_measure",
     "threshold_expand",
+    "threshold_gather",
     "threshold_pack",
     "unpool",
 ]

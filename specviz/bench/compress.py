@@ -1,0 +1,175 @@
+"""`compress_activations` beside its rivals on the same networks: bytes, time, and how far the gradients are off."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint_sequential
+
+from specviz import models, records
+from specviz.bench.memory import photographs
+from specviz.bench.timing import medians_ms
+from specviz.memory import (
+    CompressionStats,
+    bfloat16_activations,
+    compress_activations,
+    measure_step,
+    quantise_activations,
+)
+
+NETWORKS = ("resnet18", "vgg16")
+SIDE, BATCH = 32, 64
+SEGMENTS = 4  # of torch.utils.checkpoint
+WARMED = 20  # steps of training before measuring: freshly drawn weights make other maps than trained ones
+
+
+class Checkpointed(nn.Module):
+    """A network whose features are computed again in the backward pass, segment by segment."""
+
+    def __init__(self, net: Any) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = checkpoint_sequential(self.net.features, SEGMENTS, x, use_reentrant=False)
+        scores: Tensor = self.net.head(self.net.maps(features))
+        return scores
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to train with less memory: a context around forward and backward, and perhaps the network wrapped."""
+
+    context: Callable[[], AbstractContextManager[Any]] = nullcontext
+    checkpointed: bool = False
+
+
+def methods(device: str) -> dict[str, Method]:
+    """All ways by name; the first is plain training."""
+    ways = {
+        "plain": Method(),
+        "compress 0.25": Method(lambda: compress_activations(0.25)),
+        "compress 0.5": Method(lambda: compress_activations(0.5)),
+        "compress 0.5, unbiased": Method(lambda: compress_activations(0.5, unbiased=True)),
+        "compress 1": Method(lambda: compress_activations(1.0)),
+        "checkpoint": Method(checkpointed=True),
+        "bfloat16 autocast": Method(lambda: torch.autocast(device, torch.bfloat16)),
+        "bfloat16 maps": Method(bfloat16_activations),
+        "8-bit maps": Method(lambda: quantise_activations(8)),
+        "2-bit maps": Method(lambda: quantise_activations(2)),
+    }
+    if device == "cuda":  # on the CPU the saved tensors are where it would move them
+        ways["save on CPU"] = Method(lambda: torch.autograd.graph.save_on_cpu(pin_memory=True))
+    return ways
+
+
+def _gradient(net: nn.Module, method: Method, x: Tensor, labels: Tensor) -> tuple[Tensor, CompressionStats | None]:
+    """All parameters' gradients in one vector, and what the context counted."""
+    net.zero_grad()
+    with method.context() as stats:
+        F.cross_entropy(net(x).float(), labels).backward()
+    gradient = torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None])
+    return gradient, stats if isinstance(stats, CompressionStats) else None
+
+
+def measure(name: str, device: str, rounds: int, batch: int = BATCH, width: float = 1.0) -> list[dict[str, Any]]:
+    """One network: a record for each way, all timed in one run."""
+    torch.manual_seed(0)
+    net = getattr(models, name)(image_size=SIDE, width=width, activation="relu", batch_norm=True).to(device)
+    x, labels = (t.to(device) for t in photographs(batch, SIDE))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+    for step in range(WARMED):
+        optimizer.zero_grad()
+        images, targets = (t.to(device) for t in photographs(batch, SIDE, seed=step + 1))
+        F.cross_entropy(net(images), targets).backward()
+        optimizer.step()
+    ways = methods(device)
+    nets = {way: Checkpointed(copy.deepcopy(net)) if m.checkpointed else copy.deepcopy(net) for way, m in ways.items()}
+
+    def step_of(way: str) -> Callable[[], Any]:
+        return lambda: _gradient(nets[way], ways[way], x, labels)
+
+    ms = medians_ms({way: step_of(way) for way in ways}, rounds)
+    exact, _ = _gradient(copy.deepcopy(net), ways["plain"], x, labels)
+    other, _ = _gradient(copy.deepcopy(net), ways["plain"], *(t.to(device) for t in photographs(batch, SIDE, seed=99)))
+    rows = []
+    for way, method in ways.items():
+        fresh = Checkpointed(copy.deepcopy(net)) if method.checkpointed else copy.deepcopy(net)
+        memory = measure_step(
+            fresh, x, loss=lambda y, t: F.cross_entropy(y.float(), t), targets=labels, context=method.context
+        )
+        gradient, stats = _gradient(fresh, method, x, labels)
+        rows.append(
+            {
+                "experiment": "bench-compress",
+                "device": device,
+                "network": name,
+                "image_size": SIDE,
+                "batch": batch,
+                "width": width,
+                "way": way,
+                "saved_bytes": memory.saved_bytes,
+                "peak_bytes": memory.peak_bytes,
+                "average_bytes": memory.average_bytes,
+                "step_ms": ms[way],
+                "step_ratio": ms[way] / ms["plain"],
+                "gradient_error": float((gradient - exact).norm() / exact.norm()),
+                "other_batch_error": float((other - exact).norm() / exact.norm()),
+                "map_share": None if stats is None else stats.share,
+                "gate_bytes": None if stats is None else stats.gate_bytes,
+                "pool_bytes": None if stats is None else stats.pool_bytes,
+            }
+        )
+    return [records.stamp(row) for row in rows]
+
+
+def missed_aims(rows: list[dict[str, Any]]) -> list[str]:
+    """At the default threshold: maps in at most 20 % of their bytes, a step on the CPU in at most 1.6 times plain's."""
+    said = []
+    for row in rows:
+        if row["way"] == "compress 0.25":
+            if row["map_share"] > 0.20:
+                said.append(f"{row['network']}: maps take {row['map_share']:.0%} of their bytes, aimed at most 20 %")
+            if row["device"] == "cpu" and row["step_ratio"] > 1.6:
+                said.append(f"{row['network']}: a step takes {row['step_ratio']:.2f} times plain's, aimed at most 1.6")
+    return said
+
+
+def run(out: Path, rounds: int) -> None:
+    """Measure all networks and write out/bench-compress.jsonl."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    rows = [row for name in NETWORKS for row in measure(name, device, rounds)]
+    records.write(out / "bench-compress.jsonl", rows)
+    table = Table(title=f"a training step at batch {BATCH}, 3 x {SIDE} x {SIDE}, {device}")
+    for column in ("network", "way", "saved MB", "of plain", "peak", "maps", "time", "gradient off by"):
+        table.add_column(column, justify="left" if column in ("network", "way") else "right")
+    for row in rows:
+        plain = next(r for r in rows if r["network"] == row["network"] and r["way"] == "plain")
+        table.add_row(
+            row["network"],
+            row["way"],
+            f"{row['saved_bytes'] / 1e6:.1f}",
+            f"{row['saved_bytes'] / plain['saved_bytes']:.0%}",
+            f"{row['peak_bytes'] / plain['peak_bytes']:.0%}",
+            "" if row["map_share"] is None else f"{row['map_share']:.0%}",
+            f"{row['step_ratio']:.2f} x",
+            f"{row['gradient_error']:.1%}",
+        )
+    Console().print(table)
+    print(", ".join(f"{n}: another batch's gradient is off by {_other(rows, n):.0%}" for n in NETWORKS))
+    for line in missed_aims(rows):
+        print("aim missed:", line)
+
+
+def _other(rows: list[dict[str, Any]], name: str) -> float:
+    return next(float(row["other_batch_error"]) for row in rows if row["network"] == name)

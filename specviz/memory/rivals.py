@@ -1,0 +1,81 @@
+"""Other ways to store saved maps in less, under the same rules as `compress_activations`: for comparison."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from specviz.memory.compress import Compression, pack_bits, unpack_bits
+
+
+def quantise_activations(bits: Literal[2, 4, 8] = 2) -> Compression:
+    """Inside, saved maps are stored in `bits` bits a pixel, between each map's least and greatest value.
+
+    Rounded at random, so that the stored map is right on average (Chen et al. 2021, ActNN, which groups 256 numbers
+    where we take a map, and shares out its bits between maps; we give every map the same). Which tensors are
+    stored, and gates and max-pooling as bits: as `compress_activations`. Raises ValueError for other bits.
+    """
+    if bits not in (2, 4, 8) or isinstance(bits, bool):
+        raise ValueError(f"bits={bits!r} must be 2, 4 or 8")
+    return Compression(_Uniform(bits), "quantise_activations")
+
+
+def bfloat16_activations() -> Compression:
+    """Inside, saved maps are stored in bfloat16. Which tensors are, and all else: as `compress_activations`."""
+    return Compression(_Half(), "bfloat16_activations")
+
+
+@dataclass(frozen=True)
+class _Uniform:
+    bits: int
+
+    def pack(self, x: Tensor, seed: int) -> _UniformMaps:
+        maps = x.detach().float().reshape(x.shape[:2].numel(), -1)
+        low, high = maps.aminmax(dim=1)
+        step = (high - low) / (2**self.bits - 1)
+        # A generator of its own: the model's draws stay what they were.
+        generator = torch.Generator(x.device).manual_seed(seed)
+        level = (maps - low[:, None]) / step.clamp(min=1e-30)[:, None]
+        level += torch.rand(level.shape, device=x.device, generator=generator)
+        codes = level.floor_().clamp_(0, 2**self.bits - 1).nan_to_num_(0).to(torch.uint8)
+        return _UniformMaps(pack_bits(codes.flatten(), self.bits), low, step, self.bits, x.dtype, x.shape)
+
+
+@dataclass(frozen=True)
+class _UniformMaps:
+    codes: Tensor
+    low: Tensor
+    step: Tensor
+    bits: int
+    dtype: torch.dtype
+    shape: torch.Size
+
+    @property
+    def nbytes(self) -> int:
+        return self.codes.nbytes + self.low.nbytes + self.step.nbytes
+
+    def unpack(self) -> Tensor:
+        codes = unpack_bits(self.codes, self.bits, self.shape.numel()).view(len(self.low), -1)
+        return torch.addcmul(self.low[:, None], codes, self.step[:, None]).view(self.shape).to(self.dtype)
+
+
+@dataclass(frozen=True)
+class _Half:
+    def pack(self, x: Tensor, seed: int) -> _HalfMaps:
+        return _HalfMaps(x.detach().to(torch.bfloat16, copy=True), x.dtype)
+
+
+@dataclass(frozen=True)
+class _HalfMaps:
+    maps: Tensor
+    dtype: torch.dtype
+
+    @property
+    def nbytes(self) -> int:
+        return self.maps.nbytes
+
+    def unpack(self) -> Tensor:
+        return self.maps.to(self.dtype)
