@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 import specviz.functional as SF
+from specviz.functional.activation import check_activation
 from specviz.spectra import HalfSpectrum, real_bins
 
 
@@ -293,3 +294,61 @@ def check_gaussian_filter(numbers: Any, keep: float, drop: tuple[float, ...]) ->
     else:
         return Verdict(True, f"Right: the gain is {said}.", picture)
     return Verdict(False, f"The gain is {said}. {hint}", picture)
+
+
+def check_odd_activation(function: Callable[[torch.Tensor], Any], dead_zone: float) -> Verdict:
+    """Is this an activation that SpecNet can take, 0 where |a| <= dead_zone and without bound beyond?"""
+    a = torch.linspace(-4, 4, 161, dtype=torch.float64)
+    try:
+        answer = function(a)
+    except (TypeError, RuntimeError) as error:
+        return Verdict(False, f"It fails: {error}. Hint: it is given a real tensor, and works on each of its entries.")
+    if answer is None or answer is ...:
+        return Verdict(None, "Not answered yet: return a tensor of the argument's shape.")
+    if not isinstance(answer, torch.Tensor) or answer.shape != a.shape or answer.is_complex():
+        return Verdict(False, "Hint: return a real tensor of the argument's shape, as torch.relu does.")
+    answer = answer.detach().double()
+    if not bool(answer.isfinite().all()):
+        return Verdict(False, "It gives NaN or infinity somewhere between -4 and 4.")
+
+    def draw(figure: Any) -> None:
+        axes = figure.add_subplot()
+        axes.axvspan(-dead_zone, dead_zone, color="#BDBDBD", alpha=0.4)
+        axes.plot(a.numpy(), answer.numpy(), label="yours")
+        axes.plot(a.numpy(), -answer.flip(0).numpy(), "--", label="turned about the origin")
+        axes.set(xlabel="a", ylabel="f(a)", title="grey: where it shall be 0")
+        axes.legend(fontsize=8)
+
+    picture = _picture(draw)
+    inside = answer[a.abs() <= dead_zone].abs().max().item()
+    try:
+        check_activation(function)
+    except ValueError as error:
+        hint = "Hint: make it from |a| first, then give it the sign of a: torch.sign(a) * ..."
+        return Verdict(False, f"{str(error).split('. Only')[0]}. {hint}", picture)
+    if inside > 1e-6:
+        hint = f"Hint: torch.relu(a.abs() - {dead_zone:g}) is 0 there."
+        return Verdict(False, f"It is odd and monotone, but reaches {inside:.3g} where it shall be 0. {hint}", picture)
+    with torch.no_grad():
+        far = torch.as_tensor(function(torch.tensor([50.0, 100.0]).double()))
+    if not far[1] > far[0] + 1:
+        return Verdict(False, "It is odd and monotone, but levels off; a ReLU grows without bound.", picture)
+    return Verdict(True, "Right: an odd ReLU, better known as soft thresholding. SpecNetBlock2d takes it.", picture)
+
+
+def check_largest_batch(batch: Any, row: dict[str, Any], room_bytes: int) -> Verdict:
+    """Is this the largest batch whose maps fit, judged by a recorded step whose peak grows with its batch?
+
+    row  of `specviz bench memory`, with `peak_bytes` at `batch` images
+    """
+    batch = _number(batch)
+    if batch is None:
+        return Verdict(None, "Not answered yet: how many images fit?")
+    each = row["peak_bytes"] / row["batch"]
+    right = int(room_bytes // each)
+    said = f"{batch:g} images take {batch * each / 2**20:.0f} of {room_bytes / 2**20:.0f} MiB"
+    if batch == right:
+        return Verdict(True, f"Right: {said}, and one more would not fit.")
+    if batch > room_bytes / each:
+        return Verdict(False, f"{said}. Hint: the recorded peak is {row['batch']} images' together.")
+    return Verdict(False, f"{said}. Hint: more fit, if only whole images; divide the room by one image's share.")

@@ -116,6 +116,30 @@ class LinePlot:
         return _png(figure)
 
 
+@dataclass(frozen=True)
+class Pictures:
+    """Maps beside each other, each with its title, on one scale. A notebook shows them as a still picture.
+
+    maps  title -> (H, W) real, array or tensor; low and high are the ends of the colour table
+    """
+
+    maps: dict[str, Any]
+    low: float = 0.0
+    high: float = 1.0
+    table: str = "gray"
+    unit: str = ""
+    axes: Literal["pixels", "offset", "frequency", "half"] = "pixels"
+
+    def __repr__(self) -> str:
+        return f"Pictures({', '.join(map(repr, self.maps))})"
+
+    def _repr_png_(self) -> bytes:
+        scale: dict[str, Any] = {"table": self.table, "low": self.low, "high": self.high, "unit": self.unit}
+        panels = [Panel(title, title, "", bar="whole", axes=self.axes, **scale) for title in self.maps]
+        frames = {title: to_bytes(np.asarray(shown), self.low, self.high) for title, shown in self.maps.items()}
+        return still_picture(panels, frames, [], "")
+
+
 def plotly_layout(plot: LinePlot, dark: bool) -> dict[str, Any]:
     """A plotly layout that sits on JupyterLab's own background, light or dark."""
     ink, grid = ("#e0e0e0", "#555555") if dark else ("#222222", "#dddddd")

@@ -143,3 +143,36 @@ def test_a_gaussian_filter_passes_one_wave_and_stops_others():
     assert exercises.check_gaussian_filter(None, 0.1, (0.0,)).solved is None
     with pytest.raises(TypeError, match="six numbers, not 2"):
         check(1.0, 2.0)
+
+
+def test_an_odd_relu_is_told_from_what_spectra_cannot_take():
+    def check(function):
+        return exercises.check_odd_activation(function, dead_zone=0.5)
+
+    assert check(lambda a: a.sign() * torch.relu(a.abs() - 0.5)).solved
+    assert check(torch.nn.Softshrink(0.5)).solved
+    assert check(lambda a: ...).solved is None
+    hints = {
+        torch.relu: "is not odd",
+        torch.tanh: "reaches 0.462 where it shall be 0",
+        lambda a: a.sign() * torch.relu(a.abs() - 0.5).clamp(max=1): "levels off",
+        lambda a: -torch.nn.functional.softshrink(a, 0.5): "not monotone",
+        lambda a: a.sum(): "argument's shape",
+        lambda a: a / 0: "NaN or infinity",
+        lambda: 0: "It fails",
+    }
+    for wrong, hint in hints.items():
+        verdict = check(wrong)
+        assert verdict.solved is False
+        assert hint in verdict.message
+    Image.open(io.BytesIO(check(torch.relu).picture)).load()
+
+
+def test_the_largest_batch_is_a_whole_number_of_images():
+    row = {"peak_bytes": 300, "batch": 3}
+    assert exercises.check_largest_batch(10, row, 1099).solved
+    assert exercises.check_largest_batch(None, row, 1099).solved is None
+    for wrong, hint in ((11, "the recorded peak is 3 images' together"), (9, "more fit"), (10.5, "more fit")):
+        verdict = exercises.check_largest_batch(wrong, row, 1099)
+        assert verdict.solved is False
+        assert hint in verdict.message

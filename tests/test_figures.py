@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -15,6 +16,7 @@ from specviz.figures import (
     Line,
     LinePlot,
     Panel,
+    Pictures,
     colour_table,
     line_colour,
     plotly_layout,
@@ -214,3 +216,13 @@ def test_lines_are_lifted_on_a_dark_page_only():
         assert line_colour(line, dark=True) == dark
     own = Line("y", np.zeros(1), np.zeros(1), colour="#123456")
     assert line_colour(own, dark=True) == "#123456"
+
+
+def test_pictures_stand_beside_each_other_on_one_scale():
+    shown = Pictures({"torch": torch.eye(4), "numpy": np.full((4, 8), 2.0)}, low=0.0, high=1.0, unit="of one")
+    assert repr(shown) == "Pictures('torch', 'numpy')"
+    picture = Image.open(io.BytesIO(shown._repr_png_())).convert("L")
+    assert picture.width > picture.height
+    # The second map lies above the scale, and is white throughout; of the first, three quarters are black.
+    black = (np.asarray(picture)[:, : picture.width // 2] < 10).mean()
+    assert black > 4 * (np.asarray(picture)[:, picture.width // 2 :] < 10).mean()

@@ -308,8 +308,8 @@ class Explorer:
 
         self._guarded(show)
 
-    def _full_size(self) -> tuple[int, int]:
-        """(H, W) of the picture that the frames stand for."""
+    def _full_size(self) -> tuple[int, int] | None:
+        """(H, W) of the picture that the frames stand for; None where each is small and shown whole."""
         assert self.image is not None
         return self.image.shape[-2], self.image.shape[-1]
 
@@ -352,10 +352,10 @@ class Explorer:
 
 
 @contextmanager
-def _one_thread(size: tuple[int, int]) -> Iterator[None]:
+def _one_thread(size: tuple[int, int] | None) -> Iterator[None]:
     """One thread for a small picture: between two moves torch's other threads fall asleep, and waking takes longer."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1 if size[0] * size[1] <= 2**19 else before)
+    torch.set_num_threads(1 if size is None or size[0] * size[1] <= 2**19 else before)
     try:
         yield
     finally:

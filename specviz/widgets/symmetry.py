@@ -127,7 +127,7 @@ class SymmetryExplorer(Explorer):
         complex_image = torch.fft.ifft2(self._plane, norm="ortho")
         wave = torch.fft.ifft2(change, norm="ortho").real
         # Symmetric by construction, so the imaginary part is rounding only: that much is nothing.
-        error = _plane_error(self._plane)
+        error = plane_error(self._plane)
         if error == 0:
             complex_image = torch.complex(complex_image.real, torch.zeros_like(complex_image.real))
         energy = complex_image.abs().square().sum().item()
@@ -202,7 +202,7 @@ def _hermitian(plane: Tensor) -> Tensor:
     return (plane + partner) / 2
 
 
-def _plane_error(plane: Tensor) -> float:
+def plane_error(plane: Tensor) -> float:
     """Largest distance of an entry of the full plane from its partner's conjugate."""
     partner = plane.roll((-1, -1), (0, 1)).flip((0, 1)).conj()
     return (plane - partner).abs().max().item()

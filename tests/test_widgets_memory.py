@@ -1,0 +1,108 @@
+"""MemoryExplorer reads records; StepExplorer measures a model that it leaves as it was."""
+
+import pytest
+import torch
+from torch import nn
+
+import specviz as sv
+from specviz.memory import compress_activations
+from specviz.widgets.memory import _over_time
+
+
+def row(form, saved, peak, **more):
+    timeline = {"seconds": [0.0, 1.0, 3.0], "alive_bytes": [0, peak, 0], "layer": ["a"] * 3, "phase": ["forward"] * 3}
+    return {
+        "network": "vgg16",
+        "image_size": 32,
+        "batch": 128,
+        "device": "cpu",
+        "machine": {"cpu": "a processor", "gpu": None},
+        "form": form,
+        "saved_bytes": saved,
+        "peak_bytes": peak,
+        "average_bytes": peak / 2,
+        "parameter_bytes": 7,
+        "gradient_bytes": 7,
+        "optimizer_bytes": 7,
+        "kept_by_block": [0.1, 0.3] if "specnet" in form else [],
+        "saved_by_layer": {"first": saved // 2, "second": saved - saved // 2},
+        "timeline": timeline,
+    } | more
+
+
+ROWS = [
+    row("bn-relu", 400 * 2**20, 800 * 2**20),
+    row("tanh", 200 * 2**20, 400 * 2**20),
+    row("specnet beta 0.5", 60 * 2**20, 120 * 2**20),
+    row("specnet beta 1", 40 * 2**20, 100 * 2**20),
+    row("specnet beta 1, float16", 20 * 2**20, 80 * 2**20),
+]
+
+
+def test_the_memory_explorer_shows_shares_of_both_baselines():
+    explorer = sv.widgets.MemoryExplorer(ROWS)
+    f = explorer.facts()
+    assert (f["beta"], f["saved_of_tanh"], f["saved_of_bn_relu"]) == (1.0, 0.2, 0.1)
+    assert (f["peak_of_tanh"], f["peak_of_bn_relu"]) == (0.25, 0.125)
+    assert f["kept"] == pytest.approx(0.2)
+    explorer.set(beta=0.5)
+    assert explorer.facts()["saved_bytes"] == 60 * 2**20
+    explorer.set(beta=1.0, precision="float16")
+    assert explorer.facts()["saved_of_tanh"] == 0.1
+    over_time, by_layer = explorer._plots()
+    assert [line.name for line in over_time.lines] == ["batch norm and ReLU", "tanh", "SpecNet"]
+    assert by_layer.lines[1].y.tolist() == [100, 200]  # MiB, summed up
+    assert explorer._still_picture().startswith(b"\x89PNG")
+
+
+def test_what_was_not_recorded_is_said_and_the_last_facts_stay():
+    explorer = sv.widgets.MemoryExplorer(ROWS)
+    explorer.set(beta=0.5, precision="float16")
+    assert "nothing was recorded" in explorer.panels.message
+    with pytest.raises(ValueError, match="there are no records to show; `specviz bench memory` makes them"):
+        sv.widgets.MemoryExplorer([])
+    with pytest.raises(ValueError, match="must be a number from 0.5 to 1.5"):
+        explorer.set(beta=7)
+
+
+def test_a_timeline_becomes_a_step_line():
+    x, y = _over_time(ROWS[1]["timeline"])
+    assert x.tolist() == pytest.approx([0, 1 / 3, 1 / 3, 1, 1])
+    assert y.tolist() == [0, 0, 400, 400, 0]
+
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.Tanh()
+    )
+
+
+def test_the_step_explorer_measures_a_model_and_leaves_it():
+    model, x = net(), torch.randn(4, 3, 24, 24)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    explorer = sv.widgets.StepExplorer(model, x, threshold=1.0)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+    f = explorer.facts()
+    with compress_activations(1.0) as stats:
+        model(x).mean().backward()
+    assert (f["tensors"], f["stored_bytes"], f["share"]) == (stats.tensors, stats.stored_bytes, stats.share)
+    assert 0 < f["compressed_saved_bytes"] < f["plain_saved_bytes"]
+    explorer.set(threshold=0.0)
+    assert explorer.facts()["stored_bytes"] > f["stored_bytes"]
+    explorer.set(batch=2)
+    assert explorer.facts()["plain_saved_bytes"] == pytest.approx(f["plain_saved_bytes"] / 2, rel=0.02)
+    assert explorer._still_picture().startswith(b"\x89PNG")
+
+
+def test_the_step_explorer_says_what_it_cannot_measure():
+    with pytest.raises(ValueError, match="give a model and a batch for it"):
+        sv.widgets.StepExplorer(net())
+    with pytest.raises(ValueError, match="at least one example"):
+        sv.widgets.StepExplorer(net(), torch.zeros(0, 3, 8, 8))
+    explorer = sv.widgets.StepExplorer(net(), torch.randn(2, 5, 8, 8))
+    assert "channels" in explorer.panels.message
+    linear = sv.widgets.StepExplorer(nn.Linear(4, 4), torch.randn(3, 4))
+    assert linear.facts()["tensors"] == 0
+    assert any("saves no maps" in str(fact) for fact in linear.panels.facts)
