@@ -28,7 +28,7 @@ from specviz.memory import (
 )
 
 NETWORKS = ("resnet18", "vgg16")
-SIDE, BATCH = 32, 64
+SIDE, BATCH = 32, 32
 SEGMENTS = 4  # of torch.utils.checkpoint
 WARMED = 20  # steps of training before measuring: freshly drawn weights make other maps than trained ones
 
