@@ -28,7 +28,7 @@ def notebook(request):
 
 def test_the_course_is_here():
     names = [path.stem for path in NOTEBOOKS]
-    assert names[:9] == [
+    assert names[:10] == [
         "00_start_here",
         "01_spectra_and_symmetry",
         "02_thresholding",
@@ -38,6 +38,7 @@ def test_the_course_is_here():
         "06_spectral_pooling",
         "07_filters_in_the_spectrum",
         "08_specnet",
+        "09_memory",
     ]
     assert [int(name[:2]) for name in names] == list(range(len(names)))
 
