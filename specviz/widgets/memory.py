@@ -198,7 +198,7 @@ class StepExplorer(Explorer):
         compressed = self._measure(batch, compressing)
         self._shown, self._stats = (plain, compressed), last[0]
         facts = [
-            [what, human_bytes(new), f"{new / max(old, 1):.0%} of the plain step's {human_bytes(old)}"]
+            [what, f"{human_bytes(new)}, {new / max(old, 1):.0%} of plain", f"the plain step's is {human_bytes(old)}"]
             for what, new, old in (
                 ("kept for backward", compressed.saved_bytes, plain.saved_bytes),
                 ("most at once", compressed.peak_bytes, plain.peak_bytes),
@@ -206,7 +206,7 @@ class StepExplorer(Explorer):
         ]
         stats = self._stats
         facts.append(
-            ["maps stored", f"{stats.tensors}", f"{stats.share:.0%} of their {human_bytes(stats.dense_bytes)}"]
+            ["maps stored", f"{stats.tensors}, in {stats.share:.0%}", f"of their {human_bytes(stats.dense_bytes)}"]
             if stats.tensors
             else ["maps stored", "none", "this model saves no maps, or only small ones"]
         )

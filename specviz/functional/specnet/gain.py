@@ -43,16 +43,19 @@ def weight_gain(beta: float, activation: str | Callable[[Tensor], Tensor] = "tan
 def critical_variance(beta: float, activation: Any, real: bool = False) -> float:
     """The smallest g^2 at which complex, or real, coefficients survive: min of s^2 / E[|f(y)|^2 where |y| > beta]."""
     function = NAMED[activation] if isinstance(activation, str) else activation
-    s = torch.logspace(-2, 2, 241, dtype=torch.float64) * max(beta, 0.01)  # far below beta none is kept, far above all
-    quantile = (torch.arange(400, dtype=torch.float64) + 0.5) / 400
-    if real:
-        radius = s[:, None] * math.sqrt(2) * torch.erfinv(quantile)  # |y|
-        angle = torch.zeros(1, dtype=torch.float64)
-    else:
-        radius = s[:, None] * (-quantile.log()).sqrt()
-        angle = (torch.arange(16, dtype=torch.float64) + 0.5) / 16 * torch.pi / 2  # odd: one quadrant tells all
-    with torch.no_grad():
-        parts = [function(radius[..., None] * wave) for wave in (angle.cos(), angle.sin())]
-    power = (parts[0].square() + parts[1].square()).mean(-1)
-    left = (power * (radius > beta)).mean(-1)
-    return float(torch.where(left > 0, s.square() / left, torch.inf).min())
+    with torch.device("cpu"):  # also where a network is being built on another device, or on none
+        s = torch.logspace(-2, 2, 241, dtype=torch.float64) * max(
+            beta, 0.01
+        )  # far below beta none is kept, far above all
+        quantile = (torch.arange(400, dtype=torch.float64) + 0.5) / 400
+        if real:
+            radius = s[:, None] * math.sqrt(2) * torch.erfinv(quantile)  # |y|
+            angle = torch.zeros(1, dtype=torch.float64)
+        else:
+            radius = s[:, None] * (-quantile.log()).sqrt()
+            angle = (torch.arange(16, dtype=torch.float64) + 0.5) / 16 * torch.pi / 2  # odd: one quadrant tells all
+        with torch.no_grad():
+            parts = [function(radius[..., None] * wave) for wave in (angle.cos(), angle.sin())]
+        power = (parts[0].square() + parts[1].square()).mean(-1)
+        left = (power * (radius > beta)).mean(-1)
+        return float(torch.where(left > 0, s.square() / left, torch.inf).min())
