@@ -171,7 +171,7 @@ class Block(torch.autograd.Function):
             taps = _taps(weight, dtype)
             (waves,) = constant(_waves, plan.size, tuple(weight.shape[2:]), dtype, weight.device)
             packed = _Packed(plan, batch, O)
-            group = max([packed.group, *(s.layout.group for s in plan.inputs + plan.shortcuts if hasattr(s, "layout"))])
+            group = max([packed.group, *(source.group for source in plan.inputs + plan.shortcuts)])
             filled = _filled(plan.inputs, F)
 
             def product(first: int, last: int) -> Tensor:
@@ -239,8 +239,7 @@ class Block(torch.autograd.Function):
             (waves,) = constant(_waves, plan.size, tuple(weight.shape[2:]), dtype, weight.device)
             weight_grad = torch.zeros(waves.shape[1], C * O, dtype=dtype, device=weight.device)
             bias_grad = weight.new_zeros(O) if ctx.needs_input_grad[3] else None
-            sources = plan.inputs + plan.shortcuts
-            group = max([layout.group, *(s.layout.group for s in sources if hasattr(s, "layout"))])
+            group = max([layout.group, *(source.group for source in plan.inputs + plan.shortcuts)])
             filled = _filled(plan.inputs, F)
 
             def adjoint(dy: Tensor, first: int, last: int) -> None:

@@ -21,6 +21,11 @@ class StoredSource:
     tensors, kept = 3, 2
 
     @property
+    def group(self) -> int:
+        """How many rows are read at a time, at least."""
+        return self.layout.group
+
+    @property
     def channels(self) -> int:
         return self.layout.channels
 
@@ -74,7 +79,7 @@ class DenseSource:
 
     channels: int
     size: tuple[int, int]
-    tensors, kept = 1, 1
+    tensors, kept, group = 1, 1, 1
 
     def keep(self, values: Tensor) -> tuple[Tensor, ...]:
         return (values,)
@@ -123,7 +128,7 @@ class ImageSource:
     channels: int
     size: tuple[int, int]
     norm: Norm
-    tensors, kept = 1, 1
+    tensors, kept, group = 1, 1, 1
 
     def keep(self, image: Tensor) -> tuple[Tensor, ...]:
         return (image,)
