@@ -1,0 +1,112 @@
+"""What a SpecNet block does, apart from its tensors, and its kernels' spectra, made a few frequencies at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from specviz.functional.constants import constant
+from specviz.functional.specnet.sources import Source
+from specviz.spectra import Norm
+from specviz.spectra.rows import Fold, alias_fold, rows_of
+from specviz.spectra.stored import Format, Layout
+
+# Of maps and kernel spectra that are dense at a time. A chunk costs some 20 calls, half a millisecond on two cores:
+# at 4 MiB they were a quarter of a block's time, beyond 8 little is gained.
+CHUNK_BYTES = 8 << 20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a block does, apart from its tensors. `size` is the transform's, before the stride."""
+
+    size: tuple[int, int]
+    stride: tuple[int, int]
+    beta: float
+    activation: str | Callable[[Tensor], Tensor]
+    norm: Norm
+    format: Format
+    precision: torch.dtype | None
+    inputs: list[Source]
+    shortcuts: list[Source]
+    made: list[Layout] = field(default_factory=list)  # what the forward pass leaves: how its output lies
+
+    @property
+    def out_size(self) -> tuple[int, int]:
+        return self.size[0] // self.stride[0], self.size[1] // self.stride[1]
+
+    @property
+    def fold(self) -> Fold | None:
+        """Aliases that fall on each other, in the order of the rows before the stride."""
+        if self.stride == (1, 1):
+            return None
+        count = math.prod(self.stride)
+        scale = {"ortho": count**-0.5, "backward": 1 / count, "forward": 1.0}[self.norm]
+        return alias_fold(self.size, self.stride, scale).by_row()
+
+    @property
+    def bias_factor(self) -> float:
+        """What a constant of 1 is at frequency 0."""
+        pixels = math.prod(self.size)
+        return {"ortho": math.sqrt(pixels), "backward": float(pixels), "forward": 1.0}[self.norm]
+
+    @property
+    def filled(self) -> int:
+        """How many rows of the product may hold something: no source has any beyond."""
+        rows = len(rows_of(self.size))
+        return max([0, *(source.filled(rows) for source in self.inputs)])
+
+    @property
+    def filled_with_shortcuts(self) -> int:
+        """How many rows before the threshold may hold something but for a bias, without a stride."""
+        rows = len(rows_of(self.size))
+        return max([self.filled, *(source.filled(rows) for source in self.shortcuts)])
+
+
+def chunks(rows: int, entries: int, group: int, itemsize: int) -> Iterator[tuple[int, int]]:
+    """First and last of the rows to work on at a time, whole groups, where a row has so many entries in all."""
+    step = max(1, CHUNK_BYTES // max(1, entries * itemsize) // group) * group
+    for first in range(0, rows, step):
+        yield first, min(first + step, rows)
+
+
+def _waves(size: tuple[int, int], taps: tuple[int, int], dtype: torch.dtype, device: torch.device) -> tuple[Tensor]:
+    """exp(-2 pi i (u m / H + v n / W)) at every row and tap: (F, taps)."""
+    (H, W), rows = size, rows_of(size)
+    m, n = (part.ravel() for part in np.meshgrid(*(np.arange(k) for k in taps), indexing="ij"))
+    turns = (np.outer(rows.u * W, m) + np.outer(rows.v * H, n)) % (H * W)  # of H W: whole numbers, so exact
+    waves = np.exp(-2j * np.pi * turns / (H * W))
+    waves[rows.real] = waves[rows.real].real.round()  # 1 or -1
+    return (torch.as_tensor(waves, dtype=dtype, device=device),)
+
+
+class Kernels:
+    """The spectra of kernels (O, C, k, k) at the rows of a transform, never all of them at once."""
+
+    def __init__(self, weight: Tensor, size: tuple[int, int]) -> None:
+        self.weight = weight.detach()
+        self.channels = weight.shape[1], weight.shape[0]  # C, O
+        dtype = torch.complex64 if weight.dtype == torch.float32 else torch.complex128
+        self.taps = self.weight.permute(2, 3, 1, 0).reshape(-1, math.prod(self.channels)).to(dtype)
+        (self.waves,) = constant(_waves, size, tuple(weight.shape[2:]), dtype, weight.device)
+
+    def rows(self, first: int, last: int) -> Tensor:
+        """(last - first, C, O)."""
+        return (self.waves[first:last] @ self.taps).reshape(-1, *self.channels)
+
+    def no_gradient(self) -> Tensor:
+        """Zeros for `add_gradient`, (k * k, C * O) complex."""
+        return torch.zeros_like(self.taps)
+
+    def add_gradient(self, grad: Tensor, of_rows: Tensor, first: int) -> None:
+        """Add what the gradients (f, C, O) of rows from `first` on contribute."""
+        grad.addmm_(self.waves[first : first + len(of_rows)].mH, of_rows.reshape(len(of_rows), -1))
+
+    def of_taps(self, grad: Tensor) -> Tensor:
+        """A sum of `add_gradient` as a gradient of the weight (O, C, k, k)."""
+        return grad.real.reshape(*self.weight.shape[2:], *self.channels).permute(3, 2, 0, 1)
