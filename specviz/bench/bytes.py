@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from specviz.bench.timing import medians_ms
+from specviz.memory.measure import without_stderr
 
 
 def with_backward(forward: Callable[..., Tensor], *inputs: Tensor) -> Callable[[], Any]:
@@ -32,25 +31,12 @@ def saved_bytes(forward: Callable[[], Any], parameters: set[int]) -> int:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in parameters:
             stored[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # the tensor itself would hold the node that made it, which holds it: a cycle
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         result = forward()
     del result
     return sum(stored.values())
-
-
-@contextmanager
-def _without_stderr() -> Iterator[None]:
-    """The profiler announces itself on the process's own standard error, each time."""
-    before = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(before, 2)
-            os.close(before)
 
 
 def peak_bytes(step: Callable[[], Any], device: str) -> int:
@@ -62,7 +48,7 @@ def peak_bytes(step: Callable[[], Any], device: str) -> int:
         step()
         return torch.cuda.max_memory_allocated() - before
     activities = [torch.profiler.ProfilerActivity.CPU]
-    with _without_stderr(), torch.profiler.profile(activities=activities, profile_memory=True) as profile:
+    with without_stderr(), torch.profiler.profile(activities=activities, profile_memory=True) as profile:
         step()
     events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
     alive = peak = 0

@@ -459,7 +459,7 @@ class _Nothing:
 
 
 @contextmanager
-def _without_stderr() -> Iterator[None]:
+def without_stderr() -> Iterator[None]:
     """The profiler announces itself on the process's own standard error, each time."""
     before = os.dup(2)
     with open(os.devnull, "wb") as nowhere:
@@ -486,11 +486,11 @@ class _CpuEvents:
         )
 
     def __enter__(self) -> None:
-        with _without_stderr():
+        with without_stderr():
             self._profile.start()
 
     def __exit__(self, *error: object) -> None:
-        with _without_stderr():
+        with without_stderr():
             self._profile.stop()
 
     def mark(self, layer: str, phase: str) -> None:
