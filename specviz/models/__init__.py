@@ -4,11 +4,31 @@ net = sv.models.vgg16(10)                                                  # VGG
 twin = sv.models.vgg16(10, activation="tanh")                              # SpecNet's spatial baseline
 spec = sv.models.vgg16(10, convolution="specnet", beta=1.0)                # Spec-VGG-16
 band = sv.models.resnet18(10, convolution="band-limited", compression=0.5)
+
+and the papers' own: Rippel's three nets, Wood & Larson's, and the fully convolutional net for time series.
 """
 
 from specviz.models.densenet import densenet40, densenet121, densenet169
 from specviz.models.network import set_beta
 from specviz.models.plain import alexnet, lenet, vgg11, vgg16
 from specviz.models.resnet import resnet18
+from specviz.models.rippel import rippel_deep, rippel_generic, rippel_pooling
+from specviz.models.series import fcn
+from specviz.models.wood_larson import wood_larson
 
-__all__ = ["alexnet", "densenet40", "densenet121", "densenet169", "lenet", "resnet18", "set_beta", "vgg11", "vgg16"]
+__all__ = [
+    "alexnet",
+    "densenet40",
+    "densenet121",
+    "densenet169",
+    "fcn",
+    "lenet",
+    "resnet18",
+    "rippel_deep",
+    "rippel_generic",
+    "rippel_pooling",
+    "set_beta",
+    "vgg11",
+    "vgg16",
+    "wood_larson",
+]

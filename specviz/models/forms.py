@@ -210,7 +210,7 @@ class ImageForm(Form):
     def _conv(self, C: int, O: int, k: int, stride: int = 1, padding: int | None = None) -> nn.Module:
         padding = k // 2 if padding is None else padding
         conv = self.layer(C, O, k, stride=stride, padding=padding, bias=not self.batch_norm)
-        return _start(conv, self.activation)
+        return start(conv, self.activation)
 
     def _norm(self, C: int) -> nn.Module:
         return nn.BatchNorm2d(C) if self.batch_norm else nn.Identity()
@@ -314,7 +314,7 @@ class SpectralForm(Form):
 
 
 @torch.no_grad()
-def _start(conv: Any, activation: str) -> nn.Module:
+def start(conv: Any, activation: str) -> nn.Module:
     """Draw the filters so that maps keep their variance (He et al. 2015); without it deep nets without norm stall.
 
     The same draw for every sibling of nn.Conv2d, so that twins begin alike for one seed. Other layers keep theirs.

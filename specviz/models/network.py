@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import specviz.nn as snn
 from specviz.models.forms import IMAGENET_SIDE, Form, ImageForm, SpectralForm
 
-Convolution = Literal["spatial", "band-limited", "specnet"] | Callable[..., nn.Module]
+Convolution = Literal["spatial", "band-limited", "spectral-param", "specnet"] | Callable[..., nn.Module]
 Activation = Literal["relu", "tanh", "softsign", "arctan", "hardtanh", "identity"] | Callable[[Tensor], Tensor]
 
 ON_IMAGES = ("relu", "tanh")
@@ -25,6 +25,7 @@ ARGUMENTS = f"""
     width         multiplies all channel counts (at least 4 are left) and hidden layers: 0.25 runs on a laptop
     convolution   "spatial"       nn.Conv2d
                   "band-limited"  snn.BandLimitedConv2d, everywhere; pooling stays spatial
+                  "spectral-param"  snn.SpectralParamConv2d: the same network, its filters trained as coefficients
                   "specnet"       snn.SpecNetBlock2d, cropping for pooling, no batch norm: the Spec- twin
                   or a function of nn.Conv2d's arguments that returns the layer
     activation    "relu" or "tanh"; for SpecNet an odd one: "tanh", "softsign", "arctan", "hardtanh", "identity" or a
@@ -88,7 +89,7 @@ def network(
             compression: float | None = None,
             dropout: float | None = None,
         ) -> nn.Module:
-            _check_numbers(name, num_classes, image_size, in_channels, width, dropout)
+            check_numbers(name, num_classes, image_size, in_channels, width, dropout)
             if image_size < smallest:
                 raise ValueError(
                     f"{name}: image_size={image_size} is too small for its pooling. Use at least {smallest} pixels a "
@@ -125,7 +126,9 @@ def network(
                     f'{name}: activation={activation!r} must be "relu" or "tanh"; others are for convolution="specnet"'
                 )
             normed = activation == "relu" and usually_normed if batch_norm is None else batch_norm
-            return architecture(ImageForm(*common, activation, dropout, _layer(name, convolution, compression), normed))
+            return architecture(
+                ImageForm(*common, activation, dropout, layer_of(name, convolution, compression), normed)
+            )
 
         build.__name__, build.__qualname__, build.__module__ = name, name, architecture.__module__
         build.__doc__ = (architecture.__doc__ or "").rstrip() + ARGUMENTS
@@ -134,7 +137,7 @@ def network(
     return builder_of
 
 
-def _check_numbers(
+def check_numbers(
     name: str, num_classes: int, image_size: int, in_channels: int, width: float, dropout: float | None
 ) -> None:
     for argument, value in (("num_classes", num_classes), ("image_size", image_size), ("in_channels", in_channels)):
@@ -158,16 +161,18 @@ def _odd(name: str, activation: Activation | None) -> Activation:
     return activation
 
 
-def _layer(name: str, convolution: Any, compression: float | None) -> Callable[..., nn.Module]:
+def layer_of(name: str, convolution: Any, compression: float | None) -> Callable[..., nn.Module]:
     if convolution == "spatial":
         return nn.Conv2d
     if convolution == "band-limited":
         return partial(snn.BandLimitedConv2d, compression=compression or 0.0)
+    if convolution == "spectral-param":
+        return snn.SpectralParamConv2d
     if callable(convolution):
         return convolution
     raise ValueError(
-        f'{name}: convolution={convolution!r} is unknown; pick "spatial", "band-limited", "specnet", or give a '
-        "function of nn.Conv2d's arguments that returns the layer"
+        f'{name}: convolution={convolution!r} is unknown; pick "spatial", "band-limited", "spectral-param", '
+        '"specnet", or give a function of nn.Conv2d\'s arguments that returns the layer'
     )
 
 

@@ -1,0 +1,36 @@
+"""A network for time series."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from torch import nn
+
+import specviz.nn as snn
+from specviz.models.forms import FEWEST_CHANNELS
+
+
+def fcn(num_classes: int = 2, *, in_channels: int = 1, width: float = 1.0, compression: float = 0.0) -> nn.Sequential:
+    """FCN: three band-limited 1-D convolutions of 8, 5 and 3 taps, batch norm, ReLU, global mean, linear.
+
+    x (B, in_channels, L) real, any L -> (B, num_classes) scores, before a softmax
+
+    width        multiplies the channels 128, 256, 128 (at least 4 are left)
+    compression  share of the coefficients left out, in [0, 1); at 0 it is the ordinary network
+
+    Wang, Yan & Oates (2017), band-limited by Dziedzic et al. (2019).
+    """
+    if num_classes < 1 or in_channels < 1 or not 0 < width < float("inf"):
+        raise ValueError(
+            f"fcn: {num_classes=} and {in_channels=} must be at least 1, {width=} greater than 0; 1 is the original"
+        )
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    C = in_channels
+    for i, (usual, taps) in enumerate(((128, 8), (256, 5), (128, 3)), 1):
+        O = max(FEWEST_CHANNELS, round(usual * width))
+        layers[f"conv{i}"] = snn.BandLimitedConv1d(C, O, taps, padding="same", bias=False, compression=compression)
+        layers[f"norm{i}"], layers[f"relu{i}"] = nn.BatchNorm1d(O), nn.ReLU(inplace=True)
+        C = O
+    layers["mean"], layers["flatten"] = nn.AdaptiveAvgPool1d(1), nn.Flatten()
+    layers["linear"] = nn.Linear(C, num_classes)
+    return nn.Sequential(layers)

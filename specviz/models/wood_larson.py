@@ -1,0 +1,62 @@
+"""The network of Wood & Larson (2021): four convolutions at full size, whose filters may be spectral functions."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Literal
+
+from torch import nn
+
+import specviz.nn as snn
+from specviz.models.network import check_numbers
+
+Filters = Literal["spatial", "full", "linear", "gaussian"]
+
+
+def wood_larson(
+    num_classes: int = 2,
+    *,
+    image_size: int = 150,
+    in_channels: int = 3,
+    filters: Filters = "spatial",
+    channels: int = 6,
+    max_pool: bool = False,
+    intercept: bool = False,
+) -> nn.Sequential:
+    """Four convolutions with ReLU, nothing down-sampled, one linear layer, tanh: for cats and dogs at 150 x 150.
+
+    x (B, in_channels, image_size, image_size) real -> (B, num_classes) scores in (-1, 1)
+
+    filters    "spatial": nn.Conv2d, 3 x 3; "full": a half spectrum for each filter; "linear" and "gaussian":
+               `snn.ParametricSpectralConv2d`
+    channels   of each convolution. With the published code's 6 the linear layer has 270,000 of the weights
+    max_pool   spatial only: halve the maps after every convolution
+    intercept  linear only: the published code's filters of 8 numbers, see `snn.ParametricSpectralConv2d`
+    """
+    check_numbers("wood_larson", num_classes, image_size, in_channels, 1.0, None)
+    if filters not in ("spatial", "full", "linear", "gaussian"):
+        raise ValueError(f"wood_larson: filters={filters!r} must be spatial, full, linear or gaussian")
+    if max_pool and (filters != "spatial" or image_size < 16):
+        raise ValueError(
+            f"wood_larson: max_pool=True goes with spatial filters and images of at least 16 pixels, not with "
+            f"filters={filters!r} at {image_size}"
+        )
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    C, side = in_channels, image_size
+    for i in range(1, 5):
+        if filters == "spatial":
+            layers[f"conv{i}"] = nn.Conv2d(C, channels, 3, padding=1)
+        else:
+            size = (side, side) if filters == "full" else None
+            layers[f"conv{i}"] = snn.ParametricSpectralConv2d(
+                C, channels, kind=filters, size=size, bias=True, intercept=intercept
+            )
+        layers[f"relu{i}"] = nn.ReLU(inplace=True)
+        if max_pool:
+            layers[f"max{i}"] = nn.MaxPool2d(2)
+            side //= 2
+        C = channels
+    layers["flatten"] = nn.Flatten()
+    layers["linear"] = nn.Linear(C * side * side, num_classes)
+    layers["tanh"] = nn.Tanh()
+    return nn.Sequential(layers)
