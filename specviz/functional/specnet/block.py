@@ -65,7 +65,7 @@ class _Pass:
     def __init__(self, plan: Plan, batch: int, weight: Tensor, inputs: Reader, shortcuts: Reader) -> None:
         self.plan, self.batch, self.inputs, self.shortcuts = plan, batch, inputs, shortcuts
         self.kernels = Kernels(weight, plan.size)
-        self.dtype, self.device = self.kernels.taps.dtype, weight.device
+        self.dtype, self.device = self.kernels.dtype, weight.device
         self.C, self.O = self.kernels.channels
         self.group = max([group_of(batch * self.O), *(source.group for source in plan.inputs + plan.shortcuts)])
         self.rows, self.rows_out = len(rows_of(plan.size)), len(rows_of(plan.out_size))
@@ -75,7 +75,7 @@ class _Pass:
         return min(-(-rows // self.group) * self.group, self.rows)
 
     def chunks(self, rows: int, kernels: int = 0, inputs: bool = True) -> Iterator[tuple[int, int]]:
-        """Rows to work on at a time, where so many kernel spectra, the output and perhaps the input stand dense."""
+        """Rows to work on at a time, where so many copies of kernel spectra, the output and perhaps the input are dense."""
         entries = self.batch * (self.O + (self.C if inputs else 0)) + kernels * self.C * self.O
         return chunks(rows, entries, self.group, self.dtype.itemsize)
 
@@ -98,7 +98,7 @@ class _Forward(_Pass):
         fold = self.plan.fold
         if fold is None:
             some = max(self.plan.filled_with_shortcuts, 0 if self.bias is None else 1)
-            for first, last in self.chunks(self.whole_groups(some), kernels=1):
+            for first, last in self.chunks(self.whole_groups(some), kernels=2):
                 self.finish(self.product(first, last), first, last)
         else:
             folded = self.folded(fold)
@@ -121,7 +121,7 @@ class _Forward(_Pass):
     def folded(self, fold: Fold) -> Tensor:
         """All rows of the product after a stride, aliases summed."""
         y = self.zeros(self.rows_out)
-        for first, last in self.chunks(max(self.filled, 1), kernels=1):
+        for first, last in self.chunks(max(self.filled, 1), kernels=2):
             row, target, mirror = fold.terms(first, last)
             add_terms(y, self.product(first, last), target, row - first, mirror)
         return make_real_(y.mul_(fold.scale), fold.real)

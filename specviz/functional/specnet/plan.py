@@ -91,17 +91,19 @@ class Kernels:
     def __init__(self, weight: Tensor, size: tuple[int, int]) -> None:
         self.weight = weight.detach()
         self.channels = weight.shape[1], weight.shape[0]  # C, O
-        dtype = torch.complex64 if weight.dtype == torch.float32 else torch.complex128
-        self.taps = self.weight.permute(2, 3, 1, 0).reshape(-1, math.prod(self.channels)).to(dtype)
-        (self.waves,) = constant(_waves, size, tuple(weight.shape[2:]), dtype, weight.device)
+        self.dtype = torch.complex64 if weight.dtype == torch.float32 else torch.complex128
+        self.taps = self.weight.permute(2, 3, 1, 0).reshape(-1, math.prod(self.channels))
+        (self.waves,) = constant(_waves, size, tuple(weight.shape[2:]), self.dtype, weight.device)
 
     def rows(self, first: int, last: int) -> Tensor:
-        """(last - first, C, O)."""
-        return (self.waves[first:last] @ self.taps).reshape(-1, *self.channels)
+        """(last - first, C, O) complex."""
+        # Taps are real: two real products take a third of the time of a complex one.
+        real, imaginary = torch.view_as_real(self.waves[first:last]).movedim(-1, 0) @ self.taps
+        return torch.complex(real, imaginary).reshape(-1, *self.channels)
 
     def no_gradient(self) -> Tensor:
         """Zeros for `add_gradient`, (k * k, C * O) complex."""
-        return torch.zeros_like(self.taps)
+        return torch.zeros_like(self.taps, dtype=self.dtype)
 
     def add_gradient(self, grad: Tensor, of_rows: Tensor, first: int) -> None:
         """Add what the gradients (f, C, O) of rows from `first` on contribute."""
