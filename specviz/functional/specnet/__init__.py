@@ -11,8 +11,8 @@ from torch import Tensor
 from specviz.functional.activation import Activation, Precision, check_activation, check_precision
 from specviz.functional.precision import autocasts
 from specviz.functional.specnet.block import Block
-from specviz.functional.specnet.plan import Plan
 from specviz.functional.specnet.gain import weight_gain
+from specviz.functional.specnet.plan import Plan
 from specviz.functional.specnet.sources import ImageSource, Source, sources_of
 from specviz.functional.thresholding import _check_beta
 from specviz.spectra import NORMS, HalfSpectrum, Norm, StoredSpectrum

@@ -75,7 +75,7 @@ class _Pass:
         return min(-(-rows // self.group) * self.group, self.rows)
 
     def chunks(self, rows: int, kernels: int = 0, inputs: bool = True) -> Iterator[tuple[int, int]]:
-        """Rows to work on at a time, where so many copies of kernel spectra, the output and perhaps the input are dense."""
+        """Rows to work on at a time, where so many copies of kernel spectra, the output and perhaps the input stand."""
         entries = self.batch * (self.O + (self.C if inputs else 0)) + kernels * self.C * self.O
         return chunks(rows, entries, self.group, self.dtype.itemsize)
 
