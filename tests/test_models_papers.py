@@ -148,3 +148,15 @@ def test_a_band_limited_fcn_hears_only_low_frequencies_in_its_first_layer(compre
         models.fcn(2, compression=1.0)
     with pytest.raises(ValueError, match="fcn: num_classes=0"):
         models.fcn(0)
+
+
+def test_a_network_in_energy_mode_keeps_the_energy_asked_for():
+    with pytest.raises(ValueError, match=r"energy=0.9 is for band-limited"):
+        models.lenet(energy=0.9)
+    with pytest.raises(ValueError, match="give one of them"):
+        models.lenet(convolution="band-limited", energy=0.9, compression=0.5)
+    net = seeded(models.lenet, convolution="band-limited", energy=0.9)
+    smooth = F.avg_pool2d(torch.randn(2, 3, 40, 40), 9, stride=1)
+    net(smooth)
+    discarded = [m.last_share_discarded for m in net.modules() if isinstance(m, snn.BandLimitedConv2d)]
+    assert all(0 < share < 1 for share in discarded)

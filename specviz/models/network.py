@@ -33,6 +33,7 @@ ARGUMENTS = f"""
     batch_norm    default: as the network usually is, but none with tanh, which is SpecNet's spatial baseline
     beta          SpecNet's threshold, by default 1; sv.models.set_beta changes it later
     compression   share of the coefficients that band-limited convolutions leave out, by default 0
+    energy        instead: each call of a band-limited convolution keeps the band with this share of its map's energy
     dropout       share of the numbers dropped before linear layers; default: the original's. 0 drops none
 
     Raises ValueError for a combination without sense.
@@ -56,6 +57,7 @@ class Network(Protocol):
         batch_norm: bool | None = None,
         beta: float | None = None,
         compression: float | None = None,
+        energy: float | None = None,
         dropout: float | None = None,
     ) -> nn.Module: ...
 
@@ -87,6 +89,7 @@ def network(
             batch_norm: bool | None = None,
             beta: float | None = None,
             compression: float | None = None,
+            energy: float | None = None,
             dropout: float | None = None,
         ) -> nn.Module:
             check_numbers(name, num_classes, image_size, in_channels, width, dropout)
@@ -101,10 +104,11 @@ def network(
                     "pixels a side. Pick another, such as densenet121, or make the images smaller."
                 )
             common = (num_classes, image_size, in_channels, width)
-            if compression is not None and convolution != "band-limited":
+            if (compression, energy) != (None, None) and convolution != "band-limited":
+                what, share = ("compression", compression) if energy is None else ("energy", energy)
                 raise ValueError(
-                    f"{name}: compression={compression} is for band-limited convolutions; "
-                    f'add convolution="band-limited" (it is {convolution!r}) or leave compression out'
+                    f"{name}: {what}={share} is for band-limited convolutions; "
+                    f'add convolution="band-limited" (it is {convolution!r}) or leave {what} out'
                 )
             if convolution == "specnet":
                 activation = _odd(name, activation)
@@ -127,7 +131,7 @@ def network(
                 )
             normed = activation == "relu" and usually_normed if batch_norm is None else batch_norm
             return architecture(
-                ImageForm(*common, activation, dropout, layer_of(name, convolution, compression), normed)
+                ImageForm(*common, activation, dropout, layer_of(name, convolution, compression, energy), normed)
             )
 
         build.__name__, build.__qualname__, build.__module__ = name, name, architecture.__module__
@@ -161,11 +165,14 @@ def _odd(name: str, activation: Activation | None) -> Activation:
     return activation
 
 
-def layer_of(name: str, convolution: Any, compression: float | None) -> Callable[..., nn.Module]:
+def layer_of(
+    name: str, convolution: Any, compression: float | None = None, energy: float | None = None
+) -> Callable[..., nn.Module]:
+    """The layer that a name stands for, as a function of nn.Conv2d's arguments."""
     if convolution == "spatial":
         return nn.Conv2d
     if convolution == "band-limited":
-        return partial(snn.BandLimitedConv2d, compression=compression or 0.0)
+        return partial(snn.BandLimitedConv2d, compression=compression or 0.0, energy=energy)
     if convolution == "spectral-param":
         return snn.SpectralParamConv2d
     if callable(convolution):

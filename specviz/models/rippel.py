@@ -113,7 +113,7 @@ class _Builder:
             raise ValueError(f"{name}: kernel_size={kernel_size} must be odd, so that maps keep their size")
         if convolution == "specnet":
             raise ValueError(f"{name} has no SpecNet form; sv.models.vgg11 is a plain network that has")
-        self.layer: Any = layer_of(name, convolution, None)
+        self.layer: Any = layer_of(name, convolution)
         self.num_classes, self.C, self.side = num_classes, in_channels, image_size
         self.width, self.kernel_size = width, kernel_size
         self.layers: OrderedDict[str, nn.Module] = OrderedDict()
