@@ -74,9 +74,11 @@ class _Pass:
     def whole_groups(self, rows: int) -> int:
         return min(-(-rows // self.group) * self.group, self.rows)
 
-    def chunks(self, rows: int, kernels: int = 0, inputs: bool = True) -> Iterator[tuple[int, int]]:
-        """Rows to work on at a time, where so many copies of kernel spectra, the output and perhaps the input stand."""
-        entries = self.batch * (self.O + (self.C if inputs else 0)) + kernels * self.C * self.O
+    def chunks(self, rows: int, products: bool = True) -> Iterator[tuple[int, int]]:
+        """Rows to work on at a time, where the output and, for products, inputs and kernels stand dense too."""
+        entries = self.batch * self.O
+        if products:
+            entries += self.batch * self.C + self.kernels.entries_per_row
         return chunks(rows, entries, self.group, self.dtype.itemsize)
 
     def zeros(self, rows: int) -> Tensor:
@@ -98,11 +100,11 @@ class _Forward(_Pass):
         fold = self.plan.fold
         if fold is None:
             some = max(self.plan.filled_with_shortcuts, 0 if self.bias is None else 1)
-            for first, last in self.chunks(self.whole_groups(some), kernels=2):
+            for first, last in self.chunks(self.whole_groups(some)):
                 self.finish(self.product(first, last), first, last)
         else:
             folded = self.folded(fold)
-            for first, last in self.chunks(self.rows_out, inputs=False):
+            for first, last in self.chunks(self.rows_out, products=False):
                 self.finish(folded[first:last], first, last)
         if not self.packed.places:
             self.packed.add(self.zeros(0))
@@ -113,7 +115,7 @@ class _Forward(_Pass):
         if first >= self.filled:
             y = self.zeros(last - first)
         else:
-            y = torch.bmm(self.inputs.rows(first, last), self.kernels.rows(first, last))
+            y = self.kernels.multiply(self.inputs.rows(first, last), first)
         if first == 0 and self.bias is not None:
             y[0] += self.bias * self.plan.bias_factor
         return make_real_(y, rows_of(self.plan.size).real, first)
@@ -121,7 +123,7 @@ class _Forward(_Pass):
     def folded(self, fold: Fold) -> Tensor:
         """All rows of the product after a stride, aliases summed."""
         y = self.zeros(self.rows_out)
-        for first, last in self.chunks(max(self.filled, 1), kernels=2):
+        for first, last in self.chunks(max(self.filled, 1)):
             row, target, mirror = fold.terms(first, last)
             add_terms(y, self.product(first, last), target, row - first, mirror)
         return make_real_(y.mul_(fold.scale), fold.real)
@@ -149,12 +151,12 @@ class _Backward(_Pass):
     def run(self) -> None:
         fold = self.plan.fold
         if fold is None:
-            for first, last in self.chunks(self.whole_groups(self.layout.rows), kernels=2):
+            for first, last in self.chunks(self.whole_groups(self.layout.rows)):
                 self.adjoint(self.of_output(first, last), first, last)
             return
-        outputs = self.chunks(self.rows_out, inputs=False)
+        outputs = self.chunks(self.rows_out, products=False)
         folded = torch.cat([self.of_output(first, last) for first, last in outputs]) * fold.scale
-        for first, last in self.chunks(max(self.filled, 1), kernels=2):
+        for first, last in self.chunks(max(self.filled, 1)):
             row, target, mirror = fold.terms(first, last)
             dy = self.zeros(last - first)
             add_terms(dy, folded, row - first, target, mirror)
@@ -174,11 +176,9 @@ class _Backward(_Pass):
         if first >= self.filled:
             return
         if self.weight_grad is not None:
-            of_rows = torch.bmm(self.inputs.rows(first, last).mH, dy)
-            self.kernels.add_gradient(self.weight_grad, of_rows, first)
+            self.kernels.add_gradient(self.weight_grad, self.inputs.rows(first, last), dy, first)
         if any(self.needs_input):
-            dx = torch.bmm(dy, self.kernels.rows(first, last).mH)
-            self.inputs.give_back(dx, first, last, self.needs_input)
+            self.inputs.give_back(self.kernels.multiply_back(dy, first), first, last, self.needs_input)
 
     def grads(self) -> tuple[Tensor | None, ...]:
         """Of weight, bias, and the tensors of inputs and shortcuts."""

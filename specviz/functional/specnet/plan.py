@@ -86,29 +86,55 @@ def _waves(size: tuple[int, int], taps: tuple[int, int], dtype: torch.dtype, dev
 
 
 class Kernels:
-    """The spectra of kernels (O, C, k, k) at the rows of a transform, never all of them at once."""
+    """The spectra of kernels (O, C, k, k) at the rows of a transform, never all of them at once.
+
+    A kernel of one tap is the same at every frequency: then one product does for all rows.
+    """
 
     def __init__(self, weight: Tensor, size: tuple[int, int]) -> None:
         self.weight = weight.detach()
         self.channels = weight.shape[1], weight.shape[0]  # C, O
         self.dtype = torch.complex64 if weight.dtype == torch.float32 else torch.complex128
         self.taps = self.weight.permute(2, 3, 1, 0).reshape(-1, math.prod(self.channels))
-        (self.waves,) = constant(_waves, size, tuple(weight.shape[2:]), self.dtype, weight.device)
+        self.one_tap = len(self.taps) == 1
+        if not self.one_tap:
+            (self.waves,) = constant(_waves, size, tuple(weight.shape[2:]), self.dtype, weight.device)
 
-    def rows(self, first: int, last: int) -> Tensor:
-        """(last - first, C, O) complex."""
-        # Taps are real: two real products take a third of the time of a complex one.
-        real, imaginary = torch.view_as_real(self.waves[first:last]).movedim(-1, 0) @ self.taps
-        return torch.complex(real, imaginary).reshape(-1, *self.channels)
+    @property
+    def entries_per_row(self) -> int:
+        """How many complex numbers a row of spectra takes while it is made."""
+        return 0 if self.one_tap else 2 * math.prod(self.channels)
+
+    def multiply(self, x: Tensor, first: int) -> Tensor:
+        """Rows from `first` on times their spectra: (f, B, C) -> (f, B, O)."""
+        return x @ self._filter() if self.one_tap else torch.bmm(x, self._rows(first, len(x)))
+
+    def multiply_back(self, dy: Tensor, first: int) -> Tensor:
+        """The adjoint of `multiply`: (f, B, O) -> (f, B, C)."""
+        return dy @ self._filter().mH if self.one_tap else torch.bmm(dy, self._rows(first, len(dy)).mH)
 
     def no_gradient(self) -> Tensor:
         """Zeros for `add_gradient`, (k * k, C * O) complex."""
         return torch.zeros_like(self.taps, dtype=self.dtype)
 
-    def add_gradient(self, grad: Tensor, of_rows: Tensor, first: int) -> None:
-        """Add what the gradients (f, C, O) of rows from `first` on contribute."""
-        grad.addmm_(self.waves[first : first + len(of_rows)].mH, of_rows.reshape(len(of_rows), -1))
+    def add_gradient(self, grad: Tensor, x: Tensor, dy: Tensor, first: int) -> None:
+        """Add what rows from `first` on contribute: inputs (f, B, C), gradients of outputs (f, B, O)."""
+        if self.one_tap:
+            grad.view(*self.channels).addmm_(x.flatten(0, 1).mH, dy.flatten(0, 1))
+        else:
+            of_rows = torch.bmm(x.mH, dy).reshape(len(x), -1)
+            grad.addmm_(self.waves[first : first + len(x)].mH, of_rows)
 
     def of_taps(self, grad: Tensor) -> Tensor:
         """A sum of `add_gradient` as a gradient of the weight (O, C, k, k)."""
         return grad.real.reshape(*self.weight.shape[2:], *self.channels).permute(3, 2, 0, 1)
+
+    def _filter(self) -> Tensor:
+        """The spectrum of one tap, (C, O) complex."""
+        return self.taps.view(*self.channels).to(self.dtype)
+
+    def _rows(self, first: int, count: int) -> Tensor:
+        """(count, C, O) complex."""
+        # Taps are real: two real products take a third of the time of a complex one.
+        real, imaginary = torch.view_as_real(self.waves[first : first + count]).movedim(-1, 0) @ self.taps
+        return torch.complex(real, imaginary).reshape(-1, *self.channels)
