@@ -1,10 +1,9 @@
-"""Real data to look at: photographs that come with scikit-image, the user's own, and a time series."""
+"""Pictures to look at: photographs that come with scikit-image, and the user's own."""
 
 import contextlib
 import io
 import os
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,14 +20,6 @@ PHOTOS = {
     "coffee": "a cup of coffee, Rachel Michetti; CC0",
     "rocket": "a Falcon 9 at night, SpaceX; CC0",
 }
-
-# The project's small data and measured results: inside an installed package, beside it in a checkout.
-DATA = next(
-    (p for p in (Path(__file__).parent / "data", Path(__file__).parents[1] / "data") if p.is_dir()),
-    Path(__file__).parents[1] / "data",
-)
-
-SERIES = {"elnino": "sea surface temperature of the eastern Pacific, monthly 1950 to 2010, NOAA; public domain"}
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
 # BT.709 luminance of linear red, green and blue, as scikit-image's rgb2gray.
@@ -71,18 +62,6 @@ def photo_patches(side: int, count: int, seed: int = 0) -> tuple[Tensor, Tensor]
             patches.append(picture[top : top + side, left : left + side])
     images = torch.stack(patches)[:, None]
     return (images - images.mean()) / images.std(), torch.arange(len(images)) % len(PHOTOS)
-
-
-def series(name: str) -> Tensor:
-    """A time series with a clear licence: (L,) float32. ValueError if there is none of this name.
-
-    elnino  732 monthly means of the sea surface temperature off Peru (0 to 10 degrees south, 90 to 80 west), 1950 to
-            2010, in degrees Celsius
-    """
-    if name not in SERIES:
-        raise ValueError(f"no series is named {name!r}; pick one of {', '.join(SERIES)}")
-    table = np.loadtxt(DATA / f"{name}.csv", delimiter=",", skiprows=1)  # a year in each row, then its months
-    return torch.from_numpy(table[:, 1:].reshape(-1).astype(np.float32))
 
 
 def luminance(image: Tensor) -> Tensor:

@@ -1,0 +1,86 @@
+"""Batches of pictures: from bytes to floats, and changed at random, each picture by a draw of its own."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def normalise(x: Tensor, mean: Tensor | Sequence[float], std: Tensor | Sequence[float]) -> Tensor:
+    """(B, C, ...) -> the same shape in float32, (x - mean) / std channel by channel.
+
+    x          uint8, which is divided by 255 first, or floating, which is not
+    mean, std  C numbers each, as `Labelled.channel_stats` gives them
+    """
+    if x.dtype != torch.uint8 and not x.is_floating_point():
+        raise TypeError(f"normalise takes pictures of uint8 or floats, not {x.dtype}")
+    shape = (-1, *[1] * (x.ndim - 2))
+    mean, std = (torch.as_tensor(values, dtype=torch.float32, device=x.device) for values in (mean, std))
+    if mean.shape != (x.shape[1],) or std.shape != (x.shape[1],):
+        raise ValueError(f"the batch has {x.shape[1]} channels, but mean and std have {mean.numel()} and {std.numel()}")
+    if not (std > 0).all():
+        raise ValueError(f"std={std.tolist()} must be positive in every channel; is one of them constant?")
+    y = x.float() / 255 if x.dtype == torch.uint8 else x.float().clone()
+    return y.sub_(mean.view(shape)).div_(std.view(shape))
+
+
+def crop_flip(x: Tensor, generator: torch.Generator, pad: int = 4, *, flip: bool = True) -> Tensor:
+    """(B, C, H, W) of any type -> the same: zeros added around, a window of the old size cut out, half are mirrored.
+
+    pad   pixels added on each side, at least 0: every picture moves by up to so many, each place equally likely
+    flip  mirror left and right with probability 1/2; False for digits and letters
+
+    Zeros are the mean of normalised pictures, black of others. The draws are the generator's, which may live on
+    another device than x.
+    """
+    _check_batch("crop_flip", x)
+    if pad < 0:
+        raise ValueError(f"pad={pad} must be at least 0 pixels")
+    (batch, channels, height, width), device = x.shape, x.device
+    down, right, mirrored = (
+        torch.randint(n, (batch,), generator=generator, device=generator.device).to(device)
+        for n in (2 * pad + 1, 2 * pad + 1, 2)
+    )
+    rows = torch.arange(height, device=device) + down[:, None]
+    columns = torch.arange(width, device=device).expand(batch, width)
+    if flip:
+        columns = torch.where(mirrored[:, None] == 1, columns.flip(1), columns)
+    columns = columns + right[:, None]
+    places = rows[:, :, None] * (width + 2 * pad) + columns[:, None, :]
+    padded = F.pad(x, (pad, pad, pad, pad)).flatten(2)
+    return padded.gather(2, places.view(batch, 1, -1).expand(-1, channels, -1)).view(x.shape)
+
+
+def shift_rotate(x: Tensor, generator: torch.Generator, pixels: float = 5, degrees: float = 5) -> Tensor:
+    """(B, C, H, W) floating -> the same: every picture turned about its centre, then moved; edges are mirrored.
+
+    pixels   most that it moves along each axis, at least 0; not whole numbers
+    degrees  most that it turns either way, at least 0
+
+    Bilinear between pixels. Angle, shift along W and along H are uniform, from the generator, which may live on another
+    device than x.
+    """
+    _check_batch("shift_rotate", x)
+    if not x.is_floating_point():
+        raise TypeError(f"shift_rotate takes floats, not {x.dtype}; use normalise first")
+    for name, value in (("pixels", pixels), ("degrees", degrees)):
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name}={value} must be at least 0, and finite")
+    batch, _, height, width = x.shape
+    drawn = torch.rand(3, batch, generator=generator, device=generator.device, dtype=torch.float64) * 2 - 1
+    angle, right, down = drawn[0] * math.radians(degrees), drawn[1] * pixels, drawn[2] * pixels
+    cos, sin = angle.cos(), angle.sin()
+    # An output pixel's place in the input, where both axes run from -1 to 1 whatever their length.
+    rows = [
+        torch.stack([cos, -sin * height / width, 2 * right / width], 1),
+        torch.stack([sin * width / height, cos, 2 * down / height], 1),
+    ]
+    places = F.affine_grid(torch.stack(rows, 1).to(x.device, x.dtype), list(x.shape), align_corners=False)
+    return F.grid_sample(x, places, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def _check_batch(name: str, x: Tensor) -> None:
+    if x.ndim != 4:
+        raise ValueError(f"{name} takes a batch of pictures (B, C, H, W), not {tuple(x.shape)}")

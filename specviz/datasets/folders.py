@@ -1,0 +1,146 @@
+"""Folders of pictures, one a class, as ImageNet is kept: read lazily, each picture cut to a square."""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFolder(Dataset[tuple[Tensor, int]]):
+    """Pictures on disk: item i is ((3, side, side) uint8, its label), read when it is asked for.
+
+    A crop drawn at random depends on the seed, the epoch and i alone, so that it is the same with any number of
+    workers. ValueError for a picture that cannot be decoded, naming its file.
+    """
+
+    classes: tuple[str, ...]
+    files: list[str]
+    labels: Tensor  # (N,) int64
+    side: int
+    shorter_side: int
+    random_crop: bool
+    seed: int
+    # Shared, so that workers which live on from epoch to epoch see it change.
+    _epoch: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.int64).share_memory_(), repr=False)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch begins; the next random crops are that epoch's."""
+        self._epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        index = range(len(self))[index]
+        draw = np.random.default_rng((self.seed, int(self._epoch), index)) if self.random_crop else None
+        return read_square(self.files[index], self.side, self.shorter_side, draw), int(self.labels[index])
+
+
+def image_folder(
+    path: str | os.PathLike[str],
+    side: int,
+    *,
+    shorter_side: int | None = None,
+    random_crop: bool = False,
+    seed: int = 0,
+    classes: Sequence[str] | None = None,
+) -> ImageFolder:
+    """A folder of class/picture.jpg or .png, for a DataLoader with workers.
+
+    side          of the square that is cut out, in pixels
+    shorter_side  a picture's shorter side is scaled to this before, at least `side`; default: 256/224 of it, as is
+                  usual for ImageNet. A smaller picture is enlarged
+    random_crop   the square lies anywhere, for training, instead of at the centre
+    classes       names and order of the classes; default: the folders' names, sorted. Give the training split's to read
+                  the validation split
+
+    Grey pictures get three equal channels and alpha is dropped. As in other readers of ImageNet, a phone's rotation
+    mark is not followed. Hidden files are passed over. The first bytes of all files are looked at here.
+
+    FileNotFoundError if there is no such folder. ValueError names files that are no JPEG or PNG, a class without
+    pictures, a class that `classes` has and the folder not, or the other way round.
+    """
+    shorter_side = round(side * 256 / 224) if shorter_side is None else shorter_side
+    if not 1 <= side <= shorter_side:
+        raise ValueError(f"shorter_side={shorter_side} must be at least side={side}, and that at least 1 pixel")
+    path = Path(path)
+    found = _class_folders(path)
+    files, labels = class_files(path, found if classes is None else classes)
+    names = tuple(found if classes is None else classes)
+    return ImageFolder(names, files, torch.tensor(labels), side, shorter_side, random_crop, seed)
+
+
+def class_files(path: Path, classes: Sequence[str]) -> tuple[list[str], list[int]]:
+    """Files and labels of a folder that has exactly these classes."""
+    found = _class_folders(path)
+    if lacking := [name for name in classes if name not in found]:
+        raise ValueError(
+            f"{path} lacks the classes {', '.join(lacking)}; each needs a folder of that name with pictures"
+        )
+    if more := [name for name in found if name not in classes]:
+        raise ValueError(f"{path} has folders that are none of the classes: {', '.join(more)}")
+    files: list[str] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        here = sorted((entry for entry in os.scandir(path / name) if entry.name[0] != "."), key=lambda e: e.name)
+        if folder := next((entry.path for entry in here if entry.is_dir()), None):
+            raise ValueError(f"{folder} is a folder; pictures are expected directly in {path / name}")
+        if not here:
+            raise ValueError(f"{path / name} holds no picture; remove this class or add some")
+        files += [entry.path for entry in here]
+        labels += [label] * len(here)
+    if wrong := not_pictures(files):
+        raise ValueError(wrong)
+    return files, labels
+
+
+def not_pictures(files: Iterable[str | Path]) -> str:
+    """What to say of files that do not begin like a JPEG or a PNG, whatever their names say; "" if all do."""
+    wrong = []
+    for name in files:
+        with open(name, "rb") as file:
+            if not file.read(8).startswith(_BEGINNINGS):
+                wrong.append(str(name))
+    more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+    several = "files are no JPEGs or PNGs" if len(wrong) > 1 else "file is no JPEG or PNG"
+    return f"{len(wrong)} {several}; move away or replace {', '.join(wrong[:3])}{more}" if wrong else ""
+
+
+def read_square(file: str | Path, side: int, shorter_side: int, draw: np.random.Generator | None = None) -> Tensor:
+    """(3, side, side) uint8 from the middle of a picture whose shorter side is scaled, or from where `draw` says."""
+    from PIL import Image
+
+    try:
+        with Image.open(file, formats=("JPEG", "PNG")) as image:
+            if image.mode[0] in "IF":
+                raise ValueError(f"its pixels are of mode {image.mode}; save it with 8 bits a channel")
+            # A JPEG can be decoded at 1/2, 1/4 or 1/8; twice what is needed leaves the scaling its quality.
+            image.draft(None, (2 * shorter_side, 2 * shorter_side))
+            shorter = min(image.size)
+            room = [length * shorter_side // shorter - side for length in image.size]
+            corner = [gap // 2 if draw is None else int(draw.integers(gap + 1)) for gap in room]
+            # Cut and scaled at once: scaling first could make a long thin picture very large.
+            left, top = (place * shorter / shorter_side for place in corner)
+            length = side * shorter / shorter_side
+            box = (left, top, min(left + length, image.width), min(top + length, image.height))
+            square = image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR, box)
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, EOFError, ...
+        raise ValueError(f"{file} is damaged or cut short, or of a kind that is not read: {error}") from error
+    return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()
+
+
+def _class_folders(path: Path) -> list[str]:
+    if not path.is_dir():
+        raise FileNotFoundError(f"there is no folder {path}; a folder for each class is expected in it")
+    found = sorted(entry.name for entry in os.scandir(path) if entry.is_dir() and entry.name[0] != ".")
+    if not found:
+        raise ValueError(f"{path} has no folder for a class; pictures are expected as {path / 'class' / 'picture.jpg'}")
+    return found

@@ -1,0 +1,118 @@
+"""Examples with their labels, in memory, and subsets of them that keep the shares of the classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+_AT_ONCE = 1000  # pictures; bounds what counting them holds besides
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """A data set, or one split of it.
+
+    inputs   (N, C, H, W) uint8 pictures, or (N, 1, L) float32 series
+    labels   (N,) int64, counting `classes`
+
+    Raises ValueError where these do not fit each other.
+    """
+
+    name: str
+    inputs: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.inputs.ndim < 3:
+            raise ValueError(
+                f"{self.name}: inputs of shape {tuple(self.inputs.shape)} are neither pictures (N, C, H, W) nor "
+                "series (N, 1, L)"
+            )
+        if self.labels.shape != self.inputs.shape[:1] or self.labels.dtype != torch.int64:
+            raise ValueError(
+                f"{self.name}: {len(self.inputs)} inputs need as many labels of int64, not "
+                f"{tuple(self.labels.shape)} of {self.labels.dtype}"
+            )
+        if not len(self.labels):
+            raise ValueError(f"{self.name} has no example")
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"{self.name} names a class twice: {', '.join(self.classes)}")
+        if self.labels.is_meta:
+            return
+        wrong = ((self.labels < 0) | (self.labels >= len(self.classes))).nonzero()
+        if len(wrong):
+            first = int(wrong[0])
+            raise ValueError(
+                f"{self.name}: the label {int(self.labels[first])} of example {first} is none of 0 to "
+                f"{len(self.classes) - 1}, which count its classes"
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device | str) -> Labelled:
+        """The same on another device."""
+        return replace(self, inputs=self.inputs.to(device), labels=self.labels.to(device))
+
+    def take(self, count: int, seed: int = 0) -> Labelled:
+        """So many examples, each class with its share as far as whole numbers allow; they stay in order.
+
+        The seed draws one permutation of all examples, in which each class has an order of its own. Seats go to classes
+        by Sainte-Laguë's rule, the first of equal claims to the first class, and each is filled with the next example
+        of its class: a subset lies within every larger one of the same seed. ValueError unless 1 <= count <= N.
+        """
+        if not 1 <= count <= len(self):
+            raise ValueError(f"{self.name}: count={count} must lie between 1 and its {len(self)} examples")
+        return self._at(self._ranking(seed)[:count])
+
+    def split(self, held_out: int | float, seed: int = 0) -> tuple[Labelled, Labelled]:
+        """Part into (the rest, the held out); the held out are those of `take(count, seed)`.
+
+        held_out  a whole number of examples, at least 1 and less than all, or a share of them in (0, 1), rounded
+        """
+        count = held_out
+        if isinstance(held_out, float):
+            count = round(held_out * len(self)) if 0 < held_out < 1 else 0
+        if not 1 <= count < len(self):
+            raise ValueError(
+                f"{self.name}: held_out={held_out} of its {len(self)} examples leaves nothing on one side; give a "
+                f"number from 1 to {len(self) - 1}, or a share between 0 and 1"
+            )
+        ranking = self._ranking(seed)
+        return self._at(ranking[int(count) :]), self._at(ranking[: int(count)])
+
+    def channel_stats(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of every channel: two of (C,), float32, as `normalise` takes them.
+
+        Of pictures, in units of brightness from 0 to 1 (bytes divided by 255), counted without rounding; of series, in
+        their own units. The deviation is that of all values (divided by N, not N - 1).
+        """
+        if self.inputs.dtype != torch.uint8:
+            by_channel = self.inputs.double().transpose(0, 1).flatten(1)
+            return by_channel.mean(1).float(), by_channel.std(1, correction=0).float()
+        counts = torch.zeros(self.inputs.shape[1], 256, dtype=torch.float64, device=self.inputs.device)
+        for part in self.inputs.split(_AT_ONCE):
+            counts += torch.stack([part[:, c].flatten().bincount(minlength=256) for c in range(part.shape[1])])
+        share = counts / counts.sum(1, keepdim=True)
+        levels = torch.arange(256, dtype=torch.float64, device=counts.device) / 255
+        mean = share @ levels
+        variance = (share * (levels - mean[:, None]) ** 2).sum(1)
+        return mean.float(), variance.sqrt().float()
+
+    def _ranking(self, seed: int) -> Tensor:
+        """(N,) places of all examples, of which any first few are a stratified subset."""
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        drawn = self.labels.cpu()[order]
+        by_class = drawn.argsort(stable=True)
+        sizes = drawn.bincount(minlength=len(self.classes))
+        size = sizes.repeat_interleave(sizes).double()
+        rank = torch.arange(len(self)) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+        # Sainte-Laguë gives the next seat to the largest size / (2 rank + 1).
+        return order[by_class][((rank + 0.5) / size).argsort(stable=True)]
+
+    def _at(self, places: Tensor) -> Labelled:
+        places = places.sort().values.to(self.labels.device)
+        return replace(self, inputs=self.inputs[places], labels=self.labels[places])

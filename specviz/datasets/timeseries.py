@@ -1,0 +1,133 @@
+"""Time series: one that comes with the project, and those of the UCR archive."""
+
+import warnings
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from specviz.datasets.places import DATA
+
+SERIES = {"elnino": "sea surface temperature of the eastern Pacific, monthly 1950 to 2010, NOAA; public domain"}
+
+UCR = "UCRArchive_2018"
+Lengthened = Literal["pad", "resample"]
+
+
+def series(name: str) -> Tensor:
+    """A time series with a clear licence: (L,) float32. ValueError if there is none of this name.
+
+    elnino  732 monthly means of the sea surface temperature off Peru (0 to 10 degrees south, 90 to 80 west), 1950 to
+            2010, in degrees Celsius
+    """
+    if name not in SERIES:
+        raise ValueError(f"no series is named {name!r}; pick one of {', '.join(SERIES)}")
+    table = np.loadtxt(DATA / f"{name}.csv", delimiter=",", skiprows=1)  # a year in each row, then its months
+    return torch.from_numpy(table[:, 1:].reshape(-1).astype(np.float32))
+
+
+def ucr_names(archive: Path) -> list[str]:
+    """Names of the sets that lie in a folder of the archive, sorted; none if there is no such folder."""
+    return sorted(path.parent.name for path in archive.glob("*/*_TRAIN.tsv") if path.name[:-10] == path.parent.name)
+
+
+def read_ucr(
+    archive: Path, name: str, split: str, series: Lengthened | None = None
+) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    """(N, 1, L) float32 series of the UCR archive, their labels, and the classes: its labels in numerical order.
+
+    A file has a series a line: its label, then its values, separated by tabs. Values are left as they are; most sets
+    are z-normalised already. Both splits are read, and come with the same classes and length:
+
+    - NaN at the end of a series: it is shorter, or its end was not measured. ValueError unless `series` says what to
+      do: "pad" repeats its last value, which adds no jump, "resample" stretches it along a line, each to the longest.
+    - NaN before that: a missing value, put on the line between its neighbours (before the first value: that value).
+      A UserWarning counts them.
+
+    FileNotFoundError without the archive. ValueError for another name, a file that is not the archive's, or a class
+    that the training split lacks.
+    """
+    if series not in (None, "pad", "resample"):
+        raise ValueError(f'series={series!r} must be "pad", "resample" or None')
+    if not (names := ucr_names(archive)):
+        raise FileNotFoundError(
+            f"{archive} has no data sets. Get UCRArchive_2018.zip from "
+            "https://www.cs.ucr.edu/~eamonn/time_series_data_2018/ (its password is in a text there) and unpack it so "
+            f"that {archive / 'GunPoint' / 'GunPoint_TRAIN.tsv'} is there."
+        )
+    if name not in names:
+        raise ValueError(f"the UCR archive in {archive.parent} has no set {name!r}; it has {', '.join(names)}")
+    files = {part: archive / name / f"{name}_{part.upper()}.tsv" for part in ("train", "test")}
+    tables = {part: _table(file) for part, file in files.items()}
+    labels = {part: table[:, 0].astype(np.int64) for part, table in tables.items()}
+    known = np.unique(labels["train"])
+    if len(unknown := np.setdiff1d(labels["test"], known)):
+        raise ValueError(f"{files['train']} holds no example of class {unknown[0]}, which {files['test'].name} has")
+
+    lengths = {part: _lengths(table[:, 1:]) for part, table in tables.items()}
+    both = np.concatenate([lengths["train"], lengths["test"]])
+    if series is None and both.min() < both.max():
+        raise ValueError(
+            f"{files['train']} and its test split have series of {both.min()} to {both.max()} values (then "
+            'NaN). Say what to do: series="pad" or series="resample".'
+        )
+    values = _filled(tables[split][:, 1:], lengths[split], int(both.max()), series, files[split])
+    classes = tuple(str(label) for label in known)
+    return torch.from_numpy(values)[:, None], torch.from_numpy(np.searchsorted(known, labels[split])), classes
+
+
+def _table(path: Path) -> np.ndarray:
+    """(N, 1 + L) float64, labels first; NaN where a value is missing."""
+    try:
+        lines = [line for line in path.read_text("utf-8").split("\n") if line.strip()]
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is not there, but a set of the UCR archive has both splits") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not text; a label and values, separated by tabs, are expected in a line") from None
+    if not lines:
+        raise ValueError(f"{path} is empty; a label and values, separated by tabs, are expected in a line")
+    rows: list[np.ndarray] = []
+    for number, line in enumerate(lines, 1):
+        place = f"{path}, line {number}"
+        try:
+            rows.append(np.array(line.split("\t"), dtype=np.float64))
+        except ValueError as error:
+            raise ValueError(f"{place}: a label and values, separated by tabs, are expected ({error})") from None
+        row = rows[-1]
+        if len(row) < 2:
+            raise ValueError(f"{place} has a label and no series")
+        if len(row) != len(rows[0]):
+            raise ValueError(f"{place} has {len(row)} columns where the first has {len(rows[0])}: is it cut short?")
+        if not row[0].is_integer():
+            raise ValueError(f"{place} has the label {row[0]:g}; a whole number is expected")
+        if np.isnan(row[1:]).all():
+            raise ValueError(f"{place} holds no value: all are NaN")
+        if (np.abs(row[1:]) > np.finfo(np.float32).max).any():
+            raise ValueError(f"{place} holds values that are infinite or too large for float32")
+    return np.stack(rows)
+
+
+def _lengths(values: np.ndarray) -> np.ndarray:
+    """(N,) values of each series up to its last that is not NaN."""
+    return values.shape[1] - np.argmin(np.isnan(values[:, ::-1]), axis=1)
+
+
+def _filled(values: np.ndarray, lengths: np.ndarray, longest: int, series: Lengthened | None, path: Path) -> np.ndarray:
+    """(N, longest) float32 without NaN."""
+    out = np.empty((len(values), longest), dtype=np.float32)
+    gaps = []
+    for row, length, filled in zip(values, lengths, out, strict=True):
+        places = np.arange(length)
+        known = ~np.isnan(row[:length])
+        gaps.append(length - known.sum())
+        at = np.linspace(0, length - 1, longest) if series == "resample" else np.arange(longest)
+        filled[:] = np.interp(at, places[known], row[:length][known])
+    if total := int(np.sum(gaps)):
+        warnings.warn(
+            f"{path}: {total} missing value{'s' if total > 1 else ''} in {np.count_nonzero(gaps)} of {len(values)} "
+            "series were put on the line between their neighbours",
+            stacklevel=4,  # the caller of load
+        )
+    return out
