@@ -10,7 +10,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from specviz import datasets, exercises, figures, functional, lab, memory, models, nn, records, spectra, widgets
+    from specviz import (
+        datasets,
+        exercises,
+        experiments,
+        figures,
+        functional,
+        lab,
+        memory,
+        models,
+        nn,
+        records,
+        spectra,
+        training,
+        widgets,
+    )
     from specviz.spectra import HalfSpectrum, SparseSpectrum
 
 __version__ = "0.1.0"
@@ -18,6 +32,7 @@ __version__ = "0.1.0"
 _SUBMODULES = {
     "datasets",
     "exercises",
+    "experiments",
     "figures",
     "functional",
     "lab",
@@ -26,6 +41,7 @@ _SUBMODULES = {
     "nn",
     "records",
     "spectra",
+    "training",
     "widgets",
 }
 _HOME = {"HalfSpectrum": "specviz.spectra", "SparseSpectrum": "specviz.spectra"}
@@ -35,6 +51,7 @@ __all__ = [
     "SparseSpectrum",
     "datasets",
     "exercises",
+    "experiments",
     "figures",
     "functional",
     "lab",
@@ -43,6 +60,7 @@ __all__ = [
     "nn",
     "records",
     "spectra",
+    "training",
     "widgets",
 ]
 

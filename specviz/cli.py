@@ -1,21 +1,47 @@
-"""The command line: `specviz lab`, `specviz bench`."""
+"""The command line: the course, experiments from a laptop to a cluster, and measurements."""
+
+from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from specviz.experiments import Experiment, Outcome
+    from specviz.experiments.results import Group
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Spectral Workbench: the course and its measurements.",
+    help="Spectral Workbench: the course, its experiments and its measurements.",
 )
 bench = typer.Typer(no_args_is_help=True, help="Measure on this machine and write records (JSON lines).")
 app.add_typer(bench, name="bench")
 
 Out = Annotated[Path, typer.Option(help="Folder for the records.")]
+Name = Annotated[str, typer.Argument(help="An experiment's name, or a Python file of your own.", metavar="EXPERIMENT")]
+Size = Annotated[str, typer.Option("--scale", help="tiny, laptop or paper, as the experiment has it.")]
+Seeds = Annotated[int | None, typer.Option(help="Runs of each config; by default as many as the scale says.")]
+Scheduler = Annotated[
+    str | None, typer.Option(help="A Dask scheduler, as tcp://host:8786; workers on this machine without it.")
+]
+Workers = Annotated[int | None, typer.Option(help="Processes on this machine; one for each core by default.")]
+Location = Annotated[
+    str | None,
+    typer.Option(
+        "--out",
+        help="Where records are: a folder, s3://bucket/folder, ... By default $SPECVIZ_RECORDS, or ./specviz-records.",
+    ),
+]
+T = TypeVar("T")
 
 
 @app.command()
@@ -41,6 +67,138 @@ def machine() -> None:
     from specviz.records import machine
 
     print(machine())
+
+
+@app.command()
+def experiments() -> None:
+    """List the experiments that come with the project, and how many trials each scale has."""
+    from rich.table import Table
+
+    from specviz.experiments import find, names
+
+    table = Table("experiment", "question", "trials", box=None, pad_edge=False)
+    for name in names():
+        experiment = find(name)
+        scales = ", ".join(f"{scale} {len(experiment.trials(scale)):,}" for scale in experiment.scales)
+        table.add_row(name, experiment.question, scales)
+    _console().print(table)
+
+
+@app.command()
+def run(
+    name: Name,
+    scale: Size = "tiny",
+    trial: Annotated[str | None, typer.Option(help="Only this trial: its id, or how that begins or ends.")] = None,
+    seeds: Seeds = None,
+    out: Location = None,
+) -> None:
+    """Run an experiment's trials here, one after the other; what has a record is not run again."""
+    from specviz.experiments import run
+
+    _finish(_told(lambda: run(_experiment(name), scale, out=out, seeds=seeds, trial=trial)))
+
+
+@app.command()
+def sweep(
+    name: Name,
+    scale: Size = "tiny",
+    seeds: Seeds = None,
+    scheduler: Scheduler = None,
+    workers: Workers = None,
+    out: Location = None,
+) -> None:
+    """Run an experiment's trials side by side; what has a record is not run again.
+
+    Without --scheduler, Dask's workers start on this machine and end with the sweep. With it, workers run wherever you
+    start them: `dask scheduler` and `dask worker ADDRESS --nworkers 8 --nthreads 1` by hand, `dask ssh` over SSH,
+    dask-jobqueue on SLURM, dask-kubernetes on Kubernetes, dask-cuda for a worker on each GPU.
+
+    Scheduler and workers need this package, and workers an --out that this machine sees too. A file of your own travels
+    as text; what it imports has to be importable on the workers: installed, on their PYTHONPATH, or beside the file
+    where they share the file system.
+
+    Anything may be killed at any time: the same command does what is missing. It ends with 1 if a trial failed.
+    """
+    from specviz.experiments import sweep
+
+    arguments = {"out": out, "seeds": seeds, "scheduler": scheduler, "workers": workers}
+    _finish(_told(lambda: sweep(_experiment(name), scale, **arguments)))  # type: ignore[arg-type]
+
+
+@app.command()
+def search(
+    name: Name,
+    trials: Annotated[int, typer.Option(help="Trials of the study, earlier ones included.")],
+    scale: Size = "tiny",
+    storage: Annotated[
+        str | None,
+        typer.Option(help="A database, as sqlite:///study.db; beside the records if these are in a folder."),
+    ] = None,
+    study: Annotated[str | None, typer.Option(help="The study's name; EXPERIMENT-SCALE by default.")] = None,
+    scheduler: Scheduler = None,
+    workers: Workers = None,
+    out: Location = None,
+) -> None:
+    """Search the ranges that an experiment declares for its best metric, with Optuna on Dask's workers.
+
+    The same command goes on with a search that was stopped or killed.
+    """
+    from specviz.experiments import search
+
+    found, outcome = _told(
+        lambda: search(
+            _experiment(name), scale, trials=trials, storage=storage, study=study, out=out, scheduler=scheduler,
+            workers=workers,
+        )
+    )  # fmt: skip
+    if any(t.state.name == "COMPLETE" for t in found.get_trials(deepcopy=False)):
+        params = ", ".join(f"{path} {value:.6g}" if isinstance(value, float) else f"{path} {value}"
+                           for path, value in found.best_params.items())  # fmt: skip
+        print(f"best {_experiment(name).metric} {found.best_value:.6g} with {params}")
+    _finish(outcome)
+
+
+@app.command()
+def results(
+    name: Name,
+    scale: Size = "tiny",
+    seeds: Seeds = None,
+    out: Location = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="A number in the records, as test_accuracy; repeatable.")
+    ] = None,
+    export: Annotated[Path | None, typer.Option(help="Also write the records to this file of JSON lines.")] = None,
+) -> None:
+    """Show an experiment's records: each metric's mean and spread over seeds, and what is missing or failed."""
+    from specviz.experiments import Store, grouped
+    from specviz.experiments import export as export_to
+    from specviz.experiments.results import metrics_of
+
+    experiment = _told(lambda: _experiment(name))
+    trials = _told(lambda: experiment.trials(scale, seeds))
+    found = _told(lambda: Store.at(out, experiment.name, scale)).collect(trial.id for trial in trials)
+    metrics = metric or metrics_of(experiment.plot, found.records.values())
+    if found.records:
+        _console().print(_table(grouped(trials, found.records, metrics), metrics))
+    print(f"{len(found.records):,} of {len(trials):,} trials have a record")
+    _list("missing", {trial: "" for trial in found.missing})
+    _list("failed", {trial: failure["error"] for trial, failure in found.failed.items()})
+    _list("no record, though named like one", found.broken)
+    if found.others:
+        print(f"{len(found.others):,} other records in the folder are of none of these trials")
+    if export is not None:
+        print(f"{export_to(found, export):,} records written to {export}")
+
+
+@app.command()
+def fetch(datasets: Annotated[list[str], typer.Argument(help="Names of data sets.", metavar="DATASET...")]) -> None:
+    """Fetch data sets into this machine's folder of them ($SPECVIZ_DATA), where trials find them."""
+    from specviz.datasets import load, names
+
+    for name in datasets:
+        train, test = _told(partial(load, name, "train")), _told(partial(load, name, "test"))
+        counts = f"{len(train.inputs):,} to train, {len(test.inputs):,} to test"
+        print(f"{name}: {counts}, {len(train.classes)} classes, in {names()[name]}")
 
 
 @bench.command()
@@ -115,6 +273,61 @@ def slider(out: Out = Path("data/results"), moves: int = 60) -> None:
         run(out, moves)
     except BrowserMissing as error:
         sys.exit(str(error))
+
+
+def _experiment(name: str) -> Experiment:
+    from specviz.experiments import find
+
+    return find(name)
+
+
+def _told(action: Callable[[], T]) -> T:
+    """What an action gives; what a user can put right ends the program with one sentence."""
+    from specviz.experiments import SweepError
+
+    try:
+        return action()
+    except (SweepError, ValueError, FileNotFoundError) as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        print("stopped; what has a record keeps it, and the same command does the rest", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+def _finish(outcome: Outcome) -> None:
+    """Say what became of trials; end with 1 if any failed."""
+    print(outcome)
+    _list("had a file that is no record, and ran again", outcome.broken)
+    _list("failed", outcome.failed)
+    if outcome.failed:
+        raise typer.Exit(1)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 200)  # a file has no width to wrap at
+
+
+def _table(groups: list[Group], metrics: list[str]) -> Table:
+    """Groups that have a record: labels, each metric's mean and spread, and over how many seeds."""
+    from rich.table import Table
+
+    paths = list(dict.fromkeys(path for group in groups for path in group.labels))
+    table = Table(*(path.rpartition(".")[2] for path in paths), *metrics, "seeds", box=None, pad_edge=False)
+    for group in (group for group in groups if group.done):
+        figures = [str(group.figures[metric]) if metric in group.figures else "" for metric in metrics]
+        table.add_row(*(str(group.labels.get(path, "")) for path in paths), *figures, f"{group.done} of {group.trials}")
+    return table
+
+
+def _list(title: str, entries: dict[str, str], most: int = 10) -> None:
+    if entries:
+        print(f"{len(entries):,} {title}:")
+    for name, why in list(entries.items())[:most]:
+        print(f"  {name}" + (f": {why}" if why else ""))
+    if len(entries) > most:
+        print(f"  and {len(entries) - most:,} more")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,31 @@
+"""Experiments: what is asked, what is varied, and one record a trial, from a laptop to a cluster."""
+
+from specviz.experiments.experiment import Experiment, Scale, Trial
+from specviz.experiments.find import find, names
+from specviz.experiments.ranges import Choice, IntRange, LogRange, Range
+from specviz.experiments.results import grouped
+from specviz.experiments.search import search
+from specviz.experiments.store import Store, export
+from specviz.experiments.sweep import SweepError, sweep
+from specviz.experiments.trial import Outcome, TrialFailed, run
+
+__all__ = [
+    "Choice",
+    "Experiment",
+    "IntRange",
+    "LogRange",
+    "Outcome",
+    "Range",
+    "Scale",
+    "Store",
+    "SweepError",
+    "Trial",
+    "TrialFailed",
+    "export",
+    "find",
+    "grouped",
+    "names",
+    "run",
+    "search",
+    "sweep",
+]

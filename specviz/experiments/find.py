@@ -1,0 +1,90 @@
+"""Experiments by name, or from a file of your own; and how a worker on another machine finds the same one."""
+
+from __future__ import annotations
+
+import hashlib
+import pkgutil
+import sys
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+from specviz.experiments.experiment import Experiment
+
+_LIBRARY = "specviz.experiments.library"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an experiment comes from: a module of the library, or a file of which the text travels along.
+
+    A worker runs that text, so it needs no copy of the file. What the file imports must be importable there: installed,
+    on the worker's PYTHONPATH, or in the file's own folder where workers share the file system.
+    """
+
+    module: str
+    path: str | None = None
+    text: str | None = None
+
+    def load(self) -> Experiment:
+        """The experiment, made once in each process for each text."""
+        return _load(self)
+
+
+def names() -> list[str]:
+    """Experiments that come with the project."""
+    library = import_module(_LIBRARY)
+    return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(library.__path__))
+
+
+def find(name_or_path: str | Path) -> Experiment:
+    """An experiment of the library by its name, or of a Python file by its path.
+
+    A file assigns it to the variable `experiment`. It runs on import, here and in every worker: what takes long
+    belongs into its functions. FileNotFoundError or ValueError where there is none, naming what there is.
+    """
+    text = str(name_or_path)
+    if text.endswith(".py"):
+        path = Path(text).expanduser().resolve()
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no file {path}; experiments by name: {', '.join(names())}")
+        source = path.read_text()
+        digest = hashlib.sha256(f"{path}\n{source}".encode()).hexdigest()[:12]
+        return Origin(f"specviz_experiment_{path.stem}_{digest}", str(path), source).load()
+    if text not in names():
+        raise ValueError(
+            f"no experiment is named {text!r}; there are {', '.join(names())}. "
+            "An experiment of your own goes by its path, as in ./mine.py"
+        )
+    return Origin(f"{_LIBRARY}.{text.replace('-', '_')}").load()
+
+
+@cache
+def _load(origin: Origin) -> Experiment:
+    module = import_module(origin.module) if origin.path is None else _run_text(origin)
+    experiment = getattr(module, "experiment", None)
+    where = origin.path or origin.module
+    if not isinstance(experiment, Experiment):
+        raise ValueError(f"{where} defines no experiment; assign one, as in experiment = Experiment(name=..., ...)")
+    if origin.path is None and experiment.name.replace("-", "_") != origin.module.rpartition(".")[2]:
+        raise ValueError(f"{where} holds the experiment {experiment.name!r}; file and experiment need the same name")
+    return replace(experiment, origin=origin)
+
+
+def _run_text(origin: Origin) -> ModuleType:
+    assert origin.path is not None
+    assert origin.text is not None
+    module = ModuleType(origin.module)
+    module.__file__ = origin.path
+    folder = str(Path(origin.path).parent)
+    if folder not in sys.path:
+        sys.path.append(folder)  # at the end, so that the file's neighbours hide nothing that is installed
+    sys.modules[origin.module] = module  # dataclasses look their module up while it runs
+    try:
+        exec(compile(origin.text, origin.path, "exec"), module.__dict__)
+    except BaseException:
+        del sys.modules[origin.module]
+        raise
+    return module

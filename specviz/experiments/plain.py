@@ -1,0 +1,53 @@
+"""Values as JSON holds them, so that a config means the same in every process and a record reads back as written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from numbers import Integral, Real
+from pathlib import PurePath
+from typing import Any
+
+
+def plain(value: Any, where: str = "value") -> Any:
+    """The same of dictionaries, lists, text, numbers, booleans and None only.
+
+    Dataclasses and mappings become dictionaries, tuples lists, paths text, NumPy's and torch's single numbers Python's.
+    where  what to call the value in errors
+
+    Raises ValueError for a number that JSON does not have (NaN, infinity), TypeError for anything else unknown; both
+    name the place, as in `record.epochs.3.loss`.
+    """
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        if not math.isfinite(value):
+            raise ValueError(f"{where} is {float(value)}, which JSON does not have; store None, or leave it out")
+        return float(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name), f"{where}.{f.name}") for f in fields(value)}
+    if isinstance(value, Mapping):
+        if bad := [key for key in value if not isinstance(key, str)]:
+            raise TypeError(f"{where} has the key {bad[0]!r}, but JSON's keys are text; use {str(bad[0])!r}")
+        return {key: plain(part, f"{where}.{key}") for key, part in value.items()}
+    if isinstance(value, list | tuple | range):
+        return [plain(part, f"{where}.{index}") for index, part in enumerate(value)]
+    if isinstance(value, PurePath):
+        return str(value)
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        return plain(value.item(), where)
+    raise TypeError(
+        f"{where} is a {type(value).__name__}, which JSON does not have; store text, numbers, lists or dicts"
+    )
+
+
+def numbers_of(value: Any) -> Any:
+    """A plain value with 1.0 written as 1, for whom both are the same number."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, dict):
+        return {key: numbers_of(part) for key, part in value.items()}
+    return [numbers_of(part) for part in value] if isinstance(value, list) else value

@@ -1,0 +1,78 @@
+"""Records of one experiment, grouped over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+from specviz.experiments.experiment import Trial
+from specviz.experiments.plain import plain
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A metric over seeds. `spread` is the standard deviation of a sample, None of fewer than two numbers."""
+
+    mean: float
+    spread: float | None
+    count: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Figure:
+        return cls(fmean(values), stdev(values) if len(values) > 1 else None, len(values))
+
+    def __str__(self) -> str:
+        return f"{self.mean:.4g}" + (f" ± {self.spread:.2g}" if self.spread is not None else "")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Trials that differ by their seed only: what they share, how many have a record, and each metric's figure."""
+
+    labels: dict[str, Any]
+    trials: int
+    done: int
+    figures: dict[str, Figure]
+
+
+def grouped(trials: Iterable[Trial], records: Mapping[str, Mapping[str, Any]], metrics: Sequence[str]) -> list[Group]:
+    """Trials by what they share, in their order.
+
+    records  {id: record} of those that are done
+    metrics  dotted paths into a record; one that a record lacks, or that is no number there, counts for nothing
+    """
+    groups: dict[str, list[Trial]] = {}
+    for trial in trials:
+        shared = {path: plain(value, path) for path, value in trial.labels.items() if path != "seed"}
+        groups.setdefault(repr(shared), []).append(trial)
+    result = []
+    for members in groups.values():
+        done = [records[trial.id] for trial in members if trial.id in records]
+        values = {metric: [v for record in done if (v := number(record, metric)) is not None] for metric in metrics}
+        figures = {metric: Figure.of(found) for metric, found in values.items() if found}
+        shared = {path: value for path, value in members[0].labels.items() if path != "seed"}
+        result.append(Group(shared, len(members), len(done), figures))
+    return result
+
+
+def number(record: Mapping[str, Any], path: str) -> float | None:
+    """The number at a dotted path of a record, as in "epochs.-1.test_loss", or None."""
+    value: Any = record
+    for part in path.split("."):
+        if isinstance(value, Mapping):
+            value = value.get(part)
+        elif isinstance(value, list) and part.lstrip("-").isdigit() and -len(value) <= int(part) < len(value):
+            value = value[int(part)]
+        else:
+            value = None
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def metrics_of(plot: Mapping[str, Any], records: Iterable[Mapping[str, Any]], most: int = 5) -> list[str]:
+    """What to show when nobody says: the plot's y, or else the first numbers that a record has."""
+    if y := plot.get("y"):
+        return [y] if isinstance(y, str) else list(y)
+    first = next(iter(records), {})
+    return [key for key in first if key != "seed" and number(first, key) is not None][:most]

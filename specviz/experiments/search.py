@@ -1,0 +1,146 @@
+"""Hyper-parameter search: Optuna proposes, the same workers as a sweep's run, each trial writes its record."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from specviz.experiments.experiment import Experiment, Trial
+from specviz.experiments.store import Store
+from specviz.experiments.sweep import connected, run_on, shared_store
+from specviz.experiments.trial import Outcome, bar
+
+if TYPE_CHECKING:
+    import optuna
+
+_ERROR = "error"  # why a trial failed; one that a killed search left behind has none
+
+
+def search(
+    experiment: Experiment,
+    scale: str = "tiny",
+    *,
+    trials: int,
+    storage: str | None = None,
+    study: str | None = None,
+    out: str | None = None,
+    scheduler: str | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+) -> tuple[optuna.Study, Outcome]:
+    """Look for the best of an experiment's `metric` within its `search` ranges, around a scale's base config.
+
+    trials     of the study when it is done, those of earlier searches under the same name included
+    storage    address of a database, as in sqlite:///study.db or postgresql://...; by default SCALE-search.db beside
+               the records. Only this process opens it, not the workers
+    study      its name there, by default EXPERIMENT-SCALE
+    out, scheduler, workers, progress   as for a sweep; records go to the folder SCALE-search
+
+    A killed search goes on where it was: of its trials that were running, those that wrote their record since count,
+    the others are marked as failed and asked anew. One search at a time can work on a study.
+    A trial that raises, or whose record lacks the metric, fails; the study goes on. Raises as a sweep does.
+    """
+    import optuna
+
+    if not experiment.search:
+        raise ValueError(
+            f"experiment {experiment.name} says nothing of where to search; give it search={{path: Range}}"
+        )
+    experiment.scale(scale)
+    store = shared_store(out, experiment, f"{scale}-search")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # The study exists before any worker starts, and no worker opens it.
+    kept = optuna.create_study(
+        study_name=study or f"{experiment.name}-{scale}",
+        storage=storage or _beside(store),
+        direction=experiment.direction,
+        load_if_exists=True,
+    )
+    _take_over(kept, experiment, scale, store)
+    ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+    counted = [t for t in kept.get_trials(deepcopy=False) if t.state in ended or _ERROR in t.user_attrs]
+    # Seeded by what came before: the same history goes on in the same way, and no start repeats an earlier draw.
+    kept.sampler = optuna.samplers.TPESampler(seed=experiment.scale(scale).base.seed + len(kept.get_trials()))
+    outcome = Outcome(trials, min(trials, len(counted)))
+    left = trials - outcome.before
+    if not left:
+        return kept, outcome
+    asked: dict[str, list[optuna.Trial]] = {}
+
+    def fail(proposed: optuna.Trial, trial: str, why: str) -> None:
+        outcome.failed[trial] = why
+        proposed.set_user_attr(_ERROR, why)
+        kept.tell(proposed, state=optuna.trial.TrialState.FAIL, skip_if_finished=True)
+
+    def ask() -> Iterator[Trial]:
+        ranges = {path: values.distribution() for path, values in experiment.search.items()}
+        for _ in range(left):
+            proposed = kept.ask(ranges)
+            try:
+                trial = _trial(experiment, scale, proposed.params)
+            except (TypeError, ValueError) as error:  # the config refuses this combination
+                fail(proposed, f"proposal {proposed.number}", f"{type(error).__name__}: {error}".splitlines()[0])
+                continue
+            asked.setdefault(trial.id, []).append(proposed)
+            yield trial
+
+    with connected(scheduler, workers) as client, bar(f"{experiment.name}, {scale}", outcome, progress) as show:
+        began = time.perf_counter()
+
+        def told(trial: Trial, failure: str | None) -> None:
+            proposed = asked[trial.id].pop()
+            failure = failure or _tell(kept, proposed.number, experiment, store, trial.id)
+            if failure is None:
+                outcome.done += 1
+            else:
+                fail(proposed, trial.id, failure)
+            outcome.seconds = time.perf_counter() - began
+            show()
+
+        # Ask no earlier than a worker is free: what is known by then makes a better proposal.
+        run_on(
+            client, experiment, scale, store, ask(), told, lambda: max(1, sum(client.nthreads().values())), at_once=1
+        )
+    return kept, outcome
+
+
+def _beside(store: Store) -> str:
+    """The address of a database beside the records; ValueError where they are in no folder of this machine's."""
+    if (folder := store.folder_here()) is None:
+        raise ValueError(f"a study cannot lie in {store.location}; name a database, as in storage='sqlite:///study.db'")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{folder}.db"
+
+
+def _trial(experiment: Experiment, scale: str, params: dict[str, Any]) -> Trial:
+    return experiment.trial(scale, params | {"seed": experiment.scale(scale).base.seed})
+
+
+def _tell(study: optuna.Study, number: int, experiment: Experiment, store: Store, trial: str) -> str | None:
+    """Tell the study what the trial's record says; or return why it says nothing."""
+    value: Any = store.read(trial)
+    if value is None:
+        return f"its worker wrote a record, but not to where this machine reads {store.location}"
+    for part in experiment.metric.split("."):
+        if not isinstance(value, dict) or part not in value:
+            return f"its record has no {experiment.metric}, the metric of {experiment.name}"
+        value = value[part]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return f"its {experiment.metric} is {value!r}, not a number"
+    study.tell(number, float(value), skip_if_finished=True)
+    return None
+
+
+def _take_over(study: optuna.Study, experiment: Experiment, scale: str, store: Store) -> None:
+    """Settle the trials that a killed search left running: by their record if there is one, else ask them anew."""
+    from optuna.trial import TrialState
+
+    for left in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        complete = left.params.keys() == experiment.search.keys()
+        if complete and _tell(study, left.number, experiment, store, _trial(experiment, scale, left.params).id) is None:
+            continue
+        study.tell(left.number, state=TrialState.FAIL)
+        if complete:
+            study.enqueue_trial(left.params)

@@ -1,0 +1,208 @@
+"""One JSON file a trial, on any file system: LOCATION/EXPERIMENT/SCALE/TRIAL.json, and TRIAL.failed.json if it raised.
+
+A file is there whole or not at all, so that workers write without asking each other, and what is there is what is done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec  # type: ignore[import-untyped]
+from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
+from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[import-untyped]
+
+from specviz import records
+from specviz.experiments.plain import plain
+
+_AT_ONCE = 1000  # files read in one request, which object stores answer side by side
+_RECORD, _FAILED = ".json", ".failed.json"
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What a store has of some trials, each list in the order asked for.
+
+    records  {id: record}
+    failed   {id: failure} of those without a record that raised when they last ran
+    missing  ids that have neither
+    broken   {file: why it is no record}; its trial counts as missing
+    others   ids in the folder that were not asked for, such as those of an older grid
+    """
+
+    records: dict[str, dict[str, Any]]
+    failed: dict[str, dict[str, Any]]
+    missing: list[str]
+    broken: dict[str, str]
+    others: list[str]
+
+
+@dataclass(frozen=True)
+class Store:
+    """The records of one experiment at one scale.
+
+    location  a folder, or any address that fsspec knows: s3://bucket/folder, gs://..., memory://
+    """
+
+    location: str
+    experiment: str
+    scale: str
+
+    @classmethod
+    def at(cls, location: str | os.PathLike[str] | None, experiment: str, scale: str) -> Store:
+        """With its address spelt out, as a worker in another folder needs it; None is `default_location()`.
+
+        Raises ValueError for an address that fsspec cannot open, such as one whose package is not installed.
+        """
+        location = default_location() if location is None else os.fspath(location)
+        try:
+            files, path = fsspec.url_to_fs(location)
+        except (ImportError, ValueError) as error:
+            raise ValueError(f"records cannot go to {location}: {error}") from error
+        return cls(files.unstrip_protocol(path), experiment, scale)
+
+    @property
+    def one_process(self) -> bool:
+        """Whether no other process can see what is written here."""
+        return isinstance(self._open()[0], MemoryFileSystem)
+
+    def folder_here(self) -> Path | None:
+        """The folder, if it is one of this machine's."""
+        files, folder = self._open()
+        return Path(folder) if isinstance(files, LocalFileSystem) else None
+
+    def write(self, trial: str, record: Mapping[str, Any]) -> None:
+        """Replace a trial's record; ValueError or TypeError names the part that JSON cannot hold."""
+        self._put(trial + _RECORD, plain(record, "record"))
+
+    def write_failure(self, trial: str, failure: Mapping[str, Any]) -> None:
+        """Replace what is known of a trial that raised."""
+        self._put(trial + _FAILED, plain(failure, "failure"))
+
+    def read(self, trial: str) -> dict[str, Any] | None:
+        """A trial's record; None if there is no file, or none that is its record."""
+        ((_, record, _),) = self._read_all([trial], _RECORD)
+        return record
+
+    def names(self) -> tuple[set[str], set[str]]:
+        """Ids with a file of a record, and of a failure, from one listing; nothing is opened."""
+        files, folder = self._open()
+        files.invalidate_cache()  # other processes write here
+        with contextlib.suppress(FileNotFoundError):
+            found = {path.rsplit("/", 1)[-1] for path in files.ls(folder, detail=False)}
+            visible = {name for name in found if not name.startswith(".")}
+            failed = {name.removesuffix(_FAILED) for name in visible if name.endswith(_FAILED)}
+            done = {name.removesuffix(_RECORD) for name in visible if name.endswith(_RECORD)}
+            return {name for name in done if not name.endswith(".failed")}, failed
+        return set(), set()
+
+    def done(self, trials: Iterable[str]) -> tuple[set[str], dict[str, str]]:
+        """Which of these trials have a record, and {file: why} of files that should be one and are not."""
+        there, _ = self.names()
+        done, broken = set(), {}
+        for trial, record, why in self._read_all([trial for trial in trials if trial in there], _RECORD):
+            if record is not None:
+                done.add(trial)
+            else:
+                broken[self._file(trial)] = why
+        return done, broken
+
+    def collect(self, trials: Iterable[str]) -> Collected:
+        """Everything that is known of these trials."""
+        wanted = list(trials)
+        there, raised = self.names()
+        found: dict[str, dict[str, Any]] = {}
+        broken: dict[str, str] = {}
+        for trial, record, why in self._read_all([trial for trial in wanted if trial in there], _RECORD):
+            if record is not None:
+                found[trial] = record
+            else:
+                broken[self._file(trial)] = why
+        failed: dict[str, dict[str, Any]] = {}
+        for trial, failure, why in self._read_all([t for t in wanted if t in raised and t not in found], _FAILED):
+            failed[trial] = failure or {"trial": trial, "error": f"the file that says how it failed: {why}"}
+        missing = [trial for trial in wanted if trial not in found and trial not in failed]
+        return Collected(found, failed, missing, broken, sorted((there | raised) - set(wanted)))
+
+    def forget_failures(self, trials: Iterable[str]) -> None:
+        """Remove what is known of how these trials failed; another process may have done so before."""
+        files, folder = self._open()
+        for trial in trials:
+            with contextlib.suppress(FileNotFoundError):
+                files.rm_file(f"{folder}/{trial}{_FAILED}")
+
+    def _open(self) -> tuple[fsspec.AbstractFileSystem, str]:
+        files, path = fsspec.url_to_fs(self.location)
+        return files, f"{path.rstrip('/')}/{self.experiment}/{self.scale}"
+
+    def _file(self, trial: str) -> str:
+        files, folder = self._open()
+        return files.unstrip_protocol(f"{folder}/{trial}{_RECORD}")
+
+    def _put(self, name: str, content: dict[str, Any]) -> None:
+        files, folder = self._open()
+        data = (json.dumps(content, allow_nan=False) + "\n").encode()
+        put = _replace if isinstance(files, LocalFileSystem) else files.pipe_file  # a put to an object store is atomic
+        try:
+            put(f"{folder}/{name}", data)
+        except FileNotFoundError:  # the folder's first file
+            files.makedirs(folder, exist_ok=True)
+            put(f"{folder}/{name}", data)
+
+    def _read_all(self, trials: list[str], suffix: str) -> Iterator[tuple[str, dict[str, Any] | None, str]]:
+        """(id, content, "") of each trial's file, or (id, None, why not)."""
+        files, folder = self._open()
+        for first in range(0, len(trials), _AT_ONCE):
+            some = trials[first : first + _AT_ONCE]
+            contents = files.cat_ranges([f"{folder}/{trial}{suffix}" for trial in some], None, None, on_error="return")
+            for trial, content in zip(some, contents, strict=True):
+                yield trial, *self._parsed(trial, content)
+
+    def _parsed(self, trial: str, content: bytes | Exception) -> tuple[dict[str, Any] | None, str]:
+        if isinstance(content, Exception):
+            return None, f"it cannot be read: {content}"
+        try:
+            record = json.loads(content.decode(), parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
+            return None, f"it is not JSON ({error})"
+        if not isinstance(record, dict):
+            return None, f"a JSON object is expected, not {type(record).__name__}"
+        expected = {"experiment": self.experiment, "scale": self.scale, "trial": trial}
+        for key, value in expected.items():
+            if record.get(key) != value:
+                return None, f"its {key} is {record.get(key)!r}, not {value!r}"
+        return record, ""
+
+
+def default_location() -> str:
+    """Where records go unless told otherwise: $SPECVIZ_RECORDS, or specviz-records in the current folder."""
+    return os.environ.get("SPECVIZ_RECORDS") or "specviz-records"
+
+
+def export(found: Collected, path: str | os.PathLike[str]) -> int:
+    """Write records as one file of JSON lines, sorted by id, and say how many."""
+    records.write(path, [found.records[trial] for trial in sorted(found.records)])
+    return len(found.records)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _replace(path: str, data: bytes) -> None:
+    """Write a local file whole or not at all, also when the machine stops."""
+    part = Path(path).with_name(f".{os.getpid()}-{secrets.token_hex(4)}.part")
+    try:
+        with part.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,158 @@
+"""One trial: run it, and write its record. The same in this process and in a worker on another machine."""
+
+from __future__ import annotations
+
+import platform
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from specviz import records
+from specviz.experiments.experiment import Experiment, Trial
+from specviz.experiments.find import Origin
+from specviz.experiments.plain import plain
+from specviz.experiments.store import Store
+
+
+class TrialFailed(Exception):
+    """A trial raised, and why in one line; its failure is in the store."""
+
+
+@dataclass
+class Outcome:
+    """What became of the trials asked for.
+
+    total    trials asked for
+    before   of them that had a record already
+    done     of them that ran now
+    failed   {id: why in one line}
+    broken   {file: why} of files that should have been a record; their trials ran again
+    seconds  from the first to the last, without the start of workers
+    """
+
+    total: int
+    before: int
+    done: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    broken: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        ran = self.done + len(self.failed)
+        each = f", {1000 * self.seconds / ran:.3g} ms a trial" if ran else ""
+        before = f", {self.before:,} were there before" if self.before else ""
+        return f"{ran:,} trials in {self.seconds:.3g} s{each}: {self.done:,} done, {len(self.failed):,} failed{before}"
+
+
+def attempt(labels: Mapping[str, Any], trial: str, *, origin: Origin | Experiment, scale: str, store: Store) -> None:
+    """Run one trial and write its record, unless it has one: another process may have been faster.
+
+    Raises TrialFailed when the trial did, with its traceback in the store.
+    """
+    if store.read(trial) is not None:
+        return
+    began = time.perf_counter()
+    header = {"experiment": store.experiment, "scale": store.scale, "trial": trial, "labels": dict(labels)}
+    try:
+        experiment = origin.load() if isinstance(origin, Origin) else origin
+        here = experiment.trial(scale, labels)
+        if here.id != trial:
+            raise RuntimeError(
+                f"the config of {dict(labels)} is {here.id} here and {trial} where the sweep was started: the two run "
+                "different versions of the project; bring them to the same one and restart this worker"
+            )
+        store.write(trial, header | _results(experiment, here, began) | header)
+    except (Exception, SystemExit) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        failure = {"error": reason, "traceback": traceback.format_exc(), "host": platform.node()}
+        store.write_failure(trial, header | failure | {"wall_seconds": time.perf_counter() - began})
+        raise TrialFailed(reason) from None
+
+
+def run(
+    experiment: Experiment,
+    scale: str = "tiny",
+    *,
+    out: str | None = None,
+    seeds: int | None = None,
+    trial: str | None = None,
+    progress: bool = True,
+) -> Outcome:
+    """Run what is missing of a scale here, one trial after the other, without workers.
+
+    out       where records go, a folder or an address that fsspec knows; see `store.default_location`
+    seeds     runs of each config, in place of the scale's own number
+    trial     the id of one trial, to run this one only
+    progress  show a bar
+
+    A trial that raises is recorded as failed and the others go on. Ctrl-C raises KeyboardInterrupt; what has a record
+    keeps it.
+    """
+    trials = experiment.trials(scale, seeds)
+    if trial is not None:
+        trials = [chosen(trials, trial)]
+    store = Store.at(out, experiment.name, scale)
+    outcome, missing = begin(store, trials)
+    with bar(f"{experiment.name}, {scale}", outcome, progress) as show:
+        began = time.perf_counter()
+        for one in missing:
+            try:
+                attempt(one.labels, one.id, origin=experiment, scale=scale, store=store)
+                outcome.done += 1
+            except TrialFailed as error:
+                outcome.failed[one.id] = str(error)
+            outcome.seconds = time.perf_counter() - began
+            show()
+    end(store, trials)
+    return outcome
+
+
+def begin(store: Store, trials: list[Trial]) -> tuple[Outcome, list[Trial]]:
+    """How things stand, and the trials that have no record."""
+    done, broken = store.done(trial.id for trial in trials)
+    return Outcome(len(trials), len(done), broken=broken), [trial for trial in trials if trial.id not in done]
+
+
+def end(store: Store, trials: list[Trial]) -> set[str]:
+    """Forget earlier failures of trials that have a record now; the ids that have one."""
+    done, failed = store.names()
+    store.forget_failures(failed & done & {trial.id for trial in trials})
+    return done
+
+
+def chosen(trials: list[Trial], trial: str) -> Trial:
+    """The trial of this id, or of the only one that begins with it or ends with it."""
+    found = [t for t in trials if t.id == trial] or [t for t in trials if trial and t.id.startswith(trial)]
+    found = found or [t for t in trials if trial and t.id.endswith(trial)]
+    if len(found) != 1:
+        close = ", ".join(t.id for t in (found or trials)[:5])
+        raise ValueError(
+            f"{len(found) or 'no'} trials are named {trial!r}; {'they' if found else 'ids'} are {close}, ..."
+        )
+    return found[0]
+
+
+@contextmanager
+def bar(title: str, outcome: Outcome, progress: bool) -> Iterator[Callable[[], None]]:
+    """A progress bar on standard error, and a function that draws it anew from the outcome."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = [BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[failed]} failed"), TimeRemainingColumn()]
+    with Progress(TextColumn(title), *columns, console=Console(stderr=True), disable=not progress) as display:
+        # What was there before is no work, and would make the time left look too short.
+        task = display.add_task(title, total=outcome.total - outcome.before, failed=0)
+        yield lambda: display.update(task, completed=outcome.done + len(outcome.failed), failed=len(outcome.failed))
+
+
+def _results(experiment: Experiment, trial: Trial, began: float) -> dict[str, Any]:
+    results = experiment.run(trial.config)
+    if not isinstance(results, Mapping):
+        raise TypeError(f"run gave a {type(results).__name__}; a dictionary of results is expected")
+    told = {"config": plain(trial.config, "config"), "seed": trial.config.seed}
+    record = told | {"wall_seconds": time.perf_counter() - began} | dict(results) | told
+    # A training run says itself what made it.
+    return record if "machine" in record and "commit" in record else records.stamp(record)

@@ -1,0 +1,13 @@
+"""Training runs that survive interruption: a frozen config in, one record out.
+
+config = sv.training.Config(experiment="first", network="lenet", dataset="fashion-mnist-small", epochs=3)
+record = sv.training.train(config, folder="runs/first")        # killed? The same line goes on where it was
+record["epochs"][-1]["test_accuracy"]
+"""
+
+from specviz.training.config import Config, learning_rate
+from specviz.training.run import train
+from specviz.training.sizes import at_side
+from specviz.training.weights import build, export_weights, import_weights
+
+__all__ = ["Config", "at_side", "build", "export_weights", "import_weights", "learning_rate", "train"]

@@ -1,0 +1,87 @@
+"""Checkpoints that a crash cannot spoil: written whole or not at all, and read only if they are what was written."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import pickle
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+KEPT = 2  # the newest, and the one before in case that is damaged
+_DIGEST_BYTES = 32
+
+
+def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
+    """Write folder/step-<step>.ckpt, through to the disk, and drop all but the newest two.
+
+    state  of tensors, numbers, strings, lists and dictionaries: it is read back with weights_only=True
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getbuffer()
+    path = folder / f"step-{step:09}.ckpt"
+    # torch does not check what it reads against the checksums in its own files.
+    with replaced(path) as part, part.open("wb") as file:
+        file.write(hashlib.sha256(content).digest())
+        file.write(content)
+    for older in found(folder)[KEPT:]:
+        older.unlink(missing_ok=True)
+    return path
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """A name to write to, which takes the place of `path` at the end: after any crash there is the old file or the new.
+
+    If the inside raises, the old file stays.
+    """
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    if os.name == "posix":  # the new name too is to outlive a power cut
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def found(folder: Path) -> list[Path]:
+    """All checkpoints of a folder, newest first."""
+    return sorted(folder.glob("step-*.ckpt"), reverse=True)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A checkpoint's state, its tensors on the CPU. ValueError if it is damaged; nothing but data is unpickled."""
+    content = path.read_bytes()
+    digest, content = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+    if hashlib.sha256(content).digest() != digest:
+        raise ValueError(f"{path} is damaged: its content is not what was written")
+    try:
+        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{path} is no checkpoint of a training run: {error}") from error
+    return state
+
+
+def newest(folder: Path) -> dict[str, Any] | None:
+    """The newest checkpoint that can be read, with a warning for each that cannot; None if there is none."""
+    for path in found(folder):
+        try:
+            return read(path)
+        except (ValueError, OSError) as error:
+            warnings.warn(f"{error}. Training goes on from the checkpoint before, or anew.", stacklevel=3)
+    return None

@@ -1,0 +1,208 @@
+"""What a training run is: one frozen value that JSON holds, and the learning rate that follows from it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from typing import Any, Literal, get_args, get_type_hints
+
+from specviz import models
+from specviz.memory import bfloat16_activations, compress_activations, quantise_activations
+
+# Options of each schedule and what they are by default.
+SCHEDULES: dict[str, dict[str, float]] = {
+    "constant": {},
+    "step": {"every": 10, "factor": 0.1},
+    "plateau": {"patience": 10, "factor": 0.1, "lowest": 0.0},
+    "cosine": {"lowest": 0.0},
+}
+SAVED_MAPS: dict[str, Callable[..., AbstractContextManager[Any]]] = {
+    "compress": compress_activations,
+    "quantise": quantise_activations,
+    "bfloat16": bfloat16_activations,
+}
+OPTIONAL = ("train_examples", "test_examples", "side")
+OF_THE_DATA = ("num_classes", "in_channels", "image_size", "length")  # a network's arguments that no config has
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One training run. Equal configs on equal data give equal runs, on one machine bit for bit.
+
+    experiment       the name that its record bears
+    network          a network's name in `sv.models`, or "module:function" for any other
+    network_options  the network's arguments, such as {"convolution": "specnet", "beta": 1.0, "width": 0.5};
+                     classes, channels and size come from the data
+    dataset          a name that `sv.datasets.load` knows
+    train_examples, test_examples   a stratified subset of so many; None takes all
+    side             of the pictures in pixels, see `training.at_side`; None leaves them as they are
+    batch            examples in a step, over all processes together
+    optimizer        "sgd" with `momentum`, or "adam", which has its own; both with `weight_decay`
+    schedule         of the learning rate, see `learning_rate`: "constant", "step", "plateau" or "cosine"
+    schedule_options {"every", "factor"} for "step", {"patience", "factor", "lowest"} for "plateau", {"lowest"} for
+                     "cosine"
+    precision        "32", "16-mixed" or "bf16-mixed"
+    augmentation     of the training set: "none", "crop-flip" or "shift-rotate"
+    saved_maps       how maps are kept for the backward pass: "plain", "compress" (`sv.memory.compress_activations`),
+                     "quantise" or "bfloat16"
+    saved_maps_options   arguments of these, such as {"threshold": 0.5} or {"bits": 2}
+    seed             of the weights, the batches' order, dropout and augmentation
+
+    A value that cannot be meant raises ValueError or TypeError here, not an hour later.
+    """
+
+    experiment: str
+    network: str
+    dataset: str
+    network_options: Mapping[str, Any] = field(default_factory=dict)
+    train_examples: int | None = None
+    test_examples: int | None = None
+    side: int | None = None
+    epochs: int = 10
+    batch: int = 64
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    learning_rate: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    schedule: Literal["constant", "step", "plateau", "cosine"] = "constant"
+    schedule_options: Mapping[str, float] = field(default_factory=dict)
+    precision: Literal["32", "16-mixed", "bf16-mixed"] = "32"
+    augmentation: Literal["none", "crop-flip", "shift-rotate"] = "none"
+    saved_maps: Literal["plain", "compress", "quantise", "bfloat16"] = "plain"
+    saved_maps_options: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, kind in get_type_hints(Config).items():
+            value = getattr(self, name)
+            if choices := get_args(kind) if isinstance(get_args(kind)[0:1] and get_args(kind)[0], str) else ():
+                _require(value in choices, f"{name}={value!r} must be one of {', '.join(map(repr, choices))}")
+            elif name.endswith("_options"):
+                object.__setattr__(self, name, _plain(name, value))
+        for name in ("experiment", "network", "dataset"):
+            value = getattr(self, name)
+            _require(isinstance(value, str) and value != "", f"{name}={value!r} must be a name")
+        for name, least in (
+            ("epochs", 1),
+            ("batch", 1),
+            ("seed", 0),
+            ("train_examples", 1),
+            ("test_examples", 1),
+            ("side", 1),
+        ):
+            value = getattr(self, name)
+            if not (value is None and name in OPTIONAL):
+                whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
+                _require(whole, f"{name}={value!r} must be a whole number, at least {least}")
+        for name in ("learning_rate", "momentum", "weight_decay"):
+            _number(name, getattr(self, name))
+        _require(self.learning_rate > 0, f"learning_rate={self.learning_rate} must be greater than 0")
+        _require(0 <= self.momentum < 1, f"momentum={self.momentum} must lie in [0, 1)")
+        _require(self.weight_decay >= 0, f"weight_decay={self.weight_decay} must not be negative")
+        _check_network(self.network, self.network_options)
+        _check_schedule(self.schedule, self.schedule_options)
+        saved_maps(self)  # its own checks
+
+    def to_dict(self) -> dict[str, Any]:
+        """A dictionary that JSON holds, for `Config.of_dict`."""
+        return asdict(self)
+
+    @classmethod
+    def of_dict(cls, values: Mapping[str, Any]) -> Config:
+        """The config of `to_dict`. ValueError names the keys that are unknown or missing."""
+        known = {f.name: f for f in fields(cls)}
+        if unknown := sorted(set(values) - set(known)):
+            raise ValueError(f"a training config has no {', '.join(unknown)}; it has {', '.join(known)}")
+        needed = [name for name, f in known.items() if f.default is MISSING and f.default_factory is MISSING]
+        if missing := [name for name in needed if name not in values]:
+            raise ValueError(f"a training config needs {', '.join(missing)}")
+        return cls(**values)
+
+
+def saved_maps(config: Config) -> AbstractContextManager[Any]:
+    """What a forward pass runs in for its maps to be kept as the config says."""
+    options = config.saved_maps_options
+    if config.saved_maps == "plain":
+        _require(not options, f'saved_maps_options={options}: "plain" has none')
+        return nullcontext()
+    try:
+        return SAVED_MAPS[config.saved_maps](**options)
+    except TypeError as error:
+        raise ValueError(f"saved_maps_options={options} are not those of {config.saved_maps!r}: {error}") from error
+
+
+def learning_rate(config: Config, train_losses: Sequence[float]) -> float:
+    """The rate of the epoch that follows epochs of these mean training losses; the first epoch follows none.
+
+    constant  the config's rate
+    step      times `factor` after every `every` epochs
+    plateau   times `factor`, but not below `lowest`, whenever the loss did not fall by 1e-4 of itself for more than
+              `patience` epochs
+    cosine    half a cosine wave from the config's rate down to `lowest`, which it would reach after the last epoch
+
+    As torch's schedulers of these names. Made from the losses anew for every epoch: there is no state to be lost.
+    """
+    rate, epoch = config.learning_rate, len(train_losses)
+    options = SCHEDULES[config.schedule] | dict(config.schedule_options)
+    if config.schedule == "step":
+        return float(rate * options["factor"] ** (epoch // options["every"]))
+    if config.schedule == "cosine":
+        return options["lowest"] + (rate - options["lowest"]) * (1 + math.cos(math.pi * epoch / config.epochs)) / 2
+    if config.schedule == "plateau":
+        best, waited = math.inf, 0
+        for loss in train_losses:
+            best, waited = (loss, 0) if loss < best * (1 - 1e-4) else (best, waited + 1)
+            if waited > options["patience"]:
+                rate, waited = max(rate * options["factor"], options["lowest"]), 0
+    return rate
+
+
+def _check_network(network: str, options: Mapping[str, Any]) -> None:
+    module, colon, function = network.partition(":")
+    ours = network in models.__all__ and network != "set_beta"
+    names = ", ".join(name for name in models.__all__ if name != "set_beta")
+    _require(
+        ours or (colon and function.isidentifier() and all(part.isidentifier() for part in module.split("."))),
+        f'network={network!r} is none of {names}; name one of them, or any function as "module:function"',
+    )
+    for name in OF_THE_DATA:
+        _require(name not in options, f"network_options has {name}, which comes from the data; leave it out")
+
+
+def _check_schedule(schedule: str, options: Mapping[str, float]) -> None:
+    known = SCHEDULES[schedule]
+    for name, value in options.items():
+        has = ", ".join(known) or "none"
+        _require(name in known, f"schedule_options has {name!r}, which {schedule!r} does not know; its options: {has}")
+        _number(f"schedule_options[{name!r}]", value)
+        if name in ("every", "patience"):
+            least = 1 if name == "every" else 0
+            _require(value == int(value) >= least, f"{name}={value} must be a whole number of epochs, at least {least}")
+        if name == "factor":
+            _require(0 < value < 1, f"factor={value} must lie between 0 and 1")
+        if name == "lowest":
+            _require(value >= 0, f"lowest={value} must not be negative")
+
+
+def _number(name: str, value: Any) -> None:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        raise TypeError(f"{name}={value!r} must be a number")
+
+
+def _plain(name: str, options: Any) -> dict[str, Any]:
+    """The options as JSON gives them back, and nobody else's to change."""
+    if not isinstance(options, Mapping):
+        raise TypeError(f"{name}={options!r} must be a mapping of names to values")
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(dict(options), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name}={dict(options)} cannot be written as JSON: {error}") from error
+    return plain
+
+
+def _require(condition: object, message: str) -> None:
+    if not condition:
+        raise ValueError(message)

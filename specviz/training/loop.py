@@ -1,0 +1,358 @@
+"""One training run as Lightning runs it. Imported where a run begins: Lightning takes seconds to load."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+import specviz.nn as snn
+from specviz import datasets
+from specviz.memory import CompressionStats, measure_step
+from specviz.training import checkpoints
+from specviz.training.batches import Batches, batch_order, seed_of
+from specviz.training.config import Config, learning_rate, saved_maps
+
+AUGMENTATIONS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
+    "crop-flip": lambda x, generator: datasets.crop_flip(x, generator),
+    "shift-rotate": lambda x, generator: datasets.shift_rotate(x, generator),
+}
+SUMS = ("loss", "correct", "seen", "stored_bytes", "dense_bytes")  # over an epoch and all processes, see Progress
+MEASURED = ("peak_bytes", "average_bytes", "saved_bytes", "parameter_bytes")
+
+
+class Stopped(Exception):
+    """Somebody asked the run to stop."""
+
+
+class Diverged(Exception):
+    """A loss is NaN or infinite."""
+
+
+@dataclass
+class Progress:
+    """How far a run is, and what it has recorded: all of it in every checkpoint, next to weights and optimiser.
+
+    step      batches trained on since the start
+    batches   those of the current epoch; 0 between epochs
+    loss, correct, seen, seconds         sums over the current epoch's examples, and its time
+    stored_bytes, dense_bytes            of its maps that were kept compressed, as stored and as they were
+    epochs    a row for each finished epoch
+    memory    what one step held, once measured
+    """
+
+    step: int = 0
+    batches: int = 0
+    loss: float = 0.0
+    correct: int = 0
+    seen: int = 0
+    seconds: float = 0.0
+    stored_bytes: int = 0
+    dense_bytes: int = 0
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    memory: dict[str, int] | None = None
+    run_seconds: float = 0.0
+
+    def next_epoch(self, row: dict[str, Any]) -> None:
+        """Add a finished epoch's row and begin the next."""
+        self.epochs.append(row)
+        self.batches = self.correct = self.seen = self.stored_bytes = self.dense_bytes = 0
+        self.loss = self.seconds = 0.0
+
+
+@dataclass(frozen=True)
+class Split:
+    """A data set ready to be cut into batches. inputs (N, ...), labels (N,), both on one device."""
+
+    inputs: Tensor
+    labels: Tensor
+
+    def to(self, device: torch.device) -> Split:
+        return Split(self.inputs.to(device), self.labels.to(device))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Outside:
+    """What the caller of `train` wants to know, and may say, while it runs."""
+
+    stop: threading.Event
+    on_epoch: Callable[[dict[str, Any]], object] | None = None
+    on_step: Callable[[dict[str, Any]], object] | None = None
+    folder: Path | None = None
+    every_n_train_steps: int | None = None
+    measure: bool = True
+    progress: bool = False
+
+
+class Run(LightningModule):
+    """A network, its data, and what happens at each of Lightning's moments.
+
+    normalise  images (B, C, H, W) uint8, or what is float32 already -> float32
+    state      the checkpoint to go on from
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        network: nn.Module,
+        train: Split,
+        test: Split,
+        normalise: Callable[[Tensor], Tensor],
+        outside: Outside,
+        state: Mapping[str, Any] | None,
+        identity: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self.config, self.network, self.outside, self.normalise = config, network, outside, normalise
+        self.splits = {"train": train, "test": test}
+        self.identity = identity  # of the run: a checkpoint of another is refused
+        self.maps = saved_maps(config)
+        self.progress = Progress(**state["progress"]) if state else Progress()
+        self.began = time.perf_counter() - self.progress.run_seconds
+        self._state = state
+        if state:
+            network.load_state_dict(state["network"])
+
+    # --- What Lightning asks for.
+
+    def configure_optimizers(self) -> Optimizer:
+        optimizer = make_optimizer(self.config)(self.network.parameters())
+        if self._state:
+            optimizer.load_state_dict(self._state["optimizer"])
+        return optimizer
+
+    def train_dataloader(self) -> Batches:
+        """Asked for anew in every epoch: the order is the epoch's, less the batches that are done already."""
+        split, config = self.splits["train"], self.config
+        order = batch_order(len(split), config.batch, config.seed, len(self.progress.epochs))[self.progress.batches :]
+        trainer = self.trainer
+        return Batches(split.inputs, split.labels, order, rank=trainer.global_rank, processes=trainer.world_size)
+
+    def val_dataloader(self) -> Batches:
+        split = self.splits["test"]
+        mine = torch.arange(len(split))[self.trainer.global_rank :: self.trainer.world_size]
+        return Batches(split.inputs, split.labels, mine.split(self.config.batch))
+
+    # --- A run, from its first moment to its last.
+
+    def on_fit_start(self) -> None:
+        self.splits = {name: split.to(self.device) for name, split in self.splits.items()}
+        if self._state:
+            self.trainer.precision_plugin.load_state_dict(self._state["precision"])
+        if not self.trainer.is_global_zero:
+            self._set_sums([0] * len(SUMS))
+        if self.outside.measure and self.progress.memory is None and self.trainer.is_global_zero:
+            self.progress.memory = self._measure()
+
+    def on_train_epoch_start(self) -> None:
+        rate = learning_rate(self.config, [row["train_loss"] for row in self.progress.epochs])
+        for group in self._optimizer().param_groups:
+            group["lr"] = rate
+        self._mark = time.perf_counter()
+
+    def training_step(self, batch: tuple[Tensor, Tensor, int], _: int) -> Tensor:
+        inputs, labels, examples = batch
+        self._seed()
+        inputs = self._augmented(self.normalise(inputs))
+        with self.maps as stats:
+            scores = self.network(inputs)
+            total = F.cross_entropy(scores.float(), labels, reduction="sum")
+        # Gradients are averaged over processes, whose shares of a batch may differ by one.
+        loss = total * (self.trainer.world_size / examples)
+        value = total.item()
+        if self._any(not math.isfinite(value)):
+            raise Diverged
+        progress = self.progress
+        progress.loss += value
+        progress.correct += int((scores.detach().argmax(1) == labels).sum())
+        progress.seen += len(labels)
+        if isinstance(stats, CompressionStats):
+            progress.stored_bytes += stats.stored_bytes
+            progress.dense_bytes += stats.dense_bytes
+        if self.outside.progress:
+            self.log("loss", value / len(labels), prog_bar=True, logger=False)
+        if self.outside.on_step and self.trainer.is_global_zero:
+            step, epoch = progress.step, len(progress.epochs)
+            self.outside.on_step({"epoch": epoch, "step": step, "loss": value / len(labels)})
+        return loss
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        progress, every = self.progress, self.outside.every_n_train_steps
+        progress.step += 1
+        progress.batches += 1
+        now = time.perf_counter()
+        progress.seconds += now - self._mark
+        self._mark = now
+        if not self.trainer.is_last_batch:  # after the last one the epoch's own checkpoint follows
+            stop = self._any(self.outside.stop.is_set())
+            if stop or (every and progress.step % every == 0):
+                self._save()
+            if stop:
+                raise Stopped
+        elif self._any(self.outside.stop.is_set()):
+            raise Stopped
+
+    def on_validation_epoch_start(self) -> None:
+        self._test = {"loss": 0.0, "correct": 0, "seen": 0}
+        self._shares: dict[str, dict[str, float]] = {"kept": {}, "discarded": {}}
+
+    def validation_step(self, batch: tuple[Tensor, Tensor, int], _: int) -> None:
+        if self.trainer.world_size == 1 and self.outside.stop.is_set():
+            raise Stopped
+        inputs, labels, examples = batch
+        scores = self.network(self.normalise(inputs))
+        self._test["loss"] += F.cross_entropy(scores.float(), labels, reduction="sum").item()
+        self._test["correct"] += int((scores.argmax(1) == labels).sum())
+        self._test["seen"] += examples
+        for what, shares in spectral_shares(self.network).items():
+            for layer, share in shares.items():
+                self._shares[what][layer] = self._shares[what].get(layer, 0.0) + share * examples
+
+    def on_train_epoch_end(self) -> None:
+        progress = self.progress
+        self._set_sums(self._sums())
+        loss, correct, seen = self._summed(*self._test.values())
+        if not math.isfinite(loss):
+            raise Diverged
+        row = {
+            "epoch": len(progress.epochs),
+            "step": progress.step,
+            "learning_rate": self._optimizer().param_groups[0]["lr"],
+            "train_loss": progress.loss / progress.seen,
+            "train_accuracy": progress.correct / progress.seen,
+            "test_loss": loss / seen,
+            "test_accuracy": correct / seen,
+            "epoch_seconds": progress.seconds,
+        }
+        for what, sums in self._shares.items():
+            if sums:
+                row[what] = {layer: total / self._test["seen"] for layer, total in sums.items()}
+        if progress.dense_bytes:
+            row["stored_share"] = progress.stored_bytes / progress.dense_bytes
+        progress.next_epoch(row)
+        self._save()
+        if self.outside.on_epoch and self.trainer.is_global_zero:
+            self.outside.on_epoch(dict(row))
+
+    # --- How it does that.
+
+    def _optimizer(self) -> Optimizer:
+        optimizer: Any = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, Optimizer)
+        return optimizer
+
+    def _seed(self) -> None:
+        """Make the step's random numbers its own. torch.manual_seed, which seeds all there is, takes a millisecond."""
+        seed = seed_of(self.config.seed, "step", self.progress.step, self.trainer.global_rank)
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+        elif self.device.type == "mps":
+            torch.mps.manual_seed(seed)
+
+    def _augmented(self, inputs: Tensor) -> Tensor:
+        if self.config.augmentation == "none":
+            return inputs
+        seed = seed_of(self.config.seed, "augmentation", self.progress.step, self.trainer.global_rank)
+        return AUGMENTATIONS[self.config.augmentation](inputs, torch.Generator().manual_seed(seed))
+
+    def _measure(self) -> dict[str, int] | None:
+        """Bytes of one step on the first batch, as this run makes its steps."""
+        if self.device.type not in ("cpu", "cuda"):
+            return None
+        inputs, labels, _ = next(iter(self.train_dataloader()))
+        step = measure_step(
+            self.network,
+            self.normalise(inputs),
+            loss=lambda scores, labels: F.cross_entropy(scores.float(), labels),
+            targets=labels,
+            optimizer=make_optimizer(self.config),
+            context=self._forward_and_backward,
+            points=8,
+        )
+        return {name: getattr(step, name) for name in MEASURED}
+
+    def _forward_and_backward(self) -> Any:
+        stack = ExitStack()
+        stack.enter_context(self.trainer.precision_plugin.forward_context())
+        stack.enter_context(self.maps)
+        return stack
+
+    def _any(self, here: bool) -> bool:
+        """Whether it is so in any of the processes, which all have to ask."""
+        if self.trainer.world_size == 1:
+            return here
+        return self.trainer.strategy.reduce_boolean_decision(here, all=False)
+
+    def _summed(self, *numbers: float) -> list[float]:
+        if self.trainer.world_size == 1:
+            return list(numbers)
+        tensor = torch.tensor(numbers, dtype=torch.float64, device=self.device)
+        total: list[float] = self.trainer.strategy.reduce(tensor, reduce_op="sum").tolist()
+        return total
+
+    def _sums(self) -> list[float]:
+        """The epoch's sums over all processes."""
+        return self._summed(*(getattr(self.progress, name) for name in SUMS))
+
+    def _set_sums(self, sums: Sequence[float]) -> None:
+        for name, value in zip(SUMS, sums, strict=True):
+            setattr(self.progress, name, type(getattr(self.progress, name))(value))
+
+    def _save(self) -> None:
+        if self.outside.folder is None:
+            return
+        sums = self._sums()
+        # The first process goes on from the sums of all, as it does after a checkpoint is read.
+        self._set_sums(sums if self.trainer.is_global_zero else [0] * len(SUMS))
+        if self.trainer.is_global_zero:
+            checkpoints.save(self.outside.folder, self.progress.step, self._to_state())
+        self._mark = time.perf_counter()
+
+    def _to_state(self) -> dict[str, Any]:
+        self.progress.run_seconds = time.perf_counter() - self.began
+        return {
+            **self.identity,
+            "progress": asdict(self.progress),
+            "network": self.network.state_dict(),
+            "optimizer": self._optimizer().state_dict(),
+            "precision": self.trainer.precision_plugin.state_dict(),
+        }
+
+
+def make_optimizer(config: Config) -> Callable[..., Optimizer]:
+    """parameters -> the config's optimiser of them."""
+    rate, decay = config.learning_rate, config.weight_decay
+    if config.optimizer == "adam":
+        return partial(torch.optim.Adam, lr=rate, weight_decay=decay)
+    return partial(torch.optim.SGD, lr=rate, weight_decay=decay, momentum=config.momentum)
+
+
+def spectral_shares(network: nn.Module) -> dict[str, dict[str, float]]:
+    """What the last call kept in every SpecNet block, and discarded in every band-limited layer, by layer."""
+    shares: dict[str, dict[str, float]] = {"kept": {}, "discarded": {}}
+    for name, layer in network.named_modules():
+        if isinstance(layer, snn.SpecNetBlock2d):
+            what, share = "kept", layer.last_kept
+        elif isinstance(layer, snn.BandLimitedConv2d | snn.BandLimitedConv1d):
+            what, share = "discarded", layer.last_share_discarded
+        else:
+            continue
+        if share is not None:  # the layer was called
+            shares[what][name] = share
+    return shares

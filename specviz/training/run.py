@@ -1,0 +1,275 @@
+"""Train a network as a config says: one record comes back, whatever happened."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import warnings
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from specviz import datasets, records
+from specviz.training import checkpoints
+from specviz.training.config import Config
+from specviz.training.sizes import at_side
+from specviz.training.weights import build, export_weights, own_random_state
+
+if TYPE_CHECKING:
+    from specviz.datasets import Labelled
+    from specviz.training.loop import Run
+
+WEIGHTS = "weights.safetensors"
+# Lightning's options that a run decides itself, or that its checkpoints could not keep.
+OURS = ("accumulate_grad_batches", "max_epochs", "min_epochs", "precision", "reload_dataloaders_every_n_epochs")
+
+
+def train(
+    config: Config,
+    *,
+    data: tuple[Labelled, Labelled] | None = None,
+    folder: str | Path | None = None,
+    resume: bool = True,
+    model: nn.Module | None = None,
+    stop: threading.Event | None = None,
+    on_epoch: Callable[[dict[str, Any]], object] | None = None,
+    on_step: Callable[[dict[str, Any]], object] | None = None,
+    every_n_train_steps: int | None = None,
+    measure: bool = True,
+    progress: bool = False,
+    device: str = "auto",
+    trainer_options: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Train as the config says, with checkpoints to go on from, and return the run's record.
+
+    data     training and test set; without them `sv.datasets.load` gives those of the config's name
+    folder   for a checkpoint after every epoch, and the weights at the end; without it nothing is written
+    resume   go on from the folder's newest checkpoint that can be read, to the same end, bit for bit, as if nothing
+             had happened. False removes the folder's checkpoints and begins anew
+    model    a network made by `build(config, data[0])`, to hold in hand: it is trained in place
+    stop     set it, from any thread, to stop within a batch; with a folder the run can go on later
+    on_epoch called with each epoch's row of the record, on_step with {"epoch", "step", "loss"} of each batch
+    every_n_train_steps   a checkpoint within epochs too
+    measure  False leaves out the memory of one step
+    progress shows a bar, in a terminal or a notebook
+    device   "auto", "cpu", "cuda", "cuda:1" or "mps"
+    trainer_options       of `lightning.Trainer`, such as {"devices": 4, "strategy": "ddp", "num_nodes": 2}: every
+             batch is shared out over all processes, and the first one writes
+
+    The record has `experiment, config, seed, status, epoch, step, epochs, memory, parameters, train_examples,
+    test_examples, processes, device, device_name, wall_seconds` and what `records.stamp` adds. `status` is "finished",
+    "stopped", or "diverged" when a loss was NaN or infinite, which ends the run at `epoch` and `step`. Each of
+    `epochs` has `epoch, step, learning_rate, train_loss, train_accuracy, test_loss, test_accuracy, epoch_seconds`
+    (training alone), and where there is such a thing: `kept`, the share of coefficients that every SpecNet block kept,
+    and `discarded`, the share that every band-limited layer left out, both means over the test set by the layer's
+    name; `stored_share`, compressed maps' bytes as a share of what they were. Training loss and accuracy are means
+    over the epoch, while the weights change. `memory` has a step's peak_bytes, average_bytes, saved_bytes and
+    parameter_bytes, see `sv.memory.measure_step`.
+
+    Images of whole numbers are normalised by their training set's mean and deviation in each channel; what is
+    float32 is taken as it is. It runs in any thread and leaves torch's random numbers as they were, but two runs at
+    once in one process, or others' draws meanwhile, disturb each other's dropout; give each a process.
+
+    Raises ValueError for a folder with another config's or other data's checkpoint, and whatever the network raises
+    for data that it is not for. A checkpoint that is damaged warns, and the one before is read.
+    """
+    _check_options(every_n_train_steps, trainer_options or {})
+    sets = data or _load(config)
+    from specviz.training import loop
+
+    outside = loop.Outside(
+        stop or threading.Event(),
+        on_epoch,
+        on_step,
+        None if folder is None else Path(folder),
+        every_n_train_steps,
+        measure,
+        progress,
+    )
+    identity = {"config": config.to_dict(), "data": [_checksum(part) for part in sets]}
+    state = _state(outside.folder, resume, identity)
+    mean_and_deviation = sets[0].channel_stats() if sets[0].inputs.dtype == torch.uint8 else None
+    with own_random_state(), _own_threads():
+        run = loop.Run(
+            config,
+            build(config, sets[0]) if model is None else model,
+            loop.Split(sets[0].inputs, sets[0].labels),
+            loop.Split(sets[1].inputs, sets[1].labels),
+            partial(_normalised, statistics=mean_and_deviation),
+            outside,
+            state,
+            identity,
+        )
+        status, where = _fit(run, device, trainer_options or {})
+    if outside.folder and status == "finished" and where["first"]:
+        outside.folder.mkdir(parents=True, exist_ok=True)
+        export_weights(run.network, outside.folder / WEIGHTS, config)
+    return _record(run, status, where)
+
+
+def _load(config: Config) -> tuple[Labelled, Labelled]:
+    train, test = (datasets.load(config.dataset, split) for split in ("train", "test"))
+    if config.train_examples is not None:
+        train = train.take(config.train_examples, config.seed)
+    if config.test_examples is not None:
+        test = test.take(config.test_examples, 0)
+    if config.side is not None:
+        train, test = at_side(train, config.side), at_side(test, config.side)
+    return train, test
+
+
+def _checksum(data: Labelled) -> int:
+    """Of all its inputs and labels: what was trained on other data is not gone on with."""
+    inputs, labels = (tensor.contiguous().numpy().data for tensor in (data.inputs, data.labels))
+    return zlib.crc32(labels, zlib.crc32(inputs))
+
+
+def _normalised(x: Tensor, statistics: Any) -> Tensor:
+    return x if statistics is None else datasets.normalise(x, *statistics)
+
+
+def _check_options(every_n_train_steps: int | None, trainer_options: Mapping[str, Any]) -> None:
+    if every_n_train_steps is not None and every_n_train_steps < 1:
+        raise ValueError(f"every_n_train_steps={every_n_train_steps} must be at least 1, or None: at the end of epochs")
+    if ours := [name for name in OURS if name in trainer_options]:
+        raise ValueError(f"trainer_options has {', '.join(ours)}, which the config and its checkpoints decide")
+
+
+def _state(folder: Path | None, resume: bool, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The checkpoint to go on from, if there is one and it is this run's."""
+    if folder is None:
+        return None
+    if not resume:
+        for path in checkpoints.found(folder):
+            path.unlink(missing_ok=True)  # another process may have been faster
+    state = checkpoints.newest(folder)
+    if state is None:
+        return None
+    was, config = state["config"], identity["config"]
+    way_out = "Train into another folder, or pass resume=False to begin anew."
+    if other := [name for name in sorted({*was, *config}) if was.get(name) != config.get(name)]:
+        said = ", ".join(f"{name}={was.get(name)!r} there, {config.get(name)!r} here" for name in other)
+        raise ValueError(f"{folder} has the checkpoint of another config ({said}). {way_out}")
+    if state["data"] != identity["data"]:
+        raise ValueError(f"{folder} has the checkpoint of a run on other data. {way_out}")
+    return state
+
+
+def _fit(run: Run, device: str, trainer_options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Train until the end, whichever; its name, and where it took place."""
+    from lightning.pytorch import Trainer
+    from lightning.pytorch.callbacks import TQDMProgressBar
+
+    from specviz.training.loop import Diverged, Stopped
+
+    options: dict[str, Any] = {
+        **_device_options(device),
+        "max_epochs": run.config.epochs,
+        "precision": run.config.precision if run.config.precision != "32" else "32-true",
+        "reload_dataloaders_every_n_epochs": 1,  # an epoch's batches are made when it begins
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_model_summary": False,
+        "enable_progress_bar": run.outside.progress,
+        "callbacks": [TQDMProgressBar()] if run.outside.progress else [],
+        "num_sanity_val_steps": 0,
+        "use_distributed_sampler": False,
+        **trainer_options,
+    }
+    with _quiet():
+        trainer = Trainer(**options)
+        done: Any = trainer.fit_loop.epoch_progress.current
+        done.processed = done.completed = len(run.progress.epochs)
+        try:
+            if run.outside.stop.is_set():
+                raise Stopped
+            trainer.fit(run)
+            status = "finished"
+        except Stopped:
+            status = "stopped"
+        except Diverged:
+            status = "diverged"
+        except SystemExit as error:
+            # Lightning ends the process on Ctrl-C; in a notebook that would be the kernel's.
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise KeyboardInterrupt from None
+            raise
+    root = trainer.strategy.root_device
+    return status, {"device": root, "processes": trainer.world_size, "first": trainer.is_global_zero}
+
+
+def _device_options(device: str) -> dict[str, Any]:
+    if device == "auto":
+        return {"accelerator": "auto", "devices": 1}
+    kind, _, index = device.partition(":")
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if kind not in there or (index and not index.isdigit()):
+        raise ValueError(f'device={device!r} must be "auto", "cpu", "cuda", a CUDA device such as "cuda:1", or "mps"')
+    if not there[kind]:
+        raise ValueError(f'device={device!r}: torch finds none on this machine. Use "auto" to train on what there is.')
+    if kind == "cuda":
+        return {"accelerator": "cuda", "devices": [int(index or 0)]}
+    return {"accelerator": kind, "devices": 1}
+
+
+@contextmanager
+def _own_threads() -> Iterator[None]:
+    """Inside and afterwards torch computes with as many threads as before, and so with the same last bits.
+
+    When Numba starts its threads, at the first kernel, it changes torch's number; here that is over before we begin.
+    """
+    import numba
+
+    threads = torch.get_num_threads()
+    numba.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's remarks on its own settings; its warnings of what may go wrong remain."""
+    warnings.filterwarnings("ignore", "`isinstance\\(treespec, LeafSpec\\)` is deprecated", FutureWarning)
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _record(run: Run, status: str, where: Mapping[str, Any]) -> dict[str, Any]:
+    progress, device = run.progress, where["device"]
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else records.machine().cpu
+    return records.stamp(
+        {
+            "experiment": run.config.experiment,
+            "config": run.config.to_dict(),
+            "seed": run.config.seed,
+            "status": status,
+            "epoch": len(progress.epochs),
+            "step": progress.step,
+            "epochs": progress.epochs,
+            "memory": progress.memory,
+            "parameters": sum(p.numel() for p in run.network.parameters()),
+            "train_examples": len(run.splits["train"]),
+            "test_examples": len(run.splits["test"]),
+            "processes": where["processes"],
+            "device": device.type,
+            "device_name": name,
+            "wall_seconds": time.perf_counter() - run.began,
+        }
+    )

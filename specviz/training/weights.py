@@ -1,0 +1,118 @@
+"""Networks as a config says, and their weights in files that anybody can read."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from specviz import models
+from specviz.training.batches import seed_of
+from specviz.training.checkpoints import replaced
+from specviz.training.config import Config
+
+if TYPE_CHECKING:
+    from specviz.datasets import Labelled
+
+
+def build(config: Config, data: Labelled) -> nn.Module:
+    """The config's network for this data, with weights that follow from the config's seed alone.
+
+    Networks of `sv.models` get `num_classes`, `in_channels` and `image_size` from the data, others those of them and
+    of `length` that they accept. Forms of one network begin with the same filters, where they draw filters of one
+    scale (SpecNet's have another), and all with the same linear layers, where these have one shape. Raises ValueError
+    if the network is not to be found, or not for this data.
+    """
+    network = _network(config.network)
+    options = {**_arguments(config.network, network, data), **config.network_options}
+    with own_random_state():
+        torch.manual_seed(seed_of(config.seed, "weights"))
+        try:
+            model: nn.Module = network(**options)
+        except TypeError as error:
+            raise ValueError(f"network {config.network} cannot be built with {options}: {error}") from error
+        if ":" not in config.network:  # others may have started their layers in a way of their own
+            for name, layer in model.named_modules():
+                if isinstance(layer, nn.Linear) and _started_by_torch(layer):
+                    torch.manual_seed(seed_of(config.seed, "weights", name))
+                    layer.reset_parameters()
+    return model
+
+
+def _started_by_torch(layer: nn.Linear) -> bool:
+    """Whether its weights lie within the bounds that nn.Linear draws them from; other starts exceed them."""
+    return bool(layer.weight.detach().abs().max() <= layer.in_features**-0.5)
+
+
+def own_random_state() -> Any:
+    """Inside, torch's random numbers are one's own; afterwards they go on as they would have."""
+    return torch.random.fork_rng(range(torch.cuda.device_count()))
+
+
+def _network(name: str) -> Callable[..., nn.Module]:
+    module, colon, function = name.partition(":")
+    if not colon:
+        network: Callable[..., nn.Module] = getattr(models, name)
+        return network
+    try:
+        network = getattr(import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"network={name!r} is not to be found: {error}") from error
+    return network
+
+
+def _arguments(name: str, network: Callable[..., nn.Module], data: Labelled) -> dict[str, int]:
+    channels, *size = data.inputs.shape[1:]
+    facts = {"num_classes": len(data.classes), "in_channels": channels}
+    if len(size) == 1:
+        facts["length"] = size[0]
+    elif size[0] == size[1]:
+        facts["image_size"] = size[0]
+    parameters = inspect.signature(network).parameters.values()
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        accepted = {p.name for p in parameters}
+        if "image_size" in accepted and "image_size" not in facts:
+            kind = f"series of {size[0]} numbers" if len(size) == 1 else f"images of {size[0]} x {size[1]} pixels"
+            raise ValueError(f"network {name} is for square images, and {data.name} has {kind}; pick another network")
+        facts = {key: value for key, value in facts.items() if key in accepted}
+    return facts
+
+
+def export_weights(model: nn.Module, path: str | Path, config: Config | None = None) -> None:
+    """Write parameters and buffers as a safetensors file, with the config in its metadata.
+
+    The file appears whole or not at all. A tensor that a model has under two names is written once.
+    """
+    from safetensors.torch import save_model
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replaced(path) as part:
+        save_model(model, str(part), metadata=None if config is None else {"config": json.dumps(config.to_dict())})
+
+
+def import_weights(model: nn.Module, path: str | Path) -> Config | None:
+    """Read the weights of `export_weights` into a network of the same build; returns the config they came with.
+
+    Raises ValueError for a file that is damaged or of another network, FileNotFoundError if there is none.
+    """
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import load_model
+
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+        load_model(model, path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path} holds the weights of another network than this {type(model).__name__}: {error}"
+        ) from error
+    return Config.of_dict(json.loads(metadata["config"])) if "config" in metadata else None
