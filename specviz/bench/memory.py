@@ -229,12 +229,17 @@ def run(out: Path, rounds: int, only: str | None = None) -> None:
         same = [(row["network"], row["image_size"], row["device"]) for row in rows]
         older = records.read(path) if path.exists() else []
         kept = [row for row in older if (row["network"], row["image_size"], row["device"]) not in same]
-        records.write(path, kept + rows)
+        records.write(path, sorted(kept + rows, key=_place))
         measured += rows
     if measured:
         _print_networks(measured)
     for line in missed_aims(measured):
         print("aim missed:", line)
+
+
+def _place(row: dict[str, Any]) -> int:
+    """Where a network stands in the file: as in NETWORKS, whichever was measured first."""
+    return [network[:2] for network in NETWORKS].index((row["network"], row["image_size"]))
 
 
 def _line(row: dict[str, Any]) -> str:
