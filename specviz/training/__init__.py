@@ -6,8 +6,19 @@ record["epochs"][-1]["test_accuracy"]
 """
 
 from specviz.training.config import Config, learning_rate
-from specviz.training.run import train
+from specviz.training.evaluation import evaluate
+from specviz.training.run import load, train
 from specviz.training.sizes import at_side
 from specviz.training.weights import build, export_weights, import_weights
 
-__all__ = ["Config", "at_side", "build", "export_weights", "import_weights", "learning_rate", "train"]
+__all__ = [
+    "Config",
+    "at_side",
+    "build",
+    "evaluate",
+    "export_weights",
+    "import_weights",
+    "learning_rate",
+    "load",
+    "train",
+]

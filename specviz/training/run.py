@@ -81,7 +81,7 @@ def train(
     for data that it is not for. A checkpoint that is damaged warns, and the one before is read.
     """
     _check_options(every_n_train_steps, trainer_options or {})
-    sets = data or _load(config)
+    sets = data or load(config)
     from specviz.training import loop
 
     outside = loop.Outside(
@@ -114,7 +114,14 @@ def train(
     return _record(run, status, where)
 
 
-def _load(config: Config) -> tuple[Labelled, Labelled]:
+def _checksum(data: Labelled) -> int:
+    """Of all its inputs and labels: what was trained on other data is not gone on with."""
+    inputs, labels = (tensor.contiguous().numpy().data for tensor in (data.inputs, data.labels))
+    return zlib.crc32(labels, zlib.crc32(inputs))
+
+
+def load(config: Config) -> tuple[Labelled, Labelled]:
+    """The config's training and test set: subsets of the data set, at the side that it says."""
     train, test = (datasets.load(config.dataset, split) for split in ("train", "test"))
     if config.train_examples is not None:
         train = train.take(config.train_examples, config.seed)
@@ -123,12 +130,6 @@ def _load(config: Config) -> tuple[Labelled, Labelled]:
     if config.side is not None:
         train, test = at_side(train, config.side), at_side(test, config.side)
     return train, test
-
-
-def _checksum(data: Labelled) -> int:
-    """Of all its inputs and labels: what was trained on other data is not gone on with."""
-    inputs, labels = (tensor.contiguous().numpy().data for tensor in (data.inputs, data.labels))
-    return zlib.crc32(labels, zlib.crc32(inputs))
 
 
 def _normalised(x: Tensor, statistics: Any) -> Tensor:

@@ -1,0 +1,79 @@
+"""The experiments that come with the project: each runs at its tiny scale, and asks what its paper claims."""
+
+import json
+
+import numpy as np
+import pytest
+
+from specviz.experiments import find, names, run
+from specviz.training import Config
+
+TRAINED = [name for name in names() if name != "noop"]
+
+
+@pytest.fixture
+def gun_point(tmp_path, monkeypatch):
+    """Two classes of waves in the UCR archive's format, under its GunPoint."""
+    folder = tmp_path / "sets" / "UCRArchive_2018" / "GunPoint"
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    for split, count in (("TRAIN", 16), ("TEST", 12)):
+        rows = []
+        for i in range(count):
+            wave = np.sin(2 * np.pi * (1 + i % 2) * np.arange(32) / 32) + 0.1 * generator.normal(size=32)
+            rows.append("\t".join([str(1 + i % 2), *(f"{value:.6f}" for value in wave)]))
+        (folder / f"GunPoint_{split}.tsv").write_text("\n".join(rows) + "\n")
+    monkeypatch.setenv("SPECVIZ_DATA", str(tmp_path / "sets"))
+
+
+@pytest.mark.usefixtures("gun_point")
+@pytest.mark.parametrize("name", TRAINED)
+def test_every_experiment_runs_at_its_tiny_scale(name, tmp_path):
+    experiment = find(name)
+    outcome = run(experiment, "tiny", out=str(tmp_path / "records"), progress=False)
+    assert outcome.failed == {}
+    assert outcome.done == len(experiment.trials("tiny")) >= 2
+    for path in (tmp_path / "records" / name / "tiny").glob("*.json"):
+        record = json.loads(path.read_text())
+        assert record["status"] == "finished"
+        assert len(record["epochs"]) == record["config"]["epochs"]
+        assert 0 <= record["epochs"][-1]["test_accuracy"] <= 1
+        assert record["memory"]["saved_bytes"] > 0
+        for row in record.get("inference", []):
+            assert {"compression", "test_loss", "test_accuracy"} == set(row)
+
+
+@pytest.mark.usefixtures("gun_point")
+def test_compression_in_use_at_its_training_value_is_what_training_measured(tmp_path):
+    experiment = find("bandlimited-series")
+    run(experiment, "tiny", out=str(tmp_path), progress=False)
+    for path in (tmp_path / "bandlimited-series" / "tiny").glob("*.json"):
+        record = json.loads(path.read_text())
+        trained = record["config"]["network_options"]["compression"]
+        same = next(row for row in record["inference"] if row["compression"] == trained)
+        assert same["test_accuracy"] == record["epochs"][-1]["test_accuracy"]
+        assert same["test_loss"] == pytest.approx(record["epochs"][-1]["test_loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_every_scale_compares_over_seeds_and_its_configs_are_a_networks(name):
+    for scale in ("laptop", "paper"):
+        trials = find(name).trials(scale)
+        assert len({trial.config.seed for trial in trials}) >= 3
+        assert all(isinstance(trial.config, Config) for trial in trials)
+
+
+def test_the_ways_to_keep_maps_are_paired_over_five_seeds():
+    trials = find("saved-activations").trials("laptop")
+    for network in ("resnet18", "vgg16"):
+        for dataset in ("cifar10", "fashion-mnist"):
+            for way in ("plain", "compress 0.25", "2-bit maps"):
+                wanted = {"network": network, "dataset": dataset, "variant": way}
+                seeds = [t.labels["seed"] for t in trials if wanted.items() <= t.labels.items()]
+                assert seeds == [0, 1, 2, 3, 4]
+
+
+def test_frequency_dropout_is_asked_of_the_pooling_network_alone():
+    trials = find("rippel-convergence").trials("laptop")
+    dropping = {t.config.network for t in trials if "frequency_dropout" in t.config.network_options}
+    assert dropping == {"rippel_pooling"}
