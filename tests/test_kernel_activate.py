@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from spectral_kernels import activate, dispatch
+from spectral_kernels.dispatch._devices import on_gpu
 from torch.testing import assert_close
 
 gpu = pytest.mark.gpu
@@ -47,6 +48,33 @@ def test_forward_and_backward_are_those_of_the_dense_masked_computation(device, 
             assert values.numel() == (x_hat.abs() > beta).sum()
             back = dispatch.activate_backward(grad.to(device), bitmap, values, activation, form)
             assert_close(back.cpu(), expected_grad)
+
+
+@gpu
+@needs_gpu
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+@pytest.mark.parametrize("activation", activate.ACTIVATIONS)
+def test_votes_and_shared_memory_activate_to_the_same_bits_on_a_gpu(dtype, activation):
+    on = on_gpu(torch.device("cuda"))
+    for entries in (0, 1, 31, 32, 33, 255, 256, 257, 1_000_007):
+        x_hat, grad = randn(entries, dtype=dtype), randn(entries, dtype=dtype, seed=1)
+        x_hat[::7], x_hat[31::32] = 1, complex("nan")  # ties at beta 1, dropped; NaN, kept
+        for beta in (0.0, 1.0, 100.0):
+            made = {}
+            for ballot in (True, False):
+                store = activate.cuda(x_hat.cuda(), beta, activation, **on, ballot=ballot)
+                back = activate.cuda_backward(grad.cuda(), *store[1:], activation, **on, ballot=ballot)
+                made[ballot] = [array.cpu().numpy() for array in (*store, back)]
+            assert [a.tobytes() for a in made[True]] == [a.tobytes() for a in made[False]], f"{entries=} {beta=}"
+            expected_out, bitmap, values = activate.reference(x_hat.numpy(), beta, activation)
+            expected_back = activate.reference_backward(grad.numpy(), bitmap, values, activation)
+            out, made_bitmap, made_values, back = made[True]
+            assert made_bitmap.tobytes() == bitmap.tobytes()
+            # A GPU's tanh and arctan are its own; a backward pass through a value near 1 loses digits of 1 - f^2.
+            rtol, atol = (1e-5, 1e-6) if dtype == torch.complex64 else (1e-12, 1e-13)
+            np.testing.assert_allclose(out, expected_out, rtol, atol)
+            np.testing.assert_allclose(made_values, values, rtol, atol)
+            np.testing.assert_allclose(back, expected_back, 10 * rtol, 10 * atol)
 
 
 @pytest.mark.parametrize("activation", activate.ACTIVATIONS)

@@ -6,7 +6,8 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from spectral_kernels import dispatch, threshold
+from spectral_kernels import activate, dispatch, threshold
+from spectral_kernels.dispatch._devices import on_gpu
 
 gpu = pytest.mark.gpu
 needs_gpu = pytest.mark.skipif(not dispatch.cuda_is_available(), reason="needs a CUDA GPU and numba-cuda")
@@ -49,6 +50,43 @@ def test_gathering_takes_what_a_bitmap_marks(device):
         marked = other[x_hat.abs() > beta]
         assert torch.equal(dispatch.threshold_gather(other.to(device), bitmap).cpu(), marked), f"{entries=} {beta=}"
         assert torch.equal(dispatch.threshold_gather(other, bitmap.cpu(), form="reference"), marked)
+
+
+# A word of a warp's vote is 32 entries, its eight rounds are 256, a block takes 1024.
+AWKWARD = [0, 1, 31, 32, 33, 255, 256, 257, 1023, 1024, 1025, 1_000_007]
+
+
+@gpu
+@needs_gpu
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+@pytest.mark.parametrize("beta", [0.0, 1.0, 100.0], ids=["all kept", "some kept", "none kept"])
+def test_votes_and_shared_memory_keep_the_same_bits_on_a_gpu(dtype, beta):
+    on = on_gpu(torch.device("cuda"))
+    for entries in AWKWARD:
+        x_hat, other = spectrum(entries, dtype), spectrum(entries, dtype, seed=1).cuda()
+        if beta:
+            x_hat[::7], x_hat[31::32] = 1, complex("nan")  # ties at beta 1, dropped; NaN, kept
+        expected = threshold.reference(x_hat.numpy(), beta)
+        made = {}
+        for ballot in (True, False):
+            store = threshold.cuda(x_hat.cuda(), beta, **on, ballot=ballot)
+            dense = threshold.cuda_expand(*store, entries, **on, ballot=ballot)
+            gathered = threshold.cuda_gather(other, store[0], **on, ballot=ballot)
+            made[ballot] = [array.cpu().numpy().tobytes() for array in (*store, dense, gathered)]
+        assert made[True] == made[False], f"{entries=}"
+        bitmap, values = expected
+        dense = threshold.reference_expand(bitmap, values, entries)
+        gathered = threshold.reference_gather(other.cpu().numpy(), bitmap)
+        assert made[True] == [array.tobytes() for array in (bitmap, values, dense, gathered)], f"{entries=}"
+
+
+def test_off_the_simulator_kernels_vote_and_a_block_is_whole_warps():
+    for module in (threshold, activate):
+        module.kernels()
+        for tile in (4, 48):
+            module.kernels(tile, ballot=False)
+            with pytest.raises(ValueError, match=f"tile={tile} is no multiple of a warp's 32 threads.*ballot=False"):
+                module.kernels(tile)
 
 
 def test_the_reference_is_what_its_docstring_says():

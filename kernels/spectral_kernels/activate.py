@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 from numba import cuda as gpu  # the form below is called `cuda`
-from numba import float64, int32, int64, njit, prange, uint8
+from numba import float64, int32, int64, njit, prange
 
 from spectral_kernels import threshold
-from spectral_kernels.threshold import CHUNK, TILE, Empty
+from spectral_kernels.threshold import BALLOT, CHUNK, TILE, Empty
 
 ACTIVATIONS = ("tanh", "softsign", "arctan", "hardtanh", "identity")  # kernels know them by their place
 
@@ -178,48 +178,34 @@ def cpu_backward(
     return back
 
 
-# --- CUDA. As `threshold`'s kernels, whose scan and pack it uses; no warp operations, so that the simulator runs it.
+# --- CUDA. As `threshold`'s kernels, whose two forms, scan and pack it uses.
 
 
 @cache
-def kernels(tile: int = TILE) -> SimpleNamespace:
-    """The CUDA kernels for blocks of `tile` threads; a block handles 8 * tile entries."""
-    entries = 8 * tile  # of a block; a shared array takes a constant, not an expression
-    load_bytes, place = threshold.lookup(tile)
+def kernels(tile: int = TILE, ballot: bool = BALLOT) -> SimpleNamespace:
+    """The CUDA kernels for blocks of `tile` threads, by votes or not; a block handles 8 * tile entries."""
+    threshold.check_tile(tile, ballot)
+    entry_of, store_marks = threshold.marker(tile, ballot)
+    load_bytes, place = threshold.lookup(tile, ballot)
 
     activated, slope_of = (gpu.jit(inline="always")(f) for f in (_activated, _slope_of))
 
     @gpu.jit
     def activate(x_hat, beta_squared, kind, one, out, bitmap, counts):  # type: ignore[no-untyped-def]
         """x_hat (N,) -> out (N,), bitmap (ceil(N/8),), counts (blocks,)."""
-        keep = gpu.shared.array(entries, uint8)
-        kept = gpu.shared.array(1, int32)
-        t = gpu.threadIdx.x
         first = int64(gpu.blockIdx.x) * 8 * tile
-        if t == 0:
-            kept[0] = 0
-        for i in range(8):  # neighbouring threads read neighbouring entries
-            n = first + i * tile + t
-            keep[i * tile + t] = 0
+        keep = int32(0)
+        for i in range(8):
+            n = first + entry_of(i)
             if n < x_hat.size:
                 z = x_hat[n]
                 re, im = float64(z.real), float64(z.imag)
                 a = b = one - one
                 if not (re * re + im * im <= beta_squared):
-                    keep[i * tile + t] = 1
+                    keep |= int32(1) << i
                     a, b = activated(z.real, kind, one), activated(z.imag, kind, one)
                 out[n] = complex(a, b)
-        gpu.syncthreads()
-        byte = int32(0)
-        for bit in range(8):
-            byte |= int32(keep[8 * t + bit]) << bit
-        at = int64(gpu.blockIdx.x) * tile + t
-        if at < bitmap.size:
-            bitmap[at] = byte
-        gpu.atomic.add(kept, 0, int32(gpu.popc(byte)))
-        gpu.syncthreads()
-        if t == 0:
-            counts[gpu.blockIdx.x] = kept[0]
+        store_marks(keep, bitmap, counts)
 
     @gpu.jit
     def backward(grad, bitmap, values, offsets, kind, one, back):  # type: ignore[no-untyped-def]
@@ -257,8 +243,12 @@ def cuda(
     stream: Any = 0,
     empty: Empty = threshold._device_array,
     tile: int = TILE,
+    ballot: bool = BALLOT,
 ) -> tuple[Any, Any, Any]:
-    """`reference` on a GPU: device arrays in, device arrays from `empty` out. Reads back how many were kept."""
+    """`reference` on a GPU: device arrays in, device arrays from `empty` out; by votes or not, to the same bits.
+
+    Reads back how many were kept.
+    """
     count = x_hat.shape[0]
     blocks = -(-count // (8 * tile))
     out, bitmap = empty(count, x_hat.dtype), empty(-(-count // 8), np.uint8)
@@ -266,10 +256,10 @@ def cuda(
         return out, bitmap, empty(0, x_hat.dtype)
     counts, offsets = empty(blocks, np.int32), empty(blocks + 1, np.int64)
     kind = np.int32(ACTIVATIONS.index(activation))
-    kernels(tile).activate[blocks, tile, stream](
+    kernels(tile, ballot).activate[blocks, tile, stream](
         x_hat, float(beta) * float(beta), kind, _one(x_hat), out, bitmap, counts
     )
-    k = threshold.kernels(tile)
+    k = threshold.kernels(tile, ballot)
     k.scan[1, tile, stream](counts, offsets)
     values = empty(int(offsets[blocks]), x_hat.dtype)
     if values.shape[0]:
@@ -285,6 +275,7 @@ def cuda_backward(
     stream: Any = 0,
     empty: Empty = threshold._device_array,
     tile: int = TILE,
+    ballot: bool = BALLOT,
 ) -> Any:
     """`reference_backward` on a GPU: device arrays in, a device array from `empty` out."""
     count = grad.shape[0]
@@ -292,9 +283,9 @@ def cuda_backward(
     blocks = -(-count // (8 * tile))
     if blocks:
         counts, offsets = empty(blocks, np.int32), empty(blocks + 1, np.int64)
-        k = threshold.kernels(tile)
+        k = threshold.kernels(tile, ballot)
         k.count[blocks, tile, stream](bitmap, counts)
         k.scan[1, tile, stream](counts, offsets)
         kind = np.int32(ACTIVATIONS.index(activation))
-        kernels(tile).backward[blocks, tile, stream](grad, bitmap, values, offsets, kind, _one(grad), back)
+        kernels(tile, ballot).backward[blocks, tile, stream](grad, bitmap, values, offsets, kind, _one(grad), back)
     return back

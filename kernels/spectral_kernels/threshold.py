@@ -19,8 +19,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from numba import config, float64, int32, int64, njit, prange, uint8, uint32
 from numba import cuda as gpu  # the form below is called `cuda`
-from numba import float64, int32, int64, njit, prange, uint8
 
 CHUNK = 8192  # entries a CPU thread packs at a time; a multiple of 8, so that no two threads share a byte
 TILE = 128  # threads in a block on a GPU; each handles 8 entries, one byte of the bitmap
@@ -151,15 +151,86 @@ def cpu_gather(x_hat: np.ndarray, bitmap: np.ndarray, empty: Any = np.empty) -> 
     return values
 
 
-# --- CUDA. No warp operations, so that the simulator runs the same code.
+# --- CUDA. Two forms of what a block does together, with the same results to the bit: by shared memory alone, which
+# Numba's simulator runs too, and by votes of warps, which it does not know. Neither was measured on a GPU.
+
+BALLOT = not config.ENABLE_CUDASIM  # the one place that chooses: votes on a GPU, none under the simulator
+WARP = 32  # threads that vote together
+EVERYBODY = 0xFFFFFFFF  # all lanes of a warp; a vote may stand only where none has left or branched off
 
 
 @cache
-def lookup(tile: int = TILE) -> tuple[Any, Any]:
-    """Device functions that find a block's kept entries among the values: load_bytes and place."""
+def marker(tile: int = TILE, ballot: bool = BALLOT) -> tuple[Any, Any]:
+    """Device functions that turn decisions into a block's bitmap: entry_of and store_marks."""
+    entries = 8 * tile  # of a block; a shared array takes a constant, not an expression
+    lanes = tile if tile % WARP else WARP
 
     @gpu.jit(device=True, inline="always")
-    def load_bytes(bitmap, bytes_, prefix):  # type: ignore[no-untyped-def]
+    def entry_of(i):  # type: ignore[no-untyped-def]
+        """This thread's i-th entry: neighbours take neighbours, and the eight rounds of a warp follow each other."""
+        lane = gpu.threadIdx.x % lanes
+        return 8 * (gpu.threadIdx.x - lane) + i * lanes + lane
+
+    @gpu.jit(device=True, inline="always")
+    def store_by_sharing(keep, bitmap, counts):  # type: ignore[no-untyped-def]
+        """Bit i of keep: is entry_of(i) kept? -> this block's bytes of the bitmap, and counts[block]."""
+        flags = gpu.shared.array(entries, uint8)
+        kept = gpu.shared.array(1, int32)
+        t = gpu.threadIdx.x
+        if t == 0:
+            kept[0] = 0
+        for i in range(8):
+            flags[entry_of(i)] = (keep >> i) & 1
+        gpu.syncthreads()
+        byte = int32(0)
+        for bit in range(8):
+            byte |= int32(flags[8 * t + bit]) << bit
+        b = int64(gpu.blockIdx.x) * tile + t
+        if b < bitmap.size:
+            bitmap[b] = byte
+        gpu.atomic.add(kept, 0, int32(gpu.popc(byte)))
+        gpu.syncthreads()
+        if t == 0:
+            counts[gpu.blockIdx.x] = kept[0]
+
+    @gpu.jit(device=True, inline="always")
+    def store_by_ballot(keep, bitmap, counts):  # type: ignore[no-untyped-def]
+        """The same: the vote of round i is four bytes of the bitmap, which lanes 4i to 4i + 3 store."""
+        kept = gpu.shared.array(1, int32)
+        t = gpu.threadIdx.x
+        lane = t % lanes
+        if t == 0:
+            kept[0] = 0
+        gpu.syncthreads()
+        byte = int32(0)
+        total = int32(0)
+        for i in range(8):
+            word = uint32(gpu.ballot_sync(EVERYBODY, (keep >> i) & 1))
+            total += int32(gpu.popc(word))
+            if lane >> 2 == i:
+                byte = int32(word >> (8 * (lane & 3))) & 255
+        b = int64(gpu.blockIdx.x) * tile + t
+        if b < bitmap.size:
+            bitmap[b] = byte
+        if lane == 0:
+            gpu.atomic.add(kept, 0, total)
+        gpu.syncthreads()
+        if t == 0:
+            counts[gpu.blockIdx.x] = kept[0]
+
+    return entry_of, store_by_ballot if ballot else store_by_sharing
+
+
+@cache
+def lookup(tile: int = TILE, ballot: bool = False) -> tuple[Any, Any]:
+    """Device functions that find a block's kept entries among the values: load_bytes and place.
+
+    Without votes unless asked, since `quantise`'s kernels have one form only.
+    """
+    warps = max(tile // WARP, 1)
+
+    @gpu.jit(device=True, inline="always")
+    def load_by_sharing(bitmap, bytes_, prefix):  # type: ignore[no-untyped-def]
         """This block's bytes, and for each the number of entries kept up to its end."""
         t = gpu.threadIdx.x
         b = int64(gpu.blockIdx.x) * tile + t
@@ -179,6 +250,30 @@ def lookup(tile: int = TILE) -> tuple[Any, Any]:
             step *= 2
 
     @gpu.jit(device=True, inline="always")
+    def load_by_ballot(bitmap, bytes_, prefix):  # type: ignore[no-untyped-def]
+        """The same: eight votes, one for each bit of a byte, count what the lanes up to this one keep."""
+        of_warp = gpu.shared.array(warps, int32)
+        t = gpu.threadIdx.x
+        lane = t % WARP
+        b = int64(gpu.blockIdx.x) * tile + t
+        byte = int32(0)
+        if b < bitmap.size:
+            byte = int32(bitmap[b])
+        up_to_here = uint32(EVERYBODY >> (WARP - 1 - lane))
+        kept = int32(0)
+        for bit in range(8):
+            word = uint32(gpu.ballot_sync(EVERYBODY, (byte >> bit) & 1))
+            kept += int32(gpu.popc(word & up_to_here))
+        if lane == WARP - 1:
+            of_warp[t // WARP] = kept
+        gpu.syncthreads()
+        for warp in range(t // WARP):
+            kept += of_warp[warp]
+        bytes_[t] = byte
+        prefix[t] = kept
+        gpu.syncthreads()
+
+    @gpu.jit(device=True, inline="always")
     def place(bytes_, prefix, entry):  # type: ignore[no-untyped-def]
         """Position among this block's kept entries, or -1 if this one was dropped."""
         byte = bytes_[entry >> 3]
@@ -187,59 +282,39 @@ def lookup(tile: int = TILE) -> tuple[Any, Any]:
             return int32(-1)
         return int32(prefix[entry >> 3] - gpu.popc(byte >> bit))
 
-    return load_bytes, place
+    return load_by_ballot if ballot else load_by_sharing, place
 
 
 @cache
-def kernels(tile: int = TILE) -> SimpleNamespace:
-    """The CUDA kernels for blocks of `tile` threads; a block handles 8 * tile entries."""
-    entries = 8 * tile  # of a block; a shared array takes a constant, not an expression
-    load_bytes, place = lookup(tile)
+def kernels(tile: int = TILE, ballot: bool = BALLOT) -> SimpleNamespace:
+    """The CUDA kernels for blocks of `tile` threads, by votes or not; a block handles 8 * tile entries."""
+    check_tile(tile, ballot)
+    entry_of, store_marks = marker(tile, ballot)
+    load_bytes, place = lookup(tile, ballot)
 
     @gpu.jit
     def mark(x_hat, beta_squared, bitmap, counts):  # type: ignore[no-untyped-def]
         """x_hat (N,) -> bitmap (ceil(N/8),), counts (blocks,)."""
-        keep = gpu.shared.array(entries, uint8)
-        kept = gpu.shared.array(1, int32)
-        t = gpu.threadIdx.x
         first = int64(gpu.blockIdx.x) * 8 * tile
-        if t == 0:
-            kept[0] = 0
-        for i in range(8):  # neighbouring threads read neighbouring entries
-            n = first + i * tile + t
-            keep[i * tile + t] = 0
+        keep = int32(0)
+        for i in range(8):
+            n = first + entry_of(i)
             if n < x_hat.size:
                 z = x_hat[n]
                 re = float64(z.real)
                 im = float64(z.imag)
                 if not (re * re + im * im <= beta_squared):
-                    keep[i * tile + t] = 1
-        gpu.syncthreads()
-        byte = int32(0)
-        for bit in range(8):
-            byte |= int32(keep[8 * t + bit]) << bit
-        b = int64(gpu.blockIdx.x) * tile + t
-        if b < bitmap.size:
-            bitmap[b] = byte
-        gpu.atomic.add(kept, 0, int32(gpu.popc(byte)))
-        gpu.syncthreads()
-        if t == 0:
-            counts[gpu.blockIdx.x] = kept[0]
+                    keep |= int32(1) << i
+        store_marks(keep, bitmap, counts)
 
     @gpu.jit
     def count(bitmap, counts):  # type: ignore[no-untyped-def]
         """bitmap (ceil(N/8),) -> counts (blocks,)."""
-        kept = gpu.shared.array(1, int32)
-        t = gpu.threadIdx.x
-        if t == 0:
-            kept[0] = 0
-        gpu.syncthreads()
-        b = int64(gpu.blockIdx.x) * tile + t
-        if b < bitmap.size:
-            gpu.atomic.add(kept, 0, int32(gpu.popc(int32(bitmap[b]))))
-        gpu.syncthreads()
-        if t == 0:
-            counts[gpu.blockIdx.x] = kept[0]
+        bytes_ = gpu.shared.array(tile, int32)
+        prefix = gpu.shared.array(tile, int32)
+        load_bytes(bitmap, bytes_, prefix)
+        if gpu.threadIdx.x == tile - 1:
+            counts[gpu.blockIdx.x] = prefix[tile - 1]
 
     @gpu.jit
     def scan(counts, offsets):  # type: ignore[no-untyped-def]
@@ -294,6 +369,15 @@ def kernels(tile: int = TILE) -> SimpleNamespace:
     return SimpleNamespace(mark=mark, count=count, scan=scan, pack=pack, unpack=unpack)
 
 
+def check_tile(tile: int, ballot: bool) -> None:
+    """Refuse a block that is no whole number of warps where they vote."""
+    if ballot and (tile < WARP or tile % WARP):
+        raise ValueError(
+            f"tile={tile} is no multiple of a warp's {WARP} threads, which vote together; "
+            f"pick one, such as {TILE}, or ballot=False"
+        )
+
+
 def signatures(complex_type: str) -> dict[str, str]:
     """Numba signatures by kernel name, for compiling without a GPU; complex_type as in "complex64"."""
     x_hat = f"{complex_type}[::1]"
@@ -313,12 +397,19 @@ def _device_array(entries: int, dtype: Any) -> Any:
     return gpu.device_array(entries, dtype)
 
 
-def cuda(x_hat: Any, beta: float, stream: Any = 0, empty: Empty = _device_array, tile: int = TILE) -> tuple[Any, Any]:
-    """`reference` on a GPU: device arrays in, device arrays from `empty` out.
+def cuda(
+    x_hat: Any,
+    beta: float,
+    stream: Any = 0,
+    empty: Empty = _device_array,
+    tile: int = TILE,
+    ballot: bool = BALLOT,
+) -> tuple[Any, Any]:
+    """`reference` on a GPU: device arrays in, device arrays from `empty` out; by votes or not, to the same bits.
 
     Reads one number back (how many were kept), because the values are allocated at their exact size.
     """
-    k = kernels(tile)
+    k = kernels(tile, ballot)
     blocks = -(-x_hat.shape[0] // (8 * tile))
     bitmap = empty(-(-x_hat.shape[0] // 8), np.uint8)
     if blocks == 0:
@@ -333,10 +424,16 @@ def cuda(x_hat: Any, beta: float, stream: Any = 0, empty: Empty = _device_array,
 
 
 def cuda_expand(
-    bitmap: Any, values: Any, count: int, stream: Any = 0, empty: Empty = _device_array, tile: int = TILE
+    bitmap: Any,
+    values: Any,
+    count: int,
+    stream: Any = 0,
+    empty: Empty = _device_array,
+    tile: int = TILE,
+    ballot: bool = BALLOT,
 ) -> Any:
     """`reference_expand` on a GPU: device arrays in, a device array from `empty` out."""
-    k = kernels(tile)
+    k = kernels(tile, ballot)
     x_hat = empty(count, values.dtype)
     blocks = -(-count // (8 * tile))
     if blocks:
@@ -347,9 +444,16 @@ def cuda_expand(
     return x_hat
 
 
-def cuda_gather(x_hat: Any, bitmap: Any, stream: Any = 0, empty: Empty = _device_array, tile: int = TILE) -> Any:
+def cuda_gather(
+    x_hat: Any,
+    bitmap: Any,
+    stream: Any = 0,
+    empty: Empty = _device_array,
+    tile: int = TILE,
+    ballot: bool = BALLOT,
+) -> Any:
     """`reference_gather` on a GPU: device arrays in, a device array from `empty` out. Reads back how many there are."""
-    k = kernels(tile)
+    k = kernels(tile, ballot)
     blocks = -(-x_hat.shape[0] // (8 * tile))
     if blocks == 0:
         return empty(0, x_hat.dtype)

@@ -177,7 +177,12 @@ class StepExplorer(Explorer):
     def _measure(self, batch: int, context: Callable[[], Any] | None = None) -> StepMemory:
         options: dict[str, Any] = {"context": context} if context else {}
         targets = None if self._targets is None else self._targets[:batch]
-        return measure_step(self._model, self._inputs[:batch], loss=self._loss, targets=targets, points=300, **options)
+        try:
+            return measure_step(
+                self._model, self._inputs[:batch], loss=self._loss, targets=targets, points=300, **options
+            )
+        except Exception as error:  # whatever a pasted model raises
+            raise ValueError(f"this model makes no step on {batch} of its inputs: {error}") from error
 
     def _describe(self) -> tuple[list[Panel], dict[str, np.ndarray]]:
         return [], {}

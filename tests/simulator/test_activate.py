@@ -27,3 +27,21 @@ def test_cuda_activates_and_goes_back_like_the_reference(entries, activation, dt
     back = activate.cuda_backward(cuda.to_device(grad), *store, activation, tile=TILE).copy_to_host()
     expected = activate.reference_backward(grad, expected_bitmap, expected_values, activation)
     np.testing.assert_allclose(back, expected, rtol=1e-4 if dtype == np.complex64 else 1e-12, atol=tolerance)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "hardtanh"])
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
+def test_votes_activate_and_go_back_to_the_same_bits(votes, activation, dtype):
+    rng = np.random.default_rng(1)
+    x_hat, grad = (1.5 * (rng.standard_normal(300) + 1j * rng.standard_normal(300)).astype(dtype) for _ in range(2))
+    x_hat[:40:8], x_hat[31] = 1, complex(np.nan, 2)  # ties, dropped; NaN, kept
+    made = {}
+    for ballot in (True, False):
+        store = activate.cuda(cuda.to_device(x_hat), 1.0, activation, tile=32, ballot=ballot)
+        back = activate.cuda_backward(cuda.to_device(grad), *store[1:], activation, tile=32, ballot=ballot)
+        made[ballot] = [array.copy_to_host() for array in (*store, back)]
+    assert [a.tobytes() for a in made[True]] == [a.tobytes() for a in made[False]]
+    expected_out, bitmap, values = activate.reference(x_hat, 1.0, activation)
+    expected = expected_out, bitmap, values, activate.reference_backward(grad, bitmap, values, activation)
+    for actual, wanted in zip(made[True], expected, strict=True):
+        np.testing.assert_allclose(actual, wanted, rtol=1e-4 if dtype == np.complex64 else 1e-12, atol=1e-6)
