@@ -166,7 +166,7 @@ def test_the_memory_bench_measures_every_form_of_a_network():
     by_form = {row["form"]: row for row in rows}
     for row in rows:
         assert row["peak_bytes"] >= row["saved_bytes"] > 0
-        assert row["inference_peak_bytes"] < row["peak_bytes"]
+        assert 0 < row["inference_peak_bytes"] <= row["peak_bytes"]  # equal where the first block's own needs set both
         assert len(row["timeline"]["seconds"]) <= memory.POINTS
     assert by_form["tanh"]["kept_by_block"] == []
     assert len(by_form["specnet beta 1"]["kept_by_block"]) == 2
@@ -222,8 +222,8 @@ def test_the_memory_bench_replaces_only_the_rows_it_measured_anew(tmp_path, monk
     (tmp_path / "bench-memory.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (older, stale)))
     memory.run(tmp_path, 1, "lenet")
     rows = records.read(tmp_path / "bench-memory.jsonl")
-    assert rows[0] == older
-    assert [row["network"] for row in rows[1:]] == ["lenet"] * 4
+    assert [row["network"] for row in rows] == ["lenet"] * 4 + ["alexnet"]  # the order of NETWORKS
+    assert rows[-1] == older
     assert not any(row.get("mark") == "stale" for row in rows)
 
 

@@ -238,8 +238,10 @@ def run(out: Path, rounds: int, only: str | None = None) -> None:
 
 
 def _place(row: dict[str, Any]) -> int:
-    """Where a network stands in the file: as in NETWORKS, whichever was measured first."""
-    return [network[:2] for network in NETWORKS].index((row["network"], row["image_size"]))
+    """Where a network stands in the file: as in NETWORKS, whichever was measured first; one that left it is last."""
+    order = [network[:2] for network in NETWORKS]
+    mine = (row["network"], row["image_size"])
+    return order.index(mine) if mine in order else len(order)
 
 
 def _line(row: dict[str, Any]) -> str:
