@@ -101,8 +101,18 @@ class Mine:
             *arguments[1:],
         ]
         return subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            preexec_fn=heed_ctrl_c,
         )
+
+
+def heed_ctrl_c() -> None:
+    """As in a terminal: what a shell starts in the background, such as these tests, has Ctrl-C switched off."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture
