@@ -4,6 +4,7 @@ from typing import Any
 
 from specviz import nn as snn
 from specviz.experiments.experiment import Experiment, Scale
+from specviz.experiments.tiny import TINY
 from specviz.training import Config, build, evaluate, load, train
 
 IN_USE = (0.0, 0.25, 0.5, 0.75, 0.85)
@@ -57,13 +58,7 @@ experiment = Experiment(
     run=run,
     scales={
         "tiny": Scale(
-            base=_base(
-                dataset="fashion-mnist-small",
-                network_options={"width": 0.0625},
-                train_examples=200,
-                test_examples=100,
-                epochs=1,
-            ),
+            base=_base(**TINY),
             variants={name: VARIANTS[name] for name in ("compression 0.5", "smaller pictures 0.5")},
         ),
         "laptop": Scale(

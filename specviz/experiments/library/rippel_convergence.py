@@ -3,6 +3,7 @@
 from typing import Any
 
 from specviz.experiments.experiment import Experiment, Scale
+from specviz.experiments.tiny import TINY
 from specviz.training import Config, train
 
 NETWORKS = ["rippel_deep", "rippel_generic", "rippel_pooling"]
@@ -34,13 +35,7 @@ experiment = Experiment(
     run=train,
     scales={
         "tiny": Scale(
-            base=_base(
-                dataset="fashion-mnist-small",
-                network_options={"width": 0.0625},
-                train_examples=200,
-                test_examples=100,
-                epochs=1,
-            ),
+            base=_base(**TINY),
             grid={"network_options.convolution": FORMS},
         ),
         "laptop": Scale(
