@@ -21,7 +21,7 @@ from torch import nn
 import specviz as sv
 from specviz import records
 from specviz.datasets import Labelled, photo_patches
-from specviz.training import Config, build, checkpoints, export_weights, import_weights, train
+from specviz.training import Config, build, checkpoints, evaluate, export_weights, import_weights, train
 from specviz.training.batches import Batches, batch_order, seed_of
 
 EPOCH = 8  # steps: 60 examples in batches of 8, the last of 4
@@ -772,3 +772,17 @@ def test_two_processes_train_like_one(tmp_path):
         assert row["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-5)
         assert row["test_loss"] == pytest.approx(expected["test_loss"], rel=1e-5)
     assert len(checkpoints.found(tmp_path / "run")) == 2
+
+
+def test_evaluating_a_trained_network_gives_what_training_measured_last():
+    setup = config()
+    dark, bright = patches()
+    # A test set of other brightness: only the training set's own statistics give the training's figures.
+    data = (dark, replace(bright, inputs=(bright.inputs // 2 + 100)))
+    net = build(setup, data[0])
+    last = quick(setup, model=net, data=data)["epochs"][-1]
+    net.train()
+    found = evaluate(net, setup, data)
+    assert found["test_accuracy"] == last["test_accuracy"]
+    assert found["test_loss"] == pytest.approx(last["test_loss"], rel=1e-5)
+    assert net.training

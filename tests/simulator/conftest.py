@@ -4,6 +4,8 @@ import threading
 
 import numpy as np
 import pytest
+from numba.core import types
+from numba.np.numpy_support import as_dtype
 
 if os.environ.get("NUMBA_ENABLE_CUDASIM") != "1":
     # Numba reads it once, at import: under the main test process it would replace the real CUDA target.
@@ -13,6 +15,26 @@ if os.environ.get("NUMBA_ENABLE_CUDASIM") != "1":
 sys.setswitchinterval(1e-4)
 
 WARP = 32
+
+
+def shared_array(self, shape, dtype, alignment=None):
+    """The block's array of this line of the kernel: one for all threads, whichever comes first.
+
+    The simulator's own looks for it and, where it finds none, makes and keeps one. Two threads may both find none,
+    and the first of them then writes where no other thread reads.
+    """
+    assert alignment is None
+    line = sys._getframe(1)
+    dtype = as_dtype(dtype) if isinstance(dtype, types.Type) else dtype
+    # setdefault: one step of the interpreter.
+    return self._allocations.setdefault((line.f_code, line.f_lineno), np.empty(shape, dtype))
+
+
+@pytest.fixture(autouse=True)
+def one_shared_array_for_a_block(monkeypatch):
+    from numba.cuda.simulator.kernelapi import FakeCUDAShared
+
+    monkeypatch.setattr(FakeCUDAShared, "array", shared_array)
 
 
 def ballot_sync(gpu, mask, predicate):
