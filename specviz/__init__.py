@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from specviz import (
+        compare,
         datasets,
         exercises,
         experiments,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _SUBMODULES = {
+    "compare",
     "datasets",
     "exercises",
     "experiments",
@@ -49,6 +51,7 @@ _HOME = {"HalfSpectrum": "specviz.spectra", "SparseSpectrum": "specviz.spectra"}
 __all__ = [
     "HalfSpectrum",
     "SparseSpectrum",
+    "compare",
     "datasets",
     "exercises",
     "experiments",

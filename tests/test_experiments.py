@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from specviz import records
+from specviz.compare import Summary
 from specviz.experiments import (
     Choice,
     Experiment,
@@ -30,7 +31,7 @@ from specviz.experiments import (
 )
 from specviz.experiments import run as run_trials
 from specviz.experiments.plain import plain
-from specviz.experiments.results import Figure, metrics_of, number, paired
+from specviz.experiments.results import metrics_of
 from specviz.experiments.store import default_location
 
 UNSTAMPED = {"machine": None, "commit": None}  # says that a record says itself what made it
@@ -472,9 +473,9 @@ def test_groups_are_over_seeds_with_the_spread_of_a_sample():
     }
     first, second = grouped(trials, done, ["test.loss", "note", "absent"])
     assert first.labels == {"epochs": 1}
-    assert first.figures == {"test.loss": Figure(1.0, 1.0, 3)}
+    assert first.figures == {"test.loss": Summary(1.0, 1.0, 3)}
     assert (second.done, second.trials, second.figures["test.loss"].mean) == (2, 3, 0.5)
-    assert str(Figure(0.5, None, 1)) == "0.5"
+    assert str(Summary(0.5, None, 1)) == "0.5"
     assert metrics_of({}, done.values()) == []
     assert metrics_of({"y": "loss"}, []) == ["loss"]
 
@@ -483,32 +484,3 @@ def test_importing_experiments_loads_nothing_heavy():
     program = "import sys, specviz.experiments as e; e.find('noop').trials('tiny'); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert not {"torch", "distributed", "optuna", "pandas", "lightning", "sklearn"} & set(done.stdout.split())
-
-
-def test_a_path_into_a_record_may_count_from_the_end_of_a_list():
-    record = {"epochs": [{"loss": 2.0}, {"loss": 1.0}], "name": "a"}
-    assert number(record, "epochs.-1.loss") == 1.0
-    assert number(record, "epochs.0.loss") == 2.0
-    for path in ("epochs.2.loss", "epochs.-3.loss", "epochs.last.loss", "epochs.-1", "name", "name.0"):
-        assert number(record, path) is None
-
-
-def runs(**accuracy_by_seed):
-    return [
-        {"seed": int(seed.removeprefix("s")), "epochs": [{"acc": a}] if a is not None else []}
-        for seed, a in accuracy_by_seed.items()
-    ]
-
-
-def test_pairs_share_a_seed_and_their_interval_is_students():
-    ours, plain = runs(s0=0.5, s1=0.6, s2=0.7, s3=None, s9=0.1), runs(s2=0.6, s1=0.55, s0=0.5, s3=0.9)
-    found = paired(ours, plain, "epochs.-1.acc")
-    assert found.count == 3
-    assert found.mean == pytest.approx(0.05)
-    half = 4.302653 * 0.05 / 3**0.5  # Student's 97.5 % point at 2 degrees of freedom; the deviation is 0.05
-    assert (found.low, found.high) == (pytest.approx(0.05 - half, abs=1e-6), pytest.approx(0.05 + half, abs=1e-6))
-    assert str(paired(runs(s1=0.5), runs(s1=0.4), "epochs.0.acc")) == "+0.1 (one pair)"
-    with pytest.raises(ValueError, match="no seed"):
-        paired(runs(s1=0.5), runs(s2=0.4), "epochs.0.acc")
-    with pytest.raises(ValueError, match="two records have the seed 1"):
-        paired([*runs(s1=0.5), *runs(s1=0.6)], plain, "epochs.0.acc")

@@ -18,7 +18,7 @@ from specviz.figures import (
     Panel,
     Pictures,
     colour_table,
-    line_colour,
+    on_page,
     plotly_layout,
     still_picture,
     to_bytes,
@@ -212,10 +212,10 @@ def test_plotly_accepts_the_layout():
 def test_lines_are_lifted_on_a_dark_page_only():
     for light, dark in DARK_THEME_COLOURS.items():
         line = Line("y", np.zeros(1), np.zeros(1), colour=light)
-        assert line_colour(line, dark=False) == light
-        assert line_colour(line, dark=True) == dark
+        assert on_page(line.colour, dark=False) == light
+        assert on_page(line.colour, dark=True) == dark
     own = Line("y", np.zeros(1), np.zeros(1), colour="#123456")
-    assert line_colour(own, dark=True) == "#123456"
+    assert on_page(own.colour, dark=True) == "#123456"
 
 
 def test_pictures_stand_beside_each_other_on_one_scale():

@@ -13,7 +13,7 @@ FLOW = [
     ["functional"],
     ["nn"],
     ["models"],
-    ["records"],
+    ["records", "compare"],
     ["memory"],
     ["training"],
     ["figures"],

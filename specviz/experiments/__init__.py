@@ -3,7 +3,7 @@
 from specviz.experiments.experiment import Experiment, Scale, Trial
 from specviz.experiments.find import find, names
 from specviz.experiments.ranges import Choice, IntRange, LogRange, Range
-from specviz.experiments.results import Paired, grouped, paired
+from specviz.experiments.results import grouped
 from specviz.experiments.search import search
 from specviz.experiments.store import Store, export
 from specviz.experiments.sweep import SweepError, sweep
@@ -15,7 +15,6 @@ __all__ = [
     "IntRange",
     "LogRange",
     "Outcome",
-    "Paired",
     "Range",
     "Scale",
     "Store",
@@ -26,7 +25,6 @@ __all__ = [
     "find",
     "grouped",
     "names",
-    "paired",
     "run",
     "search",
     "sweep",

@@ -1,0 +1,49 @@
+"""Colours that stay apart for everybody, and values to bytes of a colour table."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+
+# Okabe & Ito's colours, which stay apart under the common colour-vision deficiencies.
+BLUE, ORANGE, GREEN, SKY, PURPLE = "#0072B2", "#D55E00", "#009E73", "#56B4E9", "#CC79A7"
+GREY = "#5F5F5F"
+# On a dark page they are lifted to the same contrast.
+DARK_THEME_COLOURS = {
+    BLUE: "#56B4E9",
+    ORANGE: "#E69F00",
+    GREEN: "#2FC89B",
+    SKY: "#9AD4F5",
+    PURPLE: "#E9A6CB",
+    GREY: "#BDBDBD",
+}
+
+
+@cache
+def colour_table(name: str) -> np.ndarray:
+    """A colour map as 256 RGB entries: (256, 3) uint8. Any matplotlib name, or "kept-dropped".
+
+    "kept-dropped" shows two pictures in one: entries 0..127 are dim greys for dropped coefficients,
+    128..255 are viridis for kept ones.
+    """
+    from matplotlib import colormaps
+
+    if name == "kept-dropped":
+        grey = np.linspace(24, 150, 128).round().astype(np.uint8)
+        return np.concatenate([np.stack([grey] * 3, 1), colour_table("viridis")[::2]])
+    return (colormaps[name](np.linspace(0, 1, 256))[:, :3] * 255).round().astype(np.uint8)
+
+
+def to_bytes(array: np.ndarray, low: float, high: float, levels: int = 256) -> np.ndarray:
+    """Map [low, high] onto 0 .. levels-1, clipping outside; any shape -> uint8. The array must be finite."""
+    scale = (levels - 1) / (high - low) if high > low else 0.0
+    array = np.asarray(array)
+    if not np.issubdtype(array.dtype, np.floating):
+        array = array.astype(np.float64)  # unsigned integers would wrap around below `low`
+    return np.clip((array - low) * scale + 0.5, 0, levels - 0.5).astype(np.uint8)
+
+
+def on_page(colour: str, dark: bool) -> str:
+    """The colour, lifted where the page is dark."""
+    return DARK_THEME_COLOURS.get(colour, colour) if dark else colour

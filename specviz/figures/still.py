@@ -1,0 +1,45 @@
+"""An explorer's view as one still picture, for readers without a kernel and for export."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Literal
+
+import numpy as np
+
+from specviz.figures.export import as_bytes
+from specviz.figures.lines import LinePlot, draw_lines
+from specviz.figures.panels import Panel, draw_bar, draw_panel
+
+
+def still_picture(
+    panels: list[Panel],
+    frames: dict[str, np.ndarray],
+    plots: list[LinePlot],
+    caption: str,
+    kind: Literal["png", "svg"] = "png",
+) -> bytes:
+    """What an explorer shows, as one picture: the panels in a row, the plots below, the facts as caption."""
+    from matplotlib.figure import Figure
+
+    # Not pyplot: it would start a GUI backend and keep every figure alive.
+    shown = [panel for panel in panels if panel.key in frames]
+    columns = max(len(shown), 1)
+    shares = [0.5 if panel.axes == "half" else 1.0 for panel in shown] or [1.0]  # half the columns, half the width
+    aspects = (frames[p.key].shape[0] / frames[p.key].shape[1] * s for p, s in zip(shown, shares, strict=False))
+    rows = [2.6 * min(max(aspects), 2.0) + 0.8, 0.12] if shown else [] if plots else [1.0]
+    heights = rows + [2.2] * len(plots)
+    width = 2.9 * sum(shares) if shown else 8.7
+    lines = textwrap.wrap(caption, round(14.5 * width), break_on_hyphens=False, replace_whitespace=False) or [""]
+    figure = Figure(
+        figsize=(width, sum(heights) + 0.55 + 0.15 * len(lines)), dpi=80, layout="constrained", facecolor="white"
+    )
+    grid = figure.add_gridspec(len(heights), columns, height_ratios=heights, width_ratios=shares)
+    for column, panel in enumerate(shown):
+        draw_panel(figure.add_subplot(grid[0, column]), panel, frames[panel.key])
+        if panel.bar != "none":
+            draw_bar(figure.add_subplot(grid[1, column]), panel)
+    for row, plot in enumerate(plots, len(rows)):
+        draw_lines(figure.add_subplot(grid[row, :]), plot)
+    figure.supxlabel("\n".join(lines), fontsize=9, parse_math=False)  # a file name may hold dollar signs
+    return as_bytes(figure, kind)
