@@ -163,5 +163,16 @@ def shipped(experiment: str) -> list[dict[str, Any]]:
     return read(path)
 
 
+def published(experiment: str) -> list[dict[str, Any]]:
+    """What the papers print for an experiment, a row for each figure; empty where they print none.
+
+    Every row has `experiment` and `source` (paper and table), and as far as the paper says it `network`, `dataset`,
+    `method` or `variant`, `setting` (the number that the experiment sweeps), `test_accuracy` (a share) and others.
+    """
+    from specviz.datasets import DATA
+
+    return [row for row in read(DATA / "published.jsonl") if row["experiment"] == experiment]
+
+
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")

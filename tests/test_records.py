@@ -265,3 +265,17 @@ def test_changed_code_is_marked_and_another_benchs_record_is_not(tmp_path, monke
     assert records.commit.__wrapped__() == clean
     code.write_text("after\n")
     assert records.commit.__wrapped__() == clean + "+"
+
+
+def test_published_figures_name_their_source_and_are_shares():
+    for experiment, some in {
+        "specnet-beta": 0.918,
+        "bandlimited-compression": 0.9369,
+        "parametric-cats-dogs": 0.681,
+    }.items():
+        rows = records.published(experiment)
+        assert all(row["source"] for row in rows)
+        accuracies = [row["test_accuracy"] for row in rows if "test_accuracy" in row]
+        assert some in accuracies
+        assert all(0 < accuracy < 1 for accuracy in accuracies)
+    assert records.published("noop") == []

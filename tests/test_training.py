@@ -102,7 +102,7 @@ def quick(config: Config, **options) -> dict:
 
 def metrics(record: dict) -> list[dict]:
     """What two equal runs have in common: all but the time they took."""
-    return [{key: value for key, value in row.items() if key != "epoch_seconds"} for row in record["epochs"]]
+    return [{key: value for key, value in row.items() if not key.endswith("_seconds")} for row in record["epochs"]]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -480,6 +480,7 @@ def test_the_record_is_what_a_step_by_step_loop_computes():
         assert row["test_accuracy"] == float((scores.argmax(1) == test.labels).double().mean())
         assert row["step"] == EPOCH * (epoch + 1)
         assert row["epoch_seconds"] > 0
+        assert row["epoch_cpu_seconds"] > 0
     assert record["parameters"] == 5 * 784 + 5
     assert (record["train_examples"], record["test_examples"], record["processes"]) == (60, 25, 1)
     assert record["device"] == "cpu"

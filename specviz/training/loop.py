@@ -47,7 +47,7 @@ class Progress:
 
     step      batches trained on since the start
     batches   those of the current epoch; 0 between epochs
-    loss, correct, seen, seconds         sums over the current epoch's examples, and its time
+    loss, correct, seen, seconds, cpu_seconds   sums over the current epoch's examples, and its time
     stored_bytes, dense_bytes            of its maps that were kept compressed, as stored and as they were
     epochs    a row for each finished epoch
     memory    what one step held, once measured
@@ -59,6 +59,7 @@ class Progress:
     correct: int = 0
     seen: int = 0
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     stored_bytes: int = 0
     dense_bytes: int = 0
     epochs: list[dict[str, Any]] = field(default_factory=list)
@@ -69,7 +70,7 @@ class Progress:
         """Add a finished epoch's row and begin the next."""
         self.epochs.append(row)
         self.batches = self.correct = self.seen = self.stored_bytes = self.dense_bytes = 0
-        self.loss = self.seconds = 0.0
+        self.loss = self.seconds = self.cpu_seconds = 0.0
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ class Run(LightningModule):
         rate = learning_rate(self.config, [row["train_loss"] for row in self.progress.epochs])
         for group in self._optimizer().param_groups:
             group["lr"] = rate
-        self._mark = time.perf_counter()
+        self._mark = _clocks()
 
     def training_step(self, batch: tuple[Tensor, Tensor, int], _: int) -> Tensor:
         inputs, labels, examples = batch
@@ -195,8 +196,9 @@ class Run(LightningModule):
         progress, every = self.progress, self.outside.every_n_train_steps
         progress.step += 1
         progress.batches += 1
-        now = time.perf_counter()
-        progress.seconds += now - self._mark
+        now = _clocks()
+        progress.seconds += now[0] - self._mark[0]
+        progress.cpu_seconds += now[1] - self._mark[1]
         self._mark = now
         if not self.trainer.is_last_batch:  # after the last one the epoch's own checkpoint follows
             stop = self._any(self.outside.stop.is_set())
@@ -238,6 +240,7 @@ class Run(LightningModule):
             "test_loss": loss / seen,
             "test_accuracy": correct / seen,
             "epoch_seconds": progress.seconds,
+            "epoch_cpu_seconds": progress.cpu_seconds,
         }
         for what, sums in self._shares.items():
             if sums:
@@ -322,7 +325,7 @@ class Run(LightningModule):
         self._set_sums(sums if self.trainer.is_global_zero else [0] * len(SUMS))
         if self.trainer.is_global_zero:
             checkpoints.save(self.outside.folder, self.progress.step, self._to_state())
-        self._mark = time.perf_counter()
+        self._mark = _clocks()
 
     def _to_state(self) -> dict[str, Any]:
         self.progress.run_seconds = time.perf_counter() - self.began
@@ -341,6 +344,11 @@ def make_optimizer(config: Config) -> Callable[..., Optimizer]:
     if config.optimizer == "adam":
         return partial(torch.optim.Adam, lr=rate, weight_decay=decay)
     return partial(torch.optim.SGD, lr=rate, weight_decay=decay, momentum=config.momentum)
+
+
+def _clocks() -> tuple[float, float]:
+    """Seconds on the wall, and of this process's threads on their processors: other work's load is in the first."""
+    return time.perf_counter(), time.process_time()
 
 
 def spectral_shares(network: nn.Module) -> dict[str, dict[str, float]]:

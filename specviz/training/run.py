@@ -66,10 +66,11 @@ def train(
     The record has `experiment, config, seed, status, epoch, step, epochs, memory, parameters, train_examples,
     test_examples, processes, device, device_name, wall_seconds` and what `records.stamp` adds. `status` is "finished",
     "stopped", or "diverged" when a loss was NaN or infinite, which ends the run at `epoch` and `step`. Each of
-    `epochs` has `epoch, step, learning_rate, train_loss, train_accuracy, test_loss, test_accuracy, epoch_seconds`
-    (training alone), and where there is such a thing: `kept`, the share of coefficients that every SpecNet block kept,
-    and `discarded`, the share that every band-limited layer left out, both means over the test set by the layer's
-    name; `stored_share`, compressed maps' bytes as a share of what they were. Training loss and accuracy are means
+    `epochs` has `epoch, step, learning_rate, train_loss, train_accuracy, test_loss, test_accuracy, epoch_seconds,
+    epoch_cpu_seconds` (both of training alone, the second over all threads of this process), and where there is such a
+    thing: `kept`, the share of coefficients that every SpecNet block kept, and `discarded`, the share that every
+    band-limited layer left out, both means over the test set by the layer's name; `stored_share`, compressed maps'
+    bytes as a share of what they were. Training loss and accuracy are means
     over the epoch, while the weights change. `memory` has a step's peak_bytes, average_bytes, saved_bytes and
     parameter_bytes, see `sv.memory.measure_step`.
 
