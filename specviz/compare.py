@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from statistics import fmean, stdev
 from typing import Any
+
+LEVEL = 0.05  # what differs, differs at this level
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,22 @@ class Paired:
         if self.low is None:
             return f"{self.mean:+.4g} (one pair)"
         return f"{self.mean:+.4g} [{self.low:+.4g}, {self.high:+.4g}]"
+
+
+def select(records: Iterable[Mapping[str, Any]], labels: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The records of trials that finished, whose labels have these values.
+
+    A run that diverged has no last epoch to compare; whoever counts those looks at `status` itself.
+    """
+    return [r for r in records if r.get("status", "finished") == "finished" and labels.items() <= r["labels"].items()]
+
+
+def mean(records: Iterable[Mapping[str, Any]], metric: str) -> float:
+    """A metric's mean over those records that have it; ValueError if none has."""
+    values = [value for record in records if (value := number(record, metric)) is not None]
+    if not values:
+        raise ValueError(f"no record has {metric!r}")
+    return fmean(values)
 
 
 def paired(ours: Iterable[Mapping[str, Any]], baseline: Iterable[Mapping[str, Any]], metric: str) -> Paired:
@@ -84,3 +103,80 @@ def number(record: Mapping[str, Any], path: str) -> float | None:
         else:
             value = None
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Settings ranked within every data set, 1 the best, and which of them differ.
+
+    mean                 each setting's mean rank, the best setting first
+    datasets             how many data sets ranked them
+    chi_square, p        Friedman's statistic and the chance of one so large if all settings were equal
+    p_values             Nemenyi's, of every two settings: p_values[a][b]
+    critical_difference  mean ranks further apart than this differ at LEVEL
+    """
+
+    mean: dict[str, float]
+    datasets: int
+    chi_square: float
+    p: float
+    p_values: dict[str, dict[str, float]]
+    critical_difference: float
+
+    def alike(self) -> list[list[str]]:
+        """Groups, as large as can be, of neighbours in rank of which no two differ; a setting alone is none."""
+        names = list(self.mean)
+        groups: list[list[str]] = []
+        for first, name in enumerate(names):
+            group = [other for other in names[first:] if other == name or self.p_values[name][other] >= LEVEL]
+            if len(group) > 1 and not (groups and set(group) <= set(groups[-1])):
+                groups.append(group)
+        return groups
+
+    def __str__(self) -> str:
+        ranks = ", ".join(f"{name} {rank:.3g}" for name, rank in self.mean.items())
+        return f"{ranks} (over {self.datasets} data sets; Friedman p = {self.p:.2g})"
+
+
+def ranked(scores: Mapping[str, Mapping[str, float]]) -> Ranks:
+    """Compare settings over data sets by their ranks, as Demšar (2006) advises.
+
+    scores  data set -> setting -> score, higher is better; equal scores share the mean of their ranks
+
+    Friedman's test asks whether any settings differ, Nemenyi's which. ValueError unless at least two data sets score
+    the same three or more settings, all with finite numbers.
+    """
+    settings = list(dict.fromkeys(name for row in scores.values() for name in row))
+    if len(scores) < 2 or len(settings) < 3:
+        raise ValueError(
+            f"ranks need at least 2 data sets and 3 settings, not {len(scores)} and {len(settings)}; "
+            "compare two settings by `paired`"
+        )
+    for dataset, row in scores.items():
+        if missing := [name for name in settings if name not in row]:
+            raise ValueError(f"{dataset} has no score of {', '.join(missing)}: score every setting on every data set")
+        for name, score in row.items():
+            if not isfinite(score):
+                raise ValueError(f"the score of {name} on {dataset} is {score}: leave out what has no finite score")
+    import numpy as np
+    from scikit_posthocs import posthoc_nemenyi_friedman
+    from scipy.stats import friedmanchisquare, rankdata, studentized_range
+
+    values = np.array([[scores[dataset][name] for name in settings] for dataset in scores], dtype=np.float64)
+    count, k = values.shape
+    ranks = rankdata(-values, axis=1)
+    # Of ties alone, Friedman's statistic would be 0/0.
+    chi_square, p = (0.0, 1.0) if (ranks == ranks[0, 0]).all() else friedmanchisquare(*ranks.T)
+    # Given the ranks, and not the scores, so that one place says what the best is.
+    between = posthoc_nemenyi_friedman(ranks).to_numpy()
+    mean = ranks.mean(0)
+    order = sorted(range(k), key=lambda i: (mean[i], i))
+    quantile = studentized_range.ppf(1 - LEVEL, k, np.inf) / 2**0.5
+    return Ranks(
+        {settings[i]: float(mean[i]) for i in order},
+        count,
+        float(chi_square),
+        float(p),
+        {settings[i]: {settings[j]: float(between[i, j]) for j in order} for i in order},
+        float(quantile * (k * (k + 1) / (6 * count)) ** 0.5),
+    )

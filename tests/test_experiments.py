@@ -484,3 +484,14 @@ def test_importing_experiments_loads_nothing_heavy():
     program = "import sys, specviz.experiments as e; e.find('noop').trials('tiny'); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert not {"torch", "distributed", "optuna", "pandas", "lightning", "sklearn"} & set(done.stdout.split())
+
+
+def test_a_scale_may_adjust_a_config_to_the_values_it_varies():
+    rates = {"sgd": 0.1, "adam": 0.001}
+
+    def rated(config):
+        return replace(config, optimiser=replace(config.optimiser, rate=rates[config.optimiser.name]))
+
+    scale = Scale(base=Config(), grid={"optimiser.name": list(rates)}, adjust=rated)
+    assert [scale.config(labels).optimiser.rate for labels in scale.labels()] == [0.1, 0.001]
+    assert [list(labels) for labels in scale.labels()] == [["optimiser.name", "seed"]] * 2

@@ -30,6 +30,7 @@ from difflib import get_close_matches
 from itertools import combinations, product
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from specviz.experiments.claims import Claim
 from specviz.experiments.plain import numbers_of, plain
 from specviz.experiments.ranges import SearchRange
 
@@ -57,6 +58,7 @@ class Scale:
     grid      {dotted path into the config: values}; every combination is a trial
     variants  {name: {dotted path: value}}: groups of settings that change together; each runs the whole grid
     seeds     runs of each, with seeds from base.seed on
+    adjust    changes a config after grid and variant, such as a learning rate that goes with the network
     only      keeps the configs for which it is true
     """
 
@@ -64,6 +66,7 @@ class Scale:
     grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     seeds: int = 1
+    adjust: Callable[[Any], Any] | None = None
     only: Callable[[Any], bool] | None = None
 
     def __post_init__(self) -> None:
@@ -92,7 +95,8 @@ class Scale:
         """The config that labels describe."""
         changes = dict(labels)
         variant = self.variants[changes.pop("variant")] if self.variants and "variant" in changes else {}
-        return override(self.base, {**variant, **changes})
+        config = override(self.base, {**variant, **changes})
+        return self.adjust(config) if self.adjust else config
 
     def labels(self, seeds: int | None = None) -> list[dict[str, Any]]:
         """What tells the trials apart. Seeds turn slowest, so that a sweep cut short has whole comparisons."""
@@ -113,6 +117,7 @@ class Experiment:
     run       config -> dictionary of plain numbers, text and lists, the results
     scales    {"tiny": seconds, "laptop": minutes, "paper": a cluster, ...}
     plot      for whoever draws it, as in {"x": "network_options.beta", "y": "test_accuracy"}
+    claims    what the paper says, each with the question that records answer
     search    {dotted path: LogRange(1e-4, 1e-1), ...}: where `specviz search` looks
     metric    dotted path into the record of what a search makes best, e.g. "test_accuracy"
     direction of the search, "maximize" or "minimize"
@@ -125,6 +130,7 @@ class Experiment:
     scales: Mapping[str, Scale]
     paper: str = ""
     plot: Mapping[str, Any] = field(default_factory=dict)
+    claims: Sequence[Claim] = ()
     search: Mapping[str, SearchRange] = field(default_factory=dict)
     metric: str = ""
     direction: Literal["maximize", "minimize"] = "maximize"

@@ -1,14 +1,19 @@
 """Band-limited training on pictures: accuracy over compression, and over compression in training and in use."""
 
+from collections.abc import Sequence
+from itertools import pairwise
+from statistics import fmean
 from typing import Any
 
 from specviz import nn as snn
+from specviz.compare import mean, paired, select
+from specviz.experiments.claims import Claim, Finding, Record
 from specviz.experiments.experiment import Experiment, Scale
 from specviz.experiments.tiny import TINY
 from specviz.training import Config, build, evaluate, load, train
 
 IN_USE = (0.0, 0.25, 0.5, 0.75, 0.85)
-SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 0.85)
+SHARES = (0.0, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 0.85)
 ENERGIES = (0.999, 0.99, 0.95)
 
 
@@ -51,6 +56,106 @@ def _base(**changes: Any) -> Config:
     return Config(**(usual | optimiser | changes))
 
 
+LAST = "epochs.-1.test_accuracy"
+
+
+def matrix(records: Sequence[Record]) -> dict[float, dict[float, float]]:
+    """Mean test accuracy by compression in training, then by compression in use, of shares that are in both."""
+    found: dict[float, dict[float, float]] = {}
+    for trained in IN_USE:
+        if rows := [r for r in select(records, {"variant": f"compression {trained:g}"}) if r["inference"]]:
+            tries = [{row["compression"]: row["test_accuracy"] for row in record["inference"]} for record in rows]
+            found[trained] = {used: fmean(accuracy[used] for accuracy in tries) for used in IN_USE}
+    return found
+
+
+def discarded(record: Record, epoch: int = -1) -> float:
+    """The share of coefficients left out, mean over the layers."""
+    return fmean(record["epochs"][epoch]["discarded"].values())
+
+
+def _half_is_enough(records: Sequence[Record]) -> Finding | None:
+    half, all_ = (select(records, {"variant": f"compression {share:g}"}) for share in (0.5, 0.0))
+    if not (half and all_):
+        return None
+    loss = paired(all_, half, LAST)
+    interval = "" if loss.low is None or loss.high is None else f" [{100 * loss.low:.1f}, {100 * loss.high:.1f}]"
+    return Finding(100 * loss.mean <= 1.5, f"{100 * loss.mean:.1f} points lost{interval}, {loss.count} seeds")
+
+
+def _matched_is_best(records: Sequence[Record]) -> Finding | None:
+    found = matrix(records)
+    if len(found) < 2:
+        return None
+    best = {used: max(found, key=lambda trained: found[trained][used]) for used in found}
+    matched = sum(used == trained for used, trained in best.items())
+    others = ", ".join(f"{used:g} is served best by {trained:g}" for used, trained in best.items() if used != trained)
+    measured = f"so for {matched} of {len(best)} compressions in use" + (f" ({others})" if others else "")
+    return Finding(matched == len(best), measured)
+
+
+def _fixed_beats_energy(records: Sequence[Record]) -> Finding | None:
+    """At equal shares left out: the fixed compressions' accuracies, interpolated."""
+    curve = []
+    for share in SHARES:
+        if rows := select(records, {"variant": f"compression {share:g}"}):
+            curve.append((fmean(map(discarded, rows)), mean(rows, LAST)))
+    differences = {}
+    for energy in ENERGIES:
+        rows = select(records, {"variant": f"energy {energy:g}"})
+        if rows and (fixed := between(sorted(curve), fmean(map(discarded, rows)))) is not None:
+            differences[energy] = 100 * (fixed - mean(rows, LAST))
+    if not differences:
+        return None
+    told = ", ".join(f"{d:+.1f} points at energy {energy:g}" for energy, d in differences.items())
+    return Finding(all(d > 0 for d in differences.values()), f"fixed against energy {told}")
+
+
+def between(curve: Sequence[tuple[float, float]], x: float) -> float | None:
+    """The value at x of a curve of points sorted by x, along the straight line between two; None outside."""
+    for (x0, y0), (x1, y1) in pairwise(curve):
+        if x0 <= x <= x1:
+            return y0 if x0 == x1 else y0 + (y1 - y0) * (x - x0) / (x1 - x0)
+    return None
+
+
+def _early_needs_less(records: Sequence[Record]) -> Finding | None:
+    changes = [
+        discarded(record, 0) - discarded(record)
+        for energy in ENERGIES
+        for record in select(records, {"variant": f"energy {energy:g}"})
+        if len(record["epochs"]) > 1
+    ]
+    if not changes:
+        return None
+    grew = sum(change > 0 for change in changes)
+    measured = f"from the first epoch to the last the share kept grew in {grew} of {len(changes)} trainings, "
+    return Finding(2 * grew > len(changes), measured + f"by {100 * fmean(changes):+.1f} points on average")
+
+
+def _better_than_smaller_pictures(records: Sequence[Record]) -> Finding | None:
+    differences = {}
+    for share in SHARES:
+        ours, smaller = (
+            select(records, {"variant": f"{kind} {share:g}"}) for kind in ("compression", "smaller pictures")
+        )
+        if ours and smaller:
+            differences[share] = 100 * paired(ours, smaller, LAST).mean
+    if not differences:
+        return None
+    told = ", ".join(f"{d:+.1f} at {share:.0%}" for share, d in differences.items())
+    return Finding(all(d > 0 for d in differences.values()), f"points of accuracy against smaller pictures: {told}")
+
+
+CLAIMS = [
+    Claim("Half the spectrum may go for at most 1.5 points (Table 1: 1.4 for ResNet-18)", _half_is_enough),
+    Claim("The compression of use is the best one to train with (Figure 3)", _matched_is_best),
+    Claim("A fixed compression is better than one by energy", _fixed_beats_energy),
+    Claim("In energy mode early training needs fewer coefficients (Figure 4)", _early_needs_less),
+    Claim("Band-limiting beats smaller pictures of as many pixels (our question)", _better_than_smaller_pictures),
+]
+
+
 experiment = Experiment(
     name="bandlimited-compression",
     paper="Dziedzic et al. 2019, Table 1 and Figures 3 and 4",
@@ -68,5 +173,6 @@ experiment = Experiment(
         ),
         "paper": Scale(base=_base(epochs=100, batch=128, augmentation="crop-flip"), variants=VARIANTS, seeds=3),
     },
+    claims=CLAIMS,
     plot={"x": "variant", "y": "epochs.-1.test_accuracy"},
 )
