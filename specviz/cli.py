@@ -169,8 +169,9 @@ def results(
     ] = None,
     export: Annotated[Path | None, typer.Option(help="Also write the records to this file of JSON lines.")] = None,
 ) -> None:
-    """Show an experiment's records: each metric's mean and spread over seeds, and what is missing or failed."""
-    from specviz.experiments import Store, grouped
+    """Show an experiment's records: each metric's mean and spread over seeds, what they say of the paper's claims, and
+    what is missing or failed."""
+    from specviz.experiments import Store, grouped, judge
     from specviz.experiments import export as export_to
     from specviz.experiments.results import metrics_of
 
@@ -180,6 +181,8 @@ def results(
     metrics = metric or metrics_of(experiment.plot, found.records.values())
     if found.records:
         _console().print(_table(grouped(trials, found.records, metrics), metrics))
+        if experiment.claims:
+            print(judge(experiment.claims, found.records.values()))
     print(f"{len(found.records):,} of {len(trials):,} trials have a record")
     _list("missing", {trial: "" for trial in found.missing})
     _list("failed", {trial: failure["error"] for trial, failure in found.failed.items()})

@@ -7,11 +7,13 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
+from statistics import stdev, variance
 from typing import Any
 
 import torch
 
 import specviz.functional as SF
+from specviz.compare import paired, select
 from specviz.functional.activation import check_activation
 from specviz.spectra import HalfSpectrum, real_bins
 
@@ -352,3 +354,71 @@ def check_largest_batch(batch: Any, row: dict[str, Any], room_bytes: int) -> Ver
     if batch > room_bytes / each:
         return Verdict(False, f"{said}. Hint: the recorded peak is {row['batch']} images' together.")
     return Verdict(False, f"{said}. Hint: more fit, if only whole images; divide the room by one image's share.")
+
+
+def check_paired_difference(function: Callable[[list[float], list[float]], Any]) -> Verdict:
+    """Does function(ours, theirs) give the mean difference seed by seed, and half the width of its 95 % interval?
+
+    ours and theirs are accuracies, in the same order of seeds; the interval is Student's.
+    """
+    for ours, theirs in [
+        ([0.50, 0.61, 0.69], [0.48, 0.60, 0.70]),
+        ([0.71, 0.80, 0.75, 0.78, 0.66], [0.73, 0.81, 0.77, 0.79, 0.69]),
+    ]:
+        answer = function(ours, theirs)
+        if answer is None or answer is ... or None in tuple(answer):
+            return Verdict(None, "Not answered yet: return two numbers, the mean difference and half the width.")
+        mean, half = (float(number) for number in answer)
+        n, differences = len(ours), [a - b for a, b in zip(ours, theirs, strict=True)]
+        sides = ([{"seed": i, "value": value} for i, value in enumerate(side)] for side in (ours, theirs))
+        right = paired(*sides, "value")
+        assert right.high is not None
+        width = right.high - right.mean
+        if abs(mean - right.mean) > 1e-6:
+            hint = "Hint: ours minus theirs, one difference for each seed, and their mean."
+            return Verdict(False, f"For {n} seeds the mean is {right.mean:+.4f}, you say {mean:+.4f}. {hint}")
+        if abs(half - width) > 1e-6:
+            hint = _wrong_width(half / width, n, ours, theirs, stdev(differences))
+            return Verdict(False, f"For {n} seeds half the width is {width:.4f}, you say {half:.4f}. Hint: {hint}")
+    return Verdict(
+        True, "Right: what a seed does to both sides falls out of the difference, and the interval is narrow."
+    )
+
+
+def _wrong_width(ratio: float, n: int, ours: list[float], theirs: list[float], spread: float) -> str:
+    """What probably went wrong where an interval is so many times as wide as it should be."""
+    independent = (variance(ours) + variance(theirs)) ** 0.5 / spread
+    hints = {
+        independent: "that is the width for two groups of different seeds. Take the deviation of the differences.",
+        n**0.5: "a mean of n values varies less than one of them, by the root of n.",
+        (1 - 1 / n) ** 0.5: "the deviation of a sample divides by n - 1 (statistics.stdev does).",
+        2.0: "half the width, from the mean to one end.",
+    }
+    return next(
+        (hint for factor, hint in hints.items() if abs(ratio - factor) < 1e-3 * factor),
+        "t(0.975, n - 1) times the deviation of the differences, divided by the root of n.",
+    )
+
+
+def check_largest_compression(compression: Any, runs: list[dict[str, Any]], points: float) -> Verdict:
+    """Is this the largest recorded compression, in per cent, that costs at most so many points of accuracy?
+
+    runs  records of `specviz sweep bandlimited-compression`
+    """
+    answer = _number(compression)
+    if answer is None:
+        return Verdict(None, "Not answered yet: which of the recorded compressions, in per cent?")
+    whole = select(runs, {"variant": "compression 0"})
+    lost = {}
+    for share in {run["config"]["network_options"].get("compression") for run in runs} - {None}:
+        limited = select(runs, {"variant": f"compression {share:g}"})
+        lost[round(100 * share)] = 100 * paired(whole, limited, "epochs.-1.test_accuracy").mean
+    right = max(share for share, loss in lost.items() if loss <= points)  # 0 loses nothing
+    if answer not in lost:
+        return Verdict(False, f"{answer:g} % was not recorded. Hint: {', '.join(map(str, sorted(lost)))} % were.")
+    said = f"{answer:g} % costs {lost[round(answer)]:.1f} points"
+    if answer == right:
+        return Verdict(True, f"Right: {said}.")
+    if lost[round(answer)] > points:
+        return Verdict(False, f"{said}. Hint: that is more than {points:g}.")
+    return Verdict(False, f"{said}. Hint: a larger one costs no more than {points:g}, either.")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from specviz.compare import number, paired
+from specviz.compare import number, paired, ranked
 
 
 def test_a_path_into_a_record_may_count_from_the_end_of_a_list():
@@ -32,3 +32,71 @@ def test_pairs_share_a_seed_and_their_interval_is_students():
         paired(runs(s1=0.5), runs(s2=0.4), "epochs.0.acc")
     with pytest.raises(ValueError, match="two records have the seed 1"):
         paired([*runs(s1=0.5), *runs(s1=0.6)], plain, "epochs.0.acc")
+
+
+def scores(*rows: list[float]) -> dict[str, dict[str, float]]:
+    """Data sets' scores of the settings a, b, c, ..."""
+    return {f"set {i}": dict(zip("abcdef", row, strict=False)) for i, row in enumerate(rows)}
+
+
+def test_ranks_are_of_each_data_set_and_ties_share_their_mean():
+    found = ranked(scores([0.9, 0.8, 0.7], [10, 30, 30], [-1, -1, -1]))
+    # 1 2 3, then 3 1.5 1.5, then 2 2 2
+    assert found.mean == pytest.approx({"b": 5.5 / 3, "a": 2, "c": 6.5 / 3})
+    assert list(found.mean) == ["b", "a", "c"]
+    assert found.datasets == 3
+
+
+def test_friedman_and_nemenyi_follow_demsars_formulas():
+    rows = [[7, 5, 3, 1], [8, 5, 4, 2], [6, 7, 2, 1], [9, 4, 5, 1], [5, 4, 3, 2], [8, 7, 1, 3]]
+    found = ranked(scores(*rows))
+    n, k, sums = 6, 4, [7, 12, 18, 23]
+    mean = dict(zip("abcd", (s / n for s in sums), strict=True))
+    assert found.mean == pytest.approx(mean)
+    chi_square = 12 * n / (k * (k + 1)) * (sum(m * m for m in mean.values()) - k * (k + 1) ** 2 / 4)
+    assert found.chi_square == pytest.approx(chi_square)
+    # Demšar's table 5: q at 0.05 is 2.569 of four classifiers.
+    assert found.critical_difference == pytest.approx(2.569 * (k * (k + 1) / (6 * n)) ** 0.5, rel=1e-4)
+    for a in mean:
+        assert found.p_values[a][a] == 1
+        for b in mean:
+            assert found.p_values[a][b] == found.p_values[b][a]
+            if a != b:  # the p-value and the critical difference are two ways to say it
+                assert (found.p_values[a][b] < 0.05) == (abs(mean[a] - mean[b]) > found.critical_difference)
+    assert found.alike() == [["a", "b", "c"], ["b", "c", "d"]]
+
+
+def test_settings_that_tie_everywhere_do_not_differ():
+    found = ranked(scores([1, 1, 1], [2, 2, 2]))
+    assert (found.chi_square, found.p) == (0, 1)
+    assert found.alike() == [["a", "b", "c"]]
+
+
+def test_settings_that_all_differ_are_in_no_group():
+    found = ranked(scores(*[[3, 2, 1]] * 30))
+    assert found.alike() == []
+    assert found.p < 1e-9
+
+
+def test_the_order_of_data_sets_and_settings_does_not_matter():
+    table = scores([1, 2, 3], [3, 1, 2], [1, 3, 2])
+    turned = {name: dict(reversed(row.items())) for name, row in reversed(table.items())}
+    first, second = ranked(table), ranked(turned)
+    assert first.mean == second.mean
+    assert first.p_values == second.p_values
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({}, "at least 2 data sets and 3 settings, not 0 and 0"),
+        (scores([1, 2, 3]), "not 1 and 3"),
+        (scores([1, 2], [1, 2]), "not 2 and 2.*paired"),
+        (scores([1, 2, 3], [1, 2]), "set 1 has no score of c"),
+        (scores([1, float("nan"), 3], [1, 2, 3]), "b on set 0 is nan"),
+        (scores([1, 2, 3], [1, 2, float("-inf")]), "c on set 1 is -inf"),
+    ],
+)
+def test_what_cannot_be_ranked_is_named(table, said):
+    with pytest.raises(ValueError, match=said):
+        ranked(table)

@@ -176,3 +176,59 @@ def test_the_largest_batch_is_a_whole_number_of_images():
         verdict = exercises.check_largest_batch(wrong, row, 1099)
         assert verdict.solved is False
         assert hint in verdict.message
+
+
+def test_the_interval_of_a_paired_difference_is_told_from_three_usual_mistakes():
+    def of(differences, divisor, wide=1.0):
+        n, mean = len(differences), sum(differences) / len(differences)
+        deviation = (sum((d - mean) ** 2 for d in differences) / divisor(n)) ** 0.5
+        return mean, wide * {3: 4.302653, 5: 2.776445}[n] * deviation / n**0.5
+
+    def pairs(ours, theirs):
+        return [a - b for a, b in zip(ours, theirs, strict=True)]
+
+    def unpaired(ours, theirs):
+        mean, half = of(pairs(ours, theirs), lambda n: n - 1)
+        widths = [of(side, lambda n: n - 1)[1] for side in (ours, theirs)]
+        return mean, (widths[0] ** 2 + widths[1] ** 2) ** 0.5
+
+    check = exercises.check_paired_difference
+    assert check(lambda ours, theirs: of(pairs(ours, theirs), lambda n: n - 1)).solved
+    assert check(lambda ours, theirs: (None, None)).solved is None
+    assert check(lambda ours, theirs: None).solved is None
+    hints = {
+        "ours minus theirs": lambda ours, theirs: of(pairs(theirs, ours), lambda n: n - 1),
+        "two groups of different seeds": unpaired,
+        "divides by n - 1": lambda ours, theirs: of(pairs(ours, theirs), lambda n: n),
+        "half the width": lambda ours, theirs: of(pairs(ours, theirs), lambda n: n - 1, wide=2),
+        "by the root of n": lambda ours, theirs: of(pairs(ours, theirs), lambda n: (n - 1) / n),
+        "t(0.975, n - 1)": lambda ours, theirs: of(pairs(ours, theirs), lambda n: n - 1, wide=0.5),
+    }
+    for hint, wrong in hints.items():
+        verdict = check(wrong)
+        assert verdict.solved is False
+        assert hint in verdict.message
+
+
+def limited(lost):
+    return [
+        {
+            "labels": {"variant": f"compression {share:g}"},
+            "config": {"network_options": {"compression": share}},
+            "seed": seed,
+            "epochs": [{"test_accuracy": 0.7 + seed / 100 - loss / 100}],
+        }
+        for share, loss in lost.items()
+        for seed in range(2)
+    ] + [{"labels": {"variant": "smaller pictures 0.5"}, "config": {"network_options": {}}, "seed": 0, "epochs": []}]
+
+
+def test_the_largest_compression_is_the_last_that_costs_little():
+    runs = limited({0.0: 0.0, 0.1: 1.2, 0.25: 0.8, 0.5: 3.0})
+    assert exercises.check_largest_compression(None, runs, 1.0).solved is None
+    assert exercises.check_largest_compression(25, runs, 1.0).solved
+    too_much, less, unknown = (exercises.check_largest_compression(answer, runs, 1.0) for answer in (50, 0, 30))
+    assert (too_much.solved, less.solved, unknown.solved) == (False, False, False)
+    assert "3.0 points" in too_much.message
+    assert "larger" in less.message
+    assert "0, 10, 25, 50 %" in unknown.message

@@ -4,8 +4,9 @@ import pytest
 
 from specviz import compare, records
 from specviz.experiments import find, names
-from specviz.experiments.claims import Claim, Finding, verdict
+from specviz.experiments.claims import Claim, Finding, judge
 from specviz.experiments.library.bandlimited_compression import between, matrix
+from specviz.experiments.library.bandlimited_series import scores
 from specviz.experiments.library.rippel_convergence import epochs_to, speedups
 
 
@@ -22,7 +23,7 @@ def run(variant, seed=0, accuracy=0.5, epochs=None, status="finished", memory=No
 
 
 def findings(name, rows):
-    return {says.split(" (")[0]: found for says, found in verdict(find(name).claims, rows).findings}
+    return {says.split(" (")[0]: found for says, found in judge(find(name).claims, rows).findings}
 
 
 def always(holds):
@@ -40,21 +41,21 @@ def always(holds):
         ([], "not measured"),
     ],
 )
-def test_a_verdict_is_one_of_four_words(answers, word):
-    found = verdict([always(answer) for answer in answers], [run("any")])
+def test_a_judgement_is_one_of_four_words(answers, word):
+    found = judge([always(answer) for answer in answers], [run("any")])
     assert found.word == word
     assert str(found).lower().startswith(word if answers else "nothing")
 
 
 def test_without_records_nothing_is_measured():
     for name in names():
-        found = verdict(find(name).claims, [])
+        found = judge(find(name).claims, [])
         assert found.word == "not measured"
         assert all(finding is None for _, finding in found.findings)
 
 
 def test_every_paper_s_experiment_makes_claims():
-    assert {name for name in names() if not find(name).claims} == {"noop", "bandlimited-series"}
+    assert {name for name in names() if not find(name).claims} == {"noop"}
 
 
 def test_runs_that_diverged_are_not_compared():
@@ -172,3 +173,30 @@ def test_shipped_saved_activations_answer_their_claims():
     small = found["Compressed maps take at most 20 % of their bytes at the default threshold"]
     assert small.holds
     assert found["They cost no accuracy that these trainings can measure"].measured.count("points") >= 4
+
+
+def series(accuracies, datasets=12):
+    """Trainings whose accuracy falls with the compression on every data set, or is drawn by lot."""
+    rows = []
+    for d in range(datasets):
+        for compression, accuracy in accuracies(d).items():
+            row = run(None, accuracy=accuracy, inference=[(c, a) for c, a in accuracies(d).items()])
+            row["labels"] = {"dataset": f"ucr/set{d}", "network_options.compression": compression}
+            rows.append(row)
+    return rows
+
+
+def test_ranks_over_data_sets_decide_what_a_series_can_spare():
+    falling = findings("bandlimited-series", series(lambda d: {0.0: 0.9, 0.25: 0.8, 0.5: 0.7, 0.75: 0.6}))
+    assert [found.holds for found in falling.values()] == [False, False, False]
+    assert "mean rank 3.00 against 1.00 over 12 data sets" in next(iter(falling.values())).measured
+    turns = [{0.0: 0.9, 0.25: 0.8, 0.5: 0.7, 0.75: 0.6}, {0.0: 0.6, 0.25: 0.7, 0.5: 0.8, 0.75: 0.9}]
+    even = findings("bandlimited-series", series(lambda d: turns[d % 2]))
+    assert [found.holds for found in even.values()] == [True, True, True]
+
+
+def test_a_data_set_that_lacks_a_compression_is_not_ranked():
+    rows = series(lambda d: {0.0: 0.9, 0.25: 0.8, 0.5: 0.7})
+    rows = [row for row in rows if row["labels"] != {"dataset": "ucr/set3", "network_options.compression": 0.25}]
+    assert "set3" not in scores(rows)
+    assert len(scores(rows)) == 11

@@ -1,7 +1,13 @@
-"""Colours, ranges and still pictures."""
+"""Colours, ranges, still pictures, results as figures, and figures as files."""
 
+import csv
 import io
+import itertools
+import json
+import math
+import statistics
 import warnings
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -10,19 +16,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from specviz.compare import Ranks
 from specviz.figures import (
     BLUE,
     DARK_THEME_COLOURS,
     Line,
     LinePlot,
+    Matrix,
     Panel,
     Pictures,
+    RankDiagram,
+    Violins,
     colour_table,
+    file_name,
     on_page,
     plotly_layout,
+    save,
     still_picture,
     to_bytes,
 )
+from specviz.figures.colours import readable_on
+from specviz.figures.violins import outline, spread
 
 
 def test_colour_tables_are_256_rgb_triples():
@@ -226,3 +240,194 @@ def test_pictures_stand_beside_each_other_on_one_scale():
     # The second map lies above the scale, and is white throughout; of the first, three quarters are black.
     black = (np.asarray(picture)[:, : picture.width // 2] < 10).mean()
     assert black > 4 * (np.asarray(picture)[:, picture.width // 2 :] < 10).mean()
+
+
+# --- results as figures
+
+NAN = float("nan")
+
+
+def ranks(critical_difference: float, **mean: float) -> Ranks:
+    """Settings with these mean ranks, further apart than the critical difference or not."""
+    p_values = {a: {b: 0.01 if abs(mean[a] - mean[b]) > critical_difference else 0.5 for b in mean} for a in mean}
+    return Ranks(mean, 9, 12.0, 0.007, p_values, critical_difference)
+
+
+RANKS = ranks(1.5, limited=1.0, SpecNet=2.4, plain=2.6, pooled=4.0)
+
+
+def figures():
+    x = np.array([1.0, 2.0, NAN])
+    return [
+        LinePlot("Curves", "x", "y", [Line("one", x, x), Line("two", x, x + 1, low=x, high=x + 2)]),
+        Matrix("A matrix", "in", "out", ["a", "b"], ["c", "d", "e"], np.array([[1, NAN], [3, 4], [-5, 6.25]]), "%"),
+        Violins("Trials", "accuracy", {"many": [0.1, 0.5, 0.55, 0.7], "two": [0.2, 0.3], "equal": [1, 1, 1], "no": []}),
+        RankDiagram("Ranks", RANKS),
+    ]
+
+
+@pytest.mark.parametrize("figure", figures(), ids=lambda figure: type(figure).__name__)
+def test_a_figure_is_a_picture_a_drawing_plotly_takes_and_numbers(figure, tmp_path):
+    import plotly.graph_objects as go
+
+    for kind in ("png", "svg", "csv"):
+        save(figure, tmp_path / f"figure.{kind}")
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["figure.csv", "figure.png", "figure.svg"]
+    assert (tmp_path / "figure.png").read_bytes() == figure._repr_png_()
+    assert Image.open(tmp_path / "figure.png").size[0] > 600
+    assert figure.title in "".join(ElementTree.parse(tmp_path / "figure.svg").getroot().itertext())
+    assert len({len(row) for row in csv.reader(io.StringIO((tmp_path / "figure.csv").read_text()))}) == 1
+    shown = [go.Figure(**figure.plotly(dark)) for dark in (False, True)]
+    assert shown[0].layout.title.text == figure.title
+    assert shown[0].layout.font.color != shown[1].layout.font.color
+    # One may take the other's place when the theme changes.
+    assert [trace.type for trace in shown[0].data] == [trace.type for trace in shown[1].data]
+    for drawn in shown:
+        assert "NaN" not in json.dumps(drawn.to_plotly_json(), default=lambda array: array.tolist())
+
+
+def numbers_in(drawing) -> list[str]:
+    """The words of a matplotlib figure, that a PNG would show."""
+    return [text.get_text() for axes in drawing.axes for text in axes.texts]
+
+
+def test_every_cell_of_a_matrix_has_its_number_but_an_empty_one():
+    matrix = figures()[1]
+    assert numbers_in(matrix.still()) == ["1", "3", "4", "-5", "6.25"]
+    heat, text = matrix.plotly(dark=False)["data"]
+    assert heat["z"] == [[1, None], [3, 4], [-5, 6.25]]
+    assert list(zip(text["y"], text["x"], text["text"], strict=True))[-1] == (2, 1, "6.25")
+    assert matrix.csv().splitlines() == ["out,in,%", "c,a,1.0", "c,b,", "d,a,3.0", "d,b,4.0", "e,a,-5.0", "e,b,6.25"]
+
+
+def test_a_matrix_about_zero_has_ends_that_are_as_far_from_it():
+    def ends(values, colours):
+        return Matrix("m", "x", "y", ["a", "b"], ["c"], np.array([values]), colours=colours).ends()
+
+    assert ends([-1, 4], "diverging") == (-4, 4)
+    assert ends([-1, NAN], "diverging") == (-1, 1)
+    assert ends([0, 0], "diverging") == (-1, 1)
+    assert ends([-1, 4], "sequential") == (-1, 4)
+    assert ends([NAN, NAN], "sequential") == (0, 1)
+
+
+@pytest.mark.parametrize("name", ["viridis", "RdBu"])
+def test_numbers_stand_out_from_every_colour_of_a_table(name):
+    """WCAG 2 asks for a contrast of 4.5."""
+    for colour in colour_table(name):
+        light = np.array([c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour / 255])
+        luminance = light @ [0.2126, 0.7152, 0.0722]
+        contrast = 1.05 / (luminance + 0.05) if readable_on(colour) == "#ffffff" else (luminance + 0.05) / 0.05
+        assert contrast >= 4.5
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [(np.zeros((2, 1)), r"shape \(2, 1\) for 1 rows and 2"), (np.array([[0, np.inf]]), "infinite"), ([], "shape")],
+)
+def test_a_matrix_that_does_not_fit_its_labels_is_refused(values, said):
+    with pytest.raises(ValueError, match=said):
+        Matrix("m", "x", "y", ["a", "b"], ["c"], values)
+
+
+@pytest.mark.parametrize("values", [[], [1.0], [1.0, 2.0], [3.0, 3.0, 3.0]])
+def test_too_few_or_equal_trials_have_no_density_but_points(values):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert outline(values)[0].size == 0
+        (axes,) = Violins("v", "y", {"group": values}).still().axes
+    assert axes.lines[0].get_ydata().tolist() == values
+
+
+def test_a_violin_is_the_gaussian_density_from_the_least_to_the_greatest():
+    values = [0.1, 0.4, 0.45, 0.9, 1.6]
+    levels, halves = outline(values)
+    assert (levels[0], levels[-1]) == (0.1, 1.6)
+    width = statistics.stdev(values) / 5 ** (1 / 5)  # Scott's rule
+    density = [sum(math.exp(-(((level - v) / width) ** 2) / 2) for v in values) for level in levels]
+    np.testing.assert_allclose(halves, [0.4 * d / max(density) for d in density], rtol=1e-12)
+
+
+def test_every_trial_is_a_point_near_the_middle_of_its_group():
+    places = spread(50)
+    assert places[0] == 0
+    assert np.abs(places).max() <= 0.15
+    assert np.diff(np.sort(places)).min() > 1e-3  # equal values stand beside each other
+    _, points, mean = Violins("v", "y", {"one": [1, 2, 6]}).plotly(dark=True)["data"]
+    assert points["y"].tolist() == [1, 2, 6]
+    assert mean["y"] == [3, 3]
+
+
+@pytest.mark.parametrize("groups", [{}, {"a": [1.0, NAN]}])
+def test_violins_of_nothing_or_of_diverged_trials_are_refused(groups):
+    with pytest.raises(ValueError, match="no group|a has a value"):
+        Violins("v", "y", groups)
+
+
+def test_a_rank_diagram_joins_what_does_not_differ_and_names_every_setting():
+    drawing = RankDiagram("Ranks", RANKS).still()
+    names = [label.get_text().replace("\n", " ") for axes in drawing.axes for label in axes.get_yticklabels()]
+    assert [name.split(" (")[0] for name in names] == ["limited", "SpecNet", "pooled", "plain"]
+    orange = [line for line in drawing.axes[0].lines if line.get_linewidth() == 4]
+    assert [list(line.get_xdata()) for line in orange] == [[1.0, 2.4], [2.4, 2.6], [2.6, 4.0]]
+
+
+def test_bars_that_overlap_lie_on_rows_of_their_own():
+    chain = ranks(3, **{name: place for place, name in enumerate("abcdefg", 1)})
+    assert [len(group) for group in chain.alike()] == [4, 4, 4, 4]
+    bars = [line for line in RankDiagram("r", chain).still().axes[0].lines if line.get_linewidth() == 4]
+    spans = sorted((line.get_ydata()[0], *line.get_xdata()) for line in bars)
+    assert all(a[0] != b[0] or a[2] < b[1] for a, b in itertools.pairwise(spans))
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 9])
+def test_a_still_legend_of_many_names_lies_below_the_curves(count):
+    x = np.arange(3.0)
+    plot = LinePlot("p", "x", "y", [Line(f"band-limited convolution {i}", x, x) for i in range(count)])
+    drawing = plot.still()
+    drawing.draw_without_rendering()
+    (axes,) = drawing.axes
+    legend = axes.get_legend()
+    assert (legend is None) == (count == 1)
+    if count > 3:
+        box = legend.get_window_extent()
+        assert box.y1 < axes.xaxis.label.get_window_extent().y0
+        assert box.y0 >= 0
+        assert box.x1 <= drawing.bbox.x1
+
+
+# --- figures as files
+
+
+@pytest.mark.parametrize("name", ["figure.pdf", "figure", "svg"])
+def test_a_file_name_says_how_to_save_a_figure_or_nothing_is_written(name, tmp_path):
+    with pytest.raises(ValueError, match=r"\.png, \.svg or \.csv"):
+        save(figures()[0], tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_figure_that_cannot_be_drawn_leaves_the_old_file_alone(tmp_path, monkeypatch):
+    path = tmp_path / "a.CSV"
+    save(figures()[0], path)
+    before = path.read_text()
+    assert before.startswith("curve,x,y,low,high")
+    with pytest.raises(ValueError, match="unknown"):
+        save(Matrix("m", "x", "y", ["a"], ["b"], np.ones((1, 1)), number_format="unknown"), tmp_path / "a.png")
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        save(figures()[1], path)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.CSV"]
+    assert path.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("title", "name"),
+    [
+        ("Bytes alive: a training step (MiB)", "bytes-alive-a-training-step-mib.png"),
+        ("The step's β_1 / ../x", "the-steps-β-1-x.png"),
+        ("—", "figure.png"),
+        ("word " * 40, "-".join(["word"] * 16) + ".png"),
+    ],
+)
+def test_a_title_makes_a_file_name_of_words_and_dashes(title, name):
+    assert file_name(title, "png") == name

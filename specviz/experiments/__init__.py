@@ -1,5 +1,6 @@
 """Experiments: what is asked, what is varied, and one record a trial, from a laptop to a cluster."""
 
+from specviz.experiments.claims import Claim, Finding, Judgement, judge
 from specviz.experiments.experiment import Experiment, Scale, Trial
 from specviz.experiments.find import find, names
 from specviz.experiments.ranges import Choice, IntRange, LogRange, Range
@@ -11,8 +12,11 @@ from specviz.experiments.trial import Outcome, TrialFailed, run
 
 __all__ = [
     "Choice",
+    "Claim",
     "Experiment",
+    "Finding",
     "IntRange",
+    "Judgement",
     "LogRange",
     "Outcome",
     "Range",
@@ -24,6 +28,7 @@ __all__ = [
     "export",
     "find",
     "grouped",
+    "judge",
     "names",
     "run",
     "search",

@@ -30,7 +30,7 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Judgement:
     """All statements of one experiment. `word` is "holds", "holds in part", "does not hold here" or "not measured"."""
 
     word: str
@@ -44,7 +44,7 @@ class Verdict:
         return f"{self.word[0].upper()}{self.word[1:]}. {'; '.join(told)}." if told else "Nothing is claimed."
 
 
-def verdict(claims: Iterable[Claim], records: Iterable[Record]) -> Verdict:
+def judge(claims: Iterable[Claim], records: Iterable[Record]) -> Judgement:
     """Ask records about every claim. A run that diverged has no final accuracy; it is left to the claims to count."""
     rows = list(records)
     findings = tuple((claim.says, claim.check(rows) if rows else None) for claim in claims)
@@ -53,7 +53,7 @@ def verdict(claims: Iterable[Claim], records: Iterable[Record]) -> Verdict:
         word = "not measured"
     else:
         word = "holds" if all(told) else "holds in part" if any(told) else "does not hold here"
-    return Verdict(word, findings)
+    return Judgement(word, findings)
 
 
 def _answer(finding: Finding) -> str:

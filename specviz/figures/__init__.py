@@ -1,4 +1,4 @@
-"""Arrays to pictures: colours, curves, panels, and still pictures for readers without a kernel."""
+"""Arrays to pictures: colours, curves, panels, results, and still pictures for readers without a kernel."""
 
 from specviz.figures.colours import (
     BLUE,
@@ -12,9 +12,14 @@ from specviz.figures.colours import (
     on_page,
     to_bytes,
 )
+from specviz.figures.export import Figure, Kind, file_content, file_name, save, table
 from specviz.figures.lines import Line, LinePlot, plotly_layout
+from specviz.figures.matrix import Matrix
 from specviz.figures.panels import MAX_SHOWN, Panel, Pictures
+from specviz.figures.ranks import RankDiagram
 from specviz.figures.still import still_picture
+from specviz.figures.table import Table
+from specviz.figures.violins import Violins
 
 __all__ = [
     "BLUE",
@@ -25,13 +30,23 @@ __all__ = [
     "ORANGE",
     "PURPLE",
     "SKY",
+    "Figure",
+    "Kind",
     "Line",
     "LinePlot",
+    "Matrix",
     "Panel",
     "Pictures",
+    "RankDiagram",
+    "Table",
+    "Violins",
     "colour_table",
+    "file_content",
+    "file_name",
     "on_page",
     "plotly_layout",
+    "save",
     "still_picture",
+    "table",
     "to_bytes",
 ]

@@ -47,3 +47,19 @@ def to_bytes(array: np.ndarray, low: float, high: float, levels: int = 256) -> n
 def on_page(colour: str, dark: bool) -> str:
     """The colour, lifted where the page is dark."""
     return DARK_THEME_COLOURS.get(colour, colour) if dark else colour
+
+
+def pale(colour: str) -> str:
+    """The colour, see-through enough to lie under curves: a CSS colour."""
+    return f"rgba({', '.join(str(int(colour[i : i + 2], 16)) for i in (1, 3, 5))}, 0.18)"
+
+
+def readable_on(colour: np.ndarray) -> str:
+    """Black or white, whichever stands out more from a background: (3,) uint8 -> "#000000" or "#ffffff".
+
+    Each has a contrast of at least 4.5 where the other has less (WCAG 2's relative luminance).
+    """
+    share = np.asarray(colour, dtype=np.float64) / 255
+    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    luminance = float(linear @ [0.2126, 0.7152, 0.0722])
+    return "#000000" if (luminance + 0.05) ** 2 > 1.05 * 0.05 else "#ffffff"

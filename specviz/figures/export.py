@@ -4,8 +4,58 @@ from __future__ import annotations
 
 import csv
 import io
+import os
+import re
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, Protocol, get_args
+
+Kind = Literal["png", "svg", "csv"]
+
+
+class Figure(Protocol):
+    """What can be shown, and kept as a file: a LinePlot, a Matrix, Violins, a RankDiagram."""
+
+    @property
+    def title(self) -> str: ...
+
+    def still(self) -> Any:
+        """A matplotlib figure."""
+
+    def plotly(self, dark: bool) -> dict[str, Any]:
+        """Plotly's `data` and `layout`, for a light page or a dark one."""
+
+    def csv(self) -> str:
+        """Its numbers."""
+
+
+def save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write a figure as PNG or SVG, or its numbers as CSV, as the path's suffix says.
+
+    A file that is there already is replaced at once; ValueError for another suffix.
+    """
+    path = Path(path)
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in get_args(Kind):
+        raise ValueError(f"a figure cannot be saved as {path.name!r}: end its name in .png, .svg or .csv")
+    content = file_content(figure, kind)  # type: ignore[arg-type]
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(content)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def file_content(figure: Figure, kind: Kind) -> bytes:
+    """What a file of a figure holds."""
+    return figure.csv().encode() if kind == "csv" else as_bytes(figure.still(), kind)
+
+
+def file_name(title: str, kind: Kind) -> str:
+    """A name for a figure's file: its title's words, lower case, with dashes."""
+    words = re.findall(r"\w+", title.lower().replace("_", " ").replace("'", ""))
+    return f"{'-'.join(words)[:80].rstrip('-') or 'figure'}.{kind}"
 
 
 def as_bytes(figure: Any, kind: Literal["png", "svg"]) -> bytes:

@@ -7,8 +7,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from specviz.figures.colours import BLUE
+from specviz.figures.colours import BLUE, on_page, pale
 from specviz.figures.export import as_bytes, table
+from specviz.figures.page import TALL, page_axis, page_layout
+
+_NAMES_INSIDE = 3  # names that a still plot's legend shows among the curves; more of them would cover these
 
 
 @dataclass(frozen=True)
@@ -53,12 +56,18 @@ class LinePlot:
         """The plot as a matplotlib figure."""
         from matplotlib.figure import Figure  # not pyplot: it would start a GUI backend and keep every figure alive
 
-        figure = Figure(figsize=(8.7, 3.2), dpi=80, layout="constrained", facecolor="white")
-        draw_lines(figure.add_subplot(), self)
+        size = (8.7, 3.2 + legend_height(self, 8.7))
+        figure = Figure(figsize=size, dpi=80, layout="constrained", facecolor="white")
+        draw_lines(figure.add_subplot(), self, width=8.7)
         return figure
 
     def _repr_png_(self) -> bytes:
         return as_bytes(self.still(), "png")
+
+    def plotly(self, dark: bool) -> dict[str, Any]:
+        """The plot as plotly's `data` and `layout`."""
+        traces = [trace for line in self.lines for trace in plotly_traces(line, dark)]
+        return {"data": traces, "layout": plotly_layout(self, dark)}
 
     def csv(self) -> str:
         """The curves' points, one a row."""
@@ -75,37 +84,91 @@ class LinePlot:
 
 def plotly_layout(plot: LinePlot, dark: bool) -> dict[str, Any]:
     """A plotly layout that sits on JupyterLab's own background, light or dark."""
-    ink, grid = ("#e0e0e0", "#555555") if dark else ("#222222", "#dddddd")
-    axis = {"gridcolor": grid, "linecolor": ink, "zeroline": False, "showline": True, "ticks": "outside"}
+    names = [line.name for line in plot.lines]
+    kind = {True: "log", False: "linear"}
     return {
-        "template": "plotly_dark" if dark else "plotly_white",
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"color": ink, "size": 13},
-        "title": {"text": plot.title, "font": {"size": 14}},
-        "margin": {"l": 70, "r": 20, "t": 40, "b": 55},
-        "height": 320,
-        # Below the plot: beside the title it would run into it where the window is narrow.
-        "legend": {"orientation": "h", "x": 0.0, "xanchor": "left", "y": -0.22, "yanchor": "top"},
-        "xaxis": {**axis, "title": {"text": plot.x_title}, "type": "log" if plot.log_x else "linear"},
-        "yaxis": {
-            **axis,
-            "title": {"text": plot.y_title},
-            "type": "log" if plot.log_y else "linear",
-            "exponentformat": "power",
-        },
+        **page_layout(plot.title, dark, legend=names if len(names) > 1 else ()),
+        "xaxis": {**page_axis(plot.x_title, dark), "type": kind[plot.log_x]},
+        "yaxis": {**page_axis(plot.y_title, dark, TALL), "type": kind[plot.log_y], "exponentformat": "power"},
     }
 
 
-def draw_lines(axes: Any, plot: LinePlot) -> None:
-    """The plot on matplotlib's axes."""
-    styles = {"solid": "-", "dash": "--", "dot": ":", "none": ""}
+def plotly_traces(line: Line, dark: bool) -> list[dict[str, Any]]:
+    """A curve as plotly's traces: its band, where it has one, then itself."""
+    colour = on_page(line.colour, dark)
+    x, y = line_points(line)
+    symbol, size = {"circle": ("circle", 6), "star": ("star", 13), "diamond": ("diamond", 9)}[line.symbol]
+    curve = {
+        "type": "scatter",
+        "x": x,
+        "y": y,
+        "name": line.name,
+        "mode": "markers" if line.dash == "none" else "lines+markers" if line.markers else "lines",
+        "line": {"color": colour, "dash": "solid" if line.dash == "none" else line.dash, "width": 2},
+        "marker": {"symbol": symbol, "size": size},
+    }
+    if line.low is None:
+        return [curve]
+    x, y = band_points(line)
+    band = {
+        "type": "scatter",
+        "x": x,
+        "y": y,
+        "mode": "lines",
+        "line": {"width": 0},
+        "fill": "toself",
+        "fillcolor": pale(colour),
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
+    return [band, curve]
+
+
+def line_points(line: Line) -> tuple[np.ndarray, np.ndarray]:
+    """A curve's x and y as plotly takes them; what is not finite is a gap."""
+    return _finite(line.x), _finite(line.y)
+
+
+def band_points(line: Line) -> tuple[np.ndarray, np.ndarray]:
+    """Once around the band: along its lower edge and back along the upper one. What is not finite is left out."""
+    x, low, high = (np.asarray(v, dtype=np.float64) for v in (line.x, line.low, line.high))
+    drawn = np.isfinite(x) & np.isfinite(low) & np.isfinite(high)
+    x, low, high = x[drawn], low[drawn], high[drawn]
+    return np.concatenate([x, x[::-1]]), np.concatenate([low, high[::-1]])
+
+
+def _finite(values: Any) -> np.ndarray:
+    # NaN and infinity are not JSON: plotly's front end would drop the whole message.
+    values = np.asarray(values, dtype=np.float64)
+    finite = np.isfinite(values)
+    if finite.all():
+        return values
+    gaps = values.astype(object)
+    gaps[~finite] = None
+    return gaps
+
+
+def legend_height(plot: LinePlot, width: float) -> float:
+    """Inches that the legend takes below a still plot of so many inches; few names stand among the curves."""
+    names = [line.name for line in plot.lines]
+    return 0.0 if len(names) <= _NAMES_INSIDE else 0.16 * -(-len(names) // _legend_columns(names, width)) + 0.1
+
+
+def _legend_columns(names: list[str], width: float) -> int:
+    return min(max(int((width - 0.7) / (0.065 * max(map(len, names)) + 0.5)), 1), len(names))
+
+
+def draw_lines(axes: Any, plot: LinePlot, width: float) -> None:
+    """The plot on matplotlib's axes, in a figure of so many inches."""
+    from matplotlib.transforms import ScaledTranslation
+
+    styles = {"solid": "-", "dash": "--", "dot": ":", "none": "none"}
     symbols = {"circle": "o", "star": "*", "diamond": "D"}
     for line in plot.lines:
-        style: dict[str, Any] = {"color": line.colour, "label": line.name}
+        style: dict[str, Any] = {"color": line.colour, "label": line.name, "linestyle": styles[line.dash]}
         if line.markers or line.dash == "none":
             style |= {"marker": symbols[line.symbol], "markersize": 11 if line.symbol == "star" else 6}
-        axes.plot(line.x, line.y, styles[line.dash], **style)
+        axes.plot(line.x, line.y, **style)
         if line.low is not None:
             axes.fill_between(line.x, line.low, line.high, color=line.colour, alpha=0.18, linewidth=0)
     drawn = any(len(line.x) for line in plot.lines)  # an empty axis has no logarithm
@@ -116,5 +179,10 @@ def draw_lines(axes: Any, plot: LinePlot) -> None:
     axes.set_ylabel(plot.y_title, fontsize=8)
     axes.tick_params(labelsize=7)
     axes.grid(alpha=0.3)
-    if len(plot.lines) > 1:
+    names = [line.name for line in plot.lines]
+    if len(names) > _NAMES_INSIDE:
+        below = axes.transAxes + ScaledTranslation(0, -0.42, axes.figure.dpi_scale_trans)
+        place = {"loc": "upper left", "bbox_to_anchor": (0, 0), "bbox_transform": below, "borderaxespad": 0}
+        axes.legend(fontsize=7, ncols=_legend_columns(names, width), frameon=False, **place)
+    elif len(names) > 1:
         axes.legend(fontsize=7)

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from specviz.figures.export import as_bytes
-from specviz.figures.lines import LinePlot, draw_lines
+from specviz.figures.lines import LinePlot, draw_lines, legend_height
 from specviz.figures.panels import Panel, draw_bar, draw_panel
 
 
@@ -28,8 +28,8 @@ def still_picture(
     shares = [0.5 if panel.axes == "half" else 1.0 for panel in shown] or [1.0]  # half the columns, half the width
     aspects = (frames[p.key].shape[0] / frames[p.key].shape[1] * s for p, s in zip(shown, shares, strict=False))
     rows = [2.6 * min(max(aspects), 2.0) + 0.8, 0.12] if shown else [] if plots else [1.0]
-    heights = rows + [2.2] * len(plots)
     width = 2.9 * sum(shares) if shown else 8.7
+    heights = rows + [2.2 + legend_height(plot, width) for plot in plots]
     lines = textwrap.wrap(caption, round(14.5 * width), break_on_hyphens=False, replace_whitespace=False) or [""]
     figure = Figure(
         figsize=(width, sum(heights) + 0.55 + 0.15 * len(lines)), dpi=80, layout="constrained", facecolor="white"
@@ -40,6 +40,6 @@ def still_picture(
         if panel.bar != "none":
             draw_bar(figure.add_subplot(grid[1, column]), panel)
     for row, plot in enumerate(plots, len(rows)):
-        draw_lines(figure.add_subplot(grid[row, :]), plot)
+        draw_lines(figure.add_subplot(grid[row, :]), plot, width)
     figure.supxlabel("\n".join(lines), fontsize=9, parse_math=False)  # a file name may hold dollar signs
     return as_bytes(figure, kind)

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from specviz.datasets import photo_from
-from specviz.figures import MAX_SHOWN, LinePlot, Panel, still_picture, to_bytes
+from specviz.figures import MAX_SHOWN, Kind, LinePlot, Panel, still_picture, table, to_bytes
+from specviz.widgets.export import ExportButtons
 from specviz.widgets.lines import LinesView
 from specviz.widgets.panels import PanelsView
 
@@ -208,12 +209,10 @@ class Explorer:
         self.lines = [LinesView(plot) for plot in self._plots()]
         if self.takes_pictures:
             controls = [*controls, self.upload]
-        self.view = ExplorerView(
-            [ipw.HBox(controls, layout=ipw.Layout(flex_flow="row wrap")), self.panels]
-            + [view.figure for view in self.lines],
-            self._still_picture,
-            self.summary,
-        )
+        self.export = ExportButtons(self.label, self._file)
+        row = ipw.HBox(controls, layout=ipw.Layout(flex_flow="row wrap"))
+        plots = [view.figure for view in self.lines]
+        self.view = ExplorerView([row, self.panels, *plots, self.export], self._still_picture, self.summary)
         if self.takes_pictures:
             self.load(image)
         else:
@@ -343,12 +342,27 @@ class Explorer:
         """The facts in one line."""
         return f"{type(self).__name__}: " + "; ".join(f"{name} {value}" for name, value, *_ in self.panels.facts)
 
-    def _still_picture(self) -> bytes:
+    def csv(self) -> str:
+        """The facts and the curves' points in one table: a fact has a name and a value, a point x, y and its band."""
+        plots = self._plots()
+        rows: list[list[Any]] = [["plot", "curve", "x axis", "x", "y axis", "y", "low", "high"]]
+        rows += [["facts", name, None, None, None, value, None, None] for name, value in self.facts().items()]
+        for plot in plots:
+            for line in plot.lines:
+                columns = [line.x, line.y] if line.low is None else [line.x, line.y, line.low, line.high]
+                for x, y, *band in zip(*columns, strict=True):
+                    rows.append([plot.title, line.name, plot.x_title, x, plot.y_title, y, *(band or [None, None])])
+        return table(rows)
+
+    def _file(self, kind: Kind) -> bytes:
+        return self.csv().encode() if kind == "csv" else self._still_picture(kind)
+
+    def _still_picture(self, kind: Literal["png", "svg"] = "png") -> bytes:
         frames = dict(self._still_frames)
         for key, frame in self._last_frames.items():
             frames[key] = frames[key] | frame.astype(np.uint8) << 7 if frame.dtype == np.bool_ else frame
         caption = "   ".join(f"{name}: {value}" for name, value, *_ in self.panels.facts)
-        return still_picture(self._specs, frames, self._plots(), caption or self.panels.message)
+        return still_picture(self._specs, frames, self._plots(), caption or self.panels.message, kind)
 
 
 @contextmanager

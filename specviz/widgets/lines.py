@@ -1,66 +1,93 @@
-"""The line view: curves in plotly, on JupyterLab's own background."""
+"""The plot view: curves and other figures in plotly, on JupyterLab's own background."""
 
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-import numpy as np
+import anywidget
+import plotly.basewidget
 import plotly.graph_objects as go
+import traitlets
 
-from specviz.figures import Line, LinePlot, on_page, plotly_layout
+from specviz.figures import LinePlot
+from specviz.figures.lines import band_points, line_points
 
-SYMBOLS = {"circle": ("circle", 6), "star": ("star", 13), "diamond": ("diamond", 9)}
+_HERE = Path(__file__).parent
+_PLOTLY = Path(plotly.basewidget.__file__).parent / "package_data" / "widgetbundle.js"
 
 
-class LinesView:
+class _Script(anywidget.AnyWidget):
+    """Brings plotly's script to the page; plotly.js says why."""
+
+    _esm = _HERE / "plotly.js"
+    script = traitlets.Bytes().tag(sync=True)
+
+
+@cache
+def _script() -> _Script:
+    return _Script(script=_PLOTLY.read_bytes())
+
+
+class _Figure(go.FigureWidget):
+    _esm = _HERE / "plotly.js"
+
+
+class PlotView:
+    """A figure that the page can move: `figure` is the plotly FigureWidget to display."""
+
+    def __init__(self, data: list[dict[str, Any]], layout: dict[str, Any]) -> None:
+        _script()
+        self.dark = False
+        self._drawn = False
+        self.figure: Any = _Figure(data=data, layout=layout)
+        self.figure._config = {"responsive": True, "displaylogo": False}
+        self.figure.observe(self._draws, "_js2py_traceDeltas")
+
+    def _draws(self, change: dict[str, Any]) -> None:
+        self._drawn = self._drawn or bool(change["new"])
+
+    @contextmanager
+    def moving(self) -> Iterator[Any]:
+        """What changes within goes to the page in one message."""
+        with self.figure.batch_update():
+            yield self.figure
+        if not self._drawn:
+            # plotly's page takes no message before it has drawn, and draws what these two hold.
+            self.figure._widget_data = copy.deepcopy(self.figure._data)
+            self.figure._widget_layout = copy.deepcopy(self.figure._layout)
+
+    def redraw(self, data: list[dict[str, Any]], layout: dict[str, Any]) -> None:
+        """Show the same traces otherwise, such as in the colours of another theme."""
+        with self.moving() as figure:
+            figure.update_layout(layout)
+            for trace, changed in zip(figure.data, data, strict=True):
+                trace.update({key: value for key, value in changed.items() if key != "type"})
+
+
+class LinesView(PlotView):
     """Curves that keep their zoom while a slider moves: `show(plot)` moves the points in place.
 
-    `figure` is the plotly FigureWidget to display. A plot shown later has the same lines, in name and style, and bands
-    where the first has them.
+    A plot shown later has the same lines, in name and style, and bands where the first has them.
     """
 
     def __init__(self, plot: LinePlot) -> None:
         self.plot = plot
-        self.dark = False
-        traces = [trace for line in plot.lines for trace in self._traces(line)]
-        self.figure: Any = go.FigureWidget(data=traces, layout=plotly_layout(plot, self.dark))
-        self.figure._config = {"responsive": True, "displaylogo": False}
-
-    def _traces(self, line: Line) -> list[go.Scatter]:
-        colour = on_page(line.colour, self.dark)
-        x, y = _points(line)
-        mode = "markers" if line.dash == "none" else "lines+markers" if line.markers else "lines"
-        symbol, size = SYMBOLS[line.symbol]
-        curve = go.Scatter(
-            x=x,
-            y=y,
-            name=line.name,
-            mode=mode,
-            line={"color": colour, "dash": "solid" if line.dash == "none" else line.dash, "width": 2},
-            marker={"symbol": symbol, "size": size},
-        )
-        if line.low is None:
-            return [curve]
-        x, y = _band(line)
-        band = go.Scatter(
-            x=x,
-            y=y,
-            mode="lines",
-            line={"width": 0},
-            fill="toself",
-            fillcolor=_pale(colour),
-            hoverinfo="skip",
-            showlegend=False,
-        )
-        return [band, curve]
+        super().__init__(**plot.plotly(dark=False))
 
     def show(self, plot: LinePlot) -> None:
         """Replace the curves' points; curves that did not change are not sent again."""
         old, self.plot = self.plot, plot
-        traces = iter(self.figure.data)
-        with self.figure.batch_update():
+        with self.moving() as figure:
+            traces = iter(figure.data)
             for before, line in zip(old.lines, plot.lines, strict=True):
                 if (line.low is None) != (before.low is None):
                     raise ValueError(f"{line.name}: a band comes or goes; a curve keeps what it was first shown with")
-                for points in (_points,) if line.low is None else (_band, _points):
+                for points in (line_points,) if line.low is None else (band_points, line_points):
                     trace = next(traces)
                     if line is not before:
                         trace.x, trace.y = points(line)
@@ -68,38 +95,4 @@ class LinesView:
     def set_dark(self, dark: bool) -> None:
         """Follow JupyterLab's theme."""
         self.dark = dark
-        traces = iter(self.figure.data)
-        with self.figure.batch_update():
-            self.figure.update_layout(plotly_layout(self.plot, dark))
-            for line in self.plot.lines:
-                colour = on_page(line.colour, dark)
-                if line.low is not None:
-                    next(traces).fillcolor = _pale(colour)
-                next(traces).line.color = colour
-
-
-def _points(line: Line) -> tuple[np.ndarray, np.ndarray]:
-    return _finite(line.x), _finite(line.y)
-
-
-def _band(line: Line) -> tuple[np.ndarray, np.ndarray]:
-    """Once around the band: along its lower edge and back along the upper one. What is not finite is left out."""
-    x, low, high = (np.asarray(v, dtype=np.float64) for v in (line.x, line.low, line.high))
-    drawn = np.isfinite(x) & np.isfinite(low) & np.isfinite(high)
-    x, low, high = x[drawn], low[drawn], high[drawn]
-    return np.concatenate([x, x[::-1]]), np.concatenate([low, high[::-1]])
-
-
-def _pale(colour: str) -> str:
-    return f"rgba({', '.join(str(int(colour[i : i + 2], 16)) for i in (1, 3, 5))}, 0.18)"
-
-
-def _finite(values: Any) -> np.ndarray:
-    # NaN and infinity are not JSON: plotly's front end would drop the whole message.
-    values = np.asarray(values, dtype=np.float64)
-    finite = np.isfinite(values)
-    if finite.all():
-        return values
-    gaps = values.astype(object)
-    gaps[~finite] = None
-    return gaps
+        self.redraw(**self.plot.plotly(dark))

@@ -1,0 +1,68 @@
+"""What all plotly layouts share: they sit on JupyterLab's own background, light or dark, in a wide or narrow window."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+# The narrowest page planned for: a notebook beside JupyterLab's file browser in a window of 780 pixels.
+NARROW = 340  # pixels
+TALL = 210  # pixels, of the y axis in a figure of the usual height
+_CHARACTER = 7  # pixels, of a letter at the sizes below
+
+
+def ink_and_grid(dark: bool) -> tuple[str, str]:
+    """The colours of text and axes, and of grid lines."""
+    return ("#e0e0e0", "#555555") if dark else ("#222222", "#dddddd")
+
+
+def wrapped(text: str, width: int) -> str:
+    """The text in lines of at most `width` characters, as plotly breaks them; a longer word stays whole."""
+    return "<br>".join(textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False))
+
+
+def page_layout(title: str, dark: bool, height: int = 320, legend: Sequence[str] = ()) -> dict[str, Any]:
+    """A layout without its axes.
+
+    height  pixels of the plot with its title and axes; the legend's rows come on top
+    legend  names that it lists below the plot
+    """
+    ink, _ = ink_and_grid(dark)
+    shown = wrapped(title, NARROW // _CHARACTER)
+    more_lines = 18 * shown.count("<br>")  # plotly anchors a title by its first line
+    below = 20 * _rows(legend) + 6 if legend else 0
+    return {
+        "template": "plotly_dark" if dark else "plotly_white",
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"color": ink, "size": 13},
+        "title": {"text": shown, "font": {"size": 14}, "x": 0.02, "yref": "paper", "y": 1, "yanchor": "bottom"}
+        | {"pad": {"b": 14 + more_lines}},
+        "margin": {"l": 70, "r": 20, "t": 46 + more_lines, "b": 55 + below},
+        "height": height + below,
+        "showlegend": bool(legend),
+        # At the foot of the figure, where neither the axis' title nor a wide name reaches it.
+        "legend": {"orientation": "h", "x": 0, "xref": "container", "xanchor": "left"}
+        | {"y": 0, "yref": "container", "yanchor": "bottom", "font": {"size": 12}},
+    }
+
+
+def page_axis(title: str, dark: bool, length: int = NARROW) -> dict[str, Any]:
+    """A linear axis of at least so many pixels, with its title."""
+    ink, grid = ink_and_grid(dark)
+    return {
+        "gridcolor": grid,
+        "linecolor": ink,
+        "zeroline": False,
+        "showline": True,
+        "ticks": "outside",
+        "automargin": True,
+        "title": {"text": wrapped(title, length // _CHARACTER), "font": {"size": 13}},
+    }
+
+
+def _rows(names: Sequence[str]) -> int:
+    """Rows that a legend of these names takes in a narrow window; plotly gives each column the widest name's room."""
+    columns = max(NARROW // (_CHARACTER * max(map(len, names)) + 46), 1)
+    return -(-len(names) // columns)

@@ -1,0 +1,60 @@
+"""A table of words and numbers, as a notebook shows it and as CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from specviz.figures.export import table
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under headings. A number is shown in its column's format, None as a dash.
+
+    columns  headings, with units
+    rows     a value for each column
+    formats  of the columns' numbers, as in ("", ".1f"); "" leaves words and numbers as they are
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    formats: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        widths = {len(self.columns), *map(len, self.rows)} | ({len(self.formats)} if self.formats else set())
+        if len(widths) > 1:
+            raise ValueError(f"{self.title}: headings, formats and every row must be equally many; got {widths}")
+
+    def shown(self) -> list[list[str]]:
+        """The rows as text."""
+        formats = self.formats or [""] * len(self.columns)
+        return [[_text(value, format_) for value, format_ in zip(row, formats, strict=True)] for row in self.rows]
+
+    def __repr__(self) -> str:
+        lines = [list(self.columns), *self.shown()]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
+        aligned = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
+        return "\n".join([self.title, *(line.rstrip() for line in aligned)])
+
+    def _repr_html_(self) -> str:
+        head = "".join(f'<th style="text-align:left">{escape(name)}</th>' for name in self.columns)
+        body = "".join(
+            "<tr>" + "".join(f'<td style="text-align:left">{escape(cell)}</td>' for cell in row) + "</tr>"
+            for row in self.shown()
+        )
+        title = f'<caption style="caption-side:top;text-align:left">{escape(self.title)}</caption>'
+        return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+    def csv(self) -> str:
+        """The table with every digit of its numbers."""
+        return table([list(self.columns), *self.rows])
+
+
+def _text(value: Any, format_: str) -> str:
+    if value is None:
+        return "–"
+    return value if isinstance(value, str) else format(value, format_)

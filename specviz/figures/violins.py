@@ -1,0 +1,128 @@
+"""How the trials of several settings spread: a still picture in a notebook, the same in plotly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from specviz.figures.colours import BLUE, ORANGE, on_page, pale
+from specviz.figures.export import as_bytes, table
+from specviz.figures.page import NARROW, TALL, ink_and_grid, page_axis, page_layout, wrapped
+
+_WIDE = 0.8  # of a violin, where its neighbour is 1 away
+
+
+@dataclass(frozen=True)
+class Violins:
+    """Groups of numbers beside each other: every number a point, their mean a bar, their density behind them.
+
+    groups  name -> finite numbers, any count; of one or two, or of equal ones, there are points alone
+    """
+
+    title: str
+    y_title: str
+    groups: Mapping[str, Sequence[float]]
+
+    def __post_init__(self) -> None:
+        if not self.groups:
+            raise ValueError(f"{self.title}: there is no group to draw")
+        for name, values in self.groups.items():
+            if not np.isfinite(np.asarray(values, dtype=np.float64)).all():
+                raise ValueError(f"{self.title}: {name} has a value that is not finite; leave such trials out")
+
+    def __repr__(self) -> str:
+        return f"Violins({self.title!r}: {', '.join(f'{name} ({len(v)})' for name, v in self.groups.items())})"
+
+    def still(self) -> Any:
+        """The groups as a matplotlib figure."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(8.7, 3.2), dpi=80, layout="constrained", facecolor="white")
+        axes = figure.add_subplot()
+        for place, values in enumerate(self.groups.values()):
+            levels, halves = outline(values)
+            axes.fill_betweenx(levels, place - halves, place + halves, color=BLUE, alpha=0.18, linewidth=0)
+            axes.plot(place + spread(len(values)), values, "o", color=BLUE, markersize=4)
+            if len(values) > 1:
+                axes.hlines(np.mean(values), place - 0.25, place + 0.25, color=ORANGE, linewidth=2)
+        names = [wrapped(name, max(96 // len(self.groups), 8)).replace("<br>", "\n") for name in self.groups]
+        axes.set_xticks(range(len(self.groups)), names, fontsize=7)
+        axes.set_xlim(-0.6, len(self.groups) - 0.4)
+        axes.set_title(self.title, fontsize=10, parse_math=False)
+        axes.set_ylabel(self.y_title, fontsize=8)
+        axes.tick_params(labelsize=7)
+        axes.grid(axis="y", alpha=0.3)
+        return figure
+
+    def _repr_png_(self) -> bytes:
+        return as_bytes(self.still(), "png")
+
+    def plotly(self, dark: bool) -> dict[str, Any]:
+        """The groups as plotly's `data` and `layout`."""
+        blue, orange = on_page(BLUE, dark), on_page(ORANGE, dark)
+        names = list(self.groups)
+        traces: list[dict[str, Any]] = []
+        for place, (name, values) in enumerate(self.groups.items()):
+            levels, halves = outline(values)
+            body = {
+                "mode": "lines",
+                "x": np.concatenate([place - halves, (place + halves)[::-1]]),
+                "y": np.concatenate([levels, levels[::-1]]),
+                "line": {"width": 0},
+                "fill": "toself",
+                "fillcolor": pale(blue),
+                "hoverinfo": "skip",
+            }
+            points = {
+                "mode": "markers",
+                "name": name,
+                "x": place + spread(len(values)),
+                "y": np.asarray(values, dtype=np.float64),
+                "marker": {"color": blue, "size": 7},
+                "hovertemplate": "%{y}",
+            }
+            mean = [float(np.mean(values))] * 2 if len(values) > 1 else []
+            bar = {
+                "mode": "lines",
+                "name": f"mean of {name}",
+                "x": [place - 0.25, place + 0.25][: len(mean)],
+                "y": mean,
+                "line": {"color": orange, "width": 3},
+                "hovertemplate": "%{y}",
+            }
+            traces += [{"type": "scatter", "showlegend": False, **trace} for trace in (body, points, bar)]
+        labels = [wrapped(name, max(NARROW // 7 // len(names), 8)) for name in names]
+        x_axis = {"tickvals": list(range(len(names))), "ticktext": labels, "range": [-0.6, len(names) - 0.4]}
+        layout = page_layout(self.title, dark)
+        layout["xaxis"] = (
+            page_axis("", dark) | x_axis | {"showgrid": False, "tickangle": 0, "linecolor": ink_and_grid(dark)[1]}
+        )
+        layout["yaxis"] = page_axis(self.y_title, dark, TALL)
+        return {"data": traces, "layout": layout}
+
+    def csv(self) -> str:
+        """The numbers, one a row."""
+        return table([["group", self.y_title], *([name, v] for name, values in self.groups.items() for v in values)])
+
+
+def outline(values: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """A violin's levels, from the least value to the greatest, and its half width at each; empty where it has none.
+
+    The density is a sum of Gaussians as wide as Scott's rule says: the standard deviation over the fifth root of the
+    count.
+    """
+    points = np.asarray(values, dtype=np.float64)
+    if points.size < 3 or points.min() == points.max():
+        return np.zeros(0), np.zeros(0)
+    width = points.std(ddof=1) / points.size**0.2
+    levels = np.linspace(points.min(), points.max(), 100)
+    density = np.exp(-0.5 * ((levels[:, None] - points) / width) ** 2).sum(1)
+    return levels, density / density.max() * _WIDE / 2
+
+
+def spread(count: int) -> np.ndarray:
+    """How far each of so many points stands from the middle, so that equal ones can be told apart."""
+    return ((np.arange(count) * 0.618 + 0.5) % 1 - 0.5) * 0.3  # the golden ratio: neighbours lie far apart

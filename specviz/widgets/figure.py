@@ -1,0 +1,27 @@
+"""Any figure to display: in plotly, on JupyterLab's theme, with buttons that save it."""
+
+from __future__ import annotations
+
+from specviz.figures import Figure, file_content
+from specviz.widgets.explorer import ExplorerView
+from specviz.widgets.export import ExportButtons
+from specviz.widgets.lines import PlotView
+from specviz.widgets.panels import PanelsView
+
+
+class FigureView:
+    """A figure under the pointer: `FigureView(figure).view` is the widget to display.
+
+    figure  a LinePlot, a Matrix, Violins or a RankDiagram
+    """
+
+    def __init__(self, figure: Figure) -> None:
+        self.figure = figure
+        self.plot = PlotView(**figure.plotly(dark=False))
+        # It has no pictures here: it says which theme the page has, and fits the plot to its width.
+        self.panels = PanelsView(figure.title)
+        self.panels.observe(lambda change: self.plot.redraw(**figure.plotly(change["new"])), "dark")
+        self.export = ExportButtons(figure.title, lambda kind: file_content(figure, kind))
+        self.view = ExplorerView(
+            [self.plot.figure, self.panels, self.export], lambda: file_content(figure, "png"), lambda: repr(figure)
+        )
