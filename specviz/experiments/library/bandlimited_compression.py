@@ -49,6 +49,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     **{f"smaller pictures {share:g}": _smaller(share) for share in SHARES if share},
 }
 
+AT_LAPTOP = (
+    *(f"compression {share:g}" for share in (0.0, 0.1, 0.25, 0.4, 0.5, 0.75, 0.85)),
+    *(f"energy {share:g}" for share in (0.99, 0.95)),
+    *(f"smaller pictures {share:g}" for share in (0.25, 0.5, 0.75)),
+)
+
 
 def _base(**changes: Any) -> Config:
     usual: dict[str, Any] = {"experiment": "bandlimited-compression", "network": "resnet18", "dataset": "cifar10"}
@@ -167,8 +173,8 @@ experiment = Experiment(
             variants={name: VARIANTS[name] for name in ("compression 0.5", "smaller pictures 0.5")},
         ),
         "laptop": Scale(
-            base=_base(network_options={"width": 0.125}, train_examples=5000, test_examples=2000, epochs=4),
-            variants=VARIANTS,
+            base=_base(network_options={"width": 0.125}, train_examples=5000, test_examples=1000, epochs=4),
+            variants={name: VARIANTS[name] for name in AT_LAPTOP},
             seeds=3,
         ),
         "paper": Scale(base=_base(epochs=100, batch=128, augmentation="crop-flip"), variants=VARIANTS, seeds=3),

@@ -69,7 +69,7 @@ experiment = Experiment(
             base=_base(dataset="fashion-mnist-small", train_examples=100, test_examples=50, epochs=1),
             variants={name: FILTERS[name] for name in ("spatial", "linear", "gaussian")},
         ),
-        "laptop": Scale(base=_base(train_examples=1000, test_examples=1000, epochs=4), variants=FILTERS, seeds=5),
+        "laptop": Scale(base=_base(train_examples=1500, test_examples=1000, epochs=5), variants=FILTERS, seeds=5),
         "paper": Scale(base=_base(epochs=10, augmentation="shift-rotate"), variants=FILTERS, seeds=20),
     },
     claims=CLAIMS,

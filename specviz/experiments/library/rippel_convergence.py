@@ -97,7 +97,7 @@ experiment = Experiment(
             grid={"network_options.convolution": FORMS},
         ),
         "laptop": Scale(
-            base=_base(network_options={"width": 0.125}, train_examples=5000, test_examples=2000, epochs=6),
+            base=_base(network_options={"width": 0.125}, train_examples=4000, test_examples=1000, epochs=6),
             grid={
                 "network": NETWORKS,
                 "network_options.kernel_size": [3, 5],
