@@ -154,13 +154,21 @@ def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 def shipped(experiment: str) -> list[dict[str, Any]]:
     """The records that come with the project, e.g. of "bench-conv"; FileNotFoundError names what there is."""
+    if experiment not in (found := shipped_names()):
+        known = ", ".join(found) or "none"
+        raise FileNotFoundError(f"no records of {experiment!r} come with the project; there are: {known}")
+    return read(_results() / f"{experiment}.jsonl")
+
+
+def shipped_names() -> list[str]:
+    """Of what records come with the project."""
+    return sorted(path.stem for path in _results().glob("*.jsonl"))
+
+
+def _results() -> Path:
     from specviz.datasets import DATA
 
-    folder = DATA / "results"
-    if not (path := folder / f"{experiment}.jsonl").is_file():
-        found = ", ".join(sorted(p.stem for p in folder.glob("*.jsonl"))) or "none"
-        raise FileNotFoundError(f"no records of {experiment!r} come with the project; there are: {found}")
-    return read(path)
+    return DATA / "results"
 
 
 def published(experiment: str) -> list[dict[str, Any]]:

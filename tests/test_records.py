@@ -267,6 +267,14 @@ def test_changed_code_is_marked_and_another_benchs_record_is_not(tmp_path, monke
     assert records.commit.__wrapped__() == clean + "+"
 
 
+def test_every_shipped_name_can_be_read():
+    names = records.shipped_names()
+    assert "bench-conv" in names
+    assert names == sorted(names)
+    with pytest.raises(FileNotFoundError, match="there are: bench-"):
+        records.shipped("bench-conv.jsonl")
+
+
 def test_published_figures_name_their_source_and_are_shares():
     for experiment, some in {
         "specnet-beta": 0.918,

@@ -65,7 +65,7 @@ def _falls_by_at_most(points: float, variant: str, baseline: str, records: Seque
     least, most = min(losses, key=losses.__getitem__), max(losses, key=losses.__getitem__)
     measured = (
         f"{fmean(losses.values()):.1f} points lost on average, from {losses[least]:.1f} ({least}) to "
-        f"{losses[most]:.1f} ({most}); {within} of {len(losses)} within {points:g} points"
+        f"{losses[most]:.1f} ({most}); {within} of {len(losses)} cells lose no more than {points:g}"
     )
     return Finding(fmean(losses.values()) <= points, measured)
 
