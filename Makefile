@@ -1,7 +1,7 @@
 # make lab     open the course in JupyterLab        PORT=9999  BROWSER=no
 # make test    run every check
 # make bench   measure this machine, write records to data/results/
-# make gpu     on a machine with a CUDA GPU: its tests and benches, records to gpu-records/
+# make gpu     on a machine with a CUDA GPU: its tests, benches and experiments, records to OUT=gpu-records
 # Settings for the first start: PYTHON=python3.12, TORCH_INDEX=<wheel index, see the README>
 export PYTHON ?= python3
 export TORCH_INDEX ?=
@@ -32,37 +32,44 @@ simulator: setup
 nbval: setup
 	$(BIN)/pytest -q -n 2 --dist loadfile --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg notebooks
 
-# Unit tests, the kernels compiled without a GPU, JupyterLab in a browser. In their own order, or the slow pages,
-# which are few tests, would come last and one core would wait.
+# Unit tests, the kernels compiled without a GPU, JupyterLab in a browser. In the order of tests/conftest.py, or the
+# slow pages, which are few tests, would come last and one core would wait. COVERAGE=yes takes nearly half as long again.
 unit: setup
-	$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term --durations=8 --ignore=tests/simulator
+	$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=8 --ignore=tests/simulator \
+	  $(if $(COVERAGE),--cov --cov-report=term)
 
 # Run the notebooks and keep their outputs, after they were edited.
 notebooks: setup
 	$(BIN)/python tests/execute_notebooks.py
 	$(BIN)/ruff format notebooks
 
+BENCHES := threshold slider roofline conv pool filters memory compress training start
 bench: setup
-	$(BIN)/specviz bench threshold
-	$(BIN)/specviz bench slider
-	$(BIN)/specviz bench roofline
-	$(BIN)/specviz bench conv
-	$(BIN)/specviz bench pool
-	$(BIN)/specviz bench filters
-	$(BIN)/specviz bench memory
-	$(BIN)/specviz bench compress
+	set -e; for name in $(BENCHES); do $(BIN)/specviz bench $$name; done
 
-# Runs from the source tree with whatever Python has torch and numba-cuda there; installs nothing.
+# Runs from the source tree with whatever Python has torch and numba-cuda there: installs nothing, and needs no network
+# if the experiments' data sets are in $SPECVIZ_DATA. What fails does not stop the rest, and is listed at the end. Each
+# part is a target too, as gpu-tests, gpu-bench-training, gpu-sweep-specnet-beta; a sweep goes on where it was stopped.
 OUT ?= gpu-records
+SCALE ?= laptop
+SWEEPS ?= specnet-beta bandlimited-compression saved-activations
+WORKERS ?= 1
+HERE := PYTHONPATH=.:kernels $(PYTHON)
+GPU_BENCHES := $(patsubst %,gpu-bench-%,$(filter-out slider start,$(BENCHES)))
+GPU_SWEEPS := $(patsubst %,gpu-sweep-%,$(SWEEPS))
+.PHONY: gpu-tests $(GPU_BENCHES) $(GPU_SWEEPS)
 gpu:
-	PYTHONPATH=.:kernels $(PYTHON) -m pytest -q -m gpu --noconftest -p no:cacheprovider tests/test_kernel_*.py
-	PYTHONPATH=.:kernels $(PYTHON) -m specviz.cli bench threshold --out $(OUT)
-	PYTHONPATH=.:kernels $(PYTHON) -m specviz.cli bench roofline --out $(OUT)
-	PYTHONPATH=.:kernels $(PYTHON) -m specviz.cli bench conv --out $(OUT)
-	PYTHONPATH=.:kernels $(PYTHON) -m specviz.cli bench pool --out $(OUT)
-	PYTHONPATH=.:kernels $(PYTHON) -m specviz.cli bench filters --out $(OUT)
-	PYTHONPATH=.:kernels $(PYTHON) -m specviz.cli bench memory --out $(OUT)
-	PYTHONPATH=.:kernels $(PYTHON) -m specviz.cli bench compress --out $(OUT)
+	@$(MAKE) --no-print-directory --keep-going --jobs=1 gpu-tests $(GPU_BENCHES) $(GPU_SWEEPS)
+
+gpu-tests:
+	$(HERE) -m pytest -q -m gpu --noconftest -p no:cacheprovider --continue-on-collection-errors $$(grep -l mark.gpu tests/*.py)
+
+$(GPU_BENCHES): gpu-bench-%:
+	$(HERE) -m specviz.cli bench $* --out $(OUT)
+
+$(GPU_SWEEPS): gpu-sweep-%:
+	$(HERE) -m specviz.cli sweep $* --scale $(SCALE) --workers $(WORKERS) --out $(OUT); status=$$?; \
+	$(HERE) -m specviz.cli results $* --scale $(SCALE) --out $(OUT) --export $(OUT)/$*-$(SCALE).jsonl && exit $$status
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -21,9 +21,12 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # Rich's help took longer to load than all the rest of `specviz --help`
     help="Spectral Workbench: the course, its experiments and its measurements.",
 )
-bench = typer.Typer(no_args_is_help=True, help="Measure on this machine and write records (JSON lines).")
+bench = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Measure on this machine and write records (JSON lines)."
+)
 app.add_typer(bench, name="bench")
 
 Out = Annotated[Path, typer.Option(help="Folder for the records.")]
@@ -71,7 +74,7 @@ def machine() -> None:
 
 @app.command()
 def experiments() -> None:
-    """List the experiments that come with the project, and how many trials each scale has."""
+    """List the project's experiments and their trials."""
     from rich.table import Table
 
     from specviz.experiments import find, names
@@ -92,7 +95,10 @@ def run(
     seeds: Seeds = None,
     out: Location = None,
 ) -> None:
-    """Run an experiment's trials here, one after the other; what has a record is not run again."""
+    """Run an experiment's trials here, one after the other.
+
+    What has a record is not run again.
+    """
     from specviz.experiments import run
 
     _finish(_told(lambda: run(_experiment(name), scale, out=out, seeds=seeds, trial=trial)))
@@ -107,11 +113,12 @@ def sweep(
     workers: Workers = None,
     out: Location = None,
 ) -> None:
-    """Run an experiment's trials side by side; what has a record is not run again.
+    """Run an experiment's trials side by side.
 
-    Without --scheduler, Dask's workers start on this machine and end with the sweep. With it, workers run wherever you
-    start them: `dask scheduler` and `dask worker ADDRESS --nworkers 8 --nthreads 1` by hand, `dask ssh` over SSH,
-    dask-jobqueue on SLURM, dask-kubernetes on Kubernetes, dask-cuda for a worker on each GPU.
+    What has a record is not run again. Without --scheduler, Dask's workers start on this machine and end with the
+    sweep. With it, workers run wherever you start them: `dask scheduler` and `dask worker ADDRESS --nworkers 8
+    --nthreads 1` by hand, `dask ssh` over SSH, dask-jobqueue on SLURM, dask-kubernetes on Kubernetes, dask-cuda for a
+    worker on each GPU.
 
     Scheduler and workers need this package, and workers an --out that this machine sees too. A file of your own travels
     as text; what it imports has to be importable on the workers: installed, on their PYTHONPATH, or beside the file
@@ -139,9 +146,10 @@ def search(
     workers: Workers = None,
     out: Location = None,
 ) -> None:
-    """Search the ranges that an experiment declares for its best metric, with Optuna on Dask's workers.
+    """Search an experiment's ranges for its best metric.
 
-    The same command goes on with a search that was stopped or killed.
+    Optuna draws from the ranges that the experiment declares, Dask's workers run the trials. The same command goes on
+    with a search that was stopped or killed.
     """
     from specviz.experiments import search
 
@@ -169,8 +177,11 @@ def results(
     ] = None,
     export: Annotated[Path | None, typer.Option(help="Also write the records to this file of JSON lines.")] = None,
 ) -> None:
-    """Show an experiment's records: each metric's mean and spread over seeds, what they say of the paper's claims, and
-    what is missing or failed."""
+    """Show an experiment's records, and what is missing.
+
+    Each metric's mean and spread over seeds, what they say of the paper's claims, and the trials that are missing or
+    failed.
+    """
     from specviz.experiments import Store, grouped, judge
     from specviz.experiments import export as export_to
     from specviz.experiments.results import metrics_of
@@ -195,7 +206,10 @@ def results(
 
 @app.command()
 def fetch(datasets: Annotated[list[str], typer.Argument(help="Names of data sets.", metavar="DATASET...")]) -> None:
-    """Fetch data sets into this machine's folder of them ($SPECVIZ_DATA), where trials find them."""
+    """Fetch data sets to where trials find them.
+
+    That is $SPECVIZ_DATA, or else a folder in the user's cache.
+    """
     from specviz.datasets import load, names
 
     for name in datasets:
@@ -206,7 +220,7 @@ def fetch(datasets: Annotated[list[str], typer.Argument(help="Names of data sets
 
 @bench.command()
 def threshold(out: Out = Path("data/results"), millions: float = 8.9) -> None:
-    """The threshold kernel's forms against plain torch, side by side in one run."""
+    """The threshold kernel's forms against plain torch."""
     from specviz.bench.threshold import run
 
     run(out, int(millions * 1e6))
@@ -214,7 +228,10 @@ def threshold(out: Out = Path("data/results"), millions: float = 8.9) -> None:
 
 @bench.command()
 def conv(out: Out = Path("data/results"), rounds: int = 7, quick: bool = False, only: str | None = None) -> None:
-    """Band-limited convolution against torch's own and fft-conv-pytorch, every algorithm; --only 1,64,64,56 for one."""
+    """Band-limited convolution against torch's and a peer's.
+
+    Every algorithm, beside torch's own and fft-conv-pytorch; --only 1,64,64,56 for one shape.
+    """
     from specviz.bench.conv import run
 
     try:
@@ -233,7 +250,10 @@ def pool(out: Out = Path("data/results"), rounds: int = 9) -> None:
 
 @bench.command()
 def filters(out: Out = Path("data/results"), rounds: int = 7) -> None:
-    """Linear and Gaussian spectral filters against full ones and torch's convolution: time and memory."""
+    """Spectral filters of few numbers against full ones.
+
+    Linear and Gaussian filters beside full ones and torch's convolution: time and memory.
+    """
     from specviz.bench.filters import run
 
     run(out, rounds)
@@ -241,7 +261,10 @@ def filters(out: Out = Path("data/results"), rounds: int = 7) -> None:
 
 @bench.command()
 def memory(out: Out = Path("data/results"), rounds: int = 5, only: str | None = None) -> None:
-    """SpecNet against its spatial twins: bytes of a training step, and a block's speed; --only vgg16-32 for one."""
+    """SpecNet's bytes and speed against its spatial twins'.
+
+    Bytes of a training step, and the speed of one block; --only vgg16-32 for one network.
+    """
     from specviz.bench.memory import run
 
     try:
@@ -252,15 +275,47 @@ def memory(out: Out = Path("data/results"), rounds: int = 5, only: str | None = 
 
 @bench.command()
 def compress(out: Out = Path("data/results"), rounds: int = 5) -> None:
-    """compress_activations beside checkpointing, autocast and quantised maps: bytes, time, gradients."""
+    """Saved maps compressed, beside what others do.
+
+    compress_activations beside checkpointing, autocast and quantised maps: bytes, time, gradients.
+    """
     from specviz.bench.compress import run
 
     run(out, rounds)
 
 
 @bench.command()
+def training(out: Out = Path("data/results"), rounds: int = 5, images: int = 1024, only: str | None = None) -> None:
+    """An epoch of training, spatial beside spectral.
+
+    Images per second and bytes of LeNet and VGG-11: spatial, band-limited, SpecNet, and with compressed activations;
+    --only vgg11 for one.
+    """
+    from specviz.bench.training import run
+
+    try:
+        run(out, rounds, images, only)
+    except ValueError as error:
+        sys.exit(str(error))
+
+
+@bench.command()
+def start(out: Out = Path("data/results"), rounds: int = 9) -> None:
+    """How long `import specviz` and `specviz --help` take."""
+    from specviz.bench.start import run
+
+    try:
+        run(out, rounds)
+    except ValueError as error:
+        sys.exit(str(error))
+
+
+@bench.command()
 def roofline(out: Out = Path("data/results"), rounds: int = 7) -> None:
-    """How near the kernels come to what this machine can move and multiply."""
+    """How near the kernels come to this machine's limits.
+
+    Those are what it can move, and what it can multiply.
+    """
     from specviz.bench.roofline import run
 
     run(out, rounds)
@@ -268,7 +323,10 @@ def roofline(out: Out = Path("data/results"), rounds: int = 7) -> None:
 
 @bench.command()
 def slider(out: Out = Path("data/results"), moves: int = 60) -> None:
-    """Slider press to painted pixels in a real browser, at 256, 512 and 1024 pixels a side."""
+    """Slider press to painted pixels, in a real browser.
+
+    At 256, 512 and 1024 pixels a side.
+    """
     from specviz.bench.browser import BrowserMissing
     from specviz.bench.slider import run
 

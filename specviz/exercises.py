@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 import specviz.functional as SF
-from specviz.compare import paired, select
+from specviz.compare import mean, paired, select
 from specviz.functional.activation import check_activation
 from specviz.spectra import HalfSpectrum, real_bins
 
@@ -370,8 +370,8 @@ def check_paired_difference(function: Callable[[list[float], list[float]], Any])
             return Verdict(None, "Not answered yet: return two numbers, the mean difference and half the width.")
         mean, half = (float(number) for number in answer)
         n, differences = len(ours), [a - b for a, b in zip(ours, theirs, strict=True)]
-        sides = ([{"seed": i, "value": value} for i, value in enumerate(side)] for side in (ours, theirs))
-        right = paired(*sides, "value")
+        mine, others = ([{"seed": i, "value": value} for i, value in enumerate(side)] for side in (ours, theirs))
+        right = paired(mine, others, "value")
         assert right.high is not None
         width = right.high - right.mean
         if abs(mean - right.mean) > 1e-6:
@@ -400,25 +400,30 @@ def _wrong_width(ratio: float, n: int, ours: list[float], theirs: list[float], s
     )
 
 
-def check_largest_compression(compression: Any, runs: list[dict[str, Any]], points: float) -> Verdict:
-    """Is this the largest recorded compression, in per cent, that costs at most so many points of accuracy?
+def check_best_beta(beta: Any, runs: list[dict[str, Any]], network: str, dataset: str, room: float) -> Verdict:
+    """Is this the beta of the best mean accuracy whose step keeps at most this share of the plain network's bytes?
 
-    runs  records of `specviz sweep bandlimited-compression`
+    runs  records of `specviz sweep specnet-beta`
     """
-    answer = _number(compression)
+    answer = _number(beta)
     if answer is None:
-        return Verdict(None, "Not answered yet: which of the recorded compressions, in per cent?")
-    whole = select(runs, {"variant": "compression 0"})
-    lost = {}
-    for share in {run["config"]["network_options"].get("compression") for run in runs} - {None}:
-        limited = select(runs, {"variant": f"compression {share:g}"})
-        lost[round(100 * share)] = 100 * paired(whole, limited, "epochs.-1.test_accuracy").mean
-    right = max(share for share, loss in lost.items() if loss <= points)  # 0 loses nothing
-    if answer not in lost:
-        return Verdict(False, f"{answer:g} % was not recorded. Hint: {', '.join(map(str, sorted(lost)))} % were.")
-    said = f"{answer:g} % costs {lost[round(answer)]:.1f} points"
-    if answer == right:
-        return Verdict(True, f"Right: {said}.")
-    if lost[round(answer)] > points:
-        return Verdict(False, f"{said}. Hint: that is more than {points:g}.")
-    return Verdict(False, f"{said}. Hint: a larger one costs no more than {points:g}, either.")
+        return Verdict(None, "Not answered yet: which of the recorded betas?")
+    where = {"network": network, "dataset": dataset}
+    plain = mean(select(runs, {"variant": "relu", **where}), "memory.saved_bytes")
+    found = {}
+    for run in select(runs, where):
+        if run["labels"]["variant"].startswith("specnet"):
+            mine = select(runs, {"variant": run["labels"]["variant"], **where})
+            share = mean(mine, "memory.saved_bytes") / plain
+            found[run["config"]["network_options"]["beta"]] = share, mean(mine, "epochs.-1.test_accuracy")
+    if answer not in found:
+        return Verdict(
+            False, f"beta {answer:g} was not recorded. Hint: {', '.join(f'{b:g}' for b in sorted(found))} were."
+        )
+    share, accuracy = found[answer]
+    said = f"beta {answer:g} keeps {share:.0%} of the bytes and gets {accuracy:.1%} right"
+    if share > room:
+        return Verdict(False, f"{said}. Hint: only {room:.0%} fit.")
+    if accuracy < max(a for s, a in found.values() if s <= room):
+        return Verdict(False, f"{said}. Hint: another one that fits gets more right.")
+    return Verdict(True, f"Right: {said}.")

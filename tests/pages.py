@@ -1,14 +1,18 @@
 """Notebooks in a real JupyterLab and a real Chromium, and what they show."""
 
+import atexit
 import base64
 import contextlib
+import json
 import os
-import shutil
 import tempfile
+import urllib.request
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import numpy as np
 import pytest
 
@@ -16,35 +20,88 @@ from specviz import lab
 from specviz.bench import browser
 
 SPECTRUM = "canvas[data-panel=spectrum]"
+THEMES = "@jupyterlab/apputils-extension:themes"
+
+# anywidget gives a model two seconds to come up and then drops its messages. Several explorers at once may take
+# longer on a busy machine, and that is not what is tested.
+PATIENT = "const timeout = AbortSignal.timeout; AbortSignal.timeout = (ms) => timeout.call(AbortSignal, 30 * ms);"
+
+_running = contextlib.ExitStack()
+
+
+def close() -> None:
+    """End JupyterLab and Chromium, if a page started them. pytest's workers do not get as far as `atexit`."""
+    _running.close()
+    _studio.cache_clear()
+
+
+atexit.register(close)
+
+
+@cache
+def _studio() -> tuple[Any, Path, tuple[str, str]]:
+    """One Chromium and one JupyterLab for all pages of this process: context, folder, (address, token)."""
+    with contextlib.ExitStack() as stack:
+        context = stack.enter_context(browser.chromium()).context
+        context.add_init_script(PATIENT)
+        root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="specviz-notebooks-")))
+        (root / "notebooks").mkdir()
+        server = stack.enter_context(browser.jupyterlab(root))
+        _running.push(stack.pop_all())  # only if all of it started
+    return context, root, server
 
 
 @contextlib.contextmanager
-def open_page(notebook: str, canvas: str = SPECTRUM) -> Iterator[Any]:
+def open_page(notebook: str, canvas: str = SPECTRUM, leave_out: tuple[str, ...] = ()) -> Iterator[Any]:
     """A page with the notebook's cells run and its explorer painted; errors in the page fail the test.
+
+    leave_out  code that is not run: cells with one of these texts, which take long and which the test does not need
 
     A machine without Chromium fails here under CI and skips elsewhere; as root on Debian it is installed.
     """
     try:
-        with a_copy_of(notebook) as root, browser.jupyterlab(root) as server, browser.chromium() as page:
-            errors: list[str] = []
-            page.on("pageerror", lambda error: errors.append(str(error)))
-            browser.open_notebook(page, server, notebook)
-            page.locator(f".specviz[data-painted] {canvas}").scroll_into_view_if_needed(timeout=60_000)
-            yield page
-            assert not errors, errors
+        context, root, server = _studio()
     except browser.BrowserMissing as error:
         if os.environ.get("CI"):
             pytest.fail(str(error))
         pytest.skip(str(error))
+    _copy(notebook, root, leave_out)
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    try:
+        browser.open_notebook(page, server, notebook)
+        page.locator(f".specviz[data-painted] {canvas}").scroll_into_view_if_needed(timeout=60_000)
+        yield page
+        assert not errors, errors
+    finally:
+        page.close()
+        _tidy(server)
 
 
-@contextlib.contextmanager
-def a_copy_of(notebook: str) -> Iterator[Path]:
-    """A folder with that one notebook: JupyterLab saves an open notebook every two minutes, whatever its state."""
-    with tempfile.TemporaryDirectory(prefix="specviz-notebooks-") as root:
-        (Path(root) / "notebooks").mkdir()
-        shutil.copy(lab.ROOT / notebook, Path(root) / notebook)
-        yield Path(root)
+def _copy(notebook: str, root: Path, leave_out: tuple[str, ...]) -> None:
+    """Put the notebook where JupyterLab may save it, as it does every two minutes, whatever its state."""
+    read = nbformat.read(lab.ROOT / notebook, as_version=4)
+    for text in leave_out:
+        kept = [cell for cell in read.cells if cell.cell_type != "code" or text not in cell.source]
+        assert len(kept) < len(read.cells), f"no cell of {notebook} has {text!r} to leave out"
+        read.cells = kept
+    nbformat.write(read, root / notebook)
+
+
+def _tidy(server: tuple[str, str]) -> None:
+    """End all kernels and go back to the light theme: the next page finds JupyterLab as the first one did."""
+    for session in json.loads(_ask(server, "api/sessions")):
+        _ask(server, f"api/sessions/{session['id']}", "DELETE")
+    _ask(server, f"lab/api/settings/{THEMES}", "PUT", {"raw": "{}"})
+
+
+def _ask(server: tuple[str, str], path: str, method: str = "GET", body: dict[str, Any] | None = None) -> bytes:
+    address, token = server
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"{address}/{path}", data, {"Authorization": f"token {token}"}, method=method)
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return bytes(answer.read())
 
 
 def settle(page):
@@ -66,6 +123,20 @@ def settle(page):
 def shown_facts(page) -> dict[str, str]:
     names, values = (page.locator(f".specviz-{kind}").all_text_contents() for kind in ("name", "value"))
     return dict(zip(names, values, strict=True))
+
+
+def cut_off(explorer) -> list[str]:
+    """Texts of an explorer's controls and of their names that are not seen whole."""
+    return explorer.evaluate(
+        """(explorer) => [...explorer.querySelectorAll('button,select,.widget-label,.noUi-target')].filter((node) => {
+          const box = node.getBoundingClientRect();
+          if (!box.width || node.closest('.js-plotly-plot')) return false;
+          let right = explorer.getBoundingClientRect().right;
+          for (let at = node.parentElement; at !== explorer; at = at.parentElement)
+            if (getComputedStyle(at).overflowX !== 'visible') right = Math.min(right, at.getBoundingClientRect().right);
+          return box.right > right + 1 || (node.matches('.widget-label') && node.scrollWidth > node.clientWidth + 1);
+        }).map((node) => node.textContent || node.className)"""
+    )
 
 
 def pixels(page, panel: str) -> np.ndarray:

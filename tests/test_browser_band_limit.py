@@ -9,7 +9,7 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture(scope="module")
 def page():
-    with open_page("notebooks/04_band_limiting.ipynb") as page:
+    with open_page("notebooks/04_band_limiting.ipynb", leave_out=("side_by_side", "medians_ms")) as page:
         yield page
 
 

@@ -11,7 +11,8 @@ pytestmark = pytest.mark.browser
 
 
 def test_the_pooling_slider_repaints_what_scipy_says():
-    with open_page("notebooks/06_spectral_pooling.ipynb", "canvas[data-panel=spectral]") as page:
+    losses = ("information_loss",)
+    with open_page("notebooks/06_spectral_pooling.ipynb", "canvas[data-panel=spectral]", losses) as page:
         settle(page)
         assert shown_facts(page)["pooled to"] == "64 × 64"
         page.get_by_role("slider", name="pooled height").first.focus()
@@ -33,7 +34,8 @@ def test_the_pooling_slider_repaints_what_scipy_says():
 
 
 def test_filter_sliders_show_for_their_kind_and_training_runs_live():
-    with open_page("notebooks/07_filters_in_the_spectrum.ipynb", "canvas[data-panel=taps]") as page:
+    whole_races = ("race.set(", "race as run")
+    with open_page("notebooks/07_filters_in_the_spectrum.ipynb", "canvas[data-panel=taps]", whole_races) as page:
         settle(page)
         slider = page.get_by_role("slider", name="real: centre v").first
         before = pixels(page, "output")

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from pages import open_page, settle
+from pages import cut_off, open_page, settle
 from torch import nn
 
 import specviz as sv
@@ -167,6 +167,18 @@ def test_a_live_step_is_measured_anew_where_the_slider_stops(page):
     curves = wait_until(page, lambda curves: curves["compressed"] != drawn["compressed"], lambda: curves_of(explorer))
     assert curves["plain"] == drawn["plain"]  # its step was measured once
     assert 0 < top(curves, "compressed") < top(curves, "plain")
+
+
+def test_in_a_narrow_window_no_control_is_cut_off(page):
+    explorers = page.locator(".specviz-explorer").all()
+    assert not any(cut_off(explorer) for explorer in explorers)
+    before = page.viewport_size
+    page.set_viewport_size({"width": 780, "height": 1000})
+    try:
+        wait_until(page, lambda cut: not any(cut), lambda: [cut_off(explorer) for explorer in explorers])
+        assert explorers[0].bounding_box()["width"] < 400
+    finally:
+        page.set_viewport_size(before)
 
 
 def test_a_pasted_module_is_measured_and_a_broken_one_says_what_is_wrong(page):

@@ -188,7 +188,7 @@ def test_the_interval_of_a_paired_difference_is_told_from_three_usual_mistakes()
         return [a - b for a, b in zip(ours, theirs, strict=True)]
 
     def unpaired(ours, theirs):
-        mean, half = of(pairs(ours, theirs), lambda n: n - 1)
+        mean, _ = of(pairs(ours, theirs), lambda n: n - 1)
         widths = [of(side, lambda n: n - 1)[1] for side in (ours, theirs)]
         return mean, (widths[0] ** 2 + widths[1] ** 2) ** 0.5
 
@@ -210,25 +210,37 @@ def test_the_interval_of_a_paired_difference_is_told_from_three_usual_mistakes()
         assert hint in verdict.message
 
 
-def limited(lost):
+def spec_runs():
+    figures = {
+        "relu": (None, 100, 0.6),
+        "specnet 0": (0.0, 90, 0.55),
+        "specnet 0.5": (0.5, 30, 0.5),
+        "specnet 1": (1.0, 20, 0.52),
+    }
     return [
         {
-            "labels": {"variant": f"compression {share:g}"},
-            "config": {"network_options": {"compression": share}},
+            "labels": {"variant": variant, "network": "lenet", "dataset": "cifar10"},
+            "config": {"network_options": {"beta": beta}},
             "seed": seed,
-            "epochs": [{"test_accuracy": 0.7 + seed / 100 - loss / 100}],
+            "epochs": [{"test_accuracy": accuracy + seed / 100}],
+            "memory": {"saved_bytes": kept},
         }
-        for share, loss in lost.items()
+        for variant, (beta, kept, accuracy) in figures.items()
         for seed in range(2)
-    ] + [{"labels": {"variant": "smaller pictures 0.5"}, "config": {"network_options": {}}, "seed": 0, "epochs": []}]
+    ]
 
 
-def test_the_largest_compression_is_the_last_that_costs_little():
-    runs = limited({0.0: 0.0, 0.1: 1.2, 0.25: 0.8, 0.5: 3.0})
-    assert exercises.check_largest_compression(None, runs, 1.0).solved is None
-    assert exercises.check_largest_compression(25, runs, 1.0).solved
-    too_much, less, unknown = (exercises.check_largest_compression(answer, runs, 1.0) for answer in (50, 0, 30))
-    assert (too_much.solved, less.solved, unknown.solved) == (False, False, False)
-    assert "3.0 points" in too_much.message
-    assert "larger" in less.message
-    assert "0, 10, 25, 50 %" in unknown.message
+@pytest.mark.parametrize(
+    ("beta", "solved", "hint"),
+    [
+        (None, None, "Not answered"),
+        (1, True, "keeps 20% of the bytes and gets 52.5% right"),
+        (0.5, False, "another one that fits"),
+        (0, False, "only 40% fit"),
+        (2, False, "0, 0.5, 1 were"),
+    ],
+)
+def test_the_best_beta_fits_and_gets_the_most_right(beta, solved, hint):
+    verdict = exercises.check_best_beta(beta, spec_runs(), "lenet", "cifar10", 0.4)
+    assert verdict.solved is solved
+    assert hint in verdict.message

@@ -452,7 +452,7 @@ STEP = """
     torch.set_num_threads(2)
     layers = [nn.Conv2d(3, 32, 3, padding=1), nn.Tanh(), nn.Conv2d(32, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU()]
     net = nn.Sequential(*layers, nn.Conv2d(32, 32, 3, padding=1), nn.Tanh())
-    x = torch.randn(48, 3, 128, 128)
+    x = torch.randn(16, 3, 128, 128)
 """
 PLAIN = """
     def status(key):
@@ -485,7 +485,7 @@ def test_the_peak_is_what_the_operating_system_sees():
         return int(done.stdout)
 
     resident, measured = bytes_of(PLAIN), bytes_of(MEASURED)
-    assert measured >= 500e6
+    assert measured >= 200e6
     assert abs(measured / resident - 1) < 0.15, (measured, resident)
 
 

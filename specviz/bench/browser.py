@@ -94,7 +94,7 @@ def jupyterlab(root: Path = lab.ROOT) -> Iterator[tuple[str, str]]:
             log.close()
 
 
-def _wait_until_up(server: subprocess.Popen[bytes], url: str, log: Path, seconds: float = 60) -> None:
+def _wait_until_up(server: subprocess.Popen[bytes], url: str, log: Path, seconds: float = 180) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if server.poll() is not None:

@@ -55,7 +55,9 @@ def measure(
     """
     first_step = (replace(data[0], inputs=data[0].inputs[:batch], labels=data[0].labels[:batch]), data[1])
     configs = {form: _config(network, data[0].name, batch, width, options) for form, options in FORMS.items()}
-    memory = {form: training.train(config, data=first_step, device=device)["memory"] for form, config in configs.items()}
+    memory = {
+        form: training.train(config, data=first_step, device=device)["memory"] for form, config in configs.items()
+    }
     epochs: dict[str, list[dict[str, float]]] = {form: [] for form in FORMS}
     for _ in range(rounds):
         for form, config in configs.items():
@@ -95,8 +97,16 @@ def measure(
 
 def _config(network: str, dataset: str, batch: int, width: float, options: dict[str, Any]) -> Config:
     network_options = {"width": width} | options.get("network_options", {})
-    usual = {"experiment": "bench-training", "network": network, "dataset": dataset, "epochs": 1, "batch": batch}
-    return Config(**(usual | options | {"network_options": network_options}))
+    of_form = {key: value for key, value in options.items() if key != "network_options"}
+    return Config(
+        experiment="bench-training",
+        network=network,
+        network_options=network_options,
+        dataset=dataset,
+        epochs=1,
+        batch=batch,
+        **of_form,
+    )
 
 
 def run(out: Path, rounds: int, images: int, only: str | None = None) -> None:
@@ -111,31 +121,29 @@ def run(out: Path, rounds: int, images: int, only: str | None = None) -> None:
         raise ValueError(f"rounds={rounds} must be at least 1")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     data, path = pictures(images), out / "bench-training.jsonl"
-    measured: list[dict[str, Any]] = []
     for network in chosen:
         rows = measure(network, rounds, data, device)
         older = records.read(path) if path.exists() else []
         kept = [row for row in older if (row["network"], row["device"]) != (network, device)]
         records.write(path, sorted(kept + rows, key=lambda row: (row["device"], NETWORKS.index(row["network"]))))
-        measured += rows
-    Console().print(_table(measured))
+        Console().print(_table(rows))
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
+    """A network's forms; ratios are to the first one's."""
     first = rows[0]
     what = f"{first['images']:,} of {first['dataset']}, {CHANNELS} x {SIDE} x {SIDE}, batch {first['batch']}"
-    table = Table(title=f"an epoch of training: {what}, {first['device']}; median of {first['rounds']}")
-    for column in ("network", "form", "images/s", "of spatial's", "peak MB", "of spatial's", "kept MB", "of spatial's"):
-        table.add_column(column, justify="left" if column in ("network", "form") else "right")
+    table = Table(title=f"{first['network']}: an epoch of {what}, on {first['device']}")
+    for column in ("form", "images/s", "ratio", "peak MB", "ratio", "kept MB", "ratio"):
+        table.add_column(column, justify="left" if column == "form" else "right", no_wrap=True)
     for row in rows:
         table.add_row(
-            row["network"],
             row["form"],
             f"{row['images_per_second']:,.0f}",
-            f"{row['speed_ratio']:.2f} x",
+            f"{row['speed_ratio']:.2f}",
             f"{row['peak_bytes'] / 1e6:.1f}",
-            f"{row['peak_ratio']:.0%}",
+            f"{row['peak_ratio']:.2f}",
             f"{row['saved_bytes'] / 1e6:.1f}",
-            f"{row['saved_ratio']:.0%}",
+            f"{row['saved_ratio']:.2f}",
         )
     return table

@@ -27,6 +27,7 @@ NETWORKS = {"LeNet": "lenet", "AlexNet": "alexnet", "VGG-11": "vgg11"}
 FORMS = {"ReLU": "relu", "tanh": "tanh", "SpecNet": "specnet"}
 SMALL = "fashion-mnist-small"
 LARGER = ("fashion-mnist", "cifar10", "cifar100", "svhn")
+EXAMPLES: dict[str, Any] = {"train_examples": 4000, "test_examples": 1000}
 # Where nothing is on record: seconds to a minute on one core.
 USUAL = training.Config(
     experiment="live",
@@ -34,12 +35,12 @@ USUAL = training.Config(
     dataset=SMALL,
     network_options={"width": 0.25},
     side=32,
-    epochs=3,
+    epochs=4,
     batch=64,
     learning_rate=0.01,
     schedule="cosine",
+    **EXAMPLES,
 )
-EXAMPLES = {"train_examples": 5000, "test_examples": 2000}  # of a larger data set
 SMOOTHED = 20  # steps
 DRAWN_EVERY = 0.25  # seconds
 _one_run = threading.Lock()  # two at once in one process would draw from each other's random numbers
@@ -206,7 +207,8 @@ class LiveTrainingExplorer(CurvesExplorer):
         )
         self.form = ipw.ToggleButtons(options=list(FORMS.items()), value="specnet", style={"button_width": "76px"})
         self.beta = GridSlider("beta", 0.0, 2.0, 0.25, 1.0)
-        self.epochs = GridSlider("epochs", 1, 10, 1, USUAL.epochs)
+        epochs = self._rows[0]["config"]["epochs"] if self._rows else USUAL.epochs
+        self.epochs = GridSlider("epochs", 1, 10, 1, min(epochs, 10))
         self.seed = GridSlider("seed", 0, 9, 1, 0)
         self.start_button = ipw.Button(description="Start", icon="play", layout=ipw.Layout(width="110px"))
         self.stop_button = ipw.Button(description="Stop", icon="stop", disabled=True, layout=ipw.Layout(width="110px"))
@@ -220,7 +222,7 @@ class LiveTrainingExplorer(CurvesExplorer):
         right = [self.beta.row(), self.epochs.row(), self.seed.row()]
         self._assemble(None, [ipw.VBox(left), ipw.VBox(right)])
         self.view.children = [*self.view.children, Presence(self.stop)]
-        self.view.observe(lambda change: change["new"] is None and self.stop(), "comm")  # closed
+        self.view.observe(lambda change: self.stop(), "comm")  # the view was closed
 
     def _controls(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("network", "dataset", "form", "beta", "epochs", "seed")}
@@ -288,7 +290,7 @@ class LiveTrainingExplorer(CurvesExplorer):
             "seed": round(self.seed.real),
         }
         if config.dataset != self.dataset.value:
-            own |= dict.fromkeys(EXAMPLES) if self.dataset.value == SMALL else EXAMPLES
+            own |= EXAMPLES
         return replace(config, **own)
 
     # --- records

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -142,11 +142,11 @@ class TrainingExplorer(CurvesExplorer):
 
     Lines are means over the seeds that finished, bands one standard deviation; runs that diverged are counted in the
     facts. Controls: `experiment`, `network` and `dataset` (as recorded), `setting` (of the sweep: beta, compression or
-    threshold). Facts: those, baseline (the first variant of those compared with), seeds, diverged, epochs, test_accuracy and train_accuracy (means at the end), spread (None
-    of one seed), saved_share, peak_share, time_share (of the first baseline's), for every baseline
-    `test_accuracy_<variant>`, `difference_<variant>` and, after the first epoch, `early_difference_<variant>`, both
-    with `_low` and `_high` (seed by seed, 95 %); published_accuracy, None where nobody published one for this network,
-    data set and setting.
+    threshold). Facts: those, baseline (the first variant of those compared with), seeds, diverged, epochs,
+    test_accuracy and train_accuracy (means at the end), spread (None of one seed), saved_share, peak_share, time_share
+    (of the baseline's); for every variant compared with `test_accuracy_<variant>`, `difference_<variant>` and, after
+    the first epoch, `early_difference_<variant>`, both with `_low` and `_high` (seed by seed, 95 %);
+    published_accuracy, None where nobody published one for this network, data set and setting.
     """
 
     label = "Training explorer"
@@ -312,15 +312,22 @@ class TrainingExplorer(CurvesExplorer):
         found = []
         with self._silently():
             before = {name: getattr(c, "real", c.value) for name, c in self._controls().items()}
-            for self.experiment.value in self.experiment.options:
-                for self.network.value in self.network.options:
-                    for self.dataset.value in self.dataset.options:
-                        for self.setting.real in self._settings():
+            for _ in self._each(self.experiment):
+                for _ in self._each(self.network):
+                    for _ in self._each(self.dataset):
+                        for setting in self._settings():
+                            self.setting.real = setting
                             self._frames()
                             found.append(self.facts())
             self.set(**before)
             self._frames()
         return found
+
+    def _each(self, control: ipw.Dropdown) -> Iterator[None]:
+        """Set a control to each of its options."""
+        for option in control.options:
+            control.value = option
+            yield
 
     def _clock(self) -> str:
         """The best clock that all of these records have."""

@@ -1,0 +1,98 @@
+"""How long the program takes to begin: fresh processes, wall clock and processor time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from specviz import records
+
+# The first is what Python itself takes; --help is what the program `specviz` runs.
+STARTS = {
+    "python": "pass",
+    "import specviz": "import specviz",
+    "specviz --help": "import sys; from specviz.cli import app; sys.argv = ['specviz', '--help']; app()",
+}
+HEAVY = ("torch", "numba", "numpy", "rich")  # none is needed to say what commands there are
+AIMS_SECONDS = {"import specviz": 0.3, "specviz --help": 0.5}
+
+
+def measure(rounds: int) -> list[dict[str, Any]]:
+    """A record for each start: medians over fresh processes that take turns, after one of each to warm the disk up."""
+    times: dict[str, list[tuple[float, float]]] = {start: [] for start in STARTS}
+    for round in range(rounds + 1):
+        for start, code in STARTS.items():
+            taken = seconds([sys.executable, "-c", code])
+            if round:
+                times[start].append(taken)
+    return [
+        records.stamp(
+            {
+                "experiment": "bench-start",
+                "device": "cpu",
+                "start": start,
+                "rounds": rounds,
+                "wall_seconds": median(wall for wall, _ in taken),
+                "cpu_seconds": median(cpu for _, cpu in taken),
+                "loads": loaded(STARTS[start]),
+            }
+        )
+        for start, taken in times.items()
+    ]
+
+
+def seconds(command: Sequence[str]) -> tuple[float, float]:
+    """Wall clock and processor seconds of one process; CalledProcessError if it fails."""
+    began = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    wall = time.perf_counter() - began
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return wall, usage.ru_utime + usage.ru_stime
+
+
+def loaded(code: str) -> list[str]:
+    """Which of the heavy packages are loaded when a program ends."""
+    asks = f"import atexit, sys; atexit.register(lambda: print(*[m for m in {HEAVY} if m in sys.modules]))\n"
+    done = subprocess.run([sys.executable, "-c", asks + code], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()[-1].split()
+
+
+def missed_aims(rows: list[dict[str, Any]]) -> list[str]:
+    """`import specviz` in 0.3 s and `specviz --help` in 0.5 s, neither with torch."""
+    said = []
+    for row in rows:
+        aim = AIMS_SECONDS.get(row["start"])
+        if aim is not None and row["wall_seconds"] > aim:
+            said.append(f"{row['start']} takes {row['wall_seconds']:.2f} s, aimed at most {aim:g} s")
+        if "torch" in row["loads"]:
+            said.append(f"{row['start']} loads torch")
+    return said
+
+
+def run(out: Path, rounds: int) -> None:
+    """Measure all starts and write out/bench-start.jsonl."""
+    if rounds < 1:
+        raise ValueError(f"rounds={rounds} must be at least 1")
+    rows = measure(rounds)
+    records.write(out / "bench-start.jsonl", rows)
+    table = Table(title=f"fresh processes, median of {rounds}")
+    for column in ("start", "wall s", "processor s", "loads"):
+        table.add_column(column, justify="right" if column.endswith(" s") else "left")
+    for row in rows:
+        times = (f"{row['wall_seconds']:.2f}", f"{row['cpu_seconds']:.2f}")
+        table.add_row(row["start"], *times, ", ".join(row["loads"]) or "none of " + ", ".join(HEAVY))
+    Console().print(table)
+    for line in missed_aims(rows):
+        print("aim missed:", line)

@@ -1,0 +1,18 @@
+"""What all tests share: which files begin first, and an end for the browser that pages opened."""
+
+import sys
+
+# Files that take long, the longest first: begun last, one would keep one of two processes busy and the other waiting.
+LONG = ("test_browser", "test_training", "test_experiments", "test_bench", "test_memory", "test_widgets")
+
+
+def pytest_collection_modifyitems(items: list) -> None:
+    def place(item) -> int:
+        return next((i for i, name in enumerate(LONG) if item.path.name.startswith(name)), len(LONG))
+
+    items.sort(key=place)
+
+
+def pytest_sessionfinish() -> None:
+    if pages := sys.modules.get("pages"):
+        pages.close()

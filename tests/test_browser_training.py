@@ -1,0 +1,149 @@
+"""Notebook 10 in a real JupyterLab and a real Chromium: a sweep under the slider, and a training that is stopped."""
+
+import nbformat
+import pytest
+from pages import open_page, settle
+
+from specviz import lab
+
+pytestmark = pytest.mark.browser
+
+NOTEBOOK = "notebooks/10_training_curves.ipynb"
+# A sweep of four thresholds, whichever records come along: accuracy falls by 8 points a step. One data set is left
+# without its baseline.
+SWEPT = """
+rows = [r for r in sv.records.shipped("saved-activations") if r["labels"]["variant"] in ("plain", "compress 0.25")]
+
+
+def at(row, threshold):
+    epochs = [epoch | {"test_accuracy": epoch["test_accuracy"] - 0.16 * threshold} for epoch in row["epochs"]]
+    config = row["config"] | {"saved_maps_options": {"threshold": threshold}}
+    labels = row["labels"] | {"variant": f"compress {threshold:g}"}
+    return row | {"config": config, "labels": labels, "epochs": epochs}
+
+
+rows = [r for r in rows if (r["labels"]["variant"], r["config"]["dataset"]) != ("plain", "fashion-mnist")]
+compressed = [row for row in rows if row["labels"]["variant"] != "plain"]
+explorer = sv.widgets.TrainingExplorer(rows + [at(row, t) for row in compressed for t in (0.5, 1.0, 1.5)])
+"""
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    root = tmp_path_factory.mktemp("root")
+    notebook = nbformat.read(lab.ROOT / NOTEBOOK, as_version=4)
+    for cell in notebook.cells:
+        cell.source = cell.source.replace("explorer = sv.widgets.TrainingExplorer()", SWEPT)
+        # Long enough not to end by itself while we look.
+        cell.source = cell.source.replace("LiveTrainingExplorer()", 'LiveTrainingExplorer(network="vgg11", epochs=10)')
+    (root / "notebooks").mkdir()
+    nbformat.write(notebook, root / NOTEBOOK)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lab, "ROOT", root)
+        with open_page(NOTEBOOK, ".specviz-facts >> nth=0") as page:
+            settle(page)
+            yield page
+
+
+def facts_of(explorer) -> dict[str, str]:
+    names, values = (explorer.locator(f".specviz-{kind}").all_text_contents() for kind in ("name", "value"))
+    return dict(zip(names, values, strict=True))
+
+
+def curve_of(explorer, plot: int, name: str) -> list[float]:
+    """What plotly has drawn of the curve whose name begins so; empty where there is none."""
+    drawn = explorer.locator(".js-plotly-plot").nth(plot)
+    return drawn.evaluate(
+        "(gd, name) => [...((gd._fullData ?? []).find((t) => (t.name ?? '').startsWith(name))?.y ?? [])]", name
+    )
+
+
+def wait_until(page, claim, seen, tries=600):
+    """What is seen, once the claim holds of it."""
+    for _ in range(tries):
+        if claim(now := seen()):
+            return now
+        page.wait_for_timeout(50)
+    raise AssertionError(now)
+
+
+def live_threads(page) -> int:
+    """How many trainings are under way in the kernel."""
+    code = "import threading; trainings = [t.name for t in threading.enumerate()].count('live training')"
+    said = page.evaluate(
+        """async (code) => {
+          const { kernel } = window.jupyterapp.shell.currentWidget.sessionContext.session;
+          const reply = await kernel.requestExecute({ code, user_expressions: { n: 'trainings' } }).done;
+          return reply.content.user_expressions.n.data['text/plain'];
+        }""",
+        code,
+    )
+    return int(said)
+
+
+def start(page, explorer):
+    """Press Start, and wait until the curve is seen to grow."""
+    explorer.get_by_role("button", name="Start").click()
+    some = wait_until(page, lambda losses: len(losses) > 3, lambda: curve_of(explorer, 0, "live"))
+    wait_until(page, lambda losses: len(losses) > len(some), lambda: curve_of(explorer, 0, "live"))
+
+
+def test_every_cell_runs_without_an_error_on_a_whole_sweep(page):
+    errors = page.evaluate(
+        """() => [...window.jupyterapp.shell.currentWidget.content.model.cells].flatMap((cell) =>
+          cell.type !== 'code' ? [] : cell.executionCount === null ? ['not run: ' + cell.sharedModel.getSource()] :
+            cell.outputs.toJSON().filter((o) => o.output_type === 'error').map((o) => o.evalue))"""
+    )
+    assert errors == []
+
+
+def test_the_slider_moves_along_the_sweep_by_keyboard_and_the_curves_follow(page):
+    explorer = page.locator(".specviz-explorer").nth(0)
+    explorer.scroll_into_view_if_needed()
+    slider = explorer.get_by_role("slider", name="threshold")
+    slider.focus()
+    page.keyboard.press("Home")
+    first = wait_until(
+        page, lambda facts: facts.get("test accuracy", "").startswith("49.0"), lambda: facts_of(explorer)
+    )
+    drawn = wait_until(page, lambda y: y and abs(y[-1] - 49.0) < 0.1, lambda: curve_of(explorer, 1, "compressed maps"))
+    plain = curve_of(explorer, 1, "plain")
+    page.keyboard.press("ArrowRight")
+    wait_until(page, lambda text: text == "0.5", lambda: slider.get_attribute("aria-valuetext"))
+    moved = wait_until(page, lambda y: y != drawn, lambda: curve_of(explorer, 1, "compressed maps"))
+    assert [a - b for a, b in zip(drawn, moved, strict=True)] == pytest.approx([8.0] * 5)
+    assert curve_of(explorer, 1, "plain") == plain
+    assert facts_of(explorer)["test accuracy"] != first["test accuracy"]
+    page.keyboard.press("End")
+    wait_until(page, lambda y: len(y) == 1 and abs(y[0] - 25.0) < 0.1, lambda: curve_of(explorer, 2, "the chosen"))
+    assert len(curve_of(explorer, 2, "compressed maps")) == 4
+    # Without a baseline there are fewer curves, in figures made anew.
+    explorer.get_by_label("data set").select_option("fashion-mnist")
+    wait_until(page, lambda y: y == [], lambda: curve_of(explorer, 1, "plain"))
+    wait_until(page, lambda y: len(y) == 5 and y != drawn, lambda: curve_of(explorer, 1, "compressed maps"))
+    explorer.get_by_label("data set").select_option("cifar10")
+    assert wait_until(page, lambda y: len(y) == 5, lambda: curve_of(explorer, 1, "plain")) == plain
+
+
+def test_a_live_training_grows_stops_and_ends_with_its_view(page):
+    explorer = page.locator(".specviz-explorer").nth(1)
+    explorer.scroll_into_view_if_needed()
+    start(page, explorer)
+    assert explorer.get_by_role("button", name="Start").is_disabled()
+    explorer.get_by_role("button", name="Stop").click()
+    page.wait_for_timeout(1000)
+    assert live_threads(page) == 0
+    stopped = facts_of(explorer)
+    assert stopped["live run"] == "stopped"
+    losses = curve_of(explorer, 0, "live")
+    assert stopped["progress"] == f"step {len(losses)} of 630"
+    page.wait_for_timeout(500)
+    assert (facts_of(explorer), curve_of(explorer, 0, "live")) == (stopped, losses)
+    # Anew, and then its cell is run again.
+    start(page, explorer)
+    assert live_threads(page) == 1
+    cell = page.locator(".jp-CodeCell", has=page.locator(".cm-content", has_text="LiveTrainingExplorer")).last
+    cell.locator(".cm-content").click()
+    page.keyboard.press("Control+Enter")
+    wait_until(page, lambda threads: threads == 0, lambda: live_threads(page), tries=60)  # long before its own end
+    wait_until(page, lambda facts: facts.get("live run") == "not started", lambda: facts_of(explorer))
