@@ -2,6 +2,8 @@
 
 import sys
 
+import pytest
+
 # Files that take long, the longest first: begun last, one would keep one of two processes busy and the other waiting.
 LONG = ("test_browser", "test_training", "test_experiments", "test_bench", "test_memory", "test_widgets")
 
@@ -13,6 +15,17 @@ def pytest_collection_modifyitems(items: list) -> None:
     items.sort(key=place)
 
 
+@pytest.hookimpl(trylast=True)  # after the page's own end
+def pytest_runtest_teardown(item, nextitem) -> None:
+    # Playwright holds an event loop open in this thread, in which asyncio.run cannot be called.
+    if item.get_closest_marker("browser") and not (nextitem and nextitem.get_closest_marker("browser")):
+        _close_pages()
+
+
 def pytest_sessionfinish() -> None:
+    _close_pages()
+
+
+def _close_pages() -> None:
     if pages := sys.modules.get("pages"):
         pages.close()

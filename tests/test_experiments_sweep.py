@@ -85,9 +85,9 @@ class Mine:
         found = self.store.collect(self.ids)
         assert list(found.records) == self.ids
         assert found.others == []
-        assert sorted(p.name for p in (self.folder / "out" / "mine" / "tiny").iterdir()) == sorted(
-            f"{name}.json" for name in self.ids
-        )
+        # A process killed while it wrote leaves a hidden part of a file, which nobody reads.
+        there = sorted(p.name for p in (self.folder / "out" / "mine" / "tiny").iterdir() if p.suffix != ".part")
+        assert there == sorted(f"{name}.json" for name in self.ids)
 
     def start(self, *arguments: str) -> subprocess.Popen:
         command = [

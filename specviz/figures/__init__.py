@@ -18,7 +18,7 @@ from specviz.figures.matrix import Matrix
 from specviz.figures.panels import MAX_SHOWN, Panel, Pictures
 from specviz.figures.ranks import RankDiagram
 from specviz.figures.still import still_picture
-from specviz.figures.table import Table
+from specviz.figures.tables import Table
 from specviz.figures.violins import Violins
 
 __all__ = [

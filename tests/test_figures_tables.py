@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from specviz.figures.table import Table
+from specviz.figures.tables import Table
 
 TABLE = Table("Ours <and> theirs", ["network", "accuracy, %"], [["lenet", 91.26], ["a & b", None]], ("", ".1f"))
 
