@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, TypeVar
 
+R = TypeVar("R", bound=Mapping[str, Any])  # a record
 LEVEL = 0.05  # what differs, differs at this level
 
 
@@ -45,12 +46,17 @@ class Paired:
         return f"{self.mean:+.4g} [{self.low:+.4g}, {self.high:+.4g}]"
 
 
-def select(records: Iterable[Mapping[str, Any]], labels: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The records of trials that finished, whose labels have these values.
+def finished(records: Iterable[R]) -> list[R]:
+    """The records of runs that came to their end.
 
-    A run that diverged has no last epoch to compare; whoever counts those looks at `status` itself.
+    The last epoch of one that diverged or was stopped is no result; whoever counts those looks at `status`.
     """
-    return [r for r in records if r.get("status", "finished") == "finished" and labels.items() <= r["labels"].items()]
+    return [record for record in records if record.get("status", "finished") == "finished"]
+
+
+def select(records: Iterable[R], labels: Mapping[str, Any]) -> list[R]:
+    """The records of trials that finished, whose labels have these values."""
+    return [record for record in finished(records) if labels.items() <= record["labels"].items()]
 
 
 def mean(records: Iterable[Mapping[str, Any]], metric: str) -> float:
@@ -66,13 +72,13 @@ def paired(ours: Iterable[Mapping[str, Any]], baseline: Iterable[Mapping[str, An
 
     metric  dotted path into a record, as "epochs.-1.test_accuracy"
 
-    Only seeds that both have count, each once; a run that diverged has no such number and is left out with its twin.
+    Only seeds that both have count, each once; a run that did not finish is left out, and with it its twin.
     ValueError if none is left, or a seed occurs twice on one side.
     """
     sides: list[dict[int, float]] = []
     for records in (ours, baseline):
         values: dict[int, float] = {}
-        for record in records:
+        for record in finished(records):
             if (value := number(record, metric)) is None:
                 continue
             if record["seed"] in values:

@@ -100,3 +100,10 @@ def test_the_order_of_data_sets_and_settings_does_not_matter():
 def test_what_cannot_be_ranked_is_named(table, said):
     with pytest.raises(ValueError, match=said):
         ranked(table)
+
+
+def test_a_run_that_diverged_late_is_no_part_of_a_pair():
+    ours, plain = runs(s0=0.5, s1=0.1, s2=0.7), runs(s0=0.4, s1=0.6, s2=0.6)
+    ours[1]["status"] = "diverged"  # after an epoch that has an accuracy
+    found = paired(ours, plain, "epochs.-1.acc")
+    assert (found.count, found.mean) == (2, pytest.approx(0.1))

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from specviz.compare import select
+
 Record = Mapping[str, Any]
 
 
@@ -58,3 +60,13 @@ def judge(claims: Iterable[Claim], records: Iterable[Record]) -> Judgement:
 
 def _answer(finding: Finding) -> str:
     return "yes" if finding.holds else "no"
+
+
+def cells(records: Sequence[Record], *variants: str) -> list[tuple[str, list[list[Record]]]]:
+    """Each network on each data set for which all variants have records: its name, and the records of each."""
+    found = []
+    for network, dataset in dict.fromkeys((r["labels"]["network"], r["labels"]["dataset"]) for r in records):
+        sides = [select(records, {"variant": v, "network": network, "dataset": dataset}) for v in variants]
+        if all(sides):
+            found.append((f"{network} on {dataset}", sides))
+    return found

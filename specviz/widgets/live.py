@@ -18,10 +18,10 @@ import numpy as np
 import torch
 
 from specviz import datasets, records, training
-from specviz.compare import Summary
+from specviz.compare import Summary, finished
 from specviz.figures import BLUE, GREY, Line, LinePlot
 from specviz.widgets.explorer import GridSlider
-from specviz.widgets.training import CurvesExplorer, finished, over_seeds
+from specviz.widgets.training import CurvesExplorer, over_seeds
 
 NETWORKS = {"LeNet": "lenet", "AlexNet": "alexnet", "VGG-11": "vgg11"}
 FORMS = {"ReLU": "relu", "tanh": "tanh", "SpecNet": "specnet"}

@@ -11,7 +11,7 @@ import ipywidgets as ipw
 import numpy as np
 
 from specviz import records
-from specviz.compare import Summary, number, paired
+from specviz.compare import Summary, finished, number, paired
 from specviz.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, Line, LinePlot, Panel
 from specviz.widgets.explorer import Explorer, GridSlider
 from specviz.widgets.lines import LinesView
@@ -390,11 +390,6 @@ class TrainingExplorer(CurvesExplorer):
         at = np.full(len(here), self.setting.real)
         chosen = f"the chosen {self._sweep.number}"
         return [*lines, Line(chosen, at, np.array(here), BLUE, dash="none", symbol="diamond")]
-
-
-def finished(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The records of runs that came to their end; a run that diverged has no accuracy to average."""
-    return [row for row in rows if row["status"] == "finished"]
 
 
 def over_seeds(rows: Sequence[Mapping[str, Any]], metric: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

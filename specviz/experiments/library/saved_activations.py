@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from specviz.compare import mean, paired, select
-from specviz.experiments.claims import Claim, Finding, Record
+from specviz.compare import mean, paired
+from specviz.experiments.claims import Claim, Finding, Record, cells
 from specviz.experiments.experiment import Experiment, Scale
 from specviz.experiments.tiny import TINY
 from specviz.training import Config, train
@@ -39,19 +39,9 @@ def _paired(config: Config) -> bool:
     return over_all or (config.dataset == "cifar10" and config.seed < 3)
 
 
-def _cells(records: Sequence[Record], way: str) -> list[tuple[str, list[Record], list[Record]]]:
-    """Each network on each data set: its name, the records of this way of keeping maps, and the plain ones."""
-    cells = []
-    for network, dataset in dict.fromkeys((r["labels"]["network"], r["labels"]["dataset"]) for r in records):
-        sides = [select(records, {"variant": v, "network": network, "dataset": dataset}) for v in (way, "plain")]
-        if all(sides):
-            cells.append((f"{network} on {dataset}", sides[0], sides[1]))
-    return cells
-
-
 def _no_loss(way: str, records: Sequence[Record]) -> Finding | None:
     told, lossless = [], []
-    for name, ours, plain in _cells(records, way):
+    for name, (ours, plain) in cells(records, way, "plain"):
         d = paired(ours, plain, "epochs.-1.test_accuracy")
         if d.low is None or d.high is None:
             continue
@@ -61,7 +51,7 @@ def _no_loss(way: str, records: Sequence[Record]) -> Finding | None:
 
 
 def _small(way: str, records: Sequence[Record]) -> Finding | None:
-    shares = {name: mean(ours, "epochs.-1.stored_share") for name, ours, _ in _cells(records, way)}
+    shares = {name: mean(ours, "epochs.-1.stored_share") for name, (ours, _) in cells(records, way, "plain")}
     if not shares:
         return None
     told = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())

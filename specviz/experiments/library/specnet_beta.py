@@ -6,8 +6,8 @@ from functools import partial
 from statistics import fmean
 from typing import Any
 
-from specviz.compare import mean, paired, select
-from specviz.experiments.claims import Claim, Finding, Record
+from specviz.compare import mean, paired
+from specviz.experiments.claims import Claim, Finding, Record, cells
 from specviz.experiments.experiment import Experiment, Scale
 from specviz.training import Config, train
 
@@ -33,21 +33,11 @@ def _narrow(config: Config) -> Config:
     return replace(config, learning_rate=rate, network_options={**config.network_options, "width": width})
 
 
-def _cells(records: Sequence[Record], *variants: str) -> list[tuple[str, list[list[Record]]]]:
-    """Each network on each data set for which all variants have records: its name, and the records of each."""
-    cells = []
-    for network, dataset in dict.fromkeys((r["labels"]["network"], r["labels"]["dataset"]) for r in records):
-        sides = [select(records, {"variant": v, "network": network, "dataset": dataset}) for v in variants]
-        if all(sides):
-            cells.append((f"{network} on {dataset}", sides))
-    return cells
-
-
 def _memory(records: Sequence[Record]) -> Finding | None:
     """Bytes beside the weights, at the fullest moment of a step."""
     shares = {
         name: mean(spec, "memory.peak_bytes") / mean(plain, "memory.peak_bytes")
-        for name, (spec, plain) in _cells(records, "specnet 1", "relu")
+        for name, (spec, plain) in cells(records, "specnet 1", "relu")
     }
     if not shares:
         return None
@@ -57,8 +47,8 @@ def _memory(records: Sequence[Record]) -> Finding | None:
 
 
 def _falls_by_at_most(points: float, variant: str, baseline: str, records: Sequence[Record]) -> Finding | None:
-    cells = _cells(records, variant, baseline)
-    losses = {name: -100 * paired(ours, plain, "epochs.-1.test_accuracy").mean for name, (ours, plain) in cells}
+    sides = cells(records, variant, baseline)
+    losses = {name: -100 * paired(ours, plain, "epochs.-1.test_accuracy").mean for name, (ours, plain) in sides}
     if not losses:
         return None
     within = sum(loss <= points for loss in losses.values())
