@@ -45,6 +45,12 @@ class Paired:
             return f"{self.mean:+.4g} (one pair)"
         return f"{self.mean:+.4g} [{self.low:+.4g}, {self.high:+.4g}]"
 
+    @property
+    def points(self) -> str:
+        """Of shares, such as accuracies: "+1.2 points [+0.4, +2.0]"; of a single pair without the interval."""
+        interval = "" if self.low is None or self.high is None else f" [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
+        return f"{100 * self.mean:+.1f} points{interval}"
+
 
 def finished(records: Iterable[R]) -> list[R]:
     """The records of runs that came to their end.

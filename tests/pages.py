@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import tempfile
+import time
 import urllib.request
 from collections.abc import Iterator
 from functools import cache
@@ -44,6 +45,7 @@ def _studio() -> tuple[Any, Path, tuple[str, str]]:
     with contextlib.ExitStack() as stack:
         context = stack.enter_context(browser.chromium()).context
         context.add_init_script(PATIENT)
+        context.set_default_timeout(120_000)  # a slow machine is not a broken page
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="specviz-notebooks-")))
         (root / "notebooks").mkdir()
         server = stack.enter_context(browser.jupyterlab(root))
@@ -104,25 +106,48 @@ def _ask(server: tuple[str, str], path: str, method: str = "GET", body: dict[str
         return bytes(answer.read())
 
 
-def settle(page):
-    """Wait until the kernel is idle, what it sent last has been painted, and nothing new came for a while."""
+def settle(page, explorer=None):
+    """Wait until the kernel is idle, what it sent an explorer, or the first, is painted, and nothing new came since."""
     page.evaluate("window.lastSeen = ''")
     page.wait_for_function(
-        """() => {
-          const root = document.querySelector('.specviz');
+        """(root) => {
+          root = root ?? document.querySelector('.specviz');
           const now = [root.dataset.seq, root.dataset.painted].join();
           const idle = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'idle';
           const still = idle && now === window.lastSeen && root.dataset.seq === root.dataset.painted;
           window.lastSeen = now;
           return still;
         }""",
+        arg=explorer.locator(".specviz").first.element_handle() if explorer else None,
         polling=400,
     )
 
 
-def shown_facts(page) -> dict[str, str]:
-    names, values = (page.locator(f".specviz-{kind}").all_text_contents() for kind in ("name", "value"))
+def wait_until(page, claim, seen, seconds=120):
+    """What is seen, once the claim holds of it; so long a wait ends only what is broken, on a slow machine too."""
+    end = time.monotonic() + seconds
+    while not claim(now := seen()):
+        assert time.monotonic() < end, now
+        page.wait_for_timeout(50)
+    return now
+
+
+def shown_facts(within) -> dict[str, str]:
+    """Facts that a page or one of its explorers shows."""
+    names, values = (within.locator(f".specviz-{kind}").all_text_contents() for kind in ("name", "value"))
     return dict(zip(names, values, strict=True))
+
+
+def in_kernel(page, code: str, value: str) -> str:
+    """Run code in the notebook's kernel: the repr of a value."""
+    return page.evaluate(
+        """async ([code, value]) => {
+          const { kernel } = window.jupyterapp.shell.currentWidget.sessionContext.session;
+          const reply = await kernel.requestExecute({ code, user_expressions: { value } }).done;
+          return reply.content.user_expressions.value.data['text/plain'];
+        }""",
+        [code, value],
+    )
 
 
 def cut_off(explorer) -> list[str]:

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from pages import SPECTRUM, open_page, pixels, settle, shown_facts
+from pages import SPECTRUM, open_page, pixels, settle, shown_facts, wait_until
 from PIL import Image
 
 import specviz as sv
@@ -88,15 +88,19 @@ def test_the_handle_has_a_name_and_says_real_units(page):
     assert handle.get_attribute("aria-valuetext") == beta
 
 
-def test_the_curve_is_drawn_and_marks_beta(page):
-    settle(page)
-    page.wait_for_timeout(700)
-    data = page.evaluate(
+def curves(page) -> list[tuple[str, list[float], list[float]]]:
+    return page.evaluate(
         """() => document.querySelector('.specviz-explorer .js-plotly-plot')
                          ._fullData.map((trace) => [trace.name, [...trace.x], [...trace.y]])"""
     )
-    assert [name for name, _, _ in data] == ["magnitude", "β and the share it keeps"]
+
+
+def test_the_curve_is_drawn_and_marks_beta(page):
+    settle(page)
+    # The plot follows the pictures when the slider rests.
     beta, facts = float(re.match(r"[\d.]+", shown_facts(page)["β"])[0]), shown_facts(page)
+    data = wait_until(page, lambda data: data[1][2][0] == pytest.approx(beta), lambda: curves(page))
+    assert [name for name, _, _ in data] == ["magnitude", "β and the share it keeps"]
     _, x, y = data[1]
     assert y[0] == y[1] == pytest.approx(beta)
     assert x[1] == pytest.approx(float(facts["share kept"].split()[0]), abs=0.006)
@@ -167,7 +171,7 @@ def test_the_theme_is_followed(page):
     light = colours()
     page.evaluate("window.jupyterapp.commands.execute('apputils:change-theme', { theme: 'JupyterLab Dark' })")
     page.wait_for_function(
-        "document.querySelector('.specviz-explorer .js-plotly-plot').layout.font.color === '#e0e0e0'", timeout=10_000
+        "document.querySelector('.specviz-explorer .js-plotly-plot').layout.font.color === '#e0e0e0'"
     )
     assert light[1] == "#222222"
     assert colours()[0] != light[0]
@@ -175,7 +179,10 @@ def test_the_theme_is_followed(page):
 
 def test_a_narrow_window_stacks_the_panels_without_cutting_them(page):
     page.set_viewport_size({"width": 560, "height": 900})
-    page.wait_for_timeout(500)
-    boxes = [box.bounding_box() for box in page.locator(".specviz-panel").all()[:4]]
-    assert len({round(box["y"]) for box in boxes}) > 1
+    panels = page.locator(".specviz-panel").all()[:4]
+    boxes = wait_until(
+        page,
+        lambda boxes: len({round(box["y"]) for box in boxes}) > 1,
+        lambda: [panel.bounding_box() for panel in panels],
+    )
     assert all(box["x"] >= 0 and box["x"] + box["width"] <= 560 for box in boxes)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from pages import open_page, pixels, settle, shown_facts
+from pages import open_page, pixels, settle, shown_facts, wait_until
 from scipy.signal import resample
 
 import specviz as sv
@@ -54,10 +54,12 @@ def test_filter_sliders_show_for_their_kind_and_training_runs_live():
         race.get_by_role("button", name="Adam", exact=True).click()
         steps = race.locator(".specviz-value").first
         counts = set()
-        for _ in range(400):
-            counts.add(steps.text_content())
-            if len(counts) > 3 and "150 of 150" in counts and steps.text_content() == "150 of 150":
-                break
-            page.wait_for_timeout(50)
+
+        def seen() -> str:
+            counts.add(now := steps.text_content())
+            return now
+
+        before = seen()
+        wait_until(page, lambda now: now != before, seen)
+        wait_until(page, lambda now: now == "150 of 150", seen)
         assert len(counts) > 3, counts  # it grew before our eyes
-        assert steps.text_content() == "150 of 150"

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from pages import cut_off, open_page, settle
+from pages import cut_off, open_page, settle, shown_facts, wait_until
 from torch import nn
 
 import specviz as sv
@@ -26,11 +26,6 @@ mine.view
 """
 
 
-def facts_of(explorer) -> dict[str, str]:
-    names, values = (explorer.locator(f".specviz-{kind}").all_text_contents() for kind in ("name", "value"))
-    return dict(zip(names, values, strict=True))
-
-
 def curves_of(explorer, plot: int = 0) -> dict[str, tuple[list[float], list[float]]]:
     """What plotly has drawn: x and y by the curve's name."""
     drawn = explorer.locator(".js-plotly-plot").nth(plot)
@@ -41,15 +36,6 @@ def curves_of(explorer, plot: int = 0) -> dict[str, tuple[list[float], list[floa
 def top(curves: dict[str, tuple[list[float], list[float]]], name: str) -> float:
     """A curve's largest y, 0 as long as it is not drawn."""
     return max(curves.get(name, ([], []))[1], default=0)
-
-
-def wait_until(page, claim, seen):
-    """What is seen, once the claim holds of it."""
-    for _ in range(400):
-        if claim(now := seen()):
-            return now
-        page.wait_for_timeout(50)
-    raise AssertionError(now)
 
 
 def message_of(explorer) -> str:
@@ -92,7 +78,7 @@ def check_recorded(page, explorer, form: str) -> int:
     """Facts and curves are those of the record; its bytes kept."""
     row = recorded(form)
     facts = wait_until(
-        page, lambda facts: facts["saved"] == human_bytes(row["saved_bytes"]), lambda: facts_of(explorer)
+        page, lambda facts: facts["saved"] == human_bytes(row["saved_bytes"]), lambda: shown_facts(explorer)
     )
     assert facts["peak"] == human_bytes(row["peak_bytes"])
     most = max(row["timeline"]["alive_bytes"]) / MIB
@@ -104,29 +90,19 @@ def check_recorded(page, explorer, form: str) -> int:
     return row["saved_bytes"]
 
 
-def all_drawn(page) -> bool:
-    """Whether all plots get their curves within a quarter of a minute: two of the records, one of each live step."""
-    for _ in range(150):
-        curves = page.evaluate(
-            """() => [...document.querySelectorAll('.specviz-explorer .js-plotly-plot')]
-                       .map((gd) => gd._fullData?.length ?? 0)"""
-        )
-        if len(curves) == 4 and all(curves):
-            return True
-        page.wait_for_timeout(100)
-    return False
+def plotted(page) -> list[int]:
+    """How many curves each plot has: two of the records, one of each live step."""
+    return page.evaluate(
+        """() => [...document.querySelectorAll('.specviz-explorer .js-plotly-plot')]
+                   .map((gd) => gd._fullData?.length ?? 0)"""
+    )
 
 
 @pytest.fixture(scope="module")
 def page():
     with open_page("notebooks/09_memory.ipynb", ".specviz-facts >> nth=0") as page:
         settle(page)
-        if not all_drawn(page):
-            # Seen on a machine under load, where cells ran while the page was still loading: a plot was drawn
-            # before its data had come, and stayed empty.
-            page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells').then(() => null)")
-            settle(page)
-            assert all_drawn(page)
+        wait_until(page, lambda curves: len(curves) == 4 and all(curves), lambda: plotted(page))
         yield page
 
 
@@ -157,11 +133,11 @@ def test_a_larger_beta_keeps_fewer_bytes_and_facts_and_curves_follow_the_keyboar
 def test_a_live_step_is_measured_anew_where_the_slider_stops(page):
     explorer = page.locator(".specviz-explorer").nth(1)
     explorer.scroll_into_view_if_needed()
-    before = facts_of(explorer)
+    before = shown_facts(explorer)
     drawn = wait_until(page, lambda curves: top(curves, "compressed") > 0, lambda: curves_of(explorer))
     explorer.get_by_role("slider", name="threshold").focus()
     page.keyboard.press("End")
-    facts = wait_until(page, lambda facts: facts != before, lambda: facts_of(explorer))
+    facts = wait_until(page, lambda facts: facts != before, lambda: shown_facts(explorer))
     share = [float(shown["maps stored"].split(" in ")[1].rstrip("%")) for shown in (before, facts)]
     assert 0 < share[1] < share[0] < 100
     curves = wait_until(page, lambda curves: curves["compressed"] != drawn["compressed"], lambda: curves_of(explorer))
@@ -184,7 +160,7 @@ def test_in_a_narrow_window_no_control_is_cut_off(page):
 def test_a_pasted_module_is_measured_and_a_broken_one_says_what_is_wrong(page):
     source = MINE.format(x="x.reshape(6, 3, 32, 32)", channels=3)
     mine = run_in_cell(page, "class Mine", source)
-    before = wait_until(page, lambda facts: "maps stored" in facts, lambda: facts_of(mine))
+    before = wait_until(page, lambda facts: "maps stored" in facts, lambda: shown_facts(mine))
     here = {"nn": nn, "torch": torch, "sv": sv}
     exec(source, here)  # the same without a browser
     assert before == {name: value for name, value, *_ in here["mine"].panels.facts}
@@ -196,16 +172,16 @@ def test_a_pasted_module_is_measured_and_a_broken_one_says_what_is_wrong(page):
     page.keyboard.press("ArrowLeft")
     said = wait_until(page, bool, lambda: message_of(mine))
     assert "shape '[6, 3, 32, 32]' is invalid" in said
-    assert (facts_of(mine), curves_of(mine)) == (before, drawn)
+    assert (shown_facts(mine), curves_of(mine)) == (before, drawn)
     page.keyboard.press("ArrowRight")
     wait_until(page, lambda text: text == "", lambda: message_of(mine))
     # Wrong from the start: there is no result to keep, but the live explorer above keeps its own.
     above = page.locator(".specviz-explorer").nth(1)
-    live = facts_of(above)
+    live = shown_facts(above)
     mine = run_in_cell(page, "class Mine", MINE.format(x="x", channels=5))
     said = wait_until(page, bool, lambda: message_of(mine))
     assert "channels" in said
     assert "Traceback" not in said
-    assert facts_of(mine) == {}
-    assert facts_of(above) == live != {}
+    assert shown_facts(mine) == {}
+    assert shown_facts(above) == live != {}
     assert errors_of(page) == []

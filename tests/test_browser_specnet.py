@@ -2,26 +2,13 @@
 
 import numpy as np
 import pytest
-from pages import open_page, pixels, settle
+from pages import open_page, pixels, settle, shown_facts
 from scipy.signal import resample
 
 import specviz as sv
 from specviz.figures import colour_table
 
 pytestmark = pytest.mark.browser
-
-
-def facts_of(explorer) -> dict[str, str]:
-    names, values = (explorer.locator(f".specviz-{kind}").all_text_contents() for kind in ("name", "value"))
-    return dict(zip(names, values, strict=True))
-
-
-def wait_for(page, explorer, name: str, value: str) -> None:
-    for _ in range(200):
-        if facts_of(explorer).get(name) == value:
-            return
-        page.wait_for_timeout(50)
-    raise AssertionError(facts_of(explorer))
 
 
 def after_relu(beta: float):
@@ -40,16 +27,17 @@ def test_the_thresholds_follow_the_keyboard():
         trained, activation = page.locator(".specviz-explorer").nth(0), page.locator(".specviz-explorer").nth(1)
         # The activation: the last cells leave it at tanh, whose map is real.
         activation.scroll_into_view_if_needed()
-        assert facts_of(activation)["imaginary energy"] == "0 %"
+        assert shown_facts(activation)["imaginary energy"] == "0 %"
         white = pixels(page, "imaginary")
         assert np.ptp(white.reshape(-1, 3), axis=0).max() <= 2
         activation.get_by_role("combobox").select_option("relu")
-        wait_for(page, activation, "activation", "relu, not odd")
+        settle(page, activation)
+        assert shown_facts(activation)["activation"] == "relu, not odd"
         activation.get_by_role("slider", name="threshold β").focus()
         for _ in range(4):
             page.keyboard.press("ArrowRight")
-        wait_for(page, activation, "β", "1.2 (ortho)")
-        page.wait_for_timeout(200)  # facts and pictures come together, and are painted in the next frame
+        settle(page, activation)
+        assert shown_facts(activation)["β"] == "1.2 (ortho)"
         kept, imaginary = after_relu(1.2)
         painted = pixels(page, "before").astype(int)
         np.testing.assert_array_equal(painted.max(-1) != painted.min(-1), kept)
@@ -60,15 +48,15 @@ def test_the_thresholds_follow_the_keyboard():
         assert (near == 0).mean() > 0.99
         # The trained network: each press drops more, in all blocks.
         trained.scroll_into_view_if_needed()
-        assert facts_of(trained)["β in every block"] == "1 (ortho)"
-        before, product = facts_of(trained), pixels(page, "product").astype(int)
+        assert shown_facts(trained)["β in every block"] == "1 (ortho)"
+        before, product = shown_facts(trained), pixels(page, "product").astype(int)
         trained.get_by_role("slider", name="threshold β").focus()
         for _ in range(5):
             page.keyboard.press("ArrowRight")
-        wait_for(page, trained, "β in every block", "1.5 (ortho)")
-        page.wait_for_timeout(200)
+        settle(page, trained)
+        assert shown_facts(trained)["β in every block"] == "1.5 (ortho)"
         for block in ("block 1 keeps", "block 2 keeps", "block 3 keeps"):
-            assert float(facts_of(trained)[block].split()[0]) < float(before[block].split()[0])
+            assert float(shown_facts(trained)[block].split()[0]) < float(before[block].split()[0])
         coloured = [(shown.max(-1) != shown.min(-1)).mean() for shown in (product, pixels(page, "product").astype(int))]
         assert 0 < coloured[1] < coloured[0] < 1
         assert not page.locator(".specviz-message:visible").count()

@@ -2,7 +2,7 @@
 
 import nbformat
 import pytest
-from pages import open_page, settle
+from pages import in_kernel, open_page, settle, shown_facts, wait_until
 
 from specviz import lab
 
@@ -45,11 +45,6 @@ def page(tmp_path_factory):
             yield page
 
 
-def facts_of(explorer) -> dict[str, str]:
-    names, values = (explorer.locator(f".specviz-{kind}").all_text_contents() for kind in ("name", "value"))
-    return dict(zip(names, values, strict=True))
-
-
 def curve_of(explorer, plot: int, name: str) -> list[float]:
     """What plotly has drawn of the curve whose name begins so; empty where there is none."""
     drawn = explorer.locator(".js-plotly-plot").nth(plot)
@@ -58,27 +53,9 @@ def curve_of(explorer, plot: int, name: str) -> list[float]:
     )
 
 
-def wait_until(page, claim, seen, tries=600):
-    """What is seen, once the claim holds of it."""
-    for _ in range(tries):
-        if claim(now := seen()):
-            return now
-        page.wait_for_timeout(50)
-    raise AssertionError(now)
-
-
 def live_threads(page) -> int:
     """How many trainings are under way in the kernel."""
-    code = "import threading; trainings = [t.name for t in threading.enumerate()].count('live training')"
-    said = page.evaluate(
-        """async (code) => {
-          const { kernel } = window.jupyterapp.shell.currentWidget.sessionContext.session;
-          const reply = await kernel.requestExecute({ code, user_expressions: { n: 'trainings' } }).done;
-          return reply.content.user_expressions.n.data['text/plain'];
-        }""",
-        code,
-    )
-    return int(said)
+    return int(in_kernel(page, "import threading", "[t.name for t in threading.enumerate()].count('live training')"))
 
 
 def start(page, explorer):
@@ -104,7 +81,7 @@ def test_the_slider_moves_along_the_sweep_by_keyboard_and_the_curves_follow(page
     slider.focus()
     page.keyboard.press("Home")
     first = wait_until(
-        page, lambda facts: facts.get("test accuracy", "").startswith("49.0"), lambda: facts_of(explorer)
+        page, lambda facts: facts.get("test accuracy", "").startswith("49.0"), lambda: shown_facts(explorer)
     )
     drawn = wait_until(page, lambda y: y and abs(y[-1] - 49.0) < 0.1, lambda: curve_of(explorer, 1, "compressed maps"))
     plain = curve_of(explorer, 1, "plain")
@@ -113,7 +90,7 @@ def test_the_slider_moves_along_the_sweep_by_keyboard_and_the_curves_follow(page
     moved = wait_until(page, lambda y: y != drawn, lambda: curve_of(explorer, 1, "compressed maps"))
     assert [a - b for a, b in zip(drawn, moved, strict=True)] == pytest.approx([8.0] * 5)
     assert curve_of(explorer, 1, "plain") == plain
-    assert facts_of(explorer)["test accuracy"] != first["test accuracy"]
+    assert shown_facts(explorer)["test accuracy"] != first["test accuracy"]
     page.keyboard.press("End")
     wait_until(page, lambda y: len(y) == 1 and abs(y[0] - 25.0) < 0.1, lambda: curve_of(explorer, 2, "the chosen"))
     assert len(curve_of(explorer, 2, "compressed maps")) == 4
@@ -131,19 +108,19 @@ def test_a_live_training_grows_stops_and_ends_with_its_view(page):
     start(page, explorer)
     assert explorer.get_by_role("button", name="Start").is_disabled()
     explorer.get_by_role("button", name="Stop").click()
-    page.wait_for_timeout(1000)
-    assert live_threads(page) == 0
-    stopped = facts_of(explorer)
-    assert stopped["live run"] == "stopped"
+    wait_until(page, lambda threads: threads == 0, lambda: live_threads(page))
+    stopped = wait_until(page, lambda facts: facts.get("live run") == "stopped", lambda: shown_facts(explorer))
     losses = curve_of(explorer, 0, "live")
     assert stopped["progress"] == f"step {len(losses)} of 630"
     page.wait_for_timeout(500)
-    assert (facts_of(explorer), curve_of(explorer, 0, "live")) == (stopped, losses)
+    assert (shown_facts(explorer), curve_of(explorer, 0, "live")) == (stopped, losses)
     # Anew, and then its cell is run again.
     start(page, explorer)
     assert live_threads(page) == 1
+    in_kernel(page, "run = live._run", "run")
     cell = page.locator(".jp-CodeCell", has=page.locator(".cm-content", has_text="LiveTrainingExplorer")).last
     cell.locator(".cm-content").click()
     page.keyboard.press("Control+Enter")
-    wait_until(page, lambda threads: threads == 0, lambda: live_threads(page), tries=60)  # long before its own end
-    wait_until(page, lambda facts: facts.get("live run") == "not started", lambda: facts_of(explorer))
+    wait_until(page, lambda threads: threads == 0, lambda: live_threads(page))
+    assert in_kernel(page, "", "run.status") == "'stopped'"  # not at its own end
+    wait_until(page, lambda facts: facts.get("live run") == "not started", lambda: shown_facts(explorer))

@@ -28,6 +28,8 @@ def test_pairs_share_a_seed_and_their_interval_is_students():
     half = 4.302653 * 0.05 / 3**0.5  # Student's 97.5 % point at 2 degrees of freedom; the deviation is 0.05
     assert (found.low, found.high) == (pytest.approx(0.05 - half, abs=1e-6), pytest.approx(0.05 + half, abs=1e-6))
     assert str(paired(runs(s1=0.5), runs(s1=0.4), "epochs.0.acc")) == "+0.1 (one pair)"
+    assert found.points == "+5.0 points [-7.4, +17.4]"
+    assert paired(runs(s1=0.5), runs(s1=0.6), "epochs.0.acc").points == "-10.0 points"
     with pytest.raises(ValueError, match="no seed"):
         paired(runs(s1=0.5), runs(s2=0.4), "epochs.0.acc")
     with pytest.raises(ValueError, match="two records have the seed 1"):

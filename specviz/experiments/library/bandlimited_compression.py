@@ -84,9 +84,8 @@ def _half_is_enough(records: Sequence[Record]) -> Finding | None:
     half, all_ = (select(records, {"variant": f"compression {share:g}"}) for share in (0.5, 0.0))
     if not (half and all_):
         return None
-    loss = paired(all_, half, LAST)
-    interval = "" if loss.low is None or loss.high is None else f" [{100 * loss.low:.1f}, {100 * loss.high:.1f}]"
-    return Finding(100 * loss.mean <= 1.5, f"{100 * loss.mean:.1f} points lost{interval}, {loss.count} seeds")
+    difference = paired(half, all_, LAST)
+    return Finding(100 * difference.mean >= -1.5, f"{difference.points} over {difference.count} seeds")
 
 
 def _matched_is_best(records: Sequence[Record]) -> Finding | None:

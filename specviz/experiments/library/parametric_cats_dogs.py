@@ -32,9 +32,7 @@ def _better_than_spatial(records: Sequence[Record]) -> Finding | None:
     for kind in ("linear", "gaussian"):
         if spatial and (ours := select(records, {"variant": kind})):
             difference = paired(ours, spatial, LAST)
-            d = [None if v is None else 100 * v for v in (difference.mean, difference.low, difference.high)]
-            interval = "" if d[1] is None else f" [{d[1]:+.1f}, {d[2]:+.1f}]"
-            told.append(f"{kind} {d[0]:+.1f} points{interval}")
+            told.append(f"{kind} {difference.points}")
             better.append(difference.mean > 0)
     return Finding(all(better), "over spatial filters " + ", ".join(told)) if told else None
 

@@ -43,9 +43,9 @@ def _no_loss(way: str, records: Sequence[Record]) -> Finding | None:
     told, lossless = [], []
     for name, (ours, plain) in cells(records, way, "plain"):
         d = paired(ours, plain, "epochs.-1.test_accuracy")
-        if d.low is None or d.high is None:
+        if d.high is None:
             continue
-        told.append(f"{name} {100 * d.mean:+.1f} points [{100 * d.low:+.1f}, {100 * d.high:+.1f}]")
+        told.append(f"{name} {d.points}")
         lossless.append(d.high >= 0)
     return Finding(all(lossless), ", ".join(told)) if told else None
 
