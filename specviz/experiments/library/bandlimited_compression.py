@@ -50,7 +50,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 AT_LAPTOP = (
-    *(f"compression {share:g}" for share in (0.0, 0.1, 0.25, 0.4, 0.5, 0.75, 0.85)),
+    *(f"compression {share:g}" for share in IN_USE),
     *(f"energy {share:g}" for share in (0.99, 0.95)),
     *(f"smaller pictures {share:g}" for share in (0.25, 0.5, 0.75)),
 )

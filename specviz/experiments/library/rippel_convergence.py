@@ -30,7 +30,9 @@ def _base(**changes: Any) -> Config:
 
 
 def _sensible(config: Config) -> bool:
-    return config.network == "rippel_pooling" or "frequency_dropout" not in config.network_options
+    """Frequency dropout is asked about once, with 3 x 3 filters, and only where there is spectral pooling."""
+    options = config.network_options
+    return "frequency_dropout" not in options or (config.network == "rippel_pooling" and options["kernel_size"] == 3)
 
 
 def epochs_to(errors: Sequence[float], error: float) -> float | None:
