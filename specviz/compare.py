@@ -28,6 +28,10 @@ class Summary:
         return f"{self.mean:.4g}" + (f" ± {self.spread:.2g}" if self.spread is not None else "")
 
 
+class NothingToCompare(ValueError):
+    """Records lack what a comparison needs: a number, or a seed that both sides have."""
+
+
 @dataclass(frozen=True)
 class Paired:
     """A metric's difference over pairs that share a seed: its mean, and the interval that holds it at 95 %.
@@ -66,10 +70,10 @@ def select(records: Iterable[R], labels: Mapping[str, Any]) -> list[R]:
 
 
 def mean(records: Iterable[Mapping[str, Any]], metric: str) -> float:
-    """A metric's mean over those records that have it; ValueError if none has."""
+    """A metric's mean over those records that have it; NothingToCompare if none has."""
     values = [value for record in records if (value := number(record, metric)) is not None]
     if not values:
-        raise ValueError(f"no record has {metric!r}")
+        raise NothingToCompare(f"no record has {metric!r}")
     return fmean(values)
 
 
@@ -79,7 +83,7 @@ def paired(ours: Iterable[Mapping[str, Any]], baseline: Iterable[Mapping[str, An
     metric  dotted path into a record, as "epochs.-1.test_accuracy"
 
     Only seeds that both have count, each once; a run that did not finish is left out, and with it its twin.
-    ValueError if none is left, or a seed occurs twice on one side.
+    NothingToCompare if none is left; ValueError if a seed occurs twice on one side.
     """
     sides: list[dict[int, float]] = []
     for records in (ours, baseline):
@@ -94,7 +98,7 @@ def paired(ours: Iterable[Mapping[str, Any]], baseline: Iterable[Mapping[str, An
     mine, theirs = sides
     differences = [mine[seed] - theirs[seed] for seed in sorted(mine.keys() & theirs.keys())]
     if not differences:
-        raise ValueError(f"no seed has {metric!r} on both sides")
+        raise NothingToCompare(f"no seed has {metric!r} on both sides")
     mean, count = fmean(differences), len(differences)
     if count < 2:
         return Paired(mean, None, None, count)
@@ -115,6 +119,37 @@ def number(record: Mapping[str, Any], path: str) -> float | None:
         else:
             value = None
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+@dataclass(frozen=True)
+class Signed:
+    """One setting against another over data sets, each with one score: by sign, by size, and Wilcoxon's test.
+
+    higher, lower, equal  on how many data sets ours is so
+    mean                  of the differences, ours less the other's
+    p                     the chance of ranks of differences this uneven, both sides, if the settings were equal
+    """
+
+    higher: int
+    lower: int
+    equal: int
+    mean: float
+    p: float
+
+
+def signed(ours: Sequence[float], theirs: Sequence[float]) -> Signed:
+    """Wilcoxon's signed-rank test, which Demšar (2006) advises for two settings over data sets.
+
+    NothingToCompare for fewer than six data sets that differ: no outcome of theirs could be significant.
+    """
+    differences = [a - b for a, b in zip(ours, theirs, strict=True)]
+    differ = [d for d in differences if d]
+    if len(differ) < 6:
+        raise NothingToCompare(f"only {len(differ)} data sets differ; Wilcoxon's test needs six")
+    from scipy.stats import wilcoxon
+
+    higher, equal = sum(d > 0 for d in differ), len(differences) - len(differ)
+    return Signed(higher, len(differ) - higher, equal, fmean(differences), float(wilcoxon(differ).pvalue))
 
 
 @dataclass(frozen=True)

@@ -57,14 +57,21 @@ def _number(answer: Any) -> float | None:
     return float(answer)
 
 
-def compare(guess: float | None, truth: float, what: str, unit: str = "") -> Verdict:
-    """Hold a prediction against the measured number. Within a factor of 1.5 counts as right."""
+def compare(guess: float | None, truth: float, what: str, unit: str = "", within: float | None = None) -> Verdict:
+    """Hold a prediction against the measured number.
+
+    within  how far off counts as right, in the unit; a factor of 1.5 either way when None
+    """
     guess = _number(guess)
     measured = f"{what}: {truth:.3g} {unit}".strip()
     if guess is None:
         return Verdict(None, f"{measured}. You made no prediction; next time write one down first.")
-    close = guess == truth or (guess > 0 < truth and 1 / 1.5 <= guess / truth <= 1.5)
-    return Verdict(close, f"{measured}; you predicted {guess:.3g} {unit}".strip() + ".")
+    if within is None:
+        close, how = guess == truth or (guess > 0 < truth and 1 / 1.5 <= guess / truth <= 1.5), "a factor of 1.5"
+    else:
+        close, how = abs(guess - truth) <= within, f"{within:g} {'points' if unit == '%' else unit}".strip()
+    off = "" if within == 0 else f", {'within' if close else 'off by more than'} {how}"
+    return Verdict(close, f"{measured}; you predicted {guess:.3g} {unit}".strip() + f"{off}.")
 
 
 def check_share(explorer: Any, beta: float | None, share: float) -> Verdict:
@@ -252,6 +259,11 @@ def check_pooling(pool: Callable[[torch.Tensor, int], Any]) -> Verdict:
             mean = answer.real.mean().item() if answer.is_complex() else answer.mean().item()
             if abs(mean - x.mean().item()) > 1e-4:
                 hint = f"the mean was {x.mean():.3f} and is {mean:.3f}. Hint: rfft sums n samples, irfft divides by m."
+            elif n == m:
+                hint = (
+                    f"nothing is shortened here. Hint: a series of {n} has its one wave of {m // 2} turns already; "
+                    "double its coefficient only where m is even and smaller than n."
+                )
             else:
                 hint = (
                     f"the mean is right. Hint: an even m has one wave of {m // 2} turns where the longer series has "
@@ -350,7 +362,7 @@ def check_largest_batch(batch: Any, row: dict[str, Any], room_bytes: int) -> Ver
     right = int(room_bytes // each)
     said = f"{batch:g} images take {batch * each / 2**20:.0f} of {room_bytes / 2**20:.0f} MiB"
     if batch == right:
-        return Verdict(True, f"Right: {said}, and one more would not fit.")
+        return Verdict(True, f"Right: {said}, and by this estimate one more would not.")
     if batch > room_bytes / each:
         return Verdict(False, f"{said}. Hint: the recorded peak is {row['batch']} images' together.")
     return Verdict(False, f"{said}. Hint: more fit, if only whole images; divide the room by one image's share.")

@@ -5,7 +5,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from html import escape
 from importlib.metadata import PackageNotFoundError, version
@@ -78,9 +78,15 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-@cache
 def machine() -> Machine:
     """Look at this machine: processor, memory, GPU, versions."""
+    import torch
+
+    return replace(_machine(), cpu_threads=torch.get_num_threads())  # which may be another in a while
+
+
+@cache
+def _machine() -> Machine:
     import torch
     from spectral_kernels.dispatch import cuda_is_available
 

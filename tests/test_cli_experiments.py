@@ -73,6 +73,20 @@ def test_results_are_grouped_over_seeds_and_say_what_is_missing_and_failed(shown
     assert len(exported) == 5
 
 
+def test_a_good_export_is_not_overwritten_by_nothing(shown, tmp_path):
+    kept = tmp_path / "shown.jsonl"
+    kept.write_text("mine")
+    assert "nothing to export" in specviz("results", shown, "--out", tmp_path / "elsewhere", "--export", kept, code=1)
+    assert kept.read_text() == "mine"
+
+
+def test_a_metric_that_no_record_has_names_those_there_are(shown, tmp_path):
+    specviz("run", shown, "--out", tmp_path, "--seeds", 1)
+    assert "no record has 'test_accuracy'; the first one has" in specviz(
+        "results", shown, "--out", tmp_path, "--metric", "test_accuracy", code=1
+    )
+
+
 def test_a_run_begun_again_does_what_is_missing(shown, tmp_path):
     specviz("run", shown, "--out", tmp_path, "--seeds", 1)
     assert "4 were there before" in specviz("run", shown, "--out", tmp_path, code=1)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from specviz.compare import number, paired, ranked
+from specviz.compare import NothingToCompare, number, paired, ranked, signed
 
 
 def test_a_path_into_a_record_may_count_from_the_end_of_a_list():
@@ -109,3 +109,18 @@ def test_a_run_that_diverged_late_is_no_part_of_a_pair():
     ours[1]["status"] = "diverged"  # after an epoch that has an accuracy
     found = paired(ours, plain, "epochs.-1.acc")
     assert (found.count, found.mean) == (2, pytest.approx(0.1))
+
+
+def test_signed_ranks_of_two_settings_are_scipys_and_count_signs():
+    ours = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.9]
+    theirs = [0.8, 0.85, 0.5, 0.3, 0.1, -0.1, -0.3, 0.9]
+    found = signed(ours, theirs)
+    assert (found.higher, found.lower, found.equal) == (6, 1, 1)
+    assert found.mean == pytest.approx(sum(a - b for a, b in zip(ours, theirs, strict=True)) / 8)
+    # By hand: the tie is left out; of 7 ranks the least is the one below zero; 2 of 2**7 sums are as small, each way.
+    assert found.p == pytest.approx(2 * 2 / 2**7)
+
+
+def test_five_data_sets_that_differ_are_too_few_for_signed_ranks():
+    with pytest.raises(NothingToCompare, match="only 5 data sets differ"):
+        signed([1.0] * 9, [0.5] * 5 + [1.0] * 4)

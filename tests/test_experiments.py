@@ -474,7 +474,10 @@ def test_groups_are_over_seeds_with_the_spread_of_a_sample():
     first, second = grouped(trials, done, ["test.loss", "note", "absent"])
     assert first.labels == {"epochs": 1}
     assert first.figures == {"test.loss": Summary(1.0, 1.0, 3)}
-    assert (second.done, second.trials, second.figures["test.loss"].mean) == (2, 3, 0.5)
+    assert (second.done, second.unfinished, second.trials, second.figures["test.loss"].mean) == (2, 0, 3, 0.5)
+    done[trials[0].id] |= {"status": "diverged"}
+    first, _ = grouped(trials, done, ["test.loss"])
+    assert (first.done, first.unfinished, first.figures["test.loss"].count) == (3, 1, 2)
     assert str(Summary(0.5, None, 1)) == "0.5"
     assert metrics_of({}, done.values()) == []
     assert metrics_of({"y": "loss"}, []) == ["loss"]

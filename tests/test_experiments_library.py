@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from specviz.experiments import find, names, run
+from specviz.experiments import find, judge, names, run
 from specviz.training import Config
 
 TRAINED = [name for name in names() if name != "noop"]
@@ -33,8 +33,9 @@ def test_every_experiment_runs_at_its_tiny_scale(name, tmp_path):
     outcome = run(experiment, "tiny", out=str(tmp_path / "records"), progress=False)
     assert outcome.failed == {}
     assert outcome.done == len(experiment.trials("tiny")) >= 2
-    for path in (tmp_path / "records" / name / "tiny").glob("*.json"):
-        record = json.loads(path.read_text())
+    records = [json.loads(path.read_text()) for path in (tmp_path / "records" / name / "tiny").glob("*.json")]
+    assert judge(experiment.claims, records).runs == len(records)  # of so few, whatever it says
+    for record in records:
         assert record["status"] == "finished"
         assert len(record["epochs"]) == record["config"]["epochs"]
         assert 0 <= record["epochs"][-1]["test_accuracy"] <= 1

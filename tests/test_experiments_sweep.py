@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -44,6 +44,8 @@ def run(config):
         while not (found := list((HERE / "out" / "mine" / "tiny").glob("index0-*.json"))):
             time.sleep(0.01)
         found[0].unlink()
+    while (HERE / f"waits-{config.index}").exists():
+        time.sleep(0.01)
     time.sleep(SECONDS)
     loss = float("nan") if config.x > 0.9 else (config.x - 0.3) ** 2
     return {"loss": None if config.x > 0.9 else loss, "machine": None, "commit": None}
@@ -77,6 +79,13 @@ class Mine:
     def pids(self) -> set[int]:
         lines = [line for path in (self.folder / "attempts").iterdir() for line in path.read_text().splitlines()]
         return {int(line.split()[0]) for line in lines}
+
+    def holds(self, indices: Iterable[int]) -> list[Path]:
+        """Files; the trials of these indices do not end while theirs is there."""
+        paths = [self.folder / f"waits-{index}" for index in indices]
+        for path in paths:
+            path.touch()
+        return paths
 
     def recorded(self) -> int:
         return len(self.store.names()[0])
@@ -187,9 +196,12 @@ def alive(pid: int) -> bool:
 
 def test_a_killed_worker_loses_no_trial(mine, cluster):
     one = mine(20, 0.2)
+    later = one.holds(range(10, 20))  # until the worker is dead there is something left to do
     driver = one.start("sweep", "--scheduler", cluster.address)
     until(lambda: one.recorded() >= 3 and len(one.pids()) == 2)
     kill_group(cluster.workers[0])  # its nanny with it
+    for path in later:
+        path.unlink()
     out, err = driver.communicate(timeout=120)
     assert driver.returncode == 0, err
     assert "20 done, 0 failed" in out
@@ -233,11 +245,14 @@ def test_a_trial_that_raises_is_listed_and_only_it_runs_again(mine, cluster):
 
 def test_a_killed_driver_loses_nothing_and_its_workers_go_with_it(mine, cluster):
     one = mine(12, 0.2)
+    last = one.holds([10, 11])
     driver = one.start("sweep", "--workers", "2")
     until(lambda: one.recorded() >= 3)
     driver.kill()
     driver.communicate()
     until(lambda: not any(alive(pid) for pid in one.pids()))
+    for path in last:
+        path.unlink()
     done, broken = one.store.done(one.ids)
     assert 3 <= len(done) < 12
     assert broken == {}
@@ -368,8 +383,21 @@ def test_a_search_counts_a_trial_without_a_number_as_failed(mine, cluster):
     )  # fmt: skip
     assert outcome.done + len(outcome.failed) == 12
     for trial, why in outcome.failed.items():
-        assert "its loss is None, not a number" in why
+        assert "its record has no number at loss" in why
         assert float(trial.removeprefix("index0-x").partition("-seed")[0]) > 0.9
+
+
+def test_a_search_reads_the_metric_of_a_training_s_record(mine, cluster):
+    one = mine(1, 0)
+    told = one.path.read_text().replace('metric="loss"', 'metric="epochs.-1.loss"')
+    one.path.write_text(told.replace('return {"loss": None', 'return {"epochs": [{"loss": loss}], "loss": None'))
+    study, outcome = search(
+        find(one.path), trials=4, storage=f"sqlite:///{one.folder}/s.db", out=one.out, scheduler=cluster.address,
+        progress=False,
+    )  # fmt: skip
+    failed = [float(trial.removeprefix("index0-x").partition("-seed")[0]) for trial in outcome.failed]
+    assert all(x > 0.9 for x in failed)
+    assert study.best_value == pytest.approx((study.best_params["x"] - 0.3) ** 2)
 
 
 def test_a_search_needs_ranges_and_a_database(tmp_path):

@@ -246,7 +246,7 @@ def test_another_projects_commit_is_not_ours(tmp_path, monkeypatch, lone_git):
 
 def test_shipped_records_are_found_and_missing_ones_name_those_there_are():
     assert {row["experiment"] for row in records.shipped("bench-slider")} == {"bench-slider"}
-    with pytest.raises(FileNotFoundError, match="no records of 'bench-tea' come with the project; there are: bench-"):
+    with pytest.raises(FileNotFoundError, match="no records of 'bench-tea' come with the project; there are: .*bench-"):
         records.shipped("bench-tea")
 
 
@@ -271,7 +271,7 @@ def test_every_shipped_name_can_be_read():
     names = records.shipped_names()
     assert "bench-conv" in names
     assert names == sorted(names)
-    with pytest.raises(FileNotFoundError, match="there are: bench-"):
+    with pytest.raises(FileNotFoundError, match="there are: .*bench-"):
         records.shipped("bench-conv.jsonl")
 
 

@@ -66,6 +66,22 @@ def explosive(num_classes: int, in_channels: int) -> nn.Module:
     return net
 
 
+class Fuse(nn.Module):
+    """Lets values pass until it has seen some training batches, then gives infinities."""
+
+    def __init__(self, batches: int):
+        super().__init__()
+        self.left = batches
+
+    def forward(self, x):
+        self.left -= self.training
+        return x if self.left >= 0 else x / 0
+
+
+def explosive_later(num_classes: int, in_channels: int) -> nn.Module:
+    return nn.Sequential(small(num_classes, in_channels), Fuse(EPOCH + 2))
+
+
 def config(**options) -> Config:
     """Everything that has a state: Adam's moments, a plateau's patience, dropout, augmentation, maps kept at random."""
     usual = {
@@ -191,6 +207,11 @@ def test_a_finished_run_is_not_trained_again(tmp_path, undisturbed):
 def test_without_resume_a_run_begins_anew_and_no_old_checkpoint_is_left(tmp_path):
     quick(config(), folder=tmp_path)
     seen = []
+    first = threading.Event()
+    first.set()
+    stopped = quick(config(epochs=1), folder=tmp_path, resume=False, stop=first)
+    assert stopped["status"] == "stopped"
+    assert list(tmp_path.iterdir()) == []  # neither checkpoints nor weights of the run before
     record = quick(config(epochs=1), folder=tmp_path, resume=False, on_step=lambda row: seen.append(row["step"]))
     assert seen == list(range(EPOCH))
     assert [path.name for path in checkpoints.found(tmp_path)] == [f"step-{EPOCH:09}.ckpt"]
@@ -350,20 +371,23 @@ def test_a_run_in_a_thread_is_stopped_from_outside_and_leaves_signals_and_random
     assert capfd.readouterr() == ("", ""), "nobody asked for output"
 
 
-@pytest.mark.parametrize("way", ["from the start", "later", "in the test set"])
+@pytest.mark.parametrize("way", ["from the start", "within an epoch", "in the second epoch", "in the test set"])
 def test_a_diverged_run_says_where_and_its_record_is_json(way, tmp_path):
     if way == "from the start":
         record, epoch, steps = quick(config(network=f"{__name__}:explosive", precision="32")), 0, 0
         assert record["step"] == 0
-    elif way == "later":
+    elif way == "within an epoch":
         training, test = patches()
         x = training.inputs.float()
-        last = int(batch_order(60, 8, 0, 1)[4][2])  # example in the fifth batch of the second epoch
-        first = [n for n, indices in enumerate(batch_order(60, 8, 0, 0)) if last in indices.tolist()]
-        x[last] = math.nan
+        x[17] = math.nan
+        first = [n for n, indices in enumerate(batch_order(60, 8, 0, 0)) if 17 in indices.tolist()]
         record = quick(config(**PLAIN), data=(replace(training, inputs=x), test))
         epoch, steps = 0, first[0]
         assert record["step"] == steps
+    elif way == "in the second epoch":
+        record, epoch = quick(config(network=f"{__name__}:explosive_later", **PLAIN)), 1
+        assert record["step"] == EPOCH + 2
+        assert math.isfinite(record["epochs"][0]["test_loss"])
     else:
         training, test = patches()
         x = test.inputs.float()
@@ -702,6 +726,7 @@ def test_weights_of_another_network_or_damaged_ones_are_refused(tmp_path):
         ({"device": "abacus"}, "device='abacus'"),
         ({"every_n_train_steps": 0}, "every_n_train_steps=0"),
         ({"trainer_options": {"max_epochs": 3}}, "max_epochs, which the config"),
+        ({"trainer_options": {"max_time": "00:08:00:00"}}, "max_time, which the config"),
     ],
 )
 def test_options_without_sense_are_named(options, words):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from specviz.compare import select
+from specviz.compare import NothingToCompare, finished, select
 
 Record = Mapping[str, Any]
 
@@ -24,7 +24,7 @@ class Claim:
     """A statement and the question that decides it.
 
     says   the statement, with the paper's number, in words that begin a sentence
-    check  finished records -> a finding; None where they cannot tell
+    check  finished records -> a finding; None, or NothingToCompare, where they cannot tell
     """
 
     says: str
@@ -33,29 +33,46 @@ class Claim:
 
 @dataclass(frozen=True)
 class Judgement:
-    """All statements of one experiment. `word` is "holds", "holds in part", "does not hold here" or "not measured"."""
+    """All statements of one experiment.
+
+    word        "holds", "holds in part", "does not hold here" or "not measured"
+    unfinished  how many of the `runs` diverged or were stopped; no finding knows them
+    """
 
     word: str
     findings: tuple[tuple[str, Finding | None], ...]
+    unfinished: int
+    runs: int
 
     def __str__(self) -> str:
         told = [
             f"{says}: {'not measured' if found is None else f'{_answer(found)}, {found.measured}'}"
             for says, found in self.findings
         ]
-        return f"{self.word[0].upper()}{self.word[1:]}. {'; '.join(told)}." if told else "Nothing is claimed."
+        if not told:
+            return "Nothing is claimed."
+        without = f" ({self.unfinished} of {self.runs} runs did not finish and are left out)" if self.unfinished else ""
+        return f"{self.word[0].upper()}{self.word[1:]}{without}. {'; '.join(told)}."
 
 
 def judge(claims: Iterable[Claim], records: Iterable[Record]) -> Judgement:
-    """Ask records about every claim. A run that diverged has no final accuracy; it is left to the claims to count."""
-    rows = list(records)
-    findings = tuple((claim.says, claim.check(rows) if rows else None) for claim in claims)
+    """Ask the records of runs that finished about every claim; the others are counted."""
+    every = list(records)
+    rows = finished(every)
+    findings = tuple((claim.says, _checked(claim, rows)) for claim in claims)
     told = [found.holds for _, found in findings if found is not None]
     if not told:
         word = "not measured"
     else:
         word = "holds" if all(told) else "holds in part" if any(told) else "does not hold here"
-    return Judgement(word, findings)
+    return Judgement(word, findings, len(every) - len(rows), len(every))
+
+
+def _checked(claim: Claim, rows: Sequence[Record]) -> Finding | None:
+    try:
+        return claim.check(rows) if rows else None
+    except NothingToCompare:
+        return None
 
 
 def _answer(finding: Finding) -> str:
@@ -64,9 +81,8 @@ def _answer(finding: Finding) -> str:
 
 def cells(records: Sequence[Record], *variants: str) -> list[tuple[str, list[list[Record]]]]:
     """Each network on each data set for which all variants have records: its name, and the records of each."""
-    found = []
-    for network, dataset in dict.fromkeys((r["labels"]["network"], r["labels"]["dataset"]) for r in records):
-        sides = [select(records, {"variant": v, "network": network, "dataset": dataset}) for v in variants]
-        if all(sides):
-            found.append((f"{network} on {dataset}", sides))
-    return found
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        groups.setdefault(f"{record['config']['network']} on {record['config']['dataset']}", []).append(record)
+    sides = {name: [select(rows, {"variant": variant}) for variant in variants] for name, rows in groups.items()}
+    return [(name, each) for name, each in sides.items() if all(each)]

@@ -6,18 +6,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from specviz.compare import Summary, number
+from specviz.compare import Summary, finished, number
 from specviz.experiments.experiment import Trial
 from specviz.experiments.plain import plain
 
 
 @dataclass(frozen=True)
 class Group:
-    """Trials that differ by their seed only: what they share, how many have a record, and each metric's figure."""
+    """Trials that differ by their seed only: what they share, and each metric's figure over those that finished.
+
+    done       how many have a record
+    unfinished how many of these diverged or were stopped
+    """
 
     labels: dict[str, Any]
     trials: int
     done: int
+    unfinished: int
     figures: dict[str, Summary]
 
 
@@ -34,10 +39,11 @@ def grouped(trials: Iterable[Trial], records: Mapping[str, Mapping[str, Any]], m
     result = []
     for members in groups.values():
         done = [records[trial.id] for trial in members if trial.id in records]
-        values = {metric: [v for record in done if (v := number(record, metric)) is not None] for metric in metrics}
+        ended = finished(done)
+        values = {metric: [v for record in ended if (v := number(record, metric)) is not None] for metric in metrics}
         figures = {metric: Summary.of(found) for metric, found in values.items() if found}
         shared = {path: value for path, value in members[0].labels.items() if path != "seed"}
-        result.append(Group(shared, len(members), len(done), figures))
+        result.append(Group(shared, len(members), len(done), len(done) - len(ended), figures))
     return result
 
 

@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from specviz.compare import finished
+from specviz.compare import number as number_at
 from specviz.experiments.experiment import Experiment, Trial
 from specviz.experiments.store import Store
 from specviz.experiments.sweep import connected, run_on, shared_store
@@ -120,15 +122,14 @@ def _trial(experiment: Experiment, scale: str, params: dict[str, Any]) -> Trial:
 
 def _tell(study: optuna.Study, number: int, experiment: Experiment, store: Store, trial: str) -> str | None:
     """Tell the study what the trial's record says; or return why it says nothing."""
-    value: Any = store.read(trial)
-    if value is None:
+    record = store.read(trial)
+    if record is None:
         return f"its worker wrote a record, but not to where this machine reads {store.location}"
-    for part in experiment.metric.split("."):
-        if not isinstance(value, dict) or part not in value:
-            return f"its record has no {experiment.metric}, the metric of {experiment.name}"
-        value = value[part]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return f"its {experiment.metric} is {value!r}, not a number"
+    if not finished([record]):
+        return f"its run {record['status']}" if record["status"] == "diverged" else f"its run was {record['status']}"
+    value = number_at(record, experiment.metric)
+    if value is None or not math.isfinite(value):
+        return f"its record has no number at {experiment.metric}, the metric of {experiment.name}"
     study.tell(number, float(value), skip_if_finished=True)
     return None
 

@@ -28,7 +28,22 @@ if TYPE_CHECKING:
 
 WEIGHTS = "weights.safetensors"
 # Lightning's options that a run decides itself, or that its checkpoints could not keep.
-OURS = ("accumulate_grad_batches", "max_epochs", "min_epochs", "precision", "reload_dataloaders_every_n_epochs")
+OURS = (
+    "accumulate_grad_batches",
+    "check_val_every_n_epoch",
+    "fast_dev_run",
+    "limit_train_batches",
+    "limit_val_batches",
+    "max_epochs",
+    "max_steps",
+    "max_time",
+    "min_epochs",
+    "min_steps",
+    "overfit_batches",
+    "precision",
+    "reload_dataloaders_every_n_epochs",
+    "val_check_interval",
+)
 
 
 def train(
@@ -52,7 +67,7 @@ def train(
     data     training and test set; without them `sv.datasets.load` gives those of the config's name
     folder   for a checkpoint after every epoch, and the weights at the end; without it nothing is written
     resume   go on from the folder's newest checkpoint that can be read, to the same end, bit for bit, as if nothing
-             had happened. False removes the folder's checkpoints and begins anew
+             had happened. False removes the folder's checkpoints and weights and begins anew
     model    a network made by `build(config, data[0])`, to hold in hand: it is trained in place
     stop     set it, from any thread, to stop within a batch; with a folder the run can go on later
     on_epoch called with each epoch's row of the record, on_step with {"epoch", "step", "loss"} of each batch
@@ -149,7 +164,7 @@ def _state(folder: Path | None, resume: bool, identity: Mapping[str, Any]) -> di
     if folder is None:
         return None
     if not resume:
-        for path in checkpoints.found(folder):
+        for path in (*checkpoints.found(folder), folder / WEIGHTS):
             path.unlink(missing_ok=True)  # another process may have been faster
     state = checkpoints.newest(folder)
     if state is None:

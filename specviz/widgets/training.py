@@ -27,7 +27,7 @@ class Sweep:
 
     path       of the number in a record's config; what has none there is not on the sweep
     form       what is trained at each setting, in words
-    baselines  variants to compare with; shares are those of the first
+    baselines  variants to compare with; shares are those of the first, and curves are drawn of the first two
     method     as the published figures name it
     """
 
@@ -48,7 +48,7 @@ class Sweep:
 
 
 SWEEPS = (
-    Sweep("specnet-beta", "network_options.beta", "SpecNet", ("relu", "tanh"), "SpecNet"),
+    Sweep("specnet-beta", "network_options.beta", "SpecNet", ("relu", "tanh", "specnet 0"), "SpecNet"),
     Sweep("bandlimited-compression", "network_options.compression", "band-limited", ("compression 0",), "compression"),
     Sweep("saved-activations", "saved_maps_options.threshold", "compressed maps", ("plain",), "compress"),
 )
@@ -287,11 +287,8 @@ class TrainingExplorer(CurvesExplorer):
                 self._facts[f"{what}_{key}{part}"] = above and getattr(above, field)
         if above is None:
             return [f"against {name}", "no run of the same seed", f"{name} reaches {_percent(base)}"]
-        interval = (
-            "" if above.low is None or above.high is None else f" [{100 * above.low:+.1f}, {100 * above.high:+.1f}]"
-        )
         note = f"seed by seed, {above.count} pairs, 95 %; {name} reaches {_percent(base)}"
-        return [f"against {name}", f"{100 * above.mean:+.1f}{interval} points", note]
+        return [f"against {name}", above.points, note]
 
     def _shown_shares(self, share: dict[str, float]) -> list[list[str]]:
         names = {"saved": "kept for backward", "peak": "peak of a step", "time": "time of an epoch"}
