@@ -242,6 +242,23 @@ def test_pictures_stand_beside_each_other_on_one_scale():
     assert black > 4 * (np.asarray(picture)[:, picture.width // 2 :] < 10).mean()
 
 
+def test_pictures_are_kept_as_files_like_any_figure(tmp_path):
+    shown = Pictures({"a": torch.eye(2), "b": np.array([[0.1, float("nan")]])})
+    for kind in ("png", "svg", "csv"):
+        save(shown, tmp_path / f"maps.{kind}")
+    assert Image.open(tmp_path / "maps.png").size[0] > 400
+    assert "<svg" in (tmp_path / "maps.svg").read_text()
+    assert (tmp_path / "maps.csv").read_text().splitlines() == [
+        "map,row,column,value",
+        "a,0,0,1.0",
+        "a,0,1,0.0",
+        "a,1,0,0.0",
+        "a,1,1,1.0",
+        "b,0,0,0.1",
+        "b,0,1,",
+    ]
+
+
 # --- results as figures
 
 NAN = float("nan")

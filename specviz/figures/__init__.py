@@ -15,7 +15,8 @@ from specviz.figures.colours import (
 from specviz.figures.export import Figure, Kind, file_content, file_name, save, table
 from specviz.figures.lines import Line, LinePlot, plotly_layout
 from specviz.figures.matrix import Matrix
-from specviz.figures.panels import MAX_SHOWN, Panel, Pictures
+from specviz.figures.panels import MAX_SHOWN, Panel
+from specviz.figures.pictures import Pictures
 from specviz.figures.ranks import RankDiagram
 from specviz.figures.still import still_picture
 from specviz.figures.tables import Table

@@ -13,23 +13,27 @@ from typing import Any, Literal, Protocol, get_args
 Kind = Literal["png", "svg", "csv"]
 
 
-class Figure(Protocol):
-    """What can be shown, and kept as a file: a LinePlot, a Matrix, Violins, a RankDiagram."""
-
-    @property
-    def title(self) -> str: ...
+class Drawn(Protocol):
+    """What can be kept as a file: any figure, and Pictures."""
 
     def still(self) -> Any:
         """A matplotlib figure."""
-
-    def plotly(self, dark: bool) -> dict[str, Any]:
-        """Plotly's `data` and `layout`, for a light page or a dark one."""
 
     def csv(self) -> str:
         """Its numbers."""
 
 
-def save(figure: Figure, path: str | os.PathLike[str]) -> None:
+class Figure(Drawn, Protocol):
+    """What plotly can show besides: a LinePlot, a Matrix, Violins, a RankDiagram."""
+
+    @property
+    def title(self) -> str: ...
+
+    def plotly(self, dark: bool) -> dict[str, Any]:
+        """Plotly's `data` and `layout`, for a light page or a dark one."""
+
+
+def save(figure: Drawn, path: str | os.PathLike[str]) -> None:
     """Write a figure as PNG or SVG, or its numbers as CSV, as the path's suffix says.
 
     A file that is there already is replaced at once; ValueError for another suffix.
@@ -47,7 +51,7 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
         part.unlink(missing_ok=True)
 
 
-def file_content(figure: Figure, kind: Kind) -> bytes:
+def file_content(figure: Drawn, kind: Kind) -> bytes:
     """What a file of a figure holds."""
     return figure.csv().encode() if kind == "csv" else as_bytes(figure.still(), kind)
 

@@ -1,4 +1,4 @@
-"""Maps and spectra as pictures: what an explorer's panel shows, and maps beside each other."""
+"""Maps and spectra as pictures: what an explorer's panel shows, and how it is drawn without a browser."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from specviz.figures.colours import colour_table, to_bytes
+from specviz.figures.colours import colour_table
 
 MAX_SHOWN = 1024  # pixels a side that a panel sends to the browser; larger pictures are averaged down
 
@@ -42,32 +42,6 @@ class Panel:
         """The colours along the bar: (256 or 128, 3) uint8."""
         assert self.table is not None
         return colour_table(self.table)[128 if self.bar == "upper half" else 0 :]
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """Maps beside each other, each with its title, on one scale. A notebook shows them as a still picture.
-
-    maps  title -> (H, W) real, array or tensor; low and high are the ends of the colour table
-    """
-
-    maps: dict[str, Any]
-    low: float = 0.0
-    high: float = 1.0
-    table: str = "gray"
-    unit: str = ""
-    axes: Literal["pixels", "offset", "frequency", "half"] = "pixels"
-
-    def __repr__(self) -> str:
-        return f"Pictures({', '.join(map(repr, self.maps))})"
-
-    def _repr_png_(self) -> bytes:
-        scale: dict[str, Any] = {"table": self.table, "low": self.low, "high": self.high, "unit": self.unit}
-        panels = [Panel(title, title, "", bar="whole", axes=self.axes, **scale) for title in self.maps]
-        frames = {title: to_bytes(np.asarray(shown), self.low, self.high) for title, shown in self.maps.items()}
-        from specviz.figures.still import still_picture
-
-        return still_picture(panels, frames, [], "")
 
 
 def draw_panel(axes: Any, panel: Panel, frame: np.ndarray) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,7 +19,12 @@ def still_picture(
     caption: str,
     kind: Literal["png", "svg"] = "png",
 ) -> bytes:
-    """What an explorer shows, as one picture: the panels in a row, the plots below, the facts as caption."""
+    """What an explorer shows, as a file's content."""
+    return as_bytes(still_figure(panels, frames, plots, caption), kind)
+
+
+def still_figure(panels: list[Panel], frames: dict[str, np.ndarray], plots: list[LinePlot], caption: str) -> Any:
+    """What an explorer shows, as a matplotlib figure: panels in a row, the plots below, the facts as caption."""
     from matplotlib.figure import Figure
 
     # Not pyplot: it would start a GUI backend and keep every figure alive.
@@ -42,4 +47,4 @@ def still_picture(
     for row, plot in enumerate(plots, len(rows)):
         draw_lines(figure.add_subplot(grid[row, :]), plot, width)
     figure.supxlabel("\n".join(lines), fontsize=9, parse_math=False)  # a file name may hold dollar signs
-    return as_bytes(figure, kind)
+    return figure
