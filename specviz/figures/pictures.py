@@ -17,7 +17,7 @@ from specviz.figures.still import still_figure
 class Pictures:
     """Maps beside each other, each with its title, on one scale. A notebook shows them as a still picture.
 
-    maps  title -> (H, W) real, array or tensor; low and high are the ends of the colour table. NaN has the lowest colour
+    maps  title -> (H, W) real, array or tensor; low and high are the ends of the colour table; NaN is drawn as low
     """
 
     maps: dict[str, Any]
