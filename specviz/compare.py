@@ -44,6 +44,17 @@ class Paired:
     high: float | None
     count: int
 
+    @classmethod
+    def of(cls, differences: Sequence[float]) -> Paired:
+        """What so many differences say, at least one."""
+        mean, count = fmean(differences), len(differences)
+        if count < 2:
+            return cls(mean, None, None, count)
+        from scipy.stats import t
+
+        half = float(t.ppf(0.975, count - 1)) * stdev(differences) / count**0.5
+        return cls(mean, mean - half, mean + half, count)
+
     def __str__(self) -> str:
         if self.low is None:
             return f"{self.mean:+.4g} (one pair)"
@@ -99,13 +110,7 @@ def paired(ours: Iterable[Mapping[str, Any]], baseline: Iterable[Mapping[str, An
     differences = [mine[seed] - theirs[seed] for seed in sorted(mine.keys() & theirs.keys())]
     if not differences:
         raise NothingToCompare(f"no seed has {metric!r} on both sides")
-    mean, count = fmean(differences), len(differences)
-    if count < 2:
-        return Paired(mean, None, None, count)
-    from scipy.stats import t
-
-    half = float(t.ppf(0.975, count - 1)) * stdev(differences) / count**0.5
-    return Paired(mean, mean - half, mean + half, count)
+    return Paired.of(differences)
 
 
 def number(record: Mapping[str, Any], path: str) -> float | None:

@@ -115,19 +115,24 @@ def test_the_matrix_of_compressions_finds_the_best_training_for_each_use():
     assert "0.5 is served best by 0.25" in worse.measured
 
 
-def test_a_fixed_compression_is_compared_with_energy_at_the_same_share():
-    def left_out(share):
-        return [{"test_accuracy": 0.7 - share / 10, "discarded": {"a": share}}]
+@pytest.mark.parametrize(("by_energy", "holds"), [(0.6, True), (0.68, False)])
+def test_a_fixed_compression_is_compared_with_energy_at_the_same_share(by_energy, holds):
+    def left_out(share, accuracy):
+        return [{"test_accuracy": accuracy, "discarded": {"a": share, "b": share}}]
 
-    rows = [run(f"compression {share:g}", epochs=left_out(share)) for share in (0.0, 0.5)]
-    worse = run("energy 0.99", epochs=[{"test_accuracy": 0.6, "discarded": {"a": 0.2, "b": 0.3}}])
-    found = findings("bandlimited-compression", [*rows, worse])["A fixed compression is better than one by energy"]
-    assert found.holds
-    assert "+7.5 points at energy 0.99" in found.measured  # fixed at .25: 0.675
-    beyond = run("energy 0.99", epochs=[{"test_accuracy": 0.6, "discarded": {"a": 0.8}}])
-    assert (
-        findings("bandlimited-compression", [*rows, beyond])["A fixed compression is better than one by energy"] is None
-    )
+    rows = [
+        run(f"compression {share:g}", seed, epochs=left_out(share, 0.7 - share / 10 + seed / 100))
+        for share in (0.0, 0.5)
+        for seed in range(3)
+    ]
+    # Half of them between the two: 0.675, and what the seeds add to both sides.
+    energy = [run("energy 0.99", seed, epochs=left_out(0.25, by_energy + seed / 90)) for seed in range(3)]
+    found = findings("bandlimited-compression", [*rows, *energy])["A fixed compression is better than one by energy"]
+    assert found.holds == holds
+    assert found.measured.startswith("+7.4 points" if holds else "-0.6 points")
+    beyond = [run("energy 0.99", seed, epochs=left_out(0.8, 0.6)) for seed in range(3)]
+    asked = findings("bandlimited-compression", [*rows, *beyond])
+    assert asked["A fixed compression is better than one by energy"] is None
 
 
 def test_values_between_points_lie_on_the_line():
@@ -240,7 +245,7 @@ def test_band_limiting_is_held_against_smaller_pictures_of_the_same_share(smalle
     assert found.holds == holds
 
 
-@pytest.mark.parametrize(("ours", "spread", "answers"), [(0.7, 0.01, [True, True]), (0.6, 0.05, [False, False])])
+@pytest.mark.parametrize(("ours", "spread", "answers"), [(0.7, 0.02, [True, True]), (0.64, 0.05, [False, False])])
 def test_parametric_filters_are_held_against_spatial_ones_by_mean_and_by_spread(ours, spread, answers):
     rows = [*over_seeds("spatial", 0.65, 0.03)]
     for kind in ("linear", "gaussian"):

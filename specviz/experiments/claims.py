@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from specviz.compare import NothingToCompare, finished, select
+from specviz.compare import NothingToCompare, Paired, finished, select
 
 Record = Mapping[str, Any]
 
@@ -73,6 +73,15 @@ def _checked(claim: Claim, rows: Sequence[Record]) -> Finding | None:
         return claim.check(rows) if rows else None
     except NothingToCompare:
         return None
+
+
+def beats(differences: Mapping[str, Paired]) -> Finding | None:
+    """Whether every difference lies above zero with its whole interval; None where one has none."""
+    known = {name: d for name, d in differences.items() if d.low is not None}
+    if not known:
+        return None
+    told = ", ".join(f"{d.points} {name}" for name, d in known.items())
+    return Finding(all(d.low is not None and d.low > 0 for d in known.values()), told)
 
 
 def _answer(finding: Finding) -> str:

@@ -6,8 +6,8 @@ from statistics import fmean
 from typing import Any
 
 from specviz import nn as snn
-from specviz.compare import mean, paired, select
-from specviz.experiments.claims import Claim, Finding, Record
+from specviz.compare import Paired, paired, select
+from specviz.experiments.claims import Claim, Finding, Record, beats
 from specviz.experiments.experiment import Experiment, Scale
 from specviz.experiments.tiny import TINY
 from specviz.training import Config, build, evaluate, load, train
@@ -100,20 +100,21 @@ def _matched_is_best(records: Sequence[Record]) -> Finding | None:
 
 
 def _fixed_beats_energy(records: Sequence[Record]) -> Finding | None:
-    """At equal shares left out: the fixed compressions' accuracies, interpolated."""
-    curve = []
+    """At equal shares left out: each seed's fixed compressions, interpolated, against its own energy."""
+    fixed: dict[int, list[tuple[float, float]]] = {}
     for share in SHARES:
-        if rows := select(records, {"variant": f"compression {share:g}"}):
-            curve.append((fmean(map(discarded, rows)), mean(rows, LAST)))
-    differences = {}
+        for record in select(records, {"variant": f"compression {share:g}"}):
+            fixed.setdefault(record["seed"], []).append((discarded(record), record["epochs"][-1]["test_accuracy"]))
+    found = {}
     for energy in ENERGIES:
-        rows = select(records, {"variant": f"energy {energy:g}"})
-        if rows and (fixed := between(sorted(curve), fmean(map(discarded, rows)))) is not None:
-            differences[energy] = 100 * (fixed - mean(rows, LAST))
-    if not differences:
-        return None
-    told = ", ".join(f"{d:+.1f} points at energy {energy:g}" for energy, d in differences.items())
-    return Finding(all(d > 0 for d in differences.values()), f"fixed against energy {told}")
+        differences = [
+            at_its_share - record["epochs"][-1]["test_accuracy"]
+            for record in select(records, {"variant": f"energy {energy:g}"})
+            if (at_its_share := between(sorted(fixed.get(record["seed"], [])), discarded(record))) is not None
+        ]
+        if len(differences) > 1:
+            found[f"at energy {energy:g}"] = Paired.of(differences)
+    return beats(found)
 
 
 def between(curve: Sequence[tuple[float, float]], x: float) -> float | None:
@@ -139,17 +140,14 @@ def _early_needs_less(records: Sequence[Record]) -> Finding | None:
 
 
 def _better_than_smaller_pictures(records: Sequence[Record]) -> Finding | None:
-    differences = {}
+    found = {}
     for share in SHARES:
         ours, smaller = (
             select(records, {"variant": f"{kind} {share:g}"}) for kind in ("compression", "smaller pictures")
         )
         if ours and smaller:
-            differences[share] = 100 * paired(ours, smaller, LAST).mean
-    if not differences:
-        return None
-    told = ", ".join(f"{d:+.1f} at {share:.0%}" for share, d in differences.items())
-    return Finding(all(d > 0 for d in differences.values()), f"points of accuracy against smaller pictures: {told}")
+            found[f"at {share:.0%}"] = paired(ours, smaller, LAST)
+    return beats(found)
 
 
 CLAIMS = [
