@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -184,13 +184,13 @@ def results(
     """
     from specviz.experiments import Store, grouped, judge
     from specviz.experiments import export as export_to
-    from specviz.experiments.results import metrics_of
+    from specviz.experiments.results import check_metrics, metrics_of
 
     experiment = _told(lambda: _experiment(name))
     trials = _told(lambda: experiment.trials(scale, seeds))
     found = _told(lambda: Store.at(out, experiment.name, scale).collect(trial.id for trial in trials))
     metrics = metric or metrics_of(experiment.plot, found.records.values())
-    _told(lambda: _check_metrics(metrics, list(found.records.values())))
+    _told(lambda: check_metrics(metric or [], found.records.values()))
     if found.records:
         _console().print(_table(grouped(trials, found.records, metrics), metrics))
         if experiment.claims:
@@ -351,23 +351,11 @@ def _told(action: Callable[[], T]) -> T:
 
     try:
         return action()
-    except (SweepError, ValueError, TypeError, OSError) as error:
+    except (SweepError, ValueError, OSError) as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         print("stopped; what has a record keeps it, and the same command does the rest", file=sys.stderr)
         raise typer.Exit(130) from None
-
-
-def _check_metrics(metrics: list[str], records: list[dict[str, Any]]) -> None:
-    from specviz.compare import number
-
-    for metric in metrics if records else []:
-        if all(number(record, metric) is None for record in records):
-            first = records[0]
-            there = [key for key in first if number(first, key) is not None]
-            if epochs := first.get("epochs"):
-                there += [f"epochs.-1.{key}" for key in epochs[-1] if number(epochs[-1], key) is not None]
-            raise ValueError(f"no record has {metric!r}; the first one has {', '.join(there)}")
 
 
 def _finish(outcome: Outcome) -> None:
@@ -393,7 +381,7 @@ def _table(groups: list[Group], metrics: list[str]) -> Table:
     table = Table(*(path.rpartition(".")[2] for path in paths), *metrics, "seeds", box=None, pad_edge=False)
     for group in (group for group in groups if group.done):
         figures = [str(group.figures[metric]) if metric in group.figures else "" for metric in metrics]
-        seeds = f"{group.done} of {group.trials}" + (f", {group.unfinished} diverged" if group.unfinished else "")
+        seeds = f"{group.done} of {group.trials}" + (f", {group.unfinished} unfinished" if group.unfinished else "")
         table.add_row(*(str(group.labels.get(path, "")) for path in paths), *figures, seeds)
     return table
 

@@ -87,6 +87,14 @@ def test_a_metric_that_no_record_has_names_those_there_are(shown, tmp_path):
     )
 
 
+def test_results_of_runs_that_all_lack_the_usual_metric_are_shown_all_the_same(shown, tmp_path):
+    shown.write_text(RUN.replace('"test": {"accuracy": 0.5 + 0.1 * config.seed}', '"status": "diverged"'))
+    specviz("run", shown, "--out", tmp_path, "--seeds", 1)
+    output = specviz("results", shown, "--out", tmp_path, "--seeds", 1)
+    assert "1 of 1, 1 unfinished" in " ".join(output.split())
+    assert "4 of 4 trials have a record" in output
+
+
 def test_a_run_begun_again_does_what_is_missing(shown, tmp_path):
     specviz("run", shown, "--out", tmp_path, "--seeds", 1)
     assert "4 were there before" in specviz("run", shown, "--out", tmp_path, code=1)

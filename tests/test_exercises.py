@@ -244,3 +244,20 @@ def test_the_best_beta_fits_and_gets_the_most_right(beta, solved, hint):
     verdict = exercises.check_best_beta(beta, spec_runs(), "lenet", "cifar10", 0.4)
     assert verdict.solved is solved
     assert hint in verdict.message
+
+
+@pytest.mark.parametrize(
+    ("guess", "truth", "unit", "within", "right", "words"),
+    [
+        (3, 2, "", None, True, "you predicted 3, within a factor of 1.5."),
+        (3, 2, "", 0, False, "you predicted 3."),
+        (2, 2, "", 0, True, "you predicted 2."),
+        (66, 97.8, "%", 10, False, "you predicted 66 %, off by more than 10 points."),
+        (90, 97.8, "%", 10, True, "you predicted 90 %, within 10 points."),
+        (75, 105, "", 10, False, "off by more than 10."),
+    ],
+)
+def test_a_prediction_is_right_within_a_tolerance_that_it_names(guess, truth, unit, within, right, words):
+    verdict = exercises.compare(guess, truth, "measured", unit, within)
+    assert verdict.solved is right
+    assert words in verdict.message

@@ -287,3 +287,13 @@ def test_published_figures_name_their_source_and_are_shares():
         assert some in accuracies
         assert all(0 < accuracy < 1 for accuracy in accuracies)
     assert records.published("noop") == []
+
+
+def test_the_machine_s_threads_are_those_of_now():
+    before = torch.get_num_threads()
+    try:
+        for threads in (before + 1, before):
+            torch.set_num_threads(threads)
+            assert records.machine().cpu_threads == threads
+    finally:
+        torch.set_num_threads(before)

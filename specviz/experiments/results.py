@@ -51,5 +51,17 @@ def metrics_of(plot: Mapping[str, Any], records: Iterable[Mapping[str, Any]], mo
     """What to show when nobody says: the plot's y, or else the first numbers that a record has."""
     if y := plot.get("y"):
         return [y] if isinstance(y, str) else list(y)
-    first = next(iter(records), {})
-    return [key for key in first if key != "seed" and number(first, key) is not None][:most]
+    return [path for path in _numbers(next(iter(records), {})) if path != "seed"][:most]
+
+
+def check_metrics(metrics: Iterable[str], records: Iterable[Mapping[str, Any]]) -> None:
+    """Raise ValueError for a metric that no record has; it names those that the first one has."""
+    rows = list(records)
+    for metric in metrics if rows else ():
+        if all(number(record, metric) is None for record in rows):
+            there = [*_numbers(rows[0]), *(f"epochs.-1.{key}" for key in _numbers((rows[0].get("epochs") or [{}])[-1]))]
+            raise ValueError(f"no record has {metric!r}; the first one has {', '.join(there)}")
+
+
+def _numbers(record: Mapping[str, Any]) -> list[str]:
+    return [key for key in record if number(record, key) is not None]

@@ -126,7 +126,7 @@ def _tell(study: optuna.Study, number: int, experiment: Experiment, store: Store
     if record is None:
         return f"its worker wrote a record, but not to where this machine reads {store.location}"
     if not finished([record]):
-        return f"its run {record['status']}" if record["status"] == "diverged" else f"its run was {record['status']}"
+        return f"its run ended as {record['status']}"
     value = number_at(record, experiment.metric)
     if value is None or not math.isfinite(value):
         return f"its record has no number at {experiment.metric}, the metric of {experiment.name}"
