@@ -76,7 +76,7 @@ def _checked(claim: Claim, rows: Sequence[Record]) -> Finding | None:
 
 
 def beats(differences: Mapping[str, Paired]) -> Finding | None:
-    """Whether every difference lies above zero with its whole interval; None where one has none."""
+    """Whether every difference lies above zero with its whole interval. One pair has none and says nothing."""
     known = {name: d for name, d in differences.items() if d.low is not None}
     if not known:
         return None
