@@ -31,10 +31,13 @@ def randn(*shape, dtype=torch.float64, seed=0, grad=False):
     return x.requires_grad_(grad)
 
 
-@pytest.fixture(params=["in one chunk", "a few rows at a time"])
+@pytest.fixture(params=["in one chunk", "a few rows at a time, as they come", "a few rows at a time, zeros skipped"])
 def chunked(request, monkeypatch):
+    monkeypatch.setattr(plan, "SPARSE", 0.0)
     if request.param != "in one chunk":
         monkeypatch.setattr(plan, "CHUNK_BYTES", 1)
+    if "skipped" in request.param:
+        monkeypatch.setattr(plan, "SPARSE", 2.0)  # all rows count as sparse
 
 
 # --- Algorithm 1, on the full plane, dense, by torch's own operations.
@@ -418,6 +421,29 @@ def test_empty_frequencies_are_neither_stored_nor_computed():
 
 
 # --- The layer.
+
+
+def test_zeros_are_skipped_where_few_coefficients_are_kept(monkeypatch):
+    shares, product = [], plan.dispatch.sparse_product
+
+    def counted(x, *args, **options):
+        shares.append((x != 0).double().mean().item())
+        return product(x, *args, **options)
+
+    monkeypatch.setattr(plan.dispatch, "sparse_product", counted)
+    monkeypatch.setattr(plan, "CHUNK_BYTES", 1)
+    weight, second = randn(8, 3, 3, 3, grad=True), randn(8, 8, 3, 3, seed=1)
+    X = SF.specnet_block2d(randn(4, 3, 16, 16).cumsum(-1).cumsum(-2), weight, beta=3.0)
+    assert not shares  # an image has no zeros
+    SF.specnet_block2d(X, second, beta=3.0)
+    assert shares
+    assert max(shares) < plan.SPARSE
+    layout = X.parts[0].layout
+    (part,) = X.parts
+    dense = layout.expand(part.places, part.values, 0, layout.rows)
+    for first, last in ((0, 1), (0, layout.rows), (layout.rows - 2, layout.rows)):
+        assert layout.share_of(first, last) == pytest.approx((dense[first:last] != 0).double().mean().item())
+    assert layout.share_of(layout.rows, layout.rows + 5) == 0
 
 
 def test_the_layer_has_conv2ds_weight_and_trains():

@@ -56,6 +56,12 @@ class Layout:
     def group(self) -> int:
         return group_of(self.batch * self.channels)
 
+    def share_of(self, first: int, last: int) -> float:
+        """Share of the entries in rows first .. last-1, rounded to whole groups, that are kept, 0 to 1."""
+        bounds = (min(row, len(self.offsets) - 1) for row in (first // self.group, -(-last // self.group)))
+        low, high = (int(self.offsets[at]) for at in bounds)
+        return (high - low) / max(1, (last - first) * self.batch * self.channels)
+
     def _slices(self, first: int, last: int) -> tuple[slice, slice, int]:
         """Of the places, of the values, and the number of entries, for rows first .. last-1 (whole groups)."""
         group, entries = self.group, self.batch * self.channels

@@ -11,6 +11,7 @@ from spectral_kernels.dispatch._filters import filters, filters_gradient
 from spectral_kernels.dispatch._pool import pool, unpool
 from spectral_kernels.dispatch._product import product, product_native
 from spectral_kernels.dispatch._quantise import mirrors, quantise, quantise_expand, quantise_measure
+from spectral_kernels.dispatch._sparse_product import sparse_product, sparse_product_gradient
 from spectral_kernels.dispatch._threshold import threshold_expand, threshold_gather, threshold_pack
 
 __all__ = [
@@ -31,6 +32,8 @@ __all__ = [
     "quantise",
     "quantise_expand",
     "quantise_measure",
+    "sparse_product",
+    "sparse_product_gradient",
     "threshold_expand",
     "threshold_gather",
     "threshold_pack",

@@ -1,7 +1,8 @@
 """One block of SpecNet (Guan et al., Algorithm 1): product, threshold and activation, a few frequencies at a time.
 
 Everything here is pointwise in frequency, so a block never has more than some rows of its maps dense, nor of its
-kernels' spectra; what comes out is packed row by row, and frequencies that are empty on the way in are skipped.
+kernels' spectra; what comes out is packed row by row. Frequencies that are empty on the way in are skipped, and where
+few coefficients were kept, only those are multiplied.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ class _Forward(_Pass):
         if first >= self.filled:
             y = self.zeros(last - first)
         else:
-            y = self.kernels.multiply(self.inputs.rows(first, last), first)
+            y = self.kernels.multiply(self.inputs.rows(first, last), first, self.inputs.share(first, last))
         if first == 0 and self.bias is not None:
             y[0] += self.bias * self.plan.bias_factor
         return make_real_(y, rows_of(self.plan.size).real, first)
@@ -152,7 +153,7 @@ class _Backward(_Pass):
         fold = self.plan.fold
         if fold is None:
             for first, last in self.chunks(self.whole_groups(self.layout.rows)):
-                self.adjoint(self.of_output(first, last), first, last)
+                self.adjoint(self.of_output(first, last), first, last, self.layout.share_of(first, last))
             return
         outputs = self.chunks(self.rows_out, products=False)
         folded = torch.cat([self.of_output(first, last) for first, last in outputs]) * fold.scale
@@ -160,7 +161,7 @@ class _Backward(_Pass):
             row, target, mirror = fold.terms(first, last)
             dy = self.zeros(last - first)
             add_terms(dy, folded, row - first, target, mirror)
-            self.adjoint(dy, first, last)
+            self.adjoint(dy, first, last, self.layout.share_of(0, self.rows_out))
 
     def of_output(self, first: int, last: int) -> Tensor:
         """The gradient of the output's rows, which is also the shortcut's: (last - first, B, O)."""
@@ -169,16 +170,21 @@ class _Backward(_Pass):
             self.shortcuts.give_back(dy, first, last, self.needs_shortcut)
         return dy
 
-    def adjoint(self, dy: Tensor, first: int, last: int) -> None:
-        """From the gradient of the product's rows (last - first, B, O) to the bias, the kernels and the inputs."""
+    def adjoint(self, dy: Tensor, first: int, last: int, share_out: float) -> None:
+        """From the gradient of the product's rows (last - first, B, O) to the bias, the kernels and the inputs.
+
+        About `share_out` of that gradient's entries are not 0.
+        """
         if first == 0 and self.bias_grad is not None:
             self.bias_grad.copy_(dy[0].sum(0).real * self.plan.bias_factor)
         if first >= self.filled:
             return
         if self.weight_grad is not None:
-            self.kernels.add_gradient(self.weight_grad, self.inputs.rows(first, last), dy, first)
+            x, share = self.inputs.rows(first, last), self.inputs.share(first, last)
+            self.kernels.add_gradient(self.weight_grad, x, dy, first, share)
         if any(self.needs_input):
-            self.inputs.give_back(self.kernels.multiply_back(dy, first), first, last, self.needs_input)
+            dx = self.kernels.multiply_back(dy, first, share_out)
+            self.inputs.give_back(dx, first, last, self.needs_input)
 
     def grads(self) -> tuple[Tensor | None, ...]:
         """Of weight, bias, and the tensors of inputs and shortcuts."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
+from spectral_kernels import dispatch
 from torch import Tensor
 
 from specviz.functional.constants import constant
@@ -85,9 +87,14 @@ def _waves(size: tuple[int, int], taps: tuple[int, int], dtype: torch.dtype, dev
     return (torch.as_tensor(waves, dtype=dtype, device=device),)
 
 
+# Below this share of coefficients that are not 0, skipping the others beats a BLAS that multiplies them too.
+SPARSE = 0.2
+
+
 class Kernels:
     """The spectra of kernels (O, C, k, k) at the rows of a transform, never all of them at once.
 
+    Rows come with the share of their entries that are not 0, which decides how they are multiplied.
     A kernel of one tap is the same at every frequency: then one product does for all rows.
     """
 
@@ -97,6 +104,7 @@ class Kernels:
         self.dtype = torch.complex64 if weight.dtype == torch.float32 else torch.complex128
         self.taps = self.weight.permute(2, 3, 1, 0).reshape(-1, math.prod(self.channels))
         self.one_tap = len(self.taps) == 1
+        self.can_skip = weight.device.type == "cpu" and not self.one_tap
         if not self.one_tap:
             (self.waves,) = constant(_waves, size, tuple(weight.shape[2:]), self.dtype, weight.device)
 
@@ -105,36 +113,60 @@ class Kernels:
         """How many complex numbers a row of spectra takes while it is made."""
         return 0 if self.one_tap else 2 * math.prod(self.channels)
 
-    def multiply(self, x: Tensor, first: int) -> Tensor:
+    def multiply(self, x: Tensor, first: int, share: float) -> Tensor:
         """Rows from `first` on times their spectra: (f, B, C) -> (f, B, O)."""
-        return x @ self._filter() if self.one_tap else torch.bmm(x, self._rows(first, len(x)))
+        if self.one_tap:
+            return x @ self._filter()
+        parts = self._parts(self.taps, first, len(x)).unflatten(-1, self.channels)
+        if self._skips(share):
+            return dispatch.sparse_product(x, parts)
+        return torch.bmm(x, torch.complex(*parts))
 
-    def multiply_back(self, dy: Tensor, first: int) -> Tensor:
+    def multiply_back(self, dy: Tensor, first: int, share: float) -> Tensor:
         """The adjoint of `multiply`: (f, B, O) -> (f, B, C)."""
-        return dy @ self._filter().mH if self.one_tap else torch.bmm(dy, self._rows(first, len(dy)).mH)
+        if self.one_tap:
+            return dy @ self._filter().mH
+        parts = self._parts(self._taps_back, first, len(dy)).unflatten(-1, self.channels[::-1])
+        if self._skips(share):
+            return dispatch.sparse_product(dy, parts, conjugate=True)
+        return torch.bmm(dy, torch.complex(*parts).conj())
 
     def no_gradient(self) -> Tensor:
-        """Zeros for `add_gradient`, (k * k, C * O) complex."""
-        return torch.zeros_like(self.taps, dtype=self.dtype)
+        """Zeros for `add_gradient`, (k * k, C * O)."""
+        return torch.zeros_like(self.taps)
 
-    def add_gradient(self, grad: Tensor, x: Tensor, dy: Tensor, first: int) -> None:
-        """Add what rows from `first` on contribute: inputs (f, B, C), gradients of outputs (f, B, O)."""
+    def add_gradient(self, grad: Tensor, x: Tensor, dy: Tensor, first: int, share: float) -> None:
+        """Add what rows from `first` on contribute: inputs (f, B, C), of the given share, gradients (f, B, O)."""
         if self.one_tap:
-            grad.view(*self.channels).addmm_(x.flatten(0, 1).mH, dy.flatten(0, 1))
+            grad.view(*self.channels).add_((x.flatten(0, 1).mH @ dy.flatten(0, 1)).real)
+            return
+        if self._skips(share):
+            of_rows = dispatch.sparse_product_gradient(x, dy)
         else:
-            of_rows = torch.bmm(x.mH, dy).reshape(len(x), -1)
-            grad.addmm_(self.waves[first : first + len(x)].mH, of_rows)
+            of_rows = torch.view_as_real(torch.bmm(x.mH, dy)).movedim(-1, 0)
+        # Taps are real, so of conj(waves) times the rows only the real part counts.
+        grad.addmm_(self._wave_parts(first, len(x)).flatten(0, 1).mT, of_rows.reshape(2 * len(x), -1))
 
     def of_taps(self, grad: Tensor) -> Tensor:
         """A sum of `add_gradient` as a gradient of the weight (O, C, k, k)."""
-        return grad.real.reshape(*self.weight.shape[2:], *self.channels).permute(3, 2, 0, 1)
+        return grad.reshape(*self.weight.shape[2:], *self.channels).permute(3, 2, 0, 1)
 
     def _filter(self) -> Tensor:
         """The spectrum of one tap, (C, O) complex."""
         return self.taps.view(*self.channels).to(self.dtype)
 
-    def _rows(self, first: int, count: int) -> Tensor:
-        """(count, C, O) complex."""
-        # Taps are real: two real products take a third of the time of a complex one.
-        real, imaginary = torch.view_as_real(self.waves[first : first + count]).movedim(-1, 0) @ self.taps
-        return torch.complex(real, imaginary).reshape(-1, *self.channels)
+    def _skips(self, share: float) -> bool:
+        return self.can_skip and share < SPARSE
+
+    @cached_property
+    def _taps_back(self) -> Tensor:
+        """(k * k, O * C)."""
+        return self.weight.permute(2, 3, 0, 1).reshape(self.taps.shape)
+
+    def _wave_parts(self, first: int, count: int) -> Tensor:
+        """(2, count, k * k), real and imaginary part."""
+        return torch.view_as_real(self.waves[first : first + count]).movedim(-1, 0)
+
+    def _parts(self, taps: Tensor, first: int, count: int) -> Tensor:
+        """(2, count, C * O), real and imaginary part: taps are real, so two real products make them."""
+        return self._wave_parts(first, count) @ taps

@@ -61,6 +61,12 @@ class OpenedStore:
     def rows(self, first: int, last: int) -> Tensor:
         return read(self.layout, self.fold, self.places, self.values, first, last)
 
+    def share(self, first: int, last: int) -> float:
+        if self.fold is None:
+            return self.layout.share_of(first, last)
+        _, row, _ = self.fold.terms(first, last)
+        return self.layout.share_of(int(row.min()), int(row.max()) + 1)
+
     def give_back(self, dense: Tensor, first: int, last: int) -> None:
         if self.grad is None:
             self.grad = torch.zeros(int(self.layout.offsets[-1]), dtype=dense.dtype, device=dense.device)
@@ -104,6 +110,9 @@ class OpenedDense:
 
     def rows(self, first: int, last: int) -> Tensor:
         return self.dense[first:last]
+
+    def share(self, first: int, last: int) -> float:
+        return 1.0
 
     def give_back(self, dense: Tensor, first: int, last: int) -> None:
         if self.grad is None:
@@ -197,6 +206,11 @@ class Reader:
         """(last - first, B, C) dense."""
         dense = [one.rows(first, last) for one in self.opened]
         return dense[0] if len(dense) == 1 else torch.cat(dense, 2)
+
+    def share(self, first: int, last: int) -> float:
+        """About which share of these rows' entries is not 0."""
+        kept = sum(one.share(first, last) * channels for one, channels in zip(self.opened, self.channels, strict=True))
+        return kept / max(1, sum(self.channels))
 
     def give_back(self, dense: Tensor, first: int, last: int, needed: list[bool]) -> None:
         """Add rows' gradients to those of the sources that need them."""
