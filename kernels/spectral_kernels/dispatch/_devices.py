@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, Literal
 
 import numba
@@ -67,7 +68,10 @@ def threads_for(entries: int) -> Iterator[None]:
     """All cores for large arrays, one for small ones; one call at a time."""
     with _one_at_a_time:
         before = numba.get_num_threads()
-        numba.set_num_threads(1 if entries <= SMALL else before)
+        if entries > SMALL or before == 1:
+            yield
+            return
+        numba.set_num_threads(1)
         try:
             yield
         finally:
@@ -76,7 +80,13 @@ def threads_for(entries: int) -> Iterator[None]:
 
 def host_empty(shape: Any, dtype: Any) -> np.ndarray:
     """An array in memory from torch's allocator, so that torch's own profiler sees what a CPU form allocates."""
-    return torch.empty(shape, dtype=getattr(torch, np.dtype(dtype).name)).numpy()
+    return torch.empty(shape, dtype=_torch_dtype(dtype)).numpy()
+
+
+@cache  # a dtype's name takes NumPy as long to spell as a small array takes to allocate
+def _torch_dtype(dtype: Any) -> torch.dtype:
+    found: torch.dtype = getattr(torch, np.dtype(dtype).name)
+    return found
 
 
 def on_gpu(device: torch.device) -> dict[str, Any]:
@@ -84,8 +94,7 @@ def on_gpu(device: torch.device) -> dict[str, Any]:
     from numba import cuda
 
     def empty(shape: Any, dtype: Any) -> Tensor:
-        name = dtype if isinstance(dtype, torch.dtype) else getattr(torch, np.dtype(dtype).name)
-        return torch.empty(shape, dtype=name, device=device)
+        return torch.empty(shape, dtype=dtype if isinstance(dtype, torch.dtype) else _torch_dtype(dtype), device=device)
 
     return {"stream": cuda.external_stream(torch.cuda.current_stream(device).cuda_stream), "empty": empty}
 
