@@ -46,6 +46,10 @@ def test_forward_and_backward_are_those_of_the_dense_masked_computation(device, 
             assert_close(out.cpu(), expected.detach())
             assert_close(dispatch.threshold_expand(bitmap, values, shape).cpu(), out.cpu())
             assert values.numel() == (x_hat.abs() > beta).sum()
+            whole, *packed = dispatch.activate(x_hat.to(device), beta, activation, form, dense=False)
+            assert whole is None
+            assert torch.equal(packed[0], bitmap)
+            assert torch.equal(packed[1], values)
             back = dispatch.activate_backward(grad.to(device), bitmap, values, activation, form)
             assert_close(back.cpu(), expected_grad)
 

@@ -6,6 +6,7 @@ import pickle
 import threading
 import weakref
 from contextlib import nullcontext
+from functools import partial
 
 import pytest
 import torch
@@ -194,14 +195,50 @@ def test_unbiased_storage_is_right_on_average_in_gradients_too():
     assert (draws.mean(0) - expected).norm() < 3 * draws.std(0).norm() / 100**0.5
 
 
-def test_unbiased_storage_repeats_with_torchs_seed_and_leaves_the_generator_alone():
+RANDOM = [partial(compress_activations, unbiased=True), partial(quantise_activations, 2)]
+
+
+@pytest.mark.parametrize("context", RANDOM)
+def test_random_storage_repeats_with_torchs_seed_and_leaves_the_generator_alone_inside(context):
     net, x, y = build(resnet)
-    first, again, other = (gradients(net, x, y, compress_activations(unbiased=True), seed=s)[1] for s in (1, 1, 2))
+    first, again, other = (gradients(net, x, y, context(), seed=s)[1] for s in (1, 1, 2))
     assert distance(again, first) == 0 < distance(other, first)
     state = torch.get_rng_state()
-    with compress_activations(unbiased=True):
+    with context():
+        net.eval()(x).sum().backward()
+        assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("context", RANDOM)
+def test_random_storage_rounds_every_step_otherwise_though_nothing_else_draws(context):
+    net, x, y = build(resnet)
+    torch.manual_seed(0)
+    steps = []
+    for _ in range(2):
+        net.zero_grad()
+        with context():
+            F.cross_entropy(net(x), y).backward()
+        steps.append(torch.cat([p.grad.flatten() for p in net.parameters()]))
+    assert distance([steps[1]], [steps[0]]) > 0
+
+
+def test_what_needs_no_random_numbers_draws_none():
+    net, x, _ = build(resnet)
+    state = torch.get_rng_state()
+    with compress_activations():
         net.eval()(x).sum().backward()
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_handle_keeps_the_totals_of_all_calls_but_the_maps_of_the_last():
+    net, x, _ = build(resnet)
+    handle = compressed(net)
+    net(x).sum().backward()
+    once = handle.stats.tensors
+    for _ in range(3):
+        net(x).sum().backward()
+    assert handle.stats.tensors == 4 * once
+    assert len(handle.stats.maps) == once
 
 
 @pytest.mark.parametrize("context", [compress_activations, quantise_activations, bfloat16_activations])

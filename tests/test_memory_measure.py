@@ -348,6 +348,19 @@ def test_nested_layers_go_by_their_full_names_and_a_block_owns_what_it_does_itse
     assert backward == ["1.0", "1.0.inner", "0"]
 
 
+def test_layers_that_pass_on_spectra_have_their_backward_too():
+    torch.manual_seed(0)
+    blocks = [snn.SpecNetBlock2d(3, 8, 3, beta=0.2), snn.SpecNetBlock2d(8, 8, 3, beta=0.2)]
+    memory = measure_step(nn.Sequential(*blocks, Image()), torch.randn(4, 3, 16, 16))
+    backward = [layer for layer, phase in labels(memory.timeline) if phase == "backward" and not layer.startswith("(")]
+    assert backward == ["2", "1", "0"]
+
+
+class Image(nn.Module):
+    def forward(self, X):
+        return X.image()
+
+
 def test_a_thinned_timeline_keeps_the_peak():
     net = nn.Sequential(*[nn.Sequential(nn.Linear(8, 8), nn.Tanh()) for _ in range(10)])
     full = measure_step(net, torch.randn(8, 8)).timeline
@@ -450,9 +463,10 @@ STEP = """
     from specviz.memory import measure_step
     torch.manual_seed(0)
     torch.set_num_threads(2)
-    layers = [nn.Conv2d(3, 32, 3, padding=1), nn.Tanh(), nn.Conv2d(32, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU()]
-    net = nn.Sequential(*layers, nn.Conv2d(32, 32, 3, padding=1), nn.Tanh())
-    x = torch.randn(16, 3, 128, 128)
+    # Convolutions of one pixel: the maps of larger ones, in a ninth of their time.
+    layers = [nn.Conv2d(3, 32, 1), nn.Tanh(), nn.Conv2d(32, 32, 1), nn.BatchNorm2d(32), nn.ReLU()]
+    net = nn.Sequential(*layers, nn.Conv2d(32, 32, 1), nn.Tanh())
+    x = torch.randn(48, 3, 128, 128)
 """
 PLAIN = """
     def status(key):
@@ -485,7 +499,7 @@ def test_the_peak_is_what_the_operating_system_sees():
         return int(done.stdout)
 
     resident, measured = bytes_of(PLAIN), bytes_of(MEASURED)
-    assert measured >= 200e6
+    assert measured >= 500e6
     assert abs(measured / resident - 1) < 0.15, (measured, resident)
 
 

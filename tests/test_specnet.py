@@ -164,6 +164,20 @@ def test_two_blocks_equal_algorithm_1_with_all_gradients(size, name):
 
 
 @pytest.mark.usefixtures("chunked")
+@pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("size", SIZES)
+def test_maps_stay_exactly_hermitian_in_float32_through_every_kind_of_step(precision, size):
+    options = {"beta": 0.5, "precision": precision}
+    first, second = (randn(4, c, 3, 3, dtype=torch.float32, seed=c) for c in (2, 4))
+    X = SF.specnet_block2d(randn(3, 2, *size, dtype=torch.float32), first, multiple=2, **options)
+    Y = SF.specnet_block2d(X, second, torch.ones(4), shortcut=X, **options)
+    strided = SF.specnet_block2d(Y, second, stride=2, **options)
+    joined = sv.HalfSpectrum.cat([X, Y]).crop(tuple(max(1, n // 2) for n in X.size))
+    for Z in (X, Y, strided, joined, SF.specnet_block2d(strided, second, **options)):
+        assert Z.hermitian_error() == 0
+
+
+@pytest.mark.usefixtures("chunked")
 @pytest.mark.parametrize("storage", ["bitmap", "coo"])
 @pytest.mark.parametrize(("channels", "batch"), [(3, 3), (8, 4), (1, 1), (5, 8)])  # rows that fill bytes, or do not
 def test_every_layout_gives_the_same_block(storage, channels, batch):
@@ -441,9 +455,22 @@ def test_zeros_are_skipped_where_few_coefficients_are_kept(monkeypatch):
     layout = X.parts[0].layout
     (part,) = X.parts
     dense = layout.expand(part.places, part.values, 0, layout.rows)
+    assert layout.group == 1
     for first, last in ((0, 1), (0, layout.rows), (layout.rows - 2, layout.rows)):
         assert layout.share_of(first, last) == pytest.approx((dense[first:last] != 0).double().mean().item())
     assert layout.share_of(layout.rows, layout.rows + 5) == 0
+
+
+def test_the_share_of_rows_that_end_within_a_group_is_that_of_the_whole_group():
+    X = SF.specnet_block2d(randn(3, 2, 6, 7), randn(3, 2, 3, 3, seed=1), beta=1.0)
+    (part,) = X.parts
+    layout = part.layout
+    assert layout.group == 8
+    groups = range(0, layout.rows // 8 * 8, 8)
+    shares = [(layout.expand(part.places, part.values, g, g + 8) != 0).double().mean().item() for g in groups]
+    for row in range(len(shares) * 8):
+        assert layout.share_of(row, row + 1) == pytest.approx(shares[row // 8])
+    assert layout.share_of(7, 9) == pytest.approx((shares[0] + shares[1]) / 2)
 
 
 def test_the_layer_has_conv2ds_weight_and_trains():
@@ -589,6 +616,12 @@ def test_beta_must_be_a_number_from_0_on(beta):
     with pytest.raises(ValueError, match="must be a number >= 0"):
         block.beta = beta
     assert block.beta == 1.0
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_half_precision_is_no_store_for_float64(precision):
+    with pytest.raises(ValueError, match=f"precision='{precision}' is for float32 maps"):
+        SF.specnet_block2d(randn(1, 1, 4, 4), randn(1, 1, 3, 3), beta=1.0, precision=precision)
 
 
 def relu_like_even(a):

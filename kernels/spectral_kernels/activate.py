@@ -1,4 +1,4 @@
-"""SpecNet's step after the product, in one pass: threshold, activate, mark and pack; and its backward.
+"""SpecNet's step after the product: threshold, activate, mark and pack at once; and its backward.
 
 Guan et al., Algorithm 1: a coefficient is zeroed where |x_hat| <= beta, else f(a + ib) = f(a) + i f(b) with f odd, so
 that conjugate partners stay conjugates.
@@ -109,27 +109,16 @@ _activated_on_cpu, _slope_on_cpu = njit(cache=True)(_activated), njit(cache=True
 
 
 @njit(parallel=True, cache=True)
-def _activate(x_hat, beta_squared, kind, one, out, bitmap, counts):  # type: ignore[no-untyped-def]
-    for chunk in prange(counts.size):
+def _pack_activated(x_hat, bitmap, offsets, kind, one, values):  # type: ignore[no-untyped-def]
+    for chunk in prange(offsets.size - 1):
         first = np.uintp(chunk) * np.uintp(CHUNK)
         last = min(first + np.uintp(CHUNK), np.uintp(x_hat.size))
-        kept = np.int64(0)
-        start = first
-        while start < last:
-            byte = np.uint8(0)
-            for bit in range(min(np.uintp(8), last - start)):
-                n = start + np.uintp(bit)
+        to = np.uintp(offsets[chunk])
+        for n in range(first, last):
+            if bitmap[n >> np.uintp(3)] >> (n & np.uintp(7)) & np.uint8(1):
                 z = x_hat[n]
-                re, im = np.float64(z.real), np.float64(z.imag)
-                if re * re + im * im <= beta_squared:
-                    out[n] = 0
-                else:
-                    out[n] = complex(_activated_on_cpu(z.real, kind, one), _activated_on_cpu(z.imag, kind, one))
-                    byte |= np.uint8(1) << np.uint8(bit)
-                    kept += 1
-            bitmap[start >> np.uintp(3)] = byte
-            start += np.uintp(8)
-        counts[chunk] = kept
+                values[to] = complex(_activated_on_cpu(z.real, kind, one), _activated_on_cpu(z.imag, kind, one))
+                to += np.uintp(1)
 
 
 @njit(parallel=True, cache=True)
@@ -155,16 +144,21 @@ def _one(like: Any) -> Any:
 
 
 def cpu(
-    x_hat: np.ndarray, beta: float, activation: str, empty: Any = np.empty
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`reference`, compiled and spread over the cores; the values are allocated at their exact size."""
-    out, bitmap = empty(x_hat.size, x_hat.dtype), empty(-(-x_hat.size // 8), np.uint8)
-    counts = np.empty(-(-x_hat.size // CHUNK), np.int64)
-    kind = ACTIVATIONS.index(activation)
-    _activate(x_hat, float(beta) * float(beta), kind, _one(x_hat), out, bitmap, counts)
+    x_hat: np.ndarray, beta: float, activation: str, empty: Any = np.empty, dense: bool = True
+) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
+    """`reference`, compiled and spread over the cores; the values are allocated at their exact size.
+
+    dense  False leaves out what costs most where few are kept: `out` is None then
+    """
+    bitmap, counts = empty(-(-x_hat.size // 8), np.uint8), np.empty(-(-x_hat.size // CHUNK), np.int64)
+    threshold._mark(x_hat, float(beta) * float(beta), bitmap, counts)
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
     values = empty(offsets[-1], x_hat.dtype)
-    threshold._pack(out, bitmap, offsets, values)
+    _pack_activated(x_hat, bitmap, offsets, ACTIVATIONS.index(activation), _one(x_hat), values)
+    if not dense:
+        return None, bitmap, values
+    out = empty(x_hat.size, x_hat.dtype)
+    threshold._unpack(bitmap, values, offsets, out)
     return out, bitmap, values
 
 

@@ -10,7 +10,7 @@ Maps are complex, with zeros where a threshold dropped something. Filters are re
 one piece: so they come out of real matrix products, and so a processor multiplies many outputs at a time.
 A zero meets no filter, not even one that is NaN or infinite there.
 
-For the CPU alone: a GPU's batched matrix product is as fast with zeros as without.
+For the CPU alone; on a GPU `product` multiplies the zeros too.
 """
 
 from typing import Any

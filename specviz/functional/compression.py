@@ -51,6 +51,11 @@ class MapStore:
         if self.values not in VALUES:
             raise ValueError(f"values={self.values!r} is unknown; pick one of {', '.join(VALUES)}")
 
+    @property
+    def draws(self) -> bool:
+        """Whether `pack` takes random numbers."""
+        return self.unbiased
+
     def pack(self, x: Tensor, seed: int = 0) -> SparseMaps:
         """Maps (B, C, H, W) or (B, C, L), floating point -> `SparseMaps`. `seed` is for `unbiased`.
 

@@ -31,7 +31,13 @@ class Packed(Protocol):
 
 
 class Packer(Protocol):
-    """How maps are stored: (B, C, H, W) or (B, C, L) -> something with `nbytes` and `unpack()`."""
+    """How maps are stored: (B, C, H, W) or (B, C, L) -> something with `nbytes` and `unpack()`.
+
+    `draws` says whether that takes random numbers.
+    """
+
+    @property
+    def draws(self) -> bool: ...
 
     def pack(self, x: Tensor, seed: int) -> Any: ...
 
@@ -53,7 +59,8 @@ class CompressionStats:
                                          it was saved. Parameters and skipped tensors count in neither
     gate_bytes                           bits of ReLU, its relatives and dropout
     pool_bytes                           positions of max-pooling's maxima within their windows
-    maps                                 the compressed maps one by one, in the order they were saved
+    maps                                 the compressed maps one by one, in the order they were saved; a handle of
+                                         `compressed` has those of its last call
     """
 
     tensors: int = 0
@@ -102,6 +109,7 @@ class Compression:
         if self._inside:
             raise RuntimeError(f"this {self._name}() is active already; call {self._name}() anew to nest it")
         stats = self._stats or CompressionStats()
+        stats.maps = []  # of a handle: a long training would pile them up
         saving = _Saving(self._packer, stats)
         inside = saved_tensors_hooks(saving.pack, _unpack), _Roles(saving)
         for context in inside:  # the hooks first: torch refuses them in places
@@ -114,6 +122,8 @@ class Compression:
         for context in reversed(self._inside):
             context.__exit__(*exc_info)
         self._inside = None
+        if self._packer.draws:
+            torch.rand((), device="cpu")  # the seed is made of the generator's state: the next step's is another
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError(
@@ -150,7 +160,8 @@ def compress_activations(
     values       of the kept coefficients: "8-bit" (square-root companded, one scale a map), "float16" or "float32"
     unbiased     keep small coefficients with probability |x| / cut and magnitude restored, and round at random, so
                  that the stored maps are right on average. Reproducible: the seed is made from the state of torch's
-                 generator, which stays as it was, so that dropout draws the same numbers
+                 generator, which stays as it was inside, so that dropout draws the same numbers there; when the
+                 context ends one number is drawn, so that the next step's maps are rounded otherwise
 
     `stats` are totals over the context: see `CompressionStats`. A tensor saved by several operations is stored once.
     A map with NaN or infinity comes back as NaN. In-place changes after saving are harmless to stored copies; a

@@ -20,6 +20,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves
 
+from specviz.spectra import HalfSpectrum, StoredSpectrum
+
 _MARK = "specviz.mark "
 _MODEL, _LOSS, _OPTIMIZER, _BEFORE = "(model)", "(loss)", "(optimizer)", "(before the step)"
 _CUDA_BLOCK = 512  # the CUDA allocator hands out multiples of this
@@ -423,8 +425,8 @@ class _Layers:
 
         def end(_module: nn.Module, _inputs: Any, output: Any) -> None:
             self.at(self._outer.pop())
-            for tensor in tree_leaves(output):
-                node: Any = tensor.grad_fn if isinstance(tensor, Tensor) else None
+            for tensor in _tensors_of(output):
+                node: Any = tensor.grad_fn
                 # The innermost layer that made a tensor comes first, and keeps it. Full backward hooks of modules
                 # would make the output a view, and an in-place activation after it an error.
                 if node is not None and _MARK not in node.metadata:
@@ -434,6 +436,17 @@ class _Layers:
         self._handles.append(module.register_forward_pre_hook(begin, prepend=True))
         # A checkpoint's recomputation leaves by an exception once it has what it needs.
         self._handles.append(module.register_forward_hook(end, always_call=True))
+
+
+def _tensors_of(output: Any) -> Iterator[Tensor]:
+    """The tensors of a layer's output that gradients flow through; a stored spectrum's are its kept values."""
+    for leaf in tree_leaves(output):
+        if isinstance(leaf, Tensor):
+            yield leaf
+        elif isinstance(leaf, StoredSpectrum):
+            yield from (part.values for part in leaf.parts)
+        elif isinstance(leaf, HalfSpectrum):
+            yield leaf.values
 
 
 class _Recorder(Protocol):

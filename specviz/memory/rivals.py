@@ -31,6 +31,7 @@ def bfloat16_activations() -> Compression:
 @dataclass(frozen=True)
 class _Uniform:
     bits: int
+    draws = True
 
     def pack(self, x: Tensor, seed: int) -> _UniformMaps:
         maps = x.detach().float().reshape(x.shape[:2].numel(), -1)
@@ -64,6 +65,8 @@ class _UniformMaps:
 
 @dataclass(frozen=True)
 class _Half:
+    draws = False
+
     def pack(self, x: Tensor, seed: int) -> _HalfMaps:
         return _HalfMaps(x.detach().to(torch.bfloat16, copy=True), x.dtype)
 

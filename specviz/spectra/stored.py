@@ -57,10 +57,10 @@ class Layout:
         return group_of(self.batch * self.channels)
 
     def share_of(self, first: int, last: int) -> float:
-        """Share of the entries in rows first .. last-1, rounded to whole groups, that are kept, 0 to 1."""
-        bounds = (min(row, len(self.offsets) - 1) for row in (first // self.group, -(-last // self.group)))
-        low, high = (int(self.offsets[at]) for at in bounds)
-        return (high - low) / max(1, (last - first) * self.batch * self.channels)
+        """Share of the entries that are kept in the whole groups around rows first .. last-1, 0 to 1."""
+        groups = first // self.group, -(-last // self.group)
+        low, high = (int(self.offsets[min(group, len(self.offsets) - 1)]) for group in groups)
+        return (high - low) / max(1, (groups[1] - groups[0]) * self.group * self.batch * self.channels)
 
     def _slices(self, first: int, last: int) -> tuple[slice, slice, int]:
         """Of the places, of the values, and the number of entries, for rows first .. last-1 (whole groups)."""

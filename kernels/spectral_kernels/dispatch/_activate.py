@@ -1,6 +1,8 @@
 """Threshold, activate and pack, and its backward, on torch tensors."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -9,14 +11,23 @@ from spectral_kernels import activate as activate_kernel
 from spectral_kernels.dispatch._devices import Form, choose_form, host_empty, need_complex, on_gpu, plain, threads_for
 
 
+@overload
 def activate(
-    x_hat: Tensor, beta: float, activation: str = "tanh", form: Form = "auto"
-) -> tuple[Tensor, Tensor, Tensor]:
+    x_hat: Tensor, beta: float, activation: str = ..., form: Form = ..., *, dense: Literal[True] = ...
+) -> tuple[Tensor, Tensor, Tensor]: ...
+@overload
+def activate(
+    x_hat: Tensor, beta: float, activation: str = ..., form: Form = ..., *, dense: Literal[False]
+) -> tuple[None, Tensor, Tensor]: ...
+def activate(
+    x_hat: Tensor, beta: float, activation: str = "tanh", form: Form = "auto", *, dense: bool = True
+) -> tuple[Tensor | None, Tensor, Tensor]:
     """Zero where |x_hat| <= beta, else the activation of real and imaginary part: any shape -> out, bitmap, values.
 
     out         as x_hat; bitmap (ceil(N/8),) uint8 and values (K,) are its entries that were kept, packed as
                 `threshold_pack` does, and all that `activate_backward` needs
     activation  "tanh", "softsign", "arctan", "hardtanh" or "identity": odd ones, which keep Hermitian symmetry
+    dense       False for whom the packed form is enough: `out` is None, and on a CPU never made
     """
     need_complex("activate", x_hat=x_hat)
     _check_activation(activation)
@@ -27,12 +38,13 @@ def activate(
     if form == "cuda":
         with torch.cuda.device(flat.device):
             out, bitmap, values = activate_kernel.cuda(flat, beta, activation, **on_gpu(flat.device))
-        return out.reshape(x_hat.shape), bitmap, values
-    run = partial(activate_kernel.cpu, empty=host_empty) if form == "cpu" else activate_kernel.reference
+        return out.reshape(x_hat.shape) if dense else None, bitmap, values
+    cpu = partial(activate_kernel.cpu, empty=host_empty, dense=dense)
+    run: Callable[..., Any] = cpu if form == "cpu" else activate_kernel.reference
     with threads_for(flat.numel()):
-        arrays = run(flat.numpy(), beta, activation)
-    out, bitmap, values = (torch.from_numpy(array) for array in arrays)
-    return out.reshape(x_hat.shape), bitmap, values
+        whole, *stored = run(flat.numpy(), beta, activation)
+    bitmap, values = (torch.from_numpy(array) for array in stored)
+    return torch.from_numpy(whole).reshape(x_hat.shape) if dense else None, bitmap, values
 
 
 def activate_backward(

@@ -47,5 +47,5 @@ def sparse_product_gradient(x_hat: Tensor, grad: Tensor, form: Form = "auto") ->
 def _form(name: str, form: Form, x_hat: Tensor) -> Form:
     form = choose_form(form, x_hat.device)
     if form == "cuda":
-        raise ValueError(f"{name} has no CUDA form, because a GPU multiplies zeros as fast: use product")
+        raise ValueError(f"{name} has no CUDA form: use product, which multiplies the zeros too")
     return form

@@ -64,11 +64,13 @@ def specnet_block2d(
     padding    "exact" goes back to pixels and pads before every block, so that nothing wraps: for comparison, because
                the map grows by k - 1 each time and its image is kept for backward, dense
     storage    how the kept coefficients are found: "bitmap", one bit each, or "coo", an int32 index for each kept one
-    precision  of the kept values for backward: "float32", or "float16" / "bfloat16", which round the gradients
+    precision  of the kept values for backward: "float32" (float64 maps keep their own), or "float16" / "bfloat16",
+               which put gradients through three blocks off by less than 0.2 and 2 % in our tests
     shortcut   a half spectrum (B, O, h, w//2+1) that is added before the threshold: a residual connection
 
     True convolution, as in the paper, not torch's correlation. Gradients are those of the dense masked computation.
     Kept for backward are the packed output, which the next block shares, and the weight. Guan et al., Algorithm 1.
+    A dropped coefficient meets no filter, so a NaN in the weight shows where something was kept.
     """
     check_options(beta, activation, norm, storage, precision, padding)
     strides = (stride, stride) if isinstance(stride, int) else tuple(stride)
@@ -95,6 +97,8 @@ def specnet_block2d(
             f"stride {strides} does not divide the transform's size {size}, and aliases fold only if it does: give the "
             f"network's first block multiple= the network's total stride"
         )
+    if precision != "float32" and real == torch.float64:
+        raise ValueError(f"precision={precision!r} is for float32 maps; float64 ones are kept as they are")
     batch = X.shape[0]
     shortcuts: list[Source] = []
     if shortcut is not None:

@@ -1,8 +1,9 @@
 """One block of SpecNet (Guan et al., Algorithm 1): product, threshold and activation, a few frequencies at a time.
 
-Everything here is pointwise in frequency, so a block never has more than some rows of its maps dense, nor of its
-kernels' spectra; what comes out is packed row by row. Frequencies that are empty on the way in are skipped, and where
-few coefficients were kept, only those are multiplied.
+Everything here is pointwise in frequency, so a block has no more than some rows of its maps dense, nor of its kernels'
+spectra; what comes out is packed row by row. Only a stride, whose aliases come from all over the plane, has its output
+dense for a moment, and an image or a dense spectrum that comes in stays so. Frequencies that are empty on the way in
+are skipped, and where few coefficients were kept, only those are multiplied.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class Packed:
         """Threshold, activate and pack rows (f, B, O)."""
         plan = self.plan
         if isinstance(plan.activation, str):
-            _, bitmap, kept = dispatch.activate(y, plan.beta, plan.activation)
+            _, bitmap, kept = dispatch.activate(y, plan.beta, plan.activation, dense=False)
             values = kept
         else:
             bitmap, kept = dispatch.threshold_pack(y, plan.beta)
