@@ -162,13 +162,14 @@ def test_the_memory_bench_measures_every_form_of_a_network():
         torch.manual_seed(0)
         rows.append(memory.measure("lenet", 32, 8, form, build()))
     spectral = [f"specnet beta {beta:g}" for beta in memory.BETAS]
-    assert [row["form"] for row in rows] == [*memory.BASELINES, *spectral, "specnet beta 1, float16"]
+    assert [row["form"] for row in rows] == [*memory.BASELINES, memory.COMPRESSED, *spectral, "specnet beta 1, float16"]
     by_form = {row["form"]: row for row in rows}
     for row in rows:
         assert row["peak_bytes"] >= row["saved_bytes"] > 0
         assert 0 < row["inference_peak_bytes"] <= row["peak_bytes"]  # equal where the first block's own needs set both
         assert len(row["timeline"]["seconds"]) <= memory.POINTS
     assert by_form["tanh"]["kept_by_block"] == []
+    assert by_form[memory.COMPRESSED]["saved_bytes"] < 0.5 * by_form["bn-relu"]["saved_bytes"]
     assert len(by_form["specnet beta 1"]["kept_by_block"]) == 2
     half, full = by_form["specnet beta 1, float16"], by_form["specnet beta 1"]
     assert half["kept_by_block"] == full["kept_by_block"]
@@ -222,7 +223,7 @@ def test_the_memory_bench_replaces_only_the_rows_it_measured_anew(tmp_path, monk
     (tmp_path / "bench-memory.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (older, stale)))
     memory.run(tmp_path, 1, "lenet")
     rows = records.read(tmp_path / "bench-memory.jsonl")
-    assert [row["network"] for row in rows] == ["lenet"] * 4 + ["alexnet"]  # the order of NETWORKS
+    assert [row["network"] for row in rows] == ["lenet"] * 5 + ["alexnet"]  # the order of NETWORKS
     assert rows[-1] == older
     assert not any(row.get("mark") == "stale" for row in rows)
 

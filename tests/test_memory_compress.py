@@ -11,6 +11,7 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+from spectral_kernels import dispatch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -256,6 +257,23 @@ def test_dropout_draws_the_same_numbers(context):
     for plain, got in zip(*results, strict=True):
         assert torch.equal(got, plain)
     assert stats.gate_bytes == 2 * x.numel() // 8
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not dispatch.cuda_is_available(), reason="needs a CUDA GPU and numba-cuda")
+@pytest.mark.parametrize("context", [compress_activations, *RANDOM, bfloat16_activations])
+@pytest.mark.parametrize("make", NETS.values(), ids=NETS)
+def test_on_a_gpu_maps_are_stored_there_and_gradients_are_as_far_off_as_on_a_cpu(make, context):
+    net, x, y = build(make)
+    expected = gradients(net, x, y)[1]
+    _, here, stats = gradients(net, x, y, context())
+    net, x, y = net.cuda(), x.cuda(), y.cuda()
+    _, there, stats_there = gradients(net, x, y, context())
+    assert all(g.is_cuda for g in there)
+    there = [g.cpu() for g in there]
+    assert distance(there, expected) == pytest.approx(distance(here, expected), rel=0.3, abs=1e-3)
+    assert stats_there.tensors == stats.tensors
+    assert stats_there.stored_bytes == pytest.approx(stats.stored_bytes, rel=0.02)
 
 
 # --- What is exact

@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+from spectral_kernels import dispatch
 from torch import nn
 from torch.testing import assert_close
 
@@ -105,14 +106,38 @@ def test_a_step_of_gradient_descent_changes_every_filter_and_lowers_the_loss_as_
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", ["alexnet", "vgg11", "densenet121", "resnet18"])
-def test_large_images_go_through_the_stem_of_imagenet(name, form):
-    net = build(name, num_classes=1000, image_size=224, width=1 / 16, **FORMS[form]).eval()
-    with torch.no_grad():
-        scores = net(photos(2, 224))
+@pytest.mark.parametrize("name", ["alexnet", "vgg11", "vgg16", "densenet121", "densenet169", "resnet18"])
+def test_a_step_on_large_images_goes_through_the_stem_of_imagenet(name, form):
+    net = build(name, num_classes=1000, image_size=224, width=1 / 16, **FORMS[form])
+    before = [p.detach().clone() for p in net.parameters()]
+    scores = net(photos(2, 224))
     assert scores.shape == (2, 1000)
-    assert scores.isfinite().all()
     assert not torch.equal(scores[0], scores[1])
+    F.cross_entropy(scores, torch.tensor([3, 5])).backward()
+    torch.optim.SGD(net.parameters(), lr=0.01).step()
+    for old, new in zip(before, net.parameters(), strict=True):
+        assert new.isfinite().all()
+        assert new.ndim == 1 or not torch.equal(old, new)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not dispatch.cuda_is_available(), reason="needs a CUDA GPU and numba-cuda")
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_on_a_gpu_a_step_is_what_it_is_on_a_cpu(name, form):
+    net = build(name, width=1 / 4, dropout=0.0, **FORMS[form]).double()
+    losses = []
+    for device in ("cpu", "cuda"):
+        one, x = copy.deepcopy(net).to(device), photos(4).double().to(device)
+        labels = torch.arange(4, device=device)
+        optimizer = torch.optim.SGD(one.parameters(), lr=1e-3)
+        for _ in range(2):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(one(x), labels)
+            loss.backward()
+            optimizer.step()
+        losses.append(loss.item())
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -7,6 +7,7 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F
+from spectral_kernels import dispatch
 
 import specviz as sv
 import specviz.functional as SF
@@ -622,6 +623,26 @@ def test_beta_must_be_a_number_from_0_on(beta):
 def test_half_precision_is_no_store_for_float64(precision):
     with pytest.raises(ValueError, match=f"precision='{precision}' is for float32 maps"):
         SF.specnet_block2d(randn(1, 1, 4, 4), randn(1, 1, 3, 3), beta=1.0, precision=precision)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not dispatch.cuda_is_available(), reason="needs a CUDA GPU and numba-cuda")
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("storage", ["bitmap", "coo"])
+def test_on_a_gpu_a_block_is_what_it_is_on_a_cpu(stride, storage):
+    results = []
+    for device in ("cpu", "cuda"):
+        x = randn(3, 2, 9, 9).to(device).requires_grad_()
+        weights = [randn(5, 2, 3, 3, seed=1), randn(4, 5, 3, 3, seed=2)]
+        weights = [w.to(device).requires_grad_() for w in weights]
+        X = SF.specnet_block2d(x, weights[0], beta=1.5, stride=stride, multiple=stride, storage=storage)
+        Y = SF.specnet_block2d(X, weights[1], beta=1.5, storage=storage)
+        assert Y.hermitian_error() == 0
+        grads = torch.autograd.grad(Y.image().square().sum(), [x, *weights])
+        assert all(g.device.type == device for g in grads)
+        results.append([t.cpu() for t in (Y.values.detach(), *grads)])
+    for here, there in zip(*results, strict=True):
+        torch.testing.assert_close(there, here, rtol=1e-8, atol=1e-8)
 
 
 def relu_like_even(a):

@@ -32,6 +32,7 @@ def row(form, saved, peak, **more):
 
 ROWS = [
     row("bn-relu", 400 * 2**20, 800 * 2**20),
+    row("bn-relu, compressed", 80 * 2**20, 480 * 2**20),
     row("tanh", 200 * 2**20, 400 * 2**20),
     row("specnet beta 0.5", 60 * 2**20, 120 * 2**20),
     row("specnet beta 1", 40 * 2**20, 100 * 2**20),
@@ -50,9 +51,17 @@ def test_the_memory_explorer_shows_shares_of_both_baselines():
     explorer.set(beta=1.0, precision="float16")
     assert explorer.facts()["saved_of_tanh"] == 0.1
     over_time, by_layer = explorer._plots()
-    assert [line.name for line in over_time.lines] == ["batch norm and ReLU", "tanh", "SpecNet"]
-    assert by_layer.lines[1].y.tolist() == [100, 200]  # MiB, summed up
+    assert [line.name for line in over_time.lines] == ["batch norm and ReLU", "the same, compressed", "tanh", "SpecNet"]
+    assert by_layer.lines[2].y.tolist() == [100, 200]  # MiB, summed up
+    assert (f["compressed_saved_bytes"], f["compressed_peak_bytes"]) == (80 * 2**20, 480 * 2**20)
+    assert any("20% of batch norm's" in str(fact) for fact in explorer.panels.facts)
     assert explorer._still_picture().startswith(b"\x89PNG")
+
+
+def test_records_without_a_compressed_step_are_shown_without_it():
+    explorer = sv.widgets.MemoryExplorer([r for r in ROWS if "compressed" not in r["form"]])
+    assert "compressed_saved_bytes" not in explorer.facts()
+    assert len(explorer._plots()[0].lines) == 3
 
 
 def test_what_was_not_recorded_is_said_and_the_last_facts_stay():
@@ -66,7 +75,7 @@ def test_what_was_not_recorded_is_said_and_the_last_facts_stay():
 
 
 def test_a_timeline_becomes_a_step_line():
-    x, y = _over_time(ROWS[1]["timeline"])
+    x, y = _over_time(ROWS[2]["timeline"])
     assert x.tolist() == pytest.approx([0, 1 / 3, 1 / 3, 1, 1])
     assert y.tolist() == [0, 0, 400, 400, 0]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import specviz.nn as snn
 from specviz import models, records
 from specviz.bench.timing import medians_ms
 from specviz.datasets import PHOTOS, photo
-from specviz.memory import measure_step
+from specviz.memory import compress_activations, measure_step
 from specviz.spectra import HalfSpectrum, StoredSpectrum
 
 # network, pixels a side, batch
@@ -59,7 +60,7 @@ def photographs(count: int, side: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def forms(name: str, side: int) -> dict[str, Callable[[], nn.Module]]:
-    """The network's forms by name: two spatial baselines, and SpecNet by beta and by the precision of what it keeps."""
+    """The forms by name: two spatial baselines, one of them compressed, and SpecNet by beta and precision kept."""
     build = getattr(models, name)
 
     def specnet(beta: float, precision: str) -> nn.Module:
@@ -73,14 +74,19 @@ def forms(name: str, side: int) -> dict[str, Callable[[], nn.Module]]:
     for baseline, options in BASELINES.items():
         batch_norm = {"batch_norm": True} if baseline == "bn-relu" else {}
         built[baseline] = lambda options=options | batch_norm: build(image_size=side, **options)  # type: ignore[misc]
+    built[COMPRESSED] = built["bn-relu"]
     for beta in BETAS:
         built[f"specnet beta {beta:g}"] = lambda beta=beta: specnet(beta, "float32")  # type: ignore[misc]
     built["specnet beta 1, float16"] = lambda: specnet(1.0, "float16")
     return built
 
 
+COMPRESSED = "bn-relu, compressed"  # the usual network as it is, its saved maps as sparse spectra
+
+
 def measure(name: str, side: int, batch: int, form: str, model: nn.Module) -> dict[str, Any]:
     """One network's training step and inference, as a record."""
+    context = compress_activations if form == COMPRESSED else nullcontext
     x, labels = photographs(batch, side)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model, x, labels = model.to(device), x.to(device), labels.to(device)
@@ -92,13 +98,15 @@ def measure(name: str, side: int, batch: int, form: str, model: nn.Module) -> di
             loss=F.cross_entropy,
             targets=labels,
             optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.02, momentum=0.95),
+            context=context,
             points=POINTS,
         )
         blocks = [block for block in model.modules() if isinstance(block, snn.SpecNetBlock2d)]
         inference = measure_step(model, x, training=False)
     model.train()
     start = time.perf_counter()
-    F.cross_entropy(model(x), labels).backward()
+    with context():
+        F.cross_entropy(model(x), labels).backward()
     if device == "cuda":
         torch.cuda.synchronize()
     record = {

@@ -129,8 +129,9 @@ class SpecNetBlock2d(nn.Module):
 
     def extra_repr(self) -> str:
         name = self.activation if isinstance(self.activation, str) else getattr(self.activation, "__name__", "custom")
-        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, beta={self._beta:g}, {name}"
-        for option, usual in (("norm", "ortho"), ("stride", 1), ("padding", "paper"), ("multiple", 1)):
+        beta = f"beta={self._beta:g} ({self.norm})"
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, {beta}, {name}"
+        for option, usual in (("stride", 1), ("padding", "paper"), ("multiple", 1)):
             if (value := getattr(self, option)) != usual:
                 text += f", {option}={value}"
         return text

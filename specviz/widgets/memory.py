@@ -13,22 +13,27 @@ from torch import Tensor, nn
 
 from specviz import models, records
 from specviz.datasets import photo_patches
-from specviz.figures import BLUE, GREY, ORANGE, Line, LinePlot, Panel
+from specviz.figures import BLUE, GREEN, GREY, ORANGE, Line, LinePlot, Panel
 from specviz.memory import CompressionStats, StepMemory, compress_activations, measure_step
 from specviz.widgets.explorer import Explorer, GridSlider, human_bytes
 
-FORMS = {"bn-relu": ("batch norm and ReLU", ORANGE), "tanh": ("tanh", GREY)}
+FORMS = {
+    "bn-relu": ("batch norm and ReLU", ORANGE),
+    "bn-relu, compressed": ("the same, compressed", GREEN),
+    "tanh": ("tanh", GREY),
+}
 
 
 class MemoryExplorer(Explorer):
-    """A training step's bytes over time: a network, its tanh twin and its Spec- twin, from records.
+    """A training step's bytes over time: a network, plain and compressed, its tanh and its Spec- twin, from records.
 
     rows  records of `specviz bench memory`; those that come with the project when None
 
     Controls: `network` (an entry of `networks`), `beta` (as recorded), `precision` of SpecNet's kept values ("float32",
     "float16"). Facts: device, network, beta, precision, and of the Spec- twin saved_bytes, peak_bytes, average_bytes,
     parameter_bytes, gradient_bytes, optimizer_bytes, saved_of_tanh, saved_of_bn_relu, peak_of_tanh, peak_of_bn_relu
-    (shares), kept (the mean share of coefficients kept over the blocks).
+    (shares), kept (the mean share of coefficients kept over the blocks); and of the network itself under
+    `compress_activations`, where that was recorded, compressed_saved_bytes, compressed_peak_bytes.
     """
 
     label = "Memory explorer"
@@ -51,10 +56,13 @@ class MemoryExplorer(Explorer):
     def _controls(self) -> dict[str, Any]:
         return {"network": self.network, "beta": self.beta, "precision": self.precision}
 
+    def _found(self, form: str) -> dict[str, Any] | None:
+        mine = (row for row in self._rows if _name(row) == self.network.value and row["form"] == form)
+        return next(mine, None)
+
     def _row(self, form: str) -> dict[str, Any]:
-        for row in self._rows:
-            if _name(row) == self.network.value and row["form"] == form:
-                return row
+        if row := self._found(form):
+            return row
         raise ValueError(f"nothing was recorded for {self.network.value}, {form}; beta 1 has both kinds of values")
 
     def _form(self) -> str:
@@ -88,10 +96,17 @@ class MemoryExplorer(Explorer):
                 f"{mine / tanh[f'{what}_bytes']:.0%} of tanh's, {mine / usual[f'{what}_bytes']:.0%} of batch norm's"
             )
             facts.append([what, human_bytes(mine), f"{shares}; {note}"])
+        if compressed := self._found("bn-relu, compressed"):
+            for what, name in (("saved", "compressed, saved"), ("peak", "compressed, peak")):
+                bytes_of = compressed[f"{what}_bytes"]
+                self._facts[f"compressed_{what}_bytes"] = bytes_of
+                share = bytes_of / usual[f"{what}_bytes"]
+                facts.append([name, human_bytes(bytes_of), f"{share:.0%} of batch norm's, the same network as it is"])
         facts.append(["mean over the step", human_bytes(row["average_bytes"]), ""])
         held = [human_bytes(row[f"{what}_bytes"]) for what in ("parameter", "gradient", "optimizer")]
         facts.append(["weights", held[0], f"beside it gradients {held[1]} and optimiser {held[2]}, the same for all"])
-        facts.append(["coefficients kept", f"{self._facts['kept']:.0%}", "mean over the blocks, first step"])
+        dropped = f"|X| > {self.beta.real:g} (ortho)"
+        facts.append(["coefficients kept", f"{self._facts['kept']:.0%}", f"{dropped}; mean over blocks, first step"])
         return {"frames": {}, "facts": facts}
 
     def facts(self) -> dict[str, Any]:
@@ -102,7 +117,8 @@ class MemoryExplorer(Explorer):
         return 1, 1
 
     def _plots(self) -> list[LinePlot]:
-        rows = [(*FORMS[form], self._row(form)) for form in FORMS] + [("SpecNet", BLUE, self._row(self._form()))]
+        rows = [(*shown, row) for form, shown in FORMS.items() if (row := self._found(form))]
+        rows.append(("SpecNet", BLUE, self._row(self._form())))
         over_time = [Line(name, *_over_time(row["timeline"]), colour) for name, colour, row in rows]
         by_layer = [Line(name, *_by_layer(row["saved_by_layer"]), colour, markers=True) for name, colour, row in rows]
         return [
