@@ -87,7 +87,8 @@ def _waves(size: tuple[int, int], taps: tuple[int, int], dtype: torch.dtype, dev
     return (torch.as_tensor(waves, dtype=dtype, device=device),)
 
 
-# Below this share of coefficients that are not 0, skipping the others beats a BLAS that multiplies them too.
+# Below this share of coefficients that are not 0, skipping the others beats a BLAS that multiplies them too. Of 85 rows
+# (B, C, O) = (32, 64, 64) on one thread: 0.6 against 1.8 ms at 5 %, 1.3 against 1.5 at 20 %, 2.0 against 1.4 at 30 %.
 SPARSE = 0.2
 
 

@@ -1,0 +1,54 @@
+"""What the README says in numbers and pictures is what the records and the notebooks hold."""
+
+import base64
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import specviz as sv
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def measured(network, way):
+    rows = [
+        row
+        for row in sv.records.shipped("bench-compress")
+        if (row["network"], row["way"], row["device"]) == (network, way, "cpu")
+    ]
+    assert len(rows) == 1
+    return rows[0]
+
+
+def test_the_figures_of_the_memory_saver_are_the_records():
+    said = re.search(
+        r"it keeps (\d+) % of the bytes there and (\d+) % of ResNet-18's; a step takes ([\d.]+) and ([\d.]+) times as "
+        r"long.*Checkpointing keeps (\d+) and (\d+) % with the exact gradient, at ([\d.]+) times the time",
+        README,
+    )
+    networks = ("vgg16", "resnet18")
+    plain, ours, checkpoint = (
+        [measured(network, way) for network in networks] for way in ("plain", "compress 0.25", "checkpoint")
+    )
+    shares = [
+        [f"{100 * row['saved_bytes'] / usual['saved_bytes']:.0f}" for row, usual in zip(rows, plain, strict=True)]
+        for rows in (ours, checkpoint)
+    ]
+    times = [f"{row['step_ratio']:.1f}" for row in ours]
+    slowest = f"{max(row['step_ratio'] for row in checkpoint):.1f}"
+    assert list(said.groups()) == [*shares[0], *times, *shares[1], slowest]
+
+
+@pytest.mark.parametrize(
+    ("picture", "notebook", "title"), [("compress_tradeoff.png", "09_memory.ipynb", "VGG-16: what")]
+)
+def test_a_picture_is_the_one_that_its_notebook_shows(picture, notebook, title):
+    cells = json.loads((ROOT / "notebooks" / notebook).read_text("utf-8"))["cells"]
+    (cell,) = [c for c in cells if c["cell_type"] == "code" and f'"{title}' in "".join(c["source"])]
+    shown = [
+        base64.b64decode(out["data"]["image/png"]) for out in cell["outputs"] if "image/png" in out.get("data", {})
+    ]
+    assert (ROOT / "notebooks" / "images" / picture).read_bytes() in shown
