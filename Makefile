@@ -43,7 +43,7 @@ notebooks: setup
 	$(BIN)/python tests/execute_notebooks.py
 	$(BIN)/ruff format notebooks
 
-BENCHES := threshold slider roofline conv pool filters memory compress training start
+BENCHES := threshold slider roofline conv pool filters memory compress training start sweep
 bench: setup
 	set -e; for name in $(BENCHES); do $(BIN)/specviz bench $$name; done
 
@@ -55,7 +55,7 @@ SCALE ?= laptop
 SWEEPS ?= specnet-beta bandlimited-compression saved-activations
 WORKERS ?= 1
 HERE := PYTHONPATH=.:kernels $(PYTHON)
-GPU_BENCHES := $(patsubst %,gpu-bench-%,$(filter-out slider start,$(BENCHES)))
+GPU_BENCHES := $(patsubst %,gpu-bench-%,$(filter-out slider start sweep,$(BENCHES)))
 GPU_SWEEPS := $(patsubst %,gpu-sweep-%,$(SWEEPS))
 .PHONY: gpu-tests $(GPU_BENCHES) $(GPU_SWEEPS)
 gpu:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar, cast
 
 import typer
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from specviz.datasets import Labelled
     from specviz.experiments import Experiment, Outcome
     from specviz.experiments.results import Group
 
@@ -36,7 +37,13 @@ Seeds = Annotated[int | None, typer.Option(help="Runs of each config; by default
 Scheduler = Annotated[
     str | None, typer.Option(help="A Dask scheduler, as tcp://host:8786; workers on this machine without it.")
 ]
-Workers = Annotated[int | None, typer.Option(help="Processes on this machine; one for each core by default.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        help="Processes on this machine; by default one for each CUDA GPU, or without any one for each core. "
+        "GPUs are dealt out in turn: with more processes than GPUs, several share the memory of one."
+    ),
+]
 Location = Annotated[
     str | None,
     typer.Option(
@@ -208,15 +215,22 @@ def results(
 
 
 @app.command()
-def fetch(datasets: Annotated[list[str], typer.Argument(help="Names of data sets.", metavar="DATASET...")]) -> None:
-    """Fetch data sets to where trials find them.
+def fetch(
+    datasets: Annotated[list[str], typer.Argument(help="Names of data sets.", metavar="DATASET...")],
+    series: Annotated[
+        str | None, typer.Option(help="pad or resample: how UCR series of unequal length come to one.")
+    ] = None,
+) -> None:
+    """Fetch data sets to where trials find them, and read them.
 
-    That is $SPECVIZ_DATA, or else a folder in the user's cache.
+    That is $SPECVIZ_DATA, or else a folder in the user's cache. A trial on UCR series of unequal length says what
+    --series says by its config: dataset_options={"series": "pad"}.
     """
     from specviz.datasets import load, names
 
+    read = cast("Callable[..., Labelled]", partial(load, series=series))  # which checks what it is given
     for name in datasets:
-        train, test = _told(partial(load, name, "train")), _told(partial(load, name, "test"))
+        train, test = (_told(partial(read, name, split)) for split in ("train", "test"))
         counts = f"{len(train.inputs):,} to train, {len(test.inputs):,} to test"
         print(f"{name}: {counts}, {len(train.classes)} classes, in {names()[name]}")
 
@@ -311,6 +325,14 @@ def start(out: Out = Path("data/results"), rounds: int = 9) -> None:
         run(out, rounds)
     except ValueError as error:
         sys.exit(str(error))
+
+
+@bench.command(name="sweep")
+def sweep_bench(out: Out = Path("data/results")) -> None:
+    """What a sweep adds to each of 1,000 and 10,000 trials that do nothing."""
+    from specviz.bench.sweep import run
+
+    run(out)
 
 
 @bench.command()

@@ -10,7 +10,7 @@ from spectral_kernels import dispatch
 
 import specviz.functional as SF
 from specviz import models, records
-from specviz.bench import compress, conv, filters, memory, pool, roofline, threshold
+from specviz.bench import compress, conv, filters, memory, pool, roofline, sweep, threshold
 
 
 @pytest.mark.parametrize("entries", [1, 7, 8, 1000])
@@ -249,3 +249,12 @@ def test_the_compression_bench_measures_every_way_of_a_network(monkeypatch):
         "vgg11: a step takes 1.70 times plain's, aimed at most 1.6",
     ]
     assert compress.missed_aims([late | {"map_share": 0.2, "step_ratio": 1.6}]) == []
+
+
+def test_the_sweep_bench_runs_trials_that_do_nothing_and_leaves_no_record_behind(tmp_path, capsys):
+    sweep.run(tmp_path, ("tiny",))
+    (row,) = records.read(tmp_path / "bench-sweep.jsonl")
+    assert row["trials"] == 8
+    assert row["ms_per_trial"] == pytest.approx(1e3 * row["seconds"] / 8)
+    assert [path.name for path in tmp_path.iterdir()] == ["bench-sweep.jsonl"]
+    assert "ms a trial" in capsys.readouterr().out
