@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from specviz.datasets import Labelled
     from specviz.experiments import Experiment, Outcome
     from specviz.experiments.results import Group
 
@@ -218,7 +217,7 @@ def results(
 def fetch(
     datasets: Annotated[list[str], typer.Argument(help="Names of data sets.", metavar="DATASET...")],
     series: Annotated[
-        str | None, typer.Option(help="pad or resample: how UCR series of unequal length come to one.")
+        Literal["pad", "resample"] | None, typer.Option(help="How UCR series of unequal length come to one.")
     ] = None,
 ) -> None:
     """Fetch data sets to where trials find them, and read them.
@@ -228,9 +227,11 @@ def fetch(
     """
     from specviz.datasets import load, names
 
-    read = cast("Callable[..., Labelled]", partial(load, series=series))  # which checks what it is given
     for name in datasets:
-        train, test = (_told(partial(read, name, split)) for split in ("train", "test"))
+        train, test = (
+            _told(partial(load, name, "train", series=series)),
+            _told(partial(load, name, "test", series=series)),
+        )
         counts = f"{len(train.inputs):,} to train, {len(test.inputs):,} to test"
         print(f"{name}: {counts}, {len(train.classes)} classes, in {names()[name]}")
 
@@ -329,7 +330,7 @@ def start(out: Out = Path("data/results"), rounds: int = 9) -> None:
 
 @bench.command(name="sweep")
 def sweep_bench(out: Out = Path("data/results")) -> None:
-    """What a sweep adds to each of 1,000 and 10,000 trials that do nothing."""
+    """What a sweep of 10,000 trials adds to each of them."""
     from specviz.bench.sweep import run
 
     run(out)

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 _PACKAGES = ("spectral-workbench", "torch", "numpy", "numba", "numba-cuda", "jupyterlab", "ipywidgets", "plotly")
+_WHERE_INSTALLED = ("lightning", "dask", "scipy")  # of training and sweeps; left out where they are not
+_MISSING = "not installed"
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def _version(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:
-        return "not installed"
+        return _MISSING
 
 
 def machine() -> Machine:
@@ -92,6 +94,7 @@ def _machine() -> Machine:
 
     gpu = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
     versions = {package: _version(package) for package in _PACKAGES}
+    versions |= {package: found for package in _WHERE_INSTALLED if (found := _version(package)) != _MISSING}
     versions["torch"] = torch.__version__  # its build (+cpu, +cu130) is not in the package's metadata everywhere
     return Machine(
         cpu=_cpu_name(),

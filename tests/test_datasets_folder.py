@@ -35,7 +35,7 @@ def pets(tmp_path):
 def test_folders_are_classes_in_order_and_files_theirs(pets):
     path, _ = pets
     (path / "cat" / ".DS_Store").write_text("hidden files are nobody's")
-    (path / "README.txt").write_text("and what lies beside the classes is none of theirs")
+    (path / ".hidden").write_text("beside the classes too")
     data = image_folder(path, 8)
     assert data.classes == ("cat", "dog")
     assert data.labels.tolist() == [0, 0, 0, 1]
@@ -214,6 +214,13 @@ def test_sixteen_bits_and_vanished_files_are_named(pets):
 def test_wrong_numbers_are_named(pets, side, options, message):
     with pytest.raises(ValueError, match=message):
         image_folder(pets[0], side, **options)
+
+
+def test_a_file_beside_the_classes_is_named(pets):
+    path, _ = pets
+    save(path / "loose.png", noise(9, 9))
+    with pytest.raises(ValueError, match="loose.png lies beside the classes' folders"):
+        image_folder(path, 8)
 
 
 def test_a_place_without_classes_is_an_error(tmp_path):

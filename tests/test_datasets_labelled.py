@@ -132,3 +132,22 @@ def test_an_impossible_count_is_named(ask, message):
 def test_labels_that_do_not_fit_are_refused(inputs, labels, classes, message):
     with pytest.raises(ValueError, match=message):
         Labelled("made up", inputs, labels, classes)
+
+
+class Elsewhere(torch.Tensor):
+    """Like a tensor on a GPU: NumPy cannot have it before it is on the CPU."""
+
+    def numpy(self, *_, **__):
+        raise TypeError("can't convert a device tensor to numpy")
+
+    def cpu(self, *_, **__):
+        return self.as_subclass(torch.Tensor)
+
+
+def test_a_checksum_is_of_the_numbers_wherever_they_lie():
+    x, labels = torch.arange(24, dtype=torch.uint8).view(2, 3, 2, 2), torch.tensor([0, 1])
+    here = Labelled("made", x, labels, ("a", "b"))
+    there = Labelled("made", x.as_subclass(Elsewhere), labels.as_subclass(Elsewhere), ("a", "b"))
+    assert there.checksum() == here.checksum()
+    assert Labelled("made", x.flip(0), labels, ("a", "b")).checksum() != here.checksum()
+    assert Labelled("made", x, labels.flip(0), ("a", "b")).checksum() != here.checksum()

@@ -152,6 +152,36 @@ def test_kaggles_flat_layout_gives_every_fifth_picture_to_the_test_split(tmp_pat
         load("cats-dogs", "test", folder=tmp_path)
 
 
+@pytest.mark.parametrize("name", ["notes.txt", "cat.7.jpeg", "cat.x.jpg", "more/cat.1.jpg"])
+def test_another_file_among_kaggles_is_named(tmp_path, name):
+    for number in (3, 4):
+        for kind in ("cat", "dog"):
+            write_jpeg(tmp_path / f"cats_dogs/train/{kind}.{number}.jpg", (9, 9, 9))
+    (tmp_path / "cats_dogs/train/.DS_Store").write_text("hidden files are nobody's")
+    assert len(load("cats-dogs", "train", folder=tmp_path)) == 2
+    write_jpeg(tmp_path / "cats_dogs/train/cat.5.jpg", (9, 9, 9))
+    write_jpeg(tmp_path / "cats_dogs/train" / name, (9, 9, 9))
+    with pytest.raises(ValueError, match=rf"train/{name.partition('/')[0]} is not named like cat.0.jpg"):
+        load("cats-dogs", "train", folder=tmp_path)
+
+
+@pytest.mark.parametrize("place", ["train", "test"])
+def test_a_flat_file_and_class_folders_are_not_both_read(tmp_path, place):
+    for kind in ("cat", "dog"):
+        write_jpeg(tmp_path / f"cats_dogs/{place}/{kind}/1.jpg", (9, 9, 9))
+    write_jpeg(tmp_path / "cats_dogs/train/cat.0.jpg", (9, 9, 9))
+    with pytest.raises(ValueError, match=rf"train/cat.0.jpg lies flat .*{place}/cat too"):
+        load("cats-dogs", "test", folder=tmp_path)
+
+
+def test_a_file_beside_cat_and_dog_is_named(tmp_path):
+    for kind in ("cat", "dog"):
+        write_jpeg(tmp_path / f"cats_dogs/test/{kind}/1.jpg", (9, 9, 9))
+    write_jpeg(tmp_path / "cats_dogs/test/bird.jpg", (9, 9, 9))
+    with pytest.raises(ValueError, match="test/bird.jpg lies beside"):
+        load("cats-dogs", "test", folder=tmp_path)
+
+
 def test_the_subset_that_comes_with_the_project_needs_no_folder(tmp_path):
     for split, each in (("train", 400), ("test", 100)):
         data = load("fashion-mnist-small", split, folder=tmp_path, download=False)

@@ -6,8 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from specviz.cli import app
 from specviz.datasets import load, names
+from specviz.experiments import Scale
+from specviz.training import Config
+from specviz.training import load as training_load
 
 NAN = float("nan")
 TRAIN = [(2, 0.0, 1.0, 2.0, 3.0), (-1, 4.0, 4.5, 5.0, 5.5), (10, 9.0, 9.0, 9.0, 8.0)]
@@ -73,6 +78,21 @@ def test_series_of_unequal_length_are_refused_until_it_is_said_what_to_do(tmp_pa
     resampled = load("ucr/Made", folder=tmp_path, series="resample")
     expected = torch.tensor([[0, 1, 2, 3], [4, 14 / 3, 16 / 3, 6], [9, 9, 9, 9]])
     torch.testing.assert_close(resampled.inputs[:, 0], expected)
+
+
+def test_a_config_and_the_command_line_say_what_to_do_with_unequal_series(tmp_path, monkeypatch):
+    write(tmp_path, train=SHORT)
+    monkeypatch.setenv("SPECVIZ_DATA", str(tmp_path))
+    setup = Config(experiment="e", network="fcn", network_options={"width": 0.1}, dataset="ucr/Made", epochs=1)
+    with pytest.raises(ValueError, match=r'dataset_options={"series": "pad"}'):
+        training_load(setup)
+    scale = Scale(base=setup, grid={"dataset_options.series": ["pad", "resample"]})
+    for labels in scale.labels():
+        data = training_load(scale.config(labels))
+        assert torch.equal(data[0].inputs, load("ucr/Made", series=labels["dataset_options.series"]).inputs)
+    assert CliRunner().invoke(app, ["fetch", "ucr/Made"]).exit_code == 1
+    done = CliRunner().invoke(app, ["fetch", "ucr/Made", "--series", "pad"])
+    assert (done.exit_code, done.output.partition(",")[0]) == (0, "ucr/Made: 3 to train")
 
 
 def test_both_splits_come_at_the_length_of_the_longest_series_of_either(tmp_path):

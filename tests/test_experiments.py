@@ -498,3 +498,5 @@ def test_a_scale_may_adjust_a_config_to_the_values_it_varies():
     scale = Scale(base=Config(), grid={"optimiser.name": list(rates)}, adjust=rated)
     assert [scale.config(labels).optimiser.rate for labels in scale.labels()] == [0.1, 0.001]
     assert [list(labels) for labels in scale.labels()] == [["optimiser.name", "seed"]] * 2
+    searched = scale.config({"optimiser.name": "adam", "optimiser.rate": 0.7, "seed": 0})
+    assert searched.optimiser.rate == 0.7, "what a search sets is not adjusted away"

@@ -10,12 +10,15 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import dask.system
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from specviz.cli import app
 from specviz.experiments import Experiment, Scale, Store, SweepError, find, search, sweep
 from specviz.experiments.library.noop import Nothing
+from specviz.experiments.sweep import connected
 
 # What each trial does is told by files beside it: one line in attempts/INDEX for every start.
 EXPERIMENT = """
@@ -275,6 +278,38 @@ def test_ctrl_c_ends_a_sweep_and_its_workers_without_a_traceback(mine):
     assert "Traceback" not in err
     until(lambda: not any(alive(pid) for pid in one.pids()))
     assert one.store.names() == (set(), set())
+
+
+def test_workers_on_a_machine_with_gpus_are_as_many_and_see_one_each(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for visible, expected in ((None, {"0", "1"}), ("GPU-b,3", {"GPU-b", "3"})):
+        if visible:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        else:
+            monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        with connected() as client:
+            client.wait_for_workers(2, timeout=60)
+            seen = client.run(lambda: os.environ.get("CUDA_VISIBLE_DEVICES"))
+        assert len(seen) == 2
+        assert set(seen.values()) == expected
+
+
+def test_without_a_gpu_workers_are_as_many_as_cores(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(dask.system, "CPU_COUNT", 1)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "none of ours to change")
+    with connected() as client:
+        client.wait_for_workers(1, timeout=60)
+        assert list(client.run(lambda: os.environ["CUDA_VISIBLE_DEVICES"]).values()) == ["none of ours to change"]
+
+
+def test_a_search_of_a_project_s_experiment_ends_with_its_best(tmp_path):
+    for name in ("specnet-beta", "rippel-convergence"):
+        experiment = find(name)
+        study, outcome = search(experiment, trials=2, out=str(tmp_path), workers=1, progress=False)
+        assert (outcome.done, outcome.failed) == (2, {})
+        assert len({trial.params["learning_rate"] for trial in study.trials}) == 2
+        assert study.best_params.keys() == experiment.search.keys()
 
 
 def test_workers_on_this_machine_share_its_cores(mine, monkeypatch):

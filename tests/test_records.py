@@ -8,8 +8,11 @@ import subprocess
 from dataclasses import asdict, replace
 from xml.etree import ElementTree
 
+import dask
+import lightning
 import numpy as np
 import pytest
+import scipy
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -175,6 +178,15 @@ def test_the_machine_is_this_one():
     assert machine.versions["numpy"] == np.__version__
     assert machine.versions["torch"] == torch.__version__
     assert all(machine.versions.values())
+    assert machine.versions["lightning"] == lightning.__version__
+    assert machine.versions["dask"] == dask.__version__
+    assert machine.versions["scipy"] == scipy.__version__
+
+
+def test_a_package_of_training_and_sweeps_that_is_missing_is_left_out(monkeypatch):
+    known = records._version
+    monkeypatch.setattr(records, "_version", lambda name: records._MISSING if name == "dask" else known(name))
+    assert {"dask", "lightning", "numba"} - records._machine.__wrapped__().versions.keys() == {"dask"}
 
 
 def test_a_gpu_is_told_with_its_memory_and_what_it_still_needs():

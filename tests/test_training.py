@@ -10,6 +10,8 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,8 +23,18 @@ from torch import nn
 import specviz as sv
 from specviz import records
 from specviz.datasets import Labelled, photo_patches
-from specviz.training import Config, build, checkpoints, evaluate, export_weights, import_weights, train
-from specviz.training.batches import Batches, batch_order, seed_of
+from specviz.training import (
+    Config,
+    build,
+    checkpoints,
+    evaluate,
+    evaluation,
+    export_weights,
+    import_weights,
+    loop,
+    train,
+)
+from specviz.training.batches import InMemory, batch_order, seed_of
 
 EPOCH = 8  # steps: 60 examples in batches of 8, the last of 4
 
@@ -176,7 +188,11 @@ def test_a_run_stopped_anywhere_goes_on_to_the_same_end(step, tmp_path, undistur
     assert first["status"] == "stopped"
     assert first["step"] == step + 1
     assert len(first["epochs"]) == first["epoch"] == step // EPOCH
-    last = quick(config(), folder=tmp_path)
+    steps = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        last = quick(config(), folder=tmp_path, on_step=lambda row: steps.append(row["step"]))
+    assert steps == list(range(step + 1, 3 * EPOCH)), "no batch is done twice, none is left out"
     assert last["status"] == "finished"
     assert metrics(last) == metrics(undisturbed[0])
     assert same(weights(tmp_path), undisturbed[1])
@@ -224,6 +240,13 @@ def test_another_configs_checkpoint_is_refused_by_name(tmp_path):
         quick(config(epochs=2), folder=tmp_path)
     with pytest.raises(ValueError, match=r"batch=8 there, 4 here.*resume=False"):
         quick(config(epochs=1, batch=4), folder=tmp_path)
+
+
+def test_a_checkpoint_from_before_there_were_dataset_options_is_gone_on_with(tmp_path):
+    quick(config(epochs=1), folder=tmp_path)
+    state = checkpoints.newest(tmp_path)
+    assert "dataset_options" not in state["config"]
+    assert quick(config(epochs=1), folder=tmp_path)["status"] == "finished"
 
 
 def test_other_data_are_refused(tmp_path):
@@ -328,7 +351,7 @@ def test_a_stop_set_before_the_start_trains_nothing():
     assert (record["status"], record["step"], record["epochs"]) == ("stopped", 0, [])
 
 
-def test_a_stop_during_the_test_set_ends_the_run():
+def test_a_stop_during_the_test_set_ends_the_run_and_loses_no_batch(tmp_path):
     stop, seen = threading.Event(), []
 
     class Slow(Small):
@@ -340,12 +363,20 @@ def test_a_stop_during_the_test_set_ends_the_run():
 
     net = Slow(5, 1)
     net(torch.zeros(2, 1, 28, 28))
+    start = {name: value.clone() for name, value in net.state_dict().items()}
     seen.clear()
     stop.clear()
-    record = quick(config(), stop=stop, model=net)
+    record = quick(config(), stop=stop, model=net, folder=tmp_path)
     assert record["status"] == "stopped"
     assert len(seen) == 1
     assert record["epochs"] == []
+    # It goes on with the test set, and gives what a run gives that nobody stopped.
+    steps, again = [], Small(5, 1)
+    again(torch.zeros(2, 1, 28, 28))
+    resumed = quick(config(), model=again, folder=tmp_path, on_step=lambda row: steps.append(row["step"]))
+    assert steps == list(range(EPOCH, 3 * EPOCH))
+    again.load_state_dict(start)
+    assert metrics(resumed) == metrics(quick(config(), model=again))
 
 
 @pytest.mark.filterwarnings("error")
@@ -435,7 +466,7 @@ def test_seeds_of_different_purposes_do_not_meet():
 def test_processes_share_every_batch_without_overlap(processes):
     x, labels = torch.arange(60.0), torch.arange(60)
     order = batch_order(60, 7, 0, 0)
-    shares = [list(Batches(x, labels, order, rank=r, processes=processes)) for r in range(processes)]
+    shares = [list(InMemory(x, labels).batches(order, rank=r, processes=processes)) for r in range(processes)]
     for step, indices in enumerate(order):
         parts = [share[step] for share in shares]
         assert sorted(torch.cat([part[1] for part in parts]).tolist()) == sorted(indices.tolist())
@@ -445,7 +476,9 @@ def test_processes_share_every_batch_without_overlap(processes):
 
 def test_a_batch_that_leaves_a_process_without_an_example_is_left_out_in_all():
     order = [torch.arange(4), torch.arange(4, 6)]
-    lengths = [len(Batches(torch.zeros(6), torch.zeros(6), order, rank=rank, processes=3)) for rank in range(3)]
+    lengths = [
+        len(InMemory(torch.zeros(6), torch.zeros(6)).batches(order, rank=rank, processes=3)) for rank in range(3)
+    ]
     assert lengths == [1, 1, 1]
 
 
@@ -514,6 +547,22 @@ def test_the_record_is_what_a_step_by_step_loop_computes():
 
 def linear(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(in_channels * image_size**2, num_classes))
+
+
+def test_an_epochs_clock_stops_when_the_device_is_done(monkeypatch):
+    waits = []
+    monkeypatch.setattr(loop, "_wait_for", lambda device: (waits.append(device), time.sleep(0.2)))
+    record = quick(config(epochs=2))
+    assert waits == [torch.device("cpu")] * 2, "once an epoch"
+    assert all(row["epoch_seconds"] > 0.2 for row in record["epochs"])
+
+
+def test_only_a_gpu_is_waited_for(monkeypatch):
+    waits = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waits.append)
+    loop._wait_for(torch.device("cpu"))
+    loop._wait_for(torch.device("cuda", 1))
+    assert waits == [torch.device("cuda", 1)]
 
 
 def test_the_last_smaller_batch_weighs_by_its_examples():
@@ -812,3 +861,38 @@ def test_evaluating_a_trained_network_gives_what_training_measured_last():
     assert found["test_accuracy"] == last["test_accuracy"]
     assert found["test_loss"] == pytest.approx(last["test_loss"], rel=1e-5)
     assert net.training
+
+
+def test_evaluating_computes_in_the_configs_precision():
+    setup, data = Config(experiment="e", network="lenet", dataset="patches", precision="bf16-mixed"), patches()
+    net = build(setup, data[0])
+    last = quick(replace(setup, epochs=1), model=net)["epochs"][-1]
+    assert evaluate(net, setup, data)["test_loss"] == pytest.approx(last["test_loss"], rel=1e-6)
+    full = evaluate(net, replace(setup, precision="32"), data)
+    assert full["test_loss"] != pytest.approx(last["test_loss"], rel=1e-6)
+
+
+def test_evaluating_happens_where_training_does(monkeypatch):
+    asked, data = [], patches()
+    monkeypatch.setattr(evaluation.devices, "chosen", lambda device: asked.append(device) or torch.device("cpu"))
+    net = build(config(), data[0])
+    evaluate(net, config(), data)
+    evaluate(net, config(), data, device="cuda:1")
+    assert asked == ["auto", "cuda:1"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a CUDA GPU")
+def test_evaluating_on_a_device_that_is_not_there_is_an_error():
+    with pytest.raises(ValueError, match="'cuda': torch finds none"):
+        evaluate(build(config(), patches()[0]), config(), patches(), device="cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_on_a_gpu_data_train_from_where_they_lie_and_a_model_comes_back_from_evaluation():
+    setup, data = Config(experiment="e", network="lenet", dataset="patches", epochs=1), patches()
+    net, seen = build(setup, data[0]), set()
+    last = train(setup, data=tuple(part.to("cuda") for part in data), model=net, device="cuda")["epochs"][-1]
+    net.register_forward_pre_hook(lambda _, inputs: seen.add(inputs[0].device.type))
+    assert evaluate(net.cpu(), setup, data)["test_loss"] == pytest.approx(last["test_loss"], rel=1e-4)
+    assert seen == {"cuda"}
+    assert next(net.parameters()).device.type == "cpu"

@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from specviz import datasets
+from specviz import datasets, records
+from specviz.experiments.experiment import trial_id
+from specviz.experiments.plain import plain
 from specviz.training import Config, at_side, learning_rate
 
 BASE = Config(experiment="e", network="lenet", dataset="fashion-mnist-small")
@@ -38,6 +40,21 @@ RICH = Config(
 def test_a_config_survives_json_and_a_journey_to_another_process(config):
     assert Config.of_dict(json.loads(json.dumps(config.to_dict(), allow_nan=False))) == config
     assert pickle.loads(pickle.dumps(config)) == config
+
+
+def test_a_config_without_dataset_options_is_written_as_before_there_were_any():
+    assert "dataset_options" not in BASE.to_dict()
+    assert plain(BASE, "config") == BASE.to_dict()
+    padded = replace(BASE, dataset="ucr/X", dataset_options={"series": "pad"})
+    assert padded.to_dict()["dataset_options"] == {"series": "pad"}
+    assert Config.of_dict(padded.to_dict()) == padded
+
+
+def test_shipped_records_trials_keep_their_names():
+    shipped = [row for name in ("specnet-beta", "bandlimited-series") for row in records.shipped(name)]
+    for row in shipped:
+        assert trial_id(row["experiment"], row["scale"], Config.of_dict(row["config"])) == row["trial"]
+    assert shipped
 
 
 def test_options_are_the_configs_own():
@@ -85,6 +102,9 @@ def test_missing_keys_are_named():
         ({"network_options": {"f": print}}, TypeError, "cannot be written as JSON"),
         ({"network_options": {"beta": float("nan")}}, TypeError, "cannot be written as JSON"),
         ({"network_options": [1]}, TypeError, "must be a mapping"),
+        ({"dataset_options": {"series": "pad"}}, ValueError, "'series', which 'fashion-mnist-small' does not know"),
+        ({"dataset": "ucr/X", "dataset_options": {"series": "cut"}}, ValueError, "series='cut' must be"),
+        ({"dataset": "ucr/X", "dataset_options": {"length": 3}}, ValueError, "its options: series"),
         ({"epochs": 0}, ValueError, "epochs=0"),
         ({"epochs": 1.5}, ValueError, "epochs=1.5"),
         ({"batch": True}, ValueError, "batch=True"),

@@ -195,6 +195,26 @@ def test_published_figures_are_stars_of_this_network_data_set_and_method_alone(m
     assert "A paper, Table 1; the paper's network is wider and was trained far longer" in said[2]
 
 
+@pytest.mark.parametrize(
+    ("width", "scale", "legend", "fact"),
+    [
+        (1.0, "laptop", " (trained far longer)", "the paper's network was trained far longer"),
+        (0.25, "paper", " (wider network)", "the paper's network is wider"),
+        (1.0, "paper", "", "trained as the paper says"),
+    ],
+)
+def test_a_star_and_its_fact_say_the_same_of_how_the_paper_trained(monkeypatch, width, scale, legend, fact):
+    paper = {"source": "P", "network": "lenet", "dataset": "cifar10", "method": "SpecNet", "setting": 0.5}
+    monkeypatch.setattr(sv.records, "published", lambda name: [paper | {"test_accuracy": 0.9}])
+    rows = [json.loads(json.dumps(row)) | {"scale": scale} for row in ROWS]
+    for row in rows:
+        row["config"]["network_options"]["width"] = width
+    explorer = TrainingExplorer(rows)
+    assert f"published: P{legend}" in lines(explorer, 2)
+    said = next(shown for shown in explorer.panels.facts if shown[0] == "published")
+    assert said[2] == f"P; {fact}"
+
+
 def test_choosing_another_experiment_offers_what_was_recorded_and_draws_its_curves():
     threshold = record("compress 0.25", 0, 0.6) | {"experiment": "saved-activations"}
     threshold = elsewhere(threshold, network="vgg16", saved_maps="compress", saved_maps_options={"threshold": 0.25})
@@ -238,7 +258,8 @@ def test_missing_records_are_no_obstacle_and_no_records_at_all_are_said(monkeypa
 
     monkeypatch.setattr(sv.records, "shipped", shipped)
     assert TrainingExplorer().experiment.options == ("specnet-beta",)
-    with pytest.raises(ValueError, match="there are no records of specnet-beta, .* `specviz sweep"):
+    words = "there are no records of specnet-beta, .* `specviz sweep.*`specviz results NAME .*--export"
+    with pytest.raises(ValueError, match=words):
         TrainingExplorer([])
     with pytest.raises(ValueError, match="there are no records"):
         TrainingExplorer([record("relu", 0)])  # a baseline alone is no sweep

@@ -19,7 +19,7 @@ SCALES = ("laptop", "paper")  # 1,000 and 10,000 trials
 def measure(scale: str, workers: int | None = None) -> dict[str, Any]:
     """A record of one sweep of the experiment `noop`, records and all, in a folder that is removed afterwards.
 
-    workers  processes on this machine; None starts one for each core. Their start is not counted
+    workers  processes on this machine; None starts as many as `specviz sweep` does. Their start is not counted
     """
     experiment = find("noop")
     with tempfile.TemporaryDirectory() as folder:
@@ -44,7 +44,7 @@ def run(out: Path, scales: Sequence[str] = SCALES) -> None:
     """Measure and write out/bench-sweep.jsonl."""
     rows = [measure(scale) for scale in scales]
     records.write(out / "bench-sweep.jsonl", rows)
-    table = Table(title="trials that do nothing, a worker for each core")
+    table = Table(title="trials that do nothing")
     for column in ("trials", "seconds", "ms a trial"):
         table.add_column(column, justify="right")
     for row in rows:

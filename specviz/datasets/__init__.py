@@ -3,6 +3,7 @@
 photo = sv.datasets.photo("camera")                           # (512, 512), brightness 0 to 1
 train = sv.datasets.load("fashion-mnist-small")               # comes with the project; 4000 of 1 x 28 x 28, uint8
 train, held = train.split(0.1, seed=0)                        # every class with its share
+own = sv.datasets.image_folder("pets/train", side=64)         # class/picture.jpg, read when it is asked for
 x = sv.datasets.normalise(train.inputs[:128], *train.channel_stats())
 """
 
@@ -14,11 +15,14 @@ from specviz.datasets.photos import MAX_SIDE, PHOTOS, luminance, photo, photo_fr
 from specviz.datasets.places import DATA
 from specviz.datasets.timeseries import SERIES, series
 
+Examples = Labelled | ImageFolder  # what can be trained on: in memory, or files read when they are asked for
+
 __all__ = [
     "DATA",
     "MAX_SIDE",
     "PHOTOS",
     "SERIES",
+    "Examples",
     "ImageFolder",
     "Labelled",
     "crop_flip",

@@ -1,8 +1,10 @@
 """Folders of pictures, one a class, as ImageNet is kept: read lazily, each picture cut to a square."""
 
 import os
+import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from specviz.datasets.labelled import Labelled, stratified
+
+STATISTICS_OF = 1000  # pictures: all of ImageNet would be read for an hour, to change the third digit
 _BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 
 
@@ -30,6 +35,44 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
     seed: int
     # Shared, so that workers which live on from epoch to epoch see it change.
     _epoch: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.int64).share_memory_(), repr=False)
+
+    @property
+    def name(self) -> str:
+        """The folder, for errors."""
+        return str(Path(self.files[0]).parents[1])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one picture: (3, side, side)."""
+        return 3, self.side, self.side
+
+    def take(self, count: int, seed: int = 0) -> "ImageFolder":
+        """So many pictures, each class with its share: chosen as by `Labelled.take`."""
+        places = stratified(self.name, self.labels, len(self.classes), count, seed).sort().values
+        return replace(self, files=[self.files[place] for place in places.tolist()], labels=self.labels[places])
+
+    def channel_stats(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of every channel: two of (3,), float32, as `Labelled.channel_stats` gives them.
+
+        Of the centres of at most STATISTICS_OF pictures, those of `take(STATISTICS_OF)`: random crops change nothing.
+        """
+        some = self if len(self) <= STATISTICS_OF else self.take(STATISTICS_OF)
+        with ThreadPoolExecutor() as pool:  # Pillow decodes without the interpreter's lock
+            pictures = list(pool.map(lambda file: read_square(file, self.side, self.shorter_side), some.files))
+        return Labelled(self.name, torch.stack(pictures), some.labels, self.classes).channel_stats()
+
+    def checksum(self) -> int:
+        """Of what the folder lists: every file's class, name, size in bytes and label, and how squares are cut.
+
+        Pixels are not read: a file that was replaced by another of its name and size is not noticed. The folder may
+        move. FileNotFoundError for a file that has vanished.
+        """
+        cut = (self.classes, self.side, self.shorter_side, self.random_crop, self.seed)
+        found = zlib.crc32(repr(cut).encode())
+        for file, label in zip(self.files, self.labels.tolist(), strict=True):
+            listed = (*Path(file).parts[-2:], os.stat(file).st_size, label)
+            found = zlib.crc32(repr(listed).encode(), found)
+        return found
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch begins; the next random crops are that epoch's."""
@@ -65,8 +108,8 @@ def image_folder(
     Grey pictures get three equal channels and alpha is dropped. As in other readers of ImageNet, a phone's rotation
     mark is not followed. Hidden files are passed over. The first bytes of all files are looked at here.
 
-    FileNotFoundError if there is no such folder. ValueError names files that are no JPEG or PNG, a class without
-    pictures, a class that `classes` has and the folder not, or the other way round.
+    FileNotFoundError if there is no such folder. ValueError names files that are no JPEG or PNG, a file beside the
+    classes' folders, a class without pictures, a class that `classes` has and the folder not, or the other way round.
     """
     shorter_side = round(side * 256 / 224) if shorter_side is None else shorter_side
     if not 1 <= side <= shorter_side:
@@ -140,7 +183,10 @@ def read_square(file: str | Path, side: int, shorter_side: int, draw: np.random.
 def _class_folders(path: Path) -> list[str]:
     if not path.is_dir():
         raise FileNotFoundError(f"there is no folder {path}; a folder for each class is expected in it")
-    found = sorted(entry.name for entry in os.scandir(path) if entry.is_dir() and entry.name[0] != ".")
+    visible = sorted((entry for entry in os.scandir(path) if entry.name[0] != "."), key=lambda entry: entry.name)
+    found = [entry.name for entry in visible if entry.is_dir()]
     if not found:
         raise ValueError(f"{path} has no folder for a class; pictures are expected as {path / 'class' / 'picture.jpg'}")
+    if loose := next((entry.path for entry in visible if not entry.is_dir()), None):
+        raise ValueError(f"{loose} lies beside the classes' folders; put it into one of them, or move it away")
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass, replace
 
 import torch
@@ -53,6 +54,16 @@ class Labelled:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one example: (C, H, W) or (1, L)."""
+        return tuple(self.inputs.shape[1:])
+
+    def checksum(self) -> int:
+        """Of all inputs and labels, wherever they lie: other data have another one."""
+        inputs, labels = (tensor.cpu().contiguous().numpy().data for tensor in (self.inputs, self.labels))
+        return zlib.crc32(labels, zlib.crc32(inputs))
+
     def to(self, device: torch.device | str) -> Labelled:
         """The same on another device."""
         return replace(self, inputs=self.inputs.to(device), labels=self.labels.to(device))
@@ -64,9 +75,7 @@ class Labelled:
         by Sainte-Laguë's rule, the first of equal claims to the first class, and each is filled with the next example
         of its class: a subset lies within every larger one of the same seed. ValueError unless 1 <= count <= N.
         """
-        if not 1 <= count <= len(self):
-            raise ValueError(f"{self.name}: count={count} must lie between 1 and its {len(self)} examples")
-        return self._at(self._ranking(seed)[:count])
+        return self._at(stratified(self.name, self.labels, len(self.classes), count, seed))
 
     def split(self, held_out: int | float, seed: int = 0) -> tuple[Labelled, Labelled]:
         """Part into (the rest, the held out); the held out are those of `take(count, seed)`.
@@ -81,7 +90,7 @@ class Labelled:
                 f"{self.name}: held_out={held_out} of its {len(self)} examples leaves nothing on one side; give a "
                 f"number from 1 to {len(self) - 1}, or a share between 0 and 1"
             )
-        ranking = self._ranking(seed)
+        ranking = _ranking(self.labels, len(self.classes), seed)
         return self._at(ranking[int(count) :]), self._at(ranking[: int(count)])
 
     def channel_stats(self) -> tuple[Tensor, Tensor]:
@@ -102,17 +111,25 @@ class Labelled:
         variance = (share * (levels - mean[:, None]) ** 2).sum(1)
         return mean.float(), variance.sqrt().float()
 
-    def _ranking(self, seed: int) -> Tensor:
-        """(N,) places of all examples, of which any first few are a stratified subset."""
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
-        drawn = self.labels.cpu()[order]
-        by_class = drawn.argsort(stable=True)
-        sizes = drawn.bincount(minlength=len(self.classes))
-        size = sizes.repeat_interleave(sizes).double()
-        rank = torch.arange(len(self)) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
-        # Sainte-Laguë gives the next seat to the largest size / (2 rank + 1).
-        return order[by_class][((rank + 0.5) / size).argsort(stable=True)]
-
     def _at(self, places: Tensor) -> Labelled:
         places = places.sort().values.to(self.labels.device)
         return replace(self, inputs=self.inputs[places], labels=self.labels[places])
+
+
+def stratified(name: str, labels: Tensor, classes: int, count: int, seed: int) -> Tensor:
+    """(count,) places of examples, each class with its share: see `Labelled.take`. `name` is for the error."""
+    if not 1 <= count <= len(labels):
+        raise ValueError(f"{name}: count={count} must lie between 1 and its {len(labels)} examples")
+    return _ranking(labels, classes, seed)[:count]
+
+
+def _ranking(labels: Tensor, classes: int, seed: int) -> Tensor:
+    """(N,) places of all examples, of which any first few are a stratified subset."""
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    drawn = labels.cpu()[order]
+    by_class = drawn.argsort(stable=True)
+    sizes = drawn.bincount(minlength=classes)
+    size = sizes.repeat_interleave(sizes).double()
+    rank = torch.arange(len(labels)) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+    # Sainte-Laguë gives the next seat to the largest size / (2 rank + 1).
+    return order[by_class][((rank + 0.5) / size).argsort(stable=True)]

@@ -1,6 +1,7 @@
 """Picture sets in their publishers' own formats. Nothing here unpickles, and a wrong file is named."""
 
 import gzip
+import re
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -129,19 +130,20 @@ def read_cats_dogs(folder: Path, split: str) -> Content:
     """(N, 3, 150, 150) uint8 from JPEGs: the shorter side is scaled to 150 pixels and the centre cut out.
 
     folder  has train/cat/*.jpg, train/dog/*.jpg and the same in test/; or, as Kaggle packs them, train/cat.0.jpg and
-            so on, of which numbers that end in 4 or 9 are the test split (Kaggle's own has no labels)
+            so on, of which numbers that end in 4 or 9 are the test split (Kaggle's own has no labels, and is not read)
+
+    Hidden files are passed over. ValueError names any other file that is of neither layout, or of both.
     """
     classes = ("cat", "dog")
-    flat = sorted(file for name in classes for file in (folder / "train").glob(f"{name}.*.jpg"))
-    if (folder / split).is_dir() and not flat:
-        files, labels = class_files(folder / split, classes)
-    elif flat:
+    if flat := _flat(folder, classes):
         chosen = [file for file in flat if (file.stem[-1] in "49") == (split == "test")]
         files, labels = [str(file) for file in chosen], [classes.index(file.name[:3]) for file in chosen]
         if lacking := [name for label, name in enumerate(classes) if label not in labels]:
             raise ValueError(f"{folder / 'train'} holds no {lacking[0]} for the {split} split")
         if wrong := not_pictures(chosen):
             raise ValueError(wrong)
+    elif (folder / split).is_dir():
+        files, labels = class_files(folder / split, classes)
     else:
         raise FileNotFoundError(
             f"{folder / split} is not there. Get the pictures from https://www.kaggle.com/c/dogs-vs-cats/data (they "
@@ -152,6 +154,21 @@ def read_cats_dogs(folder: Path, split: str) -> Content:
         for place, picture in enumerate(pool.map(lambda f: read_square(f, CATS_DOGS_SIDE, CATS_DOGS_SIDE), files)):
             inputs[place] = picture
     return inputs, torch.tensor(labels, dtype=torch.int64), classes
+
+
+def _flat(folder: Path, classes: Sequence[str]) -> list[Path]:
+    """Kaggle's files in folder/train, sorted; none where it has classes' folders, which are for `class_files`."""
+    train = folder / "train"
+    visible = sorted(path for path in train.glob("*") if path.name[0] != ".")
+    flat = [path for path in visible if not path.is_dir()]
+    if not flat:
+        return []
+    if both := [path for place in (train, folder / "test") for name in classes if (path := place / name).is_dir()]:
+        raise ValueError(f"{flat[0]} lies flat in {train}, but there is {both[0]} too; keep one of the two layouts")
+    expected = re.compile(rf"({'|'.join(classes)})\.\d+\.jpg")
+    if wrong := [path for path in visible if not expected.fullmatch(path.name)]:
+        raise ValueError(f"{wrong[0]} is not named like cat.0.jpg or dog.0.jpg; rename it or move it away")
+    return flat
 
 
 def _records(path: Path, label_bytes: int) -> np.ndarray:

@@ -71,7 +71,8 @@ def read_ucr(
     if series is None and both.min() < both.max():
         raise ValueError(
             f"{files['train']} and its test split have series of {both.min()} to {both.max()} values (then "
-            'NaN). Say what to do: series="pad" or series="resample".'
+            'NaN). Say what to do: series="pad" or series="resample"; in a training config dataset_options='
+            '{"series": "pad"}.'
         )
     values = _filled(tables[split][:, 1:], lengths[split], int(both.max()), series, files[split])
     classes = tuple(str(label) for label in known)

@@ -58,7 +58,8 @@ class Scale:
     grid      {dotted path into the config: values}; every combination is a trial
     variants  {name: {dotted path: value}}: groups of settings that change together; each runs the whole grid
     seeds     runs of each, with seeds from base.seed on
-    adjust    changes a config after grid and variant, such as a learning rate that goes with the network
+    adjust    changes a config after the variant, such as a learning rate that goes with the network; what the grid or
+              a search sets itself is left as that says
     only      keeps the configs for which it is true
     """
 
@@ -96,7 +97,7 @@ class Scale:
         changes = dict(labels)
         variant = self.variants[changes.pop("variant")] if self.variants and "variant" in changes else {}
         config = override(self.base, {**variant, **changes})
-        return self.adjust(config) if self.adjust else config
+        return override(self.adjust(config), changes) if self.adjust else config
 
     def labels(self, seeds: int | None = None) -> list[dict[str, Any]]:
         """What tells the trials apart. Seeds turn slowest, so that a sweep cut short has whole comparisons."""

@@ -13,7 +13,8 @@ from typing import Any
 def plain(value: Any, where: str = "value") -> Any:
     """The same of dictionaries, lists, text, numbers, booleans and None only.
 
-    Dataclasses and mappings become dictionaries, tuples lists, paths text, NumPy's and torch's single numbers Python's.
+    Dataclasses (by their `to_dict`, if they have one) and mappings become dictionaries, tuples lists, paths text,
+    NumPy's and torch's single numbers Python's.
     where  what to call the value in errors
 
     Raises ValueError for a number that JSON does not have (NaN, infinity), TypeError for anything else unknown; both
@@ -28,7 +29,10 @@ def plain(value: Any, where: str = "value") -> Any:
             raise ValueError(f"{where} is {float(value)}, which JSON does not have; store None, or leave it out")
         return float(value)
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name), f"{where}.{f.name}") for f in fields(value)}
+        parts = (
+            value.to_dict() if hasattr(value, "to_dict") else {f.name: getattr(value, f.name) for f in fields(value)}
+        )
+        return {name: plain(part, f"{where}.{name}") for name, part in parts.items()}
     if isinstance(value, Mapping):
         if bad := [key for key in value if not isinstance(key, str)]:
             raise TypeError(f"{where} has the key {bad[0]!r}, but JSON's keys are text; use {str(bad[0])!r}")

@@ -1,6 +1,6 @@
-"""Many trials side by side: on this machine's cores by default, on any Dask scheduler by its address.
+"""Many trials side by side: on this machine's GPUs or cores by default, on any Dask scheduler by its address.
 
-    specviz sweep noop --scale laptop                                   a process for each core here
+    specviz sweep noop --scale laptop                                   a process for each GPU or core here
     specviz sweep noop --scale paper --scheduler tcp://10.0.0.5:8786 --out s3://bucket/records
 
 A scheduler is one program and its workers are another, started by hand or by one of Dask's launchers:
@@ -64,7 +64,8 @@ def sweep(
     out        where records go, a folder or an address that fsspec knows; see `store.default_location`
     seeds      runs of each config, in place of the scale's own number
     scheduler  address of a Dask scheduler; None starts workers on this machine for as long as the sweep takes
-    workers    processes on this machine, by default one for each core
+    workers    processes on this machine, by default one for each CUDA GPU, or without any one for each core. Each sees
+               one GPU alone, and with more processes than GPUs several share one
     progress   show a bar
 
     A trial that raises is recorded as failed and the others go on. Ctrl-C takes back what has not begun and raises
@@ -114,10 +115,11 @@ def connected(scheduler: str | None = None, workers: int | None = None) -> Itera
     """A client of a running scheduler, or of workers on this machine that end with it.
 
     Workers here have a thread each and share the machine's cores among them: torch and Numba get their part of them.
+    GPUs are dealt out in turn.
     """
     import dask
     from dask.system import CPU_COUNT
-    from distributed import Client, LocalCluster
+    from distributed import Client, LocalCluster, WorkerPlugin
 
     if scheduler is not None:
         if workers is not None:
@@ -135,7 +137,8 @@ def connected(scheduler: str | None = None, workers: int | None = None) -> Itera
                 print(f"no worker has come to {scheduler} yet; waiting for one", file=sys.stderr)
             yield client
         return
-    workers = CPU_COUNT if workers is None else workers
+    gpus = _gpus()
+    workers = (len(gpus) or CPU_COUNT) if workers is None else workers
     if workers < 1:
         raise ValueError(f"workers={workers}: at least one is needed")
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, CPU_COUNT // workers))
@@ -147,12 +150,30 @@ def connected(scheduler: str | None = None, workers: int | None = None) -> Itera
     # Dask's memory limit would stop a worker at its share of the memory; the machine's own limit is enough.
     options: dict[str, Any] = {"memory_limit": 0, "silence_logs": "CRITICAL", "worker_dashboard_address": _PRIVATE}
     options["scheduler_kwargs"] = {"dashboard": False, "dashboard_address": _PRIVATE}
+
+    class OneGpu(WorkerPlugin):
+        """Lets a worker see its own GPU only, also after its nanny started it again; no trial has asked CUDA yet."""
+
+        def setup(self, worker: Any) -> None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = gpus[int(worker.name) % len(gpus)]
+
     with (
         dask.config.set(settings),
         LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, **options) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
+        if gpus:
+            client.register_plugin(OneGpu())
         yield client
+
+
+def _gpus() -> list[str]:
+    """This machine's CUDA GPUs, each as CUDA_VISIBLE_DEVICES names it."""
+    import torch
+
+    count = torch.cuda.device_count()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible.split(",")[:count] if visible else [str(index) for index in range(count)]
 
 
 def run_on(

@@ -25,6 +25,9 @@ SAVED_MAPS: dict[str, Callable[..., AbstractContextManager[Any]]] = {
     "bfloat16": bfloat16_activations,
 }
 OPTIONAL = ("train_examples", "test_examples", "side")
+FOLDER = "folder:"  # how the name of a data set begins that is a folder of pictures
+# What `dataset_options` may hold, by how the data set's name begins.
+DATASET_OPTIONS = {"ucr/": ("series",), FOLDER: ("shorter_side", "random_crop")}
 OF_THE_DATA = ("num_classes", "in_channels", "image_size", "length")  # a network's arguments that no config has
 
 
@@ -36,9 +39,14 @@ class Config:
     network          a network's name in `sv.models`, or "module:function" for any other
     network_options  the network's arguments, such as {"convolution": "specnet", "beta": 1.0, "width": 0.5};
                      classes, channels and size come from the data
-    dataset          a name that `sv.datasets.load` knows
+    dataset          a name that `sv.datasets.load` knows; or "folder:PATH", pictures of your own in PATH/train/CLASS
+                     and PATH/test/CLASS or PATH/val/CLASS, read as they are needed
+    dataset_options  {"series": "pad"} or {"series": "resample"} for UCR series of unequal length; {"shorter_side",
+                     "random_crop"} for a folder, see `sv.datasets.image_folder`: only training pictures are cut out
+                     at random
     train_examples, test_examples   a stratified subset of so many; None takes all
-    side             of the pictures in pixels, see `training.at_side`; None leaves them as they are
+    side             of the pictures in pixels, see `training.at_side`; None leaves them as they are. A folder needs
+                     one, at which its pictures are cut out
     batch            examples in a step, over all processes together
     optimizer        "sgd" with `momentum`, or "adam", which has its own; both with `weight_decay`
     schedule         of the learning rate, see `learning_rate`: "constant", "step", "plateau" or "cosine"
@@ -49,7 +57,8 @@ class Config:
     saved_maps       how maps are kept for the backward pass: "plain", "compress" (`sv.memory.compress_activations`),
                      "quantise" or "bfloat16"
     saved_maps_options   arguments of these, such as {"threshold": 0.5} or {"bits": 2}
-    seed             of the weights, the batches' order, dropout and augmentation
+    seed             of the weights, the batches' order, dropout and augmentation, a folder's random crops, and the
+                     choice of train_examples; test_examples are the same for all seeds
 
     A value that cannot be meant raises ValueError or TypeError here, not an hour later.
     """
@@ -58,6 +67,7 @@ class Config:
     network: str
     dataset: str
     network_options: Mapping[str, Any] = field(default_factory=dict)
+    dataset_options: Mapping[str, Any] = field(default_factory=dict)
     train_examples: int | None = None
     test_examples: int | None = None
     side: int | None = None
@@ -103,12 +113,19 @@ class Config:
         _require(0 <= self.momentum < 1, f"momentum={self.momentum} must lie in [0, 1)")
         _require(self.weight_decay >= 0, f"weight_decay={self.weight_decay} must not be negative")
         _check_network(self.network, self.network_options)
+        _check_dataset(self.dataset, self.dataset_options, self.side)
         _check_schedule(self.schedule, self.schedule_options)
         saved_maps(self)  # its own checks
 
     def to_dict(self) -> dict[str, Any]:
-        """A dictionary that JSON holds, for `Config.of_dict`."""
-        return asdict(self)
+        """A dictionary that JSON holds, for `Config.of_dict`.
+
+        Without dataset_options where there are none: records, checkpoints and trials' names are older than these.
+        """
+        values = asdict(self)
+        if not self.dataset_options:
+            del values["dataset_options"]
+        return values
 
     @classmethod
     def of_dict(cls, values: Mapping[str, Any]) -> Config:
@@ -170,6 +187,20 @@ def _check_network(network: str, options: Mapping[str, Any]) -> None:
     )
     for name in OF_THE_DATA:
         _require(name not in options, f"network_options has {name}, which comes from the data; leave it out")
+
+
+def _check_dataset(dataset: str, options: Mapping[str, Any], side: int | None) -> None:
+    known = next((names for start, names in DATASET_OPTIONS.items() if dataset.startswith(start)), ())
+    for name, value in options.items():
+        has = ", ".join(known) or "none"
+        _require(name in known, f"dataset_options has {name!r}, which {dataset!r} does not know; its options: {has}")
+        if name == "series":
+            _require(value in ("pad", "resample"), f'dataset_options: series={value!r} must be "pad" or "resample"')
+        if name == "random_crop":
+            _require(isinstance(value, bool), f"dataset_options: random_crop={value!r} must be true or false")
+    if dataset.startswith(FOLDER):
+        _require(dataset != FOLDER, f"dataset={dataset!r} names no folder; write folder:PATH")
+        _require(side is not None, f"dataset={dataset!r} needs side=, to which all its pictures are brought")
 
 
 def _check_schedule(schedule: str, options: Mapping[str, float]) -> None:

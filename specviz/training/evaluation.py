@@ -2,37 +2,75 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from specviz import datasets
+from specviz.training import devices
+from specviz.training.batches import source
 from specviz.training.config import Config
 
 if TYPE_CHECKING:
-    from specviz.datasets import Labelled
+    from specviz.datasets import Examples
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, config: Config, data: tuple[Labelled, Labelled]) -> dict[str, float]:
+def evaluate(
+    model: nn.Module,
+    config: Config,
+    data: tuple[Examples, Examples],
+    device: str = "auto",
+    workers: int | None = None,
+) -> dict[str, float]:
     """test_loss (mean cross entropy) and test_accuracy of a model on data[1], as `train` measures them.
 
-    Pictures are normalised by the training set, data[0]. The model is left in the mode that it came in, on its device.
+    device, workers   as for `train`, and by default the same
+
+    Pictures are normalised by the training set, data[0], and the forward pass has the config's precision. The model
+    is left in the mode that it came in, and on its device.
     """
-    device = next(model.parameters()).device
-    train, test = data
-    statistics = train.channel_stats() if train.inputs.dtype == torch.uint8 else None
+    here, there = next(model.parameters()).device, devices.chosen(device)
+    normalise = normaliser(data[0])
+    test = source(data[1], workers).to(there)
     was_training = model.training
-    model.eval()
     loss, correct = 0.0, 0
     try:
-        for inputs, labels in zip(test.inputs.split(config.batch), test.labels.split(config.batch), strict=True):
-            x, y = inputs.to(device), labels.to(device)
-            scores = model(x if statistics is None else datasets.normalise(x, *statistics)).float()
-            loss += F.cross_entropy(scores, y, reduction="sum").item()
-            correct += int((scores.argmax(1) == y).sum())
+        # After a run on a GPU, Lightning leaves the model on the CPU.
+        model.to(there).eval()
+        for inputs, labels, _ in test.batches(torch.arange(len(test)).split(config.batch)):
+            with _precision(config, there):
+                scores = model(normalise(inputs)).float()
+            loss += F.cross_entropy(scores, labels, reduction="sum").item()
+            correct += int((scores.argmax(1) == labels).sum())
     finally:
-        model.train(was_training)
+        model.to(here).train(was_training)
     return {"test_loss": loss / len(test), "test_accuracy": correct / len(test)}
+
+
+def normaliser(train: Examples) -> Callable[[Tensor], Tensor]:
+    """Inputs (B, C, ...) as a network takes them: bytes by the training set's mean and deviation, floats as they are.
+
+    A folder of pictures is read for it, see `datasets.ImageFolder.channel_stats`.
+    """
+    if isinstance(train, datasets.Labelled) and train.inputs.dtype != torch.uint8:
+        return _as_it_is
+    mean, deviation = train.channel_stats()
+    return partial(datasets.normalise, mean=mean, std=deviation)
+
+
+def _as_it_is(x: Tensor) -> Tensor:
+    return x
+
+
+def _precision(config: Config, device: torch.device) -> AbstractContextManager[Any]:
+    """What Lightning's plugin of the config's precision computes forward in; on a CPU it has no float16."""
+    if config.precision == "32":
+        return nullcontext()
+    half = torch.float16 if config.precision == "16-mixed" and device.type != "cpu" else torch.bfloat16
+    return torch.autocast(device.type, half)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -22,7 +22,7 @@ import specviz.nn as snn
 from specviz import datasets
 from specviz.memory import CompressionStats, measure_step
 from specviz.training import checkpoints
-from specviz.training.batches import Batches, batch_order, seed_of
+from specviz.training.batches import Batch, Batches, Split, batch_order, seed_of
 from specviz.training.config import Config, learning_rate, saved_maps
 
 AUGMENTATIONS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
@@ -74,20 +74,6 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Split:
-    """A data set ready to be cut into batches. inputs (N, ...), labels (N,), both on one device."""
-
-    inputs: Tensor
-    labels: Tensor
-
-    def to(self, device: torch.device) -> Split:
-        return Split(self.inputs.to(device), self.labels.to(device))
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-@dataclass(frozen=True)
 class Outside:
     """What the caller of `train` wants to know, and may say, while it runs."""
 
@@ -98,6 +84,19 @@ class Outside:
     every_n_train_steps: int | None = None
     measure: bool = True
     progress: bool = False
+
+
+class NothingLeft:
+    """The batches of an epoch that are all done, as of a run that was stopped before the test set: one, which is None.
+
+    Lightning would end a run at an epoch without batches. After a batch that is None it goes on to the test set.
+    """
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[None]:
+        yield None
 
 
 class Run(LightningModule):
@@ -120,7 +119,7 @@ class Run(LightningModule):
     ) -> None:
         super().__init__()
         self.config, self.network, self.outside, self.normalise = config, network, outside, normalise
-        self.splits = {"train": train, "test": test}
+        self.splits: dict[str, Split] = {"train": train, "test": test}
         self.identity = identity  # of the run: a checkpoint of another is refused
         self.maps = saved_maps(config)
         self.progress = Progress(**state["progress"]) if state else Progress()
@@ -137,17 +136,15 @@ class Run(LightningModule):
             optimizer.load_state_dict(self._state["optimizer"])
         return optimizer
 
-    def train_dataloader(self) -> Batches:
+    def train_dataloader(self) -> Batches | NothingLeft:
         """Asked for anew in every epoch: the order is the epoch's, less the batches that are done already."""
-        split, config = self.splits["train"], self.config
-        order = batch_order(len(split), config.batch, config.seed, len(self.progress.epochs))[self.progress.batches :]
-        trainer = self.trainer
-        return Batches(split.inputs, split.labels, order, rank=trainer.global_rank, processes=trainer.world_size)
+        left = self._epochs_batches(self.progress.batches)
+        return NothingLeft() if self.progress.batches and not len(left) else left
 
     def val_dataloader(self) -> Batches:
         split = self.splits["test"]
         mine = torch.arange(len(split))[self.trainer.global_rank :: self.trainer.world_size]
-        return Batches(split.inputs, split.labels, mine.split(self.config.batch))
+        return split.batches(mine.split(self.config.batch), epoch=len(self.progress.epochs))
 
     # --- A run, from its first moment to its last.
 
@@ -166,7 +163,7 @@ class Run(LightningModule):
             group["lr"] = rate
         self._mark = _clocks()
 
-    def training_step(self, batch: tuple[Tensor, Tensor, int], _: int) -> Tensor:
+    def training_step(self, batch: Batch, _: int) -> Tensor:
         inputs, labels, examples = batch
         self._seed()
         inputs = self._augmented(self.normalise(inputs))
@@ -192,29 +189,34 @@ class Run(LightningModule):
             self.outside.on_step({"epoch": epoch, "step": step, "loss": value / len(labels)})
         return loss
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def on_train_batch_end(self, _outputs: Any, batch: Batch | None, _: int) -> None:
+        if batch is None:  # all were done before this run went on
+            return
         progress, every = self.progress, self.outside.every_n_train_steps
         progress.step += 1
         progress.batches += 1
+        last = self.trainer.is_last_batch
+        stop = self._any(self.outside.stop.is_set())
+        # After the last batch the epoch's own checkpoint follows.
+        save = stop or bool(every and progress.step % every == 0 and not last)
+        if save or last:  # the clock stops here; while it runs, the next step's loss waits for this step
+            _wait_for(self.device)
         now = _clocks()
         progress.seconds += now[0] - self._mark[0]
         progress.cpu_seconds += now[1] - self._mark[1]
         self._mark = now
-        if not self.trainer.is_last_batch:  # after the last one the epoch's own checkpoint follows
-            stop = self._any(self.outside.stop.is_set())
-            if stop or (every and progress.step % every == 0):
-                self._save()
-            if stop:
-                raise Stopped
-        elif self._any(self.outside.stop.is_set()):
+        if save:
+            self._save()
+        if stop:
             raise Stopped
 
     def on_validation_epoch_start(self) -> None:
         self._test = {"loss": 0.0, "correct": 0, "seen": 0}
         self._shares: dict[str, dict[str, float]] = {"kept": {}, "discarded": {}}
 
-    def validation_step(self, batch: tuple[Tensor, Tensor, int], _: int) -> None:
+    def validation_step(self, batch: Batch, _: int) -> None:
         if self.trainer.world_size == 1 and self.outside.stop.is_set():
+            self._save()  # all of the epoch's batches are done: it goes on with the test set
             raise Stopped
         inputs, labels, examples = batch
         scores = self.network(self.normalise(inputs))
@@ -274,11 +276,17 @@ class Run(LightningModule):
         seed = seed_of(self.config.seed, "augmentation", self.progress.step, self.trainer.global_rank)
         return AUGMENTATIONS[self.config.augmentation](inputs, torch.Generator().manual_seed(seed))
 
+    def _epochs_batches(self, first: int, last: int | None = None) -> Batches:
+        """Of the current epoch, those from `first` on, or up to `last`, which is not among them."""
+        split, config, epoch, trainer = self.splits["train"], self.config, len(self.progress.epochs), self.trainer
+        order = batch_order(len(split), config.batch, config.seed, epoch)[first:last]
+        return split.batches(order, epoch=epoch, rank=trainer.global_rank, processes=trainer.world_size)
+
     def _measure(self) -> dict[str, int] | None:
-        """Bytes of one step on the first batch, as this run makes its steps."""
+        """Bytes of one step on the epoch's first batch, as this run makes its steps."""
         if self.device.type not in ("cpu", "cuda"):
             return None
-        inputs, labels, _ = next(iter(self.train_dataloader()))
+        inputs, labels, _ = next(iter(self._epochs_batches(0, 1)))
         step = measure_step(
             self.network,
             self.normalise(inputs),
@@ -344,6 +352,12 @@ def make_optimizer(config: Config) -> Callable[..., Optimizer]:
     if config.optimizer == "adam":
         return partial(torch.optim.Adam, lr=rate, weight_decay=decay)
     return partial(torch.optim.SGD, lr=rate, weight_decay=decay, momentum=config.momentum)
+
+
+def _wait_for(device: torch.device) -> None:
+    """Until the device has done all that it was given; a CPU always has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _clocks() -> tuple[float, float]:

@@ -6,24 +6,24 @@ import logging
 import threading
 import time
 import warnings
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from specviz import datasets, records
-from specviz.training import checkpoints
-from specviz.training.config import Config
+from specviz.training import checkpoints, devices
+from specviz.training.batches import seed_of, source
+from specviz.training.config import FOLDER, Config
+from specviz.training.evaluation import normaliser
 from specviz.training.sizes import at_side
 from specviz.training.weights import build, export_weights, own_random_state
 
 if TYPE_CHECKING:
-    from specviz.datasets import Labelled
+    from specviz.datasets import Examples, ImageFolder
     from specviz.training.loop import Run
 
 WEIGHTS = "weights.safetensors"
@@ -49,7 +49,7 @@ OURS = (
 def train(
     config: Config,
     *,
-    data: tuple[Labelled, Labelled] | None = None,
+    data: tuple[Examples, Examples] | None = None,
     folder: str | Path | None = None,
     resume: bool = True,
     model: nn.Module | None = None,
@@ -60,21 +60,26 @@ def train(
     measure: bool = True,
     progress: bool = False,
     device: str = "auto",
+    workers: int | None = None,
     trainer_options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train as the config says, with checkpoints to go on from, and return the run's record.
 
-    data     training and test set; without them `sv.datasets.load` gives those of the config's name
+    data     training and test set, each in memory (`sv.datasets.load`) or a folder of pictures
+             (`sv.datasets.image_folder`); without them `load` gives those of the config's name
     folder   for a checkpoint after every epoch, and the weights at the end; without it nothing is written
     resume   go on from the folder's newest checkpoint that can be read, to the same end, bit for bit, as if nothing
              had happened. False removes the folder's checkpoints and weights and begins anew
     model    a network made by `build(config, data[0])`, to hold in hand: it is trained in place
-    stop     set it, from any thread, to stop within a batch; with a folder the run can go on later
+    stop     set it, from any thread, to stop within a batch; with a folder the run can go on later, and no batch is
+             done twice. Within a test set it stops at once in one process only, and that test begins anew
     on_epoch called with each epoch's row of the record, on_step with {"epoch", "step", "loss"} of each batch
     every_n_train_steps   a checkpoint within epochs too
     measure  False leaves out the memory of one step
     progress shows a bar, in a terminal or a notebook
     device   "auto", "cpu", "cuda", "cuda:1" or "mps"
+    workers  processes that read a folder's pictures ahead; by default as many as torch has threads, at most 8, and
+             none in a daemonic process, which can start none. They change nothing but the speed
     trainer_options       of `lightning.Trainer`, such as {"devices": 4, "strategy": "ddp", "num_nodes": 2}: every
              batch is shared out over all processes, and the first one writes
 
@@ -89,12 +94,14 @@ def train(
     over the epoch, while the weights change. `memory` has a step's peak_bytes, average_bytes, saved_bytes and
     parameter_bytes, see `sv.memory.measure_step`.
 
-    Images of whole numbers are normalised by their training set's mean and deviation in each channel; what is
-    float32 is taken as it is. It runs in any thread and leaves torch's random numbers as they were, but two runs at
-    once in one process, or others' draws meanwhile, disturb each other's dropout; give each a process.
+    Images of whole numbers are normalised by their training set's mean and deviation in each channel, a folder's by
+    those of at most 1000 of its pictures (`ImageFolder.channel_stats`); what is float32 is taken as it is. It runs in
+    any thread and leaves torch's random numbers as they were, but two runs at once in one process, or others' draws
+    meanwhile, disturb each other's dropout; give each a process.
 
     Raises ValueError for a folder with another config's or other data's checkpoint, and whatever the network raises
-    for data that it is not for. A checkpoint that is damaged warns, and the one before is read.
+    for data that it is not for. Data are told apart by their `checksum`: of all numbers in memory, of a folder's file
+    names, sizes and labels. A checkpoint that is damaged warns, and the one before is read.
     """
     _check_options(every_n_train_steps, trainer_options or {})
     sets = data or load(config)
@@ -109,16 +116,16 @@ def train(
         measure,
         progress,
     )
-    identity = {"config": config.to_dict(), "data": [_checksum(part) for part in sets]}
+    train_split, test_split = (source(part, workers) for part in sets)
+    identity = {"config": config.to_dict(), "data": [part.checksum() for part in sets]}
     state = _state(outside.folder, resume, identity)
-    mean_and_deviation = sets[0].channel_stats() if sets[0].inputs.dtype == torch.uint8 else None
     with own_random_state(), _own_threads():
         run = loop.Run(
             config,
             build(config, sets[0]) if model is None else model,
-            loop.Split(sets[0].inputs, sets[0].labels),
-            loop.Split(sets[1].inputs, sets[1].labels),
-            partial(_normalised, statistics=mean_and_deviation),
+            train_split,
+            test_split,
+            normaliser(sets[0]),
             outside,
             state,
             identity,
@@ -130,26 +137,40 @@ def train(
     return _record(run, status, where)
 
 
-def _checksum(data: Labelled) -> int:
-    """Of all its inputs and labels: what was trained on other data is not gone on with."""
-    inputs, labels = (tensor.contiguous().numpy().data for tensor in (data.inputs, data.labels))
-    return zlib.crc32(labels, zlib.crc32(inputs))
+def load(config: Config) -> tuple[Examples, Examples]:
+    """The config's training and test set: subsets of the data set, at the side that it says.
 
-
-def load(config: Config) -> tuple[Labelled, Labelled]:
-    """The config's training and test set: subsets of the data set, at the side that it says."""
-    train, test = (datasets.load(config.dataset, split) for split in ("train", "test"))
+    "folder:PATH" is read from PATH/train and PATH/test or PATH/val, see `datasets.image_folder`; other names are those
+    of `datasets.load`. Raises what these raise, and ValueError for a folder with none or both of test and val.
+    """
+    train: Examples
+    test: Examples
+    if config.dataset.startswith(FOLDER):
+        train, test = _folders(config)
+    else:
+        train, test = (datasets.load(config.dataset, split, **config.dataset_options) for split in ("train", "test"))
     if config.train_examples is not None:
         train = train.take(config.train_examples, config.seed)
     if config.test_examples is not None:
         test = test.take(config.test_examples, 0)
-    if config.side is not None:
-        train, test = at_side(train, config.side), at_side(test, config.side)
+    if config.side is not None and isinstance(train, datasets.Labelled) and isinstance(test, datasets.Labelled):
+        train, test = at_side(train, config.side), at_side(test, config.side)  # a folder's pictures come at it
     return train, test
 
 
-def _normalised(x: Tensor, statistics: Any) -> Tensor:
-    return x if statistics is None else datasets.normalise(x, *statistics)
+def _folders(config: Config) -> tuple[ImageFolder, ImageFolder]:
+    place = Path(config.dataset.removeprefix(FOLDER)).expanduser()
+    held_out = [place / name for name in ("test", "val") if (place / name).is_dir()]
+    if len(held_out) != 1:
+        found = "both test and val" if held_out else "neither test nor val"
+        raise ValueError(f"{place} has {found}; one of them is expected beside {place / 'train'}")
+    assert config.side is not None  # the config sees to it
+    options = dict(config.dataset_options)
+    random_crop = options.pop("random_crop", False)
+    train = datasets.image_folder(
+        place / "train", config.side, random_crop=random_crop, seed=seed_of(config.seed, "crop"), **options
+    )
+    return train, datasets.image_folder(held_out[0], config.side, classes=train.classes, **options)
 
 
 def _check_options(every_n_train_steps: int | None, trainer_options: Mapping[str, Any]) -> None:
@@ -223,17 +244,10 @@ def _fit(run: Run, device: str, trainer_options: Mapping[str, Any]) -> tuple[str
 
 
 def _device_options(device: str) -> dict[str, Any]:
-    if device == "auto":
+    if device == "auto":  # Lightning's own, which goes with other `devices` in trainer_options
         return {"accelerator": "auto", "devices": 1}
-    kind, _, index = device.partition(":")
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if kind not in there or (index and not index.isdigit()):
-        raise ValueError(f'device={device!r} must be "auto", "cpu", "cuda", a CUDA device such as "cuda:1", or "mps"')
-    if not there[kind]:
-        raise ValueError(f'device={device!r}: torch finds none on this machine. Use "auto" to train on what there is.')
-    if kind == "cuda":
-        return {"accelerator": "cuda", "devices": [int(index or 0)]}
-    return {"accelerator": kind, "devices": 1}
+    chosen = devices.chosen(device)
+    return {"accelerator": chosen.type, "devices": 1 if chosen.index is None else [chosen.index]}
 
 
 @contextmanager
@@ -256,6 +270,7 @@ def _own_threads() -> Iterator[None]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without Lightning's remarks on its own settings; its warnings of what may go wrong remain."""
+    warnings.filterwarnings("ignore", "train_dataloader yielded None", UserWarning)  # on purpose, see Run
     warnings.filterwarnings("ignore", "`isinstance\\(treespec, LeafSpec\\)` is deprecated", FutureWarning)
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]

@@ -18,10 +18,10 @@ from specviz.training.checkpoints import replaced
 from specviz.training.config import Config
 
 if TYPE_CHECKING:
-    from specviz.datasets import Labelled
+    from specviz.datasets import Examples
 
 
-def build(config: Config, data: Labelled) -> nn.Module:
+def build(config: Config, data: Examples) -> nn.Module:
     """The config's network for this data, with weights that follow from the config's seed alone.
 
     Networks of `sv.models` get `num_classes`, `in_channels` and `image_size` from the data, others those of them and
@@ -67,8 +67,8 @@ def _network(name: str) -> Callable[..., nn.Module]:
     return network
 
 
-def _arguments(name: str, network: Callable[..., nn.Module], data: Labelled) -> dict[str, int]:
-    channels, *size = data.inputs.shape[1:]
+def _arguments(name: str, network: Callable[..., nn.Module], data: Examples) -> dict[str, int]:
+    channels, *size = data.shape
     facts = {"num_classes": len(data.classes), "in_channels": channels}
     if len(size) == 1:
         facts["length"] = size[0]

@@ -18,6 +18,7 @@ from specviz.widgets.lines import LinesView
 
 ACCURACY = "epochs.-1.test_accuracy"
 # An epoch's time by its field, the better one first: a processor's seconds do not depend on what else ran beside it.
+THEIRS = {"is wider": "wider network", "was trained far longer": "trained far longer"}  # in a fact, in a legend
 CLOCKS = {"epoch_cpu_seconds": "processor time", "epoch_seconds": "wall-clock time"}
 
 
@@ -158,8 +159,9 @@ class TrainingExplorer(CurvesExplorer):
         if not there:
             names = ", ".join(sweep.experiment for sweep in SWEEPS)
             raise ValueError(
-                f"there are no records of {names} to show; `specviz sweep NAME --scale laptop` makes them, and "
-                "`specviz fetch` or sv.records.read reads them"
+                f"there are no records of {names} to show; `specviz sweep NAME --scale laptop` makes them, "
+                "`specviz results NAME --scale laptop --export FILE` writes them to a file, and "
+                "sv.records.read(FILE) reads it"
             )
         _check_once(self._rows)
         self._sweeps = {sweep.experiment: sweep for sweep in there}
@@ -271,7 +273,7 @@ class TrainingExplorer(CurvesExplorer):
         if published:
             paper = self._facts["published_accuracy"]
             said = "not at this setting" if paper is None else f"{100 * paper:.1f} %"
-            shown.append(["published", said, f"{published[0]['source']}; {self._how_others_trained(mine[0])}"])
+            shown.append(["published", said, f"{published[0]['source']}; {_how_others_trained(mine[0])}"])
         shown.append(["recorded with", _told(mine[0]), mine[0]["device_name"]])
         return {"frames": {}, "facts": shown}
 
@@ -295,10 +297,6 @@ class TrainingExplorer(CurvesExplorer):
         of = f"of {self._sweep.baselines[0]}'s"
         notes = {"time": f"{CLOCKS[self._clock()]}, training alone"}
         return [[names[what], f"{100 * value:.0f} % {of}", notes.get(what, "bytes")] for what, value in share.items()]
-
-    def _how_others_trained(self, row: Mapping[str, Any]) -> str:
-        width = row["config"]["network_options"].get("width", 1)
-        return "the paper's network is wider and was trained far longer" if width < 1 else "trained as the paper says"
 
     def facts(self) -> dict[str, Any]:
         """Plain numbers for what is on screen."""
@@ -370,7 +368,8 @@ class TrainingExplorer(CurvesExplorer):
         for source in dict.fromkeys(row["source"] for row in published):
             points = [(row["setting"], 100 * row["test_accuracy"]) for row in published if row["source"] == source]
             x, y = np.array(sorted(points)).T
-            name = f"published: {source} (wider network, trained far longer)"
+            ahead = ", ".join(THEIRS[what] for what in _ahead(self._at(self.setting.real)[0]))
+            name = f"published: {source}" + (f" ({ahead})" if ahead else "")
             lines.append(Line(name, x, y, PURPLE, dash="none", symbol="star"))
         return lines
 
@@ -387,6 +386,17 @@ class TrainingExplorer(CurvesExplorer):
         at = np.full(len(here), self.setting.real)
         chosen = f"the chosen {self._sweep.number}"
         return [*lines, Line(chosen, at, np.array(here), BLUE, dash="none", symbol="diamond")]
+
+
+def _ahead(row: Mapping[str, Any]) -> list[str]:
+    """What the papers' trainings, of which our scale "paper" is made, have more of than a record's; keys of THEIRS."""
+    narrow = row["config"]["network_options"].get("width", 1) < 1
+    return [what for what, so in (("is wider", narrow), ("was trained far longer", row.get("scale") != "paper")) if so]
+
+
+def _how_others_trained(row: Mapping[str, Any]) -> str:
+    ahead = _ahead(row)
+    return f"the paper's network {' and '.join(ahead)}" if ahead else "trained as the paper says"
 
 
 def over_seeds(rows: Sequence[Mapping[str, Any]], metric: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -8,6 +8,7 @@ from typing import Any
 from specviz.compare import select
 from specviz.experiments.claims import Claim, Finding, Record
 from specviz.experiments.experiment import Experiment, Scale
+from specviz.experiments.ranges import Choice, LogRange
 from specviz.experiments.tiny import TINY
 from specviz.training import Config, train
 
@@ -123,4 +124,7 @@ experiment = Experiment(
     },
     claims=CLAIMS,
     plot={"x": "epochs", "y": "epochs.-1.train_loss"},
+    search={"learning_rate": LogRange(1e-3, 0.3), "network_options.convolution": Choice(*FORMS)},
+    metric="epochs.-1.train_loss",
+    direction="minimize",
 )

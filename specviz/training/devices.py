@@ -1,0 +1,21 @@
+"""Where a run computes, by the words that `train` and `evaluate` take."""
+
+from __future__ import annotations
+
+import torch
+
+
+def chosen(device: str) -> torch.device:
+    """The device of "auto" (CUDA, else MPS, else the CPU), "cpu", "cuda", "cuda:1" or "mps".
+
+    ValueError for another word, and for a device that torch does not find here.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        return torch.device(next(kind for kind, found in there.items() if found))
+    kind, _, index = device.partition(":")
+    if kind not in there or (index and not index.isdigit()):
+        raise ValueError(f'device={device!r} must be "auto", "cpu", "cuda", a CUDA device such as "cuda:1", or "mps"')
+    if not there[kind]:
+        raise ValueError(f'device={device!r}: torch finds none on this machine. Use "auto" to train on what there is.')
+    return torch.device(kind, int(index or 0)) if kind == "cuda" else torch.device(kind)
