@@ -148,7 +148,8 @@ class Store:
     def _put(self, name: str, content: dict[str, Any]) -> None:
         files, folder = self._open()
         data = (json.dumps(content, allow_nan=False) + "\n").encode()
-        put = _replace if isinstance(files, LocalFileSystem) else files.pipe_file  # a put to an object store is atomic
+        put = _replace if isinstance(files, LocalFileSystem) else files.pipe_file
+        # A put to an object store is atomic. Elsewhere a file cut short is no record, and its trial runs again.
         try:
             put(f"{folder}/{name}", data)
         except FileNotFoundError:  # the folder's first file
