@@ -5,7 +5,7 @@ import pytest
 from specviz import compare, records
 from specviz.experiments import find, names
 from specviz.experiments.claims import Claim, Finding, judge
-from specviz.experiments.library.bandlimited_compression import between, matrix
+from specviz.experiments.library.bandlimited_compression import IN_USE, between, matrix
 from specviz.experiments.library.bandlimited_series import scores
 from specviz.experiments.library.rippel_convergence import epochs_to, speedups
 
@@ -106,13 +106,32 @@ def test_the_matrix_of_compressions_finds_the_best_training_for_each_use():
     assert matrix(rows)[0.5][0.25] == pytest.approx(0.625)
     found = findings("bandlimited-compression", rows)
     assert found["The compression of use is the best one to train with"].holds
+    claim = "The compression of use is the best one to train with"
+    assert found[claim].measured.startswith("+2.5 points [+2.5, +2.5] at 0% (the best other: 25%)")
     for row in rows:
         if row["labels"]["variant"] == "compression 0.25":
             row["inference"] = [{"compression": u, "test_accuracy": 0.9} for u in matched]
-    worse = findings("bandlimited-compression", rows)["The compression of use is the best one to train with"]
+    worse = findings("bandlimited-compression", rows)[claim]
     assert not worse.holds
-    assert worse.measured.startswith("so for 1 of 5")
-    assert "0.5 is served best by 0.25" in worse.measured
+    assert "-30.0 points [-30.0, -30.0] at 50% (the best other: 25%)" in worse.measured
+    alone = findings("bandlimited-compression", [row for row in rows if row["seed"] == 0])
+    assert alone[claim] is None
+
+
+def test_the_best_compression_to_train_with_is_one_only_if_the_interval_says_so():
+    rows = [
+        run(
+            f"compression {trained:g}",
+            seed,
+            epochs=[{"test_accuracy": 0.5, "discarded": {"a": trained}}],
+            inference=[(used, 0.6 - abs(used - trained) / 10 + seed * trained / 5) for used in IN_USE],
+        )
+        for trained in IN_USE
+        for seed in (-1, 0, 1)
+    ]
+    found = findings("bandlimited-compression", rows)["The compression of use is the best one to train with"]
+    assert found.measured.startswith("+2.5 points [-9.9, +14.9] at 0%")
+    assert not found.holds
 
 
 @pytest.mark.parametrize(("by_energy", "holds"), [(0.6, True), (0.68, False)])
@@ -241,16 +260,41 @@ def test_energy_mode_needs_less_early_if_what_it_leaves_out_shrinks(last, holds)
 def test_band_limiting_is_held_against_smaller_pictures_of_the_same_share(smaller, holds):
     rows = over_seeds("compression 0.5", 0.6) + over_seeds("smaller pictures 0.5", smaller)
     rows = [row | {"epochs": [row["epochs"][0] | {"discarded": {"a": 0.5}}]} for row in rows]
-    found = findings("bandlimited-compression", rows)["Band-limiting beats smaller pictures of as many pixels"]
+    says = "Band-limiting beats smaller pictures of as many pixels, which cost less than it does"
+    found = findings("bandlimited-compression", rows)[says]
     assert found.holds == holds
+    assert "take" not in found.measured  # nothing is said of a cost that was not measured
 
 
-@pytest.mark.parametrize(("ours", "spread", "answers"), [(0.7, 0.02, [True, True]), (0.64, 0.05, [False, False])])
+def test_what_smaller_pictures_cost_is_told_beside_their_accuracy():
+    def measured(kind, seconds, peak):
+        epochs = [{"test_accuracy": 0.6, "epoch_cpu_seconds": seconds, "discarded": {"a": 0.5}}]
+        return [run(f"{kind} 0.5", seed, epochs=epochs, memory=peak) for seed in range(3)]
+
+    rows = measured("compression", 20.0, 500) + measured("smaller pictures", 8.0, 200)
+    found = list(findings("bandlimited-compression", rows).values())[-1]
+    assert found.measured.endswith("take 40% to 40% of its processor time and 40% to 40% of its peak bytes")
+
+
+@pytest.mark.parametrize(
+    ("ours", "spread", "answers"),
+    [
+        (0.7, 0.002, [True, True]),
+        (0.7, 0.02, [True, False]),  # smaller, but six trials cannot tell
+        (0.64, 0.05, [False, False]),
+    ],
+)
 def test_parametric_filters_are_held_against_spatial_ones_by_mean_and_by_spread(ours, spread, answers):
-    rows = [*over_seeds("spatial", 0.65, 0.03)]
+    def trials(kind, accuracy, spread):
+        return [run(kind, seed, accuracy + spread * off) for seed, off in enumerate((-1.5, -1, -0.5, 0.5, 1, 1.5))]
+
+    rows = trials("spatial", 0.65, 0.03)
     for kind in ("linear", "gaussian"):
-        rows += over_seeds(kind, ours, spread)
-    assert [found.holds for found in findings("parametric-cats-dogs", rows).values()] == answers
+        rows += trials(kind, ours, spread)
+    found = findings("parametric-cats-dogs", rows)
+    assert [finding.holds for finding in found.values()] == answers
+    assert list(found.values())[1].measured.count("(p = ") == 2
+    assert findings("parametric-cats-dogs", rows[:8])["Their accuracy varies less from trial to trial"] is None
 
 
 @pytest.mark.parametrize(("ours", "holds"), [(0.70, True), (0.60, False)])

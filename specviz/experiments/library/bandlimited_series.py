@@ -29,7 +29,8 @@ def _base(**changes: Any) -> Config:
 def scores(records: Sequence[Record], where: str = "training and use") -> dict[str, dict[str, float]]:
     """Data set -> compression -> mean test accuracy; data sets that lack a compression are left out.
 
-    where  "training and use", or "use": of networks that were trained with all coefficients
+    where  "training and use", or "use": of networks that were trained with all coefficients. What is tried in use are
+           the shares of `bandlimited_compression.IN_USE`, whose largest is not the largest of SHARES
     """
     found: dict[str, dict[str, list[float]]] = {}
     for record in select(records, {} if where == "training and use" else {COMPRESSION: 0.0}):
