@@ -215,6 +215,23 @@ def test_a_star_and_its_fact_say_the_same_of_how_the_paper_trained(monkeypatch, 
     assert said[2] == f"P; {fact}"
 
 
+def test_a_network_of_two_experiments_offers_the_data_sets_of_the_one_chosen():
+    rows = [json.loads(json.dumps(row)) for row in ROWS]
+    for row in rows:
+        row["config"]["network"] = "vgg16"
+    for dataset in ("cifar10", "fashion-mnist"):
+        one = record("compress 0.25", 0, 0.6) | {"experiment": "saved-activations"}
+        one = elsewhere(one, network="vgg16", saved_maps="compress", saved_maps_options={"threshold": 0.25})
+        one["config"]["dataset"] = dataset
+        rows.append(one)
+    explorer = TrainingExplorer(rows)
+    explorer.set(experiment="specnet-beta")
+    explorer.set(experiment="saved-activations")
+    assert explorer.dataset.options == ("cifar10", "fashion-mnist")
+    of_saved = [f["dataset"] for f in explorer.all_facts() if f["experiment"] == "saved-activations"]
+    assert of_saved == ["cifar10", "fashion-mnist"]
+
+
 def test_choosing_another_experiment_offers_what_was_recorded_and_draws_its_curves():
     threshold = record("compress 0.25", 0, 0.6) | {"experiment": "saved-activations"}
     threshold = elsewhere(threshold, network="vgg16", saved_maps="compress", saved_maps_options={"threshold": 0.25})

@@ -172,7 +172,8 @@ class TrainingExplorer(CurvesExplorer):
         self.setting = ValuesSlider(self._sweep.number, self._settings())
         self._facts: dict[str, Any] = {}
         self.experiment.observe(lambda change: self._offer(self.network, self._networks()), "value")
-        self.network.observe(lambda change: self._offer(self.dataset, self._datasets()), "value")
+        for control in (self.experiment, self.network):  # a network of both experiments does not change
+            control.observe(lambda change: self._offer(self.dataset, self._datasets()), "value")
         for control in (self.experiment, self.network, self.dataset):
             control.observe(lambda change: self._offer_settings(), "value")
         left, right = [self.experiment, self.network], [self.dataset, self.setting.row()]
