@@ -2,9 +2,11 @@
 
 import base64
 import json
+import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import specviz as sv
@@ -52,3 +54,18 @@ def test_a_picture_is_the_one_that_its_notebook_shows(picture, notebook, title):
         base64.b64decode(out["data"]["image/png"]) for out in cell["outputs"] if "image/png" in out.get("data", {})
     ]
     assert (ROOT / "notebooks" / "images" / picture).read_bytes() in shown
+
+
+def test_a_threshold_by_tensor_is_the_better_default_on_record():
+    for network, most in (("resnet18", 1.1), ("vgg16", 1.5)):
+        by_tensor = sorted(
+            (row["saved_bytes"], math.log(row["gradient_error"]))
+            for row in (measured(network, f"compress {threshold:g}") for threshold in (0.25, 0.5, 1))
+        )
+        closer = []
+        for threshold in (0.5, 1):  # 0.25 keeps more than any of the others
+            by_map = measured(network, f"compress {threshold:g}, map")
+            at_equal_bytes = math.exp(np.interp(by_map["saved_bytes"], *zip(*by_tensor, strict=True)))
+            closer.append(by_map["gradient_error"] / at_equal_bytes)
+        assert min(closer) > 1
+        assert f"{max(closer):.1f}" == f"{most}"
