@@ -488,7 +488,7 @@ def test_the_layer_has_conv2ds_weight_and_trains():
     twin = copy.deepcopy(block)
     twin.load_state_dict(block.state_dict())
     assert torch.equal(twin(x).values, block(x).values)
-    assert "beta=0.5, tanh" in repr(block)
+    assert "beta=0.5 (ortho), tanh" in repr(block)
 
 
 @pytest.mark.parametrize("activation", ["tanh", torch.arctan])
