@@ -172,8 +172,8 @@ def compress_activations(
     et al. (SpecNet), who train in the spectral domain itself; Chen et al. (ActNN) quantise the maps without it.
 
     At the defaults ResNet-18 and VGG-16 on 32 x 32 photographs, after 20 steps, stored 18 and 17 % of their maps' bytes
-    with gradients off by 3 and 4 %, where another mini-batch's are off by 123 and 107 %; threshold 0.5 gave 12 and 11 %,
-    off by 6 and 10 %. A step took 1.6 and 1.4 times as long (2 cores; `specviz bench compress`).
+    with gradients off by 3 and 4 %, where another mini-batch's are off by 123 and 107 %; threshold 0.5 gave 12 and
+    11 %, off by 6 and 10 %. A step took 1.6 and 1.4 times as long (2 cores; `specviz bench compress`).
 
     Raises ValueError or TypeError for a value out of range, and TypeError when used as a decorator.
     """
