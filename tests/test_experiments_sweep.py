@@ -13,6 +13,8 @@ from pathlib import Path
 import dask.system
 import pytest
 import torch
+from numba import njit
+from spectral_kernels import dispatch
 from typer.testing import CliRunner
 
 from specviz.cli import app
@@ -441,3 +443,22 @@ def test_a_search_needs_ranges_and_a_database(tmp_path):
         search(plain, trials=1, storage="sqlite://", out=str(tmp_path))
     with pytest.raises(ValueError, match="no scale 'big'"):
         search(find("noop"), "big", trials=1, out=str(tmp_path))
+
+
+def threads_of_numba():
+    import numba
+
+    return numba.get_num_threads(), os.environ["OMP_NUM_THREADS"]
+
+
+def test_workers_share_the_cores_and_this_process_keeps_its_environment(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("NUMBA_NUM_THREADS", raising=False)
+    dispatch.threshold_pack(torch.ones(4, dtype=torch.complex64), 0.5)  # Numba's threads are here
+    before = dict(os.environ)
+    with connected(workers=2) as client:
+        threads = max(1, dask.system.CPU_COUNT // 2)
+        assert client.submit(threads_of_numba).result() == (threads, str(threads))
+        assert "NUMBA_NUM_THREADS" not in os.environ
+        njit(lambda x: x + 1)(1)  # compiles
+    assert {name: value for name, value in os.environ.items() if not name.startswith("__DASK")} == before

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 WINDOW = 1000  # trials with the scheduler at a time: enough for a few hundred workers, little to take back
 _PRIVATE = "127.0.0.1:0"  # Dask's status pages, which cannot be switched off: for this machine, on any free port
+_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # read when their libraries are loaded
 _ANSWERS_WITHIN = 10  # seconds in which a scheduler has to answer
 
 
@@ -142,9 +143,12 @@ def connected(scheduler: str | None = None, workers: int | None = None) -> Itera
     if workers < 1:
         raise ValueError(f"workers={workers}: at least one is needed")
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, CPU_COUNT // workers))
-    counts = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+    before_start = dict.fromkeys(_COUNTS, threads) | {"OMP_WAIT_POLICY": "passive"}
     settings = {
-        "distributed.nanny.pre-spawn-environ": dict.fromkeys(counts, threads) | {"OMP_WAIT_POLICY": "passive"},
+        "distributed.nanny.pre-spawn-environ": before_start,
+        # Set in the worker alone: where Numba's threads run already, as they may here, it compiles nothing once their
+        # number in the environment is another.
+        "distributed.nanny.environ": {"NUMBA_NUM_THREADS": threads},
         "distributed.worker.daemon": False,  # a trial may have processes of its own, to load its data
     }
     # Dask's memory limit would stop a worker at its share of the memory; the machine's own limit is enough.
@@ -159,12 +163,27 @@ def connected(scheduler: str | None = None, workers: int | None = None) -> Itera
 
     with (
         dask.config.set(settings),
+        _restored([*before_start, "PYTHONHASHSEED"]),  # Dask leaves here what its workers are to start with
         LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, **options) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         if gpus:
             client.register_plugin(OneGpu())
         yield client
+
+
+@contextmanager
+def _restored(names: Iterable[str]) -> Iterator[None]:
+    """Afterwards these variables of this process's environment are what they were."""
+    before = {name: os.environ.get(name) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _gpus() -> list[str]:
