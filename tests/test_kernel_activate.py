@@ -48,6 +48,8 @@ def test_forward_and_backward_are_those_of_the_dense_masked_computation(device, 
             assert values.numel() == (x_hat.abs() > beta).sum()
             whole, *packed = dispatch.activate(x_hat.to(device), beta, activation, form, dense=False)
             assert whole is None
+            if form == "cpu":  # nor is it made
+                assert activate.cpu(x_hat.flatten().numpy(), beta, activation, dense=False)[0] is None
             assert torch.equal(packed[0], bitmap)
             assert torch.equal(packed[1], values)
             back = dispatch.activate_backward(grad.to(device), bitmap, values, activation, form)

@@ -17,8 +17,8 @@ from specviz.widgets.explorer import Explorer, GridSlider
 from specviz.widgets.lines import LinesView
 
 ACCURACY = "epochs.-1.test_accuracy"
-# An epoch's time by its field, the better one first: a processor's seconds do not depend on what else ran beside it.
 THEIRS = {"is wider": "wider network", "was trained far longer": "trained far longer"}  # in a fact, in a legend
+# An epoch's time by its field, the better one first: a processor's seconds do not depend on what else ran beside it.
 CLOCKS = {"epoch_cpu_seconds": "processor time", "epoch_seconds": "wall-clock time"}
 
 

@@ -27,10 +27,10 @@ def sparse_product(x_hat: Tensor, w_hat: Tensor, conjugate: bool = False, form: 
             f"sparse_product takes (F, B, C) and real and imaginary parts (2, F, C, O) of {x_hat.real.dtype}, "
             f"got {tuple(x_hat.shape)} and {tuple(w_hat.shape)} of {w_hat.dtype}"
         )
-    form = _form("sparse_product", form, x_hat)
-    run = partial(kernel.cpu, empty=host_empty) if form == "cpu" else kernel.reference
+    cpu = _on_cpu("sparse_product", form, x_hat)
+    run = partial(kernel.cpu, empty=host_empty) if cpu else kernel.reference
     with threads_for(x_hat.numel() * w_hat.shape[3] // PRODUCTS_AN_ENTRY):
-        return torch.from_numpy(run(plain(x_hat).numpy(), w_hat.detach().contiguous().numpy(), conjugate))
+        return torch.from_numpy(run(plain(x_hat).numpy(), plain(w_hat).numpy(), conjugate))
 
 
 def sparse_product_gradient(x_hat: Tensor, grad: Tensor, form: Form = "auto") -> Tensor:
@@ -41,14 +41,15 @@ def sparse_product_gradient(x_hat: Tensor, grad: Tensor, form: Form = "auto") ->
             f"sparse_product_gradient takes (F, B, C) and (F, B, O) with the same F and B, "
             f"got {tuple(x_hat.shape)} and {tuple(grad.shape)}"
         )
-    form = _form("sparse_product_gradient", form, x_hat)
-    run = partial(kernel.cpu_gradient, empty=host_empty) if form == "cpu" else kernel.reference_gradient
+    cpu = _on_cpu("sparse_product_gradient", form, x_hat)
+    run = partial(kernel.cpu_gradient, empty=host_empty) if cpu else kernel.reference_gradient
     with threads_for(x_hat.numel() * grad.shape[2] // PRODUCTS_AN_ENTRY):
         return torch.from_numpy(run(plain(x_hat).numpy(), plain(grad).numpy()))
 
 
-def _form(name: str, form: Form, x_hat: Tensor) -> Form:
+def _on_cpu(name: str, form: Form, x_hat: Tensor) -> bool:
+    """Whether to run the compiled form or the reference; there is no other."""
     form = choose_form(form, x_hat.device)
     if form == "cuda":
         raise ValueError(f"{name} has no CUDA form: use product, which multiplies the zeros too")
-    return form
+    return form == "cpu"
