@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
 import torch
 from spectral_kernels import dispatch
+from spectral_kernels.dispatch import constant
 from torch import Tensor
 
 Values = Literal["8-bit", "float16", "float32"]
@@ -146,14 +146,14 @@ def _analyse(maps: Tensor) -> Tensor:
     """(N, H, W) or (N, L) float32 -> ortho half spectra, flattened (N, F) complex64."""
     size = tuple(maps.shape[1:])
     if math.prod(size) <= GEMM_PIXELS and maps.device.type == "cpu":
-        return torch.view_as_complex((maps.flatten(1) @ _matrices(size)[0]).unflatten(1, (-1, 2)))
+        return torch.view_as_complex((maps.flatten(1) @ constant(_matrices, size)[0]).unflatten(1, (-1, 2)))
     return torch.fft.rfftn(maps, dim=tuple(range(1, maps.ndim)), norm="ortho").flatten(1)
 
 
 def _synthesise(x_hat: Tensor, size: tuple[int, ...], out: Tensor) -> None:
     """(N, F) complex64 -> out (N, H, W) or (N, L)."""
     if math.prod(size) <= GEMM_PIXELS and x_hat.device.type == "cpu":
-        maps = torch.view_as_real(x_hat).flatten(1) @ _matrices(size)[1]
+        maps = torch.view_as_real(x_hat).flatten(1) @ constant(_matrices, size)[1]
         out.copy_(maps.view(out.shape))
         return
     x_hat = x_hat.unflatten(1, (*size[:-1], size[-1] // 2 + 1))
@@ -165,14 +165,12 @@ def _synthesise(x_hat: Tensor, size: tuple[int, ...], out: Tensor) -> None:
         out.copy_(torch.fft.irfftn(x_hat, s=size, dim=tuple(range(1, out.ndim)), norm="ortho"))
 
 
-@lru_cache(maxsize=32)
 def _matrices(size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """The transform and its inverse, real and imaginary parts interleaved: (H*W, 2F), (2F, H*W)."""
-    with torch.inference_mode(False):
-        pixels, half = math.prod(size), (*size[:-1], size[-1] // 2 + 1)
-        dims = tuple(range(1, len(size) + 1))
-        pulses = torch.eye(pixels, dtype=torch.float64).unflatten(1, size)
-        down = torch.view_as_real(torch.fft.rfftn(pulses, dim=dims, norm="ortho").flatten(1)).flatten(1)
-        bins = torch.view_as_complex(torch.eye(2 * math.prod(half), dtype=torch.float64).unflatten(1, (-1, 2)))
-        up = torch.fft.irfftn(bins.unflatten(1, half), s=size, dim=dims, norm="ortho").flatten(1)
-        return down.float().contiguous(), up.float().contiguous()
+    pixels, half = math.prod(size), (*size[:-1], size[-1] // 2 + 1)
+    dims = tuple(range(1, len(size) + 1))
+    pulses = torch.eye(pixels, dtype=torch.float64).unflatten(1, size)
+    down = torch.view_as_real(torch.fft.rfftn(pulses, dim=dims, norm="ortho").flatten(1)).flatten(1)
+    bins = torch.view_as_complex(torch.eye(2 * math.prod(half), dtype=torch.float64).unflatten(1, (-1, 2)))
+    up = torch.fft.irfftn(bins.unflatten(1, half), s=size, dim=dims, norm="ortho").flatten(1)
+    return down.float().contiguous(), up.float().contiguous()

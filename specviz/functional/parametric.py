@@ -12,9 +12,9 @@ from typing import Any, Literal, get_args
 
 import torch
 from spectral_kernels import dispatch
+from spectral_kernels.dispatch import constant
 from torch import Tensor
 
-from specviz.functional.constants import constant
 from specviz.functional.precision import no_autocast
 
 Kind = Literal["linear", "gaussian", "full"]

@@ -12,9 +12,9 @@ import math
 from typing import Any
 
 import torch
+from spectral_kernels.dispatch import constant
 from torch import Tensor
 
-from specviz.functional.constants import constant
 from specviz.functional.precision import no_autocast
 
 MAX_TAPS = 4096  # the map is a matrix of taps x taps: 64 MiB in float32

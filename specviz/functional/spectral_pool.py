@@ -14,10 +14,10 @@ from typing import Any, Literal, get_args
 
 import torch
 from spectral_kernels import dispatch
+from spectral_kernels.dispatch import constant
 from torch import Tensor
 
 from specviz.functional.band_limited.plan import fast_size
-from specviz.functional.constants import constant
 from specviz.functional.precision import no_autocast
 
 Nyquist = Literal["sum", "root", "mean", "drop"]

@@ -5,9 +5,11 @@ the tensor's device is an error: nothing is copied between devices behind the ca
 """
 
 from spectral_kernels.dispatch._activate import activate, activate_backward
+from spectral_kernels.dispatch._constants import constant
 from spectral_kernels.dispatch._crop import crop, pad
 from spectral_kernels.dispatch._devices import FORMS, Form, choose_form, cuda_is_available
 from spectral_kernels.dispatch._filters import filters, filters_gradient
+from spectral_kernels.dispatch._numbers import real, whole, wholes
 from spectral_kernels.dispatch._pool import pool, unpool
 from spectral_kernels.dispatch._product import product, product_native
 from spectral_kernels.dispatch._quantise import mirrors, quantise, quantise_expand, quantise_measure
@@ -20,6 +22,7 @@ __all__ = [
     "activate",
     "activate_backward",
     "choose_form",
+    "constant",
     "crop",
     "cuda_is_available",
     "filters",
@@ -32,10 +35,13 @@ __all__ = [
     "quantise",
     "quantise_expand",
     "quantise_measure",
+    "real",
     "sparse_product",
     "sparse_product_gradient",
     "threshold_expand",
     "threshold_gather",
     "threshold_pack",
     "unpool",
+    "whole",
+    "wholes",
 ]

@@ -1,6 +1,5 @@
 """Which form runs where, and what every operation needs of torch and Numba on the way there."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -11,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spectral_kernels.process import Lock
+
 Form = Literal["auto", "reference", "cpu", "cuda"]
 FORMS = ("auto", "reference", "cpu", "cuda")
 
@@ -19,7 +20,7 @@ SMALL = 1 << 20
 
 # Numba's plain thread pool aborts the process when two Python threads enter it at once, as a slider
 # and a training thread do. The cores are shared anyway, so calls take turns.
-_one_at_a_time = threading.Lock()
+_one_at_a_time = Lock()
 
 
 def cuda_is_available() -> bool:

@@ -1,12 +1,13 @@
 """Multiply spectra by filters that are functions of frequency, on torch tensors."""
 
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from spectral_kernels import filters as filters_kernel
+from spectral_kernels.dispatch._constants import constant
 from spectral_kernels.dispatch._devices import (
     Form,
     fold,
@@ -54,7 +55,6 @@ def filters(
     return torch.ops.spectral_kernels.filters(X, weight, width, polar, conjugate, chosen)
 
 
-@lru_cache(maxsize=32)
 def _planes(H: int, W: int, polar: bool, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     p, q = (torch.from_numpy(plane) for plane in filters_kernel.coordinates(H, W, polar))
     return p.to(device, dtype), q.to(device, dtype)
@@ -64,7 +64,7 @@ def _planes(H: int, W: int, polar: bool, dtype: torch.dtype, device: torch.devic
 def _filters(X: Tensor, weight: Tensor, width: int, polar: bool, conjugate: bool, form: str) -> Tensor:
     X, weight = plain(X), plain(weight)
     if form == "cuda":
-        planes = _planes(X.shape[2], width, polar, weight.dtype, X.device)
+        planes = constant(_planes, X.shape[2], width, polar, weight.dtype, X.device)
         with torch.cuda.device(X.device):
             return filters_kernel.cuda(X, weight, width, planes, conjugate, **on_gpu(X.device))
     run = partial(filters_kernel.cpu, empty=host_empty) if form == "cpu" else filters_kernel.reference
@@ -77,7 +77,7 @@ def filters_gradient(X: Tensor, G: Tensor, weight: Tensor, width: int, polar: bo
     """Gradient of `filters` with respect to weight: X (B, C, H, V), G (B, O, H, V) complex -> (O, C, 2, P)."""
     X, G, weight = plain(X), plain(G), plain(weight)
     if form == "cuda":
-        planes = _planes(X.shape[2], width, polar, weight.dtype, X.device)
+        planes = constant(_planes, X.shape[2], width, polar, weight.dtype, X.device)
         with torch.cuda.device(X.device):
             return filters_kernel.cuda_gradient(X, G, weight, width, planes, **on_gpu(X.device))
     run = partial(filters_kernel.cpu_gradient, empty=host_empty) if form == "cpu" else filters_kernel.reference_gradient

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from spectral_kernels.dispatch import constant
 from torch import Tensor
 
 from specviz.functional.band_limited.plan import Plan
@@ -162,7 +163,7 @@ def multiply(x_hat: Spectrum, weight: Tensor, plan: Plan, groups: int) -> Spectr
     taps = weight.shape[2] * weight.shape[3]
     # A view: a copy of the taps would be kept for backward beside the parameter.
     grouped = weight.reshape(groups, out // groups, C, taps).permute(0, 3, 2, 1)
-    waves = filter_waves(plan, weight.dtype, weight.device)
+    (waves,) = constant(filter_waves, plan, weight.dtype, weight.device)
     re, im = (part.reshape(F, B, groups, C).transpose(1, 2).reshape(F * groups, B, C) for part in x_hat)
     y_re, y_im = (
         part.reshape(F, groups, B, out // groups).transpose(1, 2).reshape(F, B, out)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 from spectral_kernels import dispatch
+from spectral_kernels.dispatch import constant
 from torch import Tensor
 
 from specviz.functional.band_limited.plan import Axis, Of, Plan
@@ -34,12 +34,9 @@ def _row_frequencies(h: Axis) -> list[int]:
 
 
 def _constant(array: np.ndarray, dtype: torch.dtype, device: torch.device) -> Tensor:
-    # By way of NumPy and outside inference mode: what is cached here is used again under autograd and transforms.
-    with torch.inference_mode(False):
-        return torch.as_tensor(array, dtype=dtype, device=device)
+    return torch.as_tensor(array, dtype=dtype, device=device)
 
 
-@lru_cache(maxsize=256)
 def _waves(plan: Plan, of: Of, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """cos and sin at the positions: down (2, rows, positions) and across (2, k, positions).
 
@@ -53,15 +50,14 @@ def _waves(plan: Plan, of: Of, dtype: torch.dtype, device: torch.device) -> tupl
     return _constant(down, dtype, device), _constant(across, dtype, device)
 
 
-@lru_cache(maxsize=64)
-def filter_waves(plan: Plan, dtype: torch.dtype, device: torch.device) -> Tensor:
+def filter_waves(plan: Plan, dtype: torch.dtype, device: torch.device) -> tuple[Tensor]:
     """exp(+i(a + b)) at every retained frequency and tap: (2, F, taps), real then imaginary part."""
     h, w = plan.h, plan.w
     down = _turns(h.S, _row_frequencies(h), h.positions("taps"))
     across = _turns(w.S, range(w.k), w.positions("taps"))
     waves = (across[0] + 1j * across[1])[:, None, None, :] * (down[0] + 1j * down[1])[None, :, :, None]
     waves = waves.reshape(plan.frequencies, -1)
-    return _constant(np.stack([waves.real, waves.imag]), dtype, device)
+    return (_constant(np.stack([waves.real, waves.imag]), dtype, device),)
 
 
 class _Analyse(torch.autograd.Function):
@@ -135,7 +131,7 @@ class _Synthesise(torch.autograd.Function):
 def analyse_gemm(x: Tensor, plan: Plan, of: Of = "map") -> Spectrum:
     """Retained spectrum of pixels by matrix products: (B, C, H, W) -> twice (F, B, C)."""
     B, C, H, W = x.shape
-    real, imag = _Analyse.apply(x.reshape(B * C, H, W), *_waves(plan, of, x.dtype, x.device))
+    real, imag = _Analyse.apply(x.reshape(B * C, H, W), *constant(_waves, plan, of, x.dtype, x.device))
     return real.reshape(plan.frequencies, B, C), imag.reshape(plan.frequencies, B, C)
 
 
@@ -144,7 +140,7 @@ def synthesise_gemm(y_hat: Spectrum, plan: Plan, of: Of = "outputs") -> Tensor:
     like = y_hat[0]
     _, B, out = like.shape
     real, imag = (part.reshape(plan.w.k, plan.rows, B * out) for part in y_hat)
-    y = _Synthesise.apply(real, imag, *_waves(plan, of, like.dtype, like.device))
+    y = _Synthesise.apply(real, imag, *constant(_waves, plan, of, like.dtype, like.device))
     return y.reshape(B, out, *y.shape[1:])
 
 

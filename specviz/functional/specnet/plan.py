@@ -10,9 +10,9 @@ from functools import cached_property
 import numpy as np
 import torch
 from spectral_kernels import dispatch
+from spectral_kernels.dispatch import constant
 from torch import Tensor
 
-from specviz.functional.constants import constant
 from specviz.functional.specnet.sources import Source
 from specviz.spectra import Norm
 from specviz.spectra.rows import Fold, alias_fold, rows_of
