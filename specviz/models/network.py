@@ -29,7 +29,8 @@ ARGUMENTS = f"""
                   "specnet"       snn.SpecNetBlock2d, cropping for pooling, no batch norm: the Spec- twin
                   or a function of nn.Conv2d's arguments that returns the layer
     activation    "relu" or "tanh"; for SpecNet an odd one: "tanh", "softsign", "arctan", "hardtanh", "identity" or a
-                  function. Default: ReLU, for SpecNet tanh. Linear layers of the head use it too
+                  function that is odd, monotone and continuous. Default: ReLU, for SpecNet tanh. Linear layers of the
+                  head use it too
     batch_norm    default: as the network usually is, but none with tanh, which is SpecNet's spatial baseline
     beta          SpecNet's threshold, by default 1; sv.models.set_beta changes it later
     compression   share of the coefficients that band-limited convolutions leave out, by default 0

@@ -27,7 +27,8 @@ class SpecNetBlock2d(nn.Module):
 
     kernel_size  k or (k_h, k_w). The parameter is the spatial `weight` (O, C, k_h, k_w), as `Conv2d`'s
     beta         coefficients with magnitude at or under it are dropped, >= 0; `layer.beta = 0.5` at any time
-    activation   "tanh" (the paper's), "softsign", "arctan", "hardtanh", "identity", or an odd, monotone function
+    activation   "tanh" (the paper's), "softsign", "arctan", "hardtanh", "identity", or an odd, monotone, continuous
+                 function
     norm, storage, precision, bias, stride, padding, multiple    see `SF.specnet_block2d`
 
     An image is padded with zeros to H + k - 1, so that nothing wraps around; later blocks keep their size and wrap, as

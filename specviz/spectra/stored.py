@@ -7,6 +7,7 @@ list of indices) says where they belong. No dense map of the whole batch exists 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -232,22 +233,30 @@ class StoredSpectrum(HalfSpectrum):
         return self.parts[0].values.dtype
 
     @property
-    def stored_nbytes(self) -> dict[str, int]:
-        """Bytes that are kept for the backward pass, as "places" (bitmap or indices) and "values"."""
+    def nbytes(self) -> int:
+        """Bytes that are stored: what is kept for the backward pass."""
+        return sum(self.nbytes_by_kind.values())
+
+    @property
+    def nbytes_by_kind(self) -> dict[str, int]:
+        """The same, as "places" (bitmap or indices) and "values"."""
         parts = {id(part.places): part for part in self.parts}.values()  # what stands twice counts once
         return {
             "places": sum(part.places.nbytes for part in parts),
             "values": sum(part.kept_for_backward.nbytes for part in parts),
         }
 
-    def __repr__(self) -> str:
-        shape, stored = self.shape, sum(self.stored_nbytes.values())
-        return f"StoredSpectrum(shape={shape}, size={self.size}, norm={self.norm!r}, {stored} of {self.nbytes} bytes)"
-
     @property
-    def nbytes(self) -> int:
-        """Bytes that the dense coefficients would take."""
-        return math.prod(self.shape) * self.parts[0].values.element_size()
+    def stored_nbytes(self) -> dict[str, int]:
+        """The former name of `nbytes_by_kind`."""
+        warnings.warn(
+            "StoredSpectrum.stored_nbytes is now nbytes_by_kind, and their sum nbytes", DeprecationWarning, stacklevel=2
+        )
+        return self.nbytes_by_kind
+
+    def __repr__(self) -> str:
+        bytes_ = f"{self.nbytes} of {self.dense_nbytes} bytes"
+        return f"StoredSpectrum(shape={self.shape}, size={self.size}, norm={self.norm!r}, {bytes_})"
 
     def crop(self, size: tuple[int, int], keep: Literal["energy", "mean"] = "energy") -> HalfSpectrum:
         """As `HalfSpectrum.crop`, left to the reader: nothing is computed or stored now."""

@@ -59,7 +59,8 @@ def specnet_block2d(
 
     beta       >= 0, in the units of `norm`: the norm of the map's transform, which a spectrum brings along. The
                kernel's transform is unnormalised, with its corner at (0, 0), so that maps keep their norm
-    activation "tanh", "softsign", "arctan", "hardtanh", "identity", or an odd, monotone function of real tensors
+    activation "tanh", "softsign", "arctan", "hardtanh", "identity", or an odd, monotone, continuous, element-wise
+               function of real tensors that trains nothing of its own
     stride     every stride-th pixel, by summing the aliases before the threshold; it must divide the size
     padding    "exact" goes back to pixels and pads before every block, so that nothing wraps: for comparison, because
                the map grows by k - 1 each time and its image is kept for backward, dense
