@@ -750,7 +750,7 @@ def test_maps_that_do_not_fit():
         snn.SpecNetBlock2d(3, 3, 3, beta=1.0)(X, shortcut=Y)
     with pytest.raises(ValueError, match="crop cannot enlarge"):
         X.crop((9, 9))
-    with pytest.raises(ValueError, match="channels, kernel size and multiple are whole numbers"):
+    with pytest.raises(ValueError, match="kernel_size=0 must be a whole number >= 1, or 2 of them"):
         snn.SpecNetBlock2d(2, 3, 0, beta=1.0)
 
 

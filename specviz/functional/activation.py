@@ -12,6 +12,8 @@ from spectral_kernels import dispatch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
+from specviz.functional.thresholding import check_beta, is_dropped
+from specviz.functional.transformed import differentiable_once, is_transformed
 from specviz.spectra import HalfSpectrum
 
 Activation = Literal["tanh", "softsign", "arctan", "hardtanh", "identity"]
@@ -25,6 +27,11 @@ def check_precision(precision: str) -> torch.dtype | None:
     if precision not in PRECISIONS:
         raise ValueError(f"precision={precision!r} is unknown; pick one of {', '.join(PRECISIONS)}")
     return PRECISIONS[precision]
+
+
+def check_activation_name(activation: str) -> None:
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation={activation!r} is unknown; pick one of {', '.join(ACTIVATIONS)}")
 
 
 def check_activation(activation: str | Callable[[Tensor], Tensor]) -> None:
@@ -43,8 +50,7 @@ def check_activation(activation: str | Callable[[Tensor], Tensor]) -> None:
     ones, once: later calls with the same function cost nothing.
     """
     if isinstance(activation, str):
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"activation={activation!r} is unknown; pick one of {', '.join(ACTIVATIONS)}")
+        check_activation_name(activation)
     elif not callable(activation):
         raise TypeError(f"activation={activation!r} must be a name, one of {', '.join(ACTIVATIONS)}, or a function")
     elif isinstance(activation, Hashable):
@@ -197,23 +203,56 @@ def rounded(kept: Tensor, activation: Any, precision: torch.dtype) -> Tensor:
 
 
 class _Activate(torch.autograd.Function):
-    """Threshold and activate; what is kept for backward is one bit an entry and the activated values that are left."""
+    """Threshold and activate; what is kept for backward is one bit an entry and the activated values that are left.
+
+    Those values are a result, so that a second derivative, which follows from them too, finds its way back.
+    """
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, beta: float, activation: str, precision: torch.dtype | None) -> Tensor:
+    def forward(
+        ctx: Any, values: Tensor, beta: float, activation: str, precision: torch.dtype | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         out, bitmap, kept = dispatch.activate(values, beta, activation)
-        ctx.activation, ctx.dtype = activation, values.dtype
+        ctx.activation, ctx.dtype, ctx.precision, ctx.shape = activation, values.dtype, precision, values.shape
         ctx.save_for_backward(bitmap, kept if precision is None else rounded(kept, activation, precision))
-        return out
+        ctx.mark_non_differentiable(bitmap)
+        ctx.set_materialize_grads(False)
+        return out, bitmap, kept
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor | None, _: None, grad_kept: Tensor | None) -> tuple[Tensor | None, ...]:
         bitmap, kept = ctx.saved_tensors
         if not kept.is_complex():
             real = torch.float32 if ctx.dtype == torch.complex64 else torch.float64
             kept = torch.view_as_complex(kept.to(real))
-        return dispatch.activate_backward(grad, bitmap, kept, ctx.activation), None, None, None
+        if not torch.is_grad_enabled() and grad is not None and grad_kept is None:  # nearly always
+            return dispatch.activate_backward(grad, bitmap, kept, ctx.activation), None, None, None
+        total = torch.zeros_like(kept) if grad is None else dispatch.threshold_gather(grad, bitmap)
+        if grad_kept is not None:
+            total = total + grad_kept
+        steep = torch.view_as_real(total) * slopes(ctx.activation, kept)
+        back = dispatch.threshold_expand(bitmap, torch.view_as_complex(steep), ctx.shape)
+        if ctx.precision is None:
+            return back, None, None, None
+        reason = "SF.activate: values kept in half precision have no second derivative; use precision='float32'"
+        return *differentiable_once((back,), reason), None, None, None
+
+
+NAMED: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh,
+    "softsign": torch.nn.functional.softsign,
+    "arctan": torch.arctan,
+    "hardtanh": torch.nn.functional.hardtanh,
+    "identity": lambda a: a,
+}
+
+
+def activate_densely(values: Tensor, beta: float, activation: str | Callable[[Tensor], Tensor]) -> Tensor:
+    """The definition, in torch's own operations, which keep dense tensors: any shape, complex -> the same."""
+    function = NAMED[activation] if isinstance(activation, str) else activation
+    dropped = is_dropped(values, beta)
+    # Before and after: what is dropped may be where a slope is not finite, and f may leave it the sign of a zero.
+    return apply_to_parts(function, values.masked_fill(dropped, 0)).masked_fill(dropped, 0)
 
 
 def activate(
@@ -225,11 +264,18 @@ def activate(
     beta        >= 0; what it means depends on X.norm. ValueError otherwise
     activation  "tanh" as in the paper, "softsign", "arctan", "hardtanh" or "identity"
     precision   of the values kept for backward: exact in "float32" (complex128 stays exact), half of the bytes and a
-                rounding of the slopes in "float16" and "bfloat16"
+                rounding of the slopes in "float16" and "bfloat16", which have no second derivative
 
     Kept for backward are the bitmap and the K values that are left, ceil(N/8) + 8 K bytes of N coefficients, not the
-    dense spectrum: every slope follows from its value. A function of coefficients, not of pixels: it does not commute
-    with shifts of the image. Guan et al. (SpecNet), Algorithm 1.
+    dense spectrum: every slope follows from its value. Derivatives of every order, in both modes. Where torch compiles,
+    exports, traces or transforms the call (torch.func, forward mode) it computes the same with torch's own operations:
+    what is kept is then dense. A function of coefficients, not of pixels: it does not commute with shifts of the
+    image. Guan et al. (SpecNet), Algorithm 1.
     """
-    out = _Activate.apply(X.values, float(beta), activation, check_precision(precision))
+    values, beta, stored_as = X.values, check_beta(beta), check_precision(precision)
+    check_activation_name(activation)
+    if is_transformed(values):
+        out = activate_densely(values, beta, activation)
+    else:
+        out, _, _ = _Activate.apply(values, beta, activation, stored_as)
     return HalfSpectrum._exact(out, X.size, X.norm)

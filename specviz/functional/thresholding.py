@@ -9,13 +9,25 @@ from torch import Tensor
 from specviz.spectra import HalfSpectrum, SparseSpectrum
 
 
-def _check_beta(beta: float) -> float:
+def check_beta(beta: float) -> float:
+    """The threshold as a number; ValueError for a negative one or NaN, TypeError for what is no number."""
+    beta = dispatch.real(beta, "beta")
     if not beta >= 0:
         raise ValueError(
             f"beta={beta} must be a number >= 0: coefficients with magnitude at or under beta are dropped. "
             "beta=0 drops only what is exactly zero."
         )
-    return float(beta)
+    return beta
+
+
+def is_dropped(values: Tensor, beta: float) -> Tensor:
+    """Where |values| <= beta: complex of any shape -> bool. NaN is not dropped.
+
+    Squares are formed in float64, as in the kernel (spectral_kernels.threshold): both decide alike, for both partners.
+    """
+    values = values.detach()
+    power = values.real.double().square() + values.imag.double().square()
+    return power <= beta * beta  # not beta**2, which raises where a product becomes infinite
 
 
 def threshold(X: HalfSpectrum, beta: float) -> HalfSpectrum:
@@ -26,21 +38,20 @@ def threshold(X: HalfSpectrum, beta: float) -> HalfSpectrum:
     and are zero elsewhere; NaN is kept, so that it stays visible. Raises ValueError for beta < 0 or NaN.
     Guan et al. (SpecNet), Algorithm 1.
     """
-    # Squares in float64, as in the kernel (spectral_kernels.threshold): both decide alike, for both partners.
-    values = X.values.detach()
-    power = values.real.double().square() + values.imag.double().square()
-    beta = _check_beta(beta)
-    dropped = power <= beta * beta  # not beta**2, which raises where a product becomes infinite
-    return HalfSpectrum._exact(X.values.masked_fill(dropped, 0), X.size, X.norm)
+    values = X.values
+    return HalfSpectrum._exact(values.masked_fill(is_dropped(values, check_beta(beta)), 0), X.size, X.norm)
 
 
 def compress(X: HalfSpectrum, beta: float) -> SparseSpectrum:
     """Threshold a half spectrum and store it sparsely: `compress(X, beta).expand()` is `threshold(X, beta)`.
 
-    One pass marks, counts and packs; outside autograd. Raises ValueError for beta < 0 or NaN.
+    One pass marks, counts and packs; outside autograd: the store carries no gradient, and torch.func, forward mode and
+    vmap are refused, since each sample keeps another number of coefficients (`threshold` takes them). In graphs of
+    torch.compile and torch.export that number is a symbol. Raises ValueError for beta < 0 or NaN.
     """
-    bitmap, values = dispatch.threshold_pack(X.values, _check_beta(beta))
-    return SparseSpectrum(bitmap, values, tuple(X.values.shape), X.size, X.norm)
+    dense = X.values
+    bitmap, values = dispatch.threshold_pack(dense, check_beta(beta))
+    return SparseSpectrum(bitmap, values, tuple(dense.shape), X.size, X.norm)
 
 
 def count_kept(X: HalfSpectrum) -> tuple[int, int]:
