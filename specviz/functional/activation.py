@@ -12,6 +12,7 @@ from spectral_kernels import dispatch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
+from specviz.functional.symbolic import one_node
 from specviz.functional.thresholding import check_beta, is_dropped
 from specviz.functional.transformed import differentiable_once, is_transformed
 from specviz.spectra import HalfSpectrum
@@ -255,6 +256,7 @@ def activate_densely(values: Tensor, beta: float, activation: str | Callable[[Te
     return apply_to_parts(function, values.masked_fill(dropped, 0)).masked_fill(dropped, 0)
 
 
+@one_node
 def activate(
     X: HalfSpectrum, beta: float, activation: Activation = "tanh", *, precision: Precision = "float32"
 ) -> HalfSpectrum:

@@ -6,6 +6,7 @@ import torch
 from spectral_kernels import dispatch
 from torch import Tensor
 
+from specviz.functional.symbolic import one_node
 from specviz.spectra import HalfSpectrum, SparseSpectrum
 
 
@@ -30,6 +31,7 @@ def is_dropped(values: Tensor, beta: float) -> Tensor:
     return power <= beta * beta  # not beta**2, which raises where a product becomes infinite
 
 
+@one_node
 def threshold(X: HalfSpectrum, beta: float) -> HalfSpectrum:
     """Set every coefficient to zero whose magnitude is at most beta.
 
@@ -42,6 +44,7 @@ def threshold(X: HalfSpectrum, beta: float) -> HalfSpectrum:
     return HalfSpectrum._exact(values.masked_fill(is_dropped(values, check_beta(beta)), 0), X.size, X.norm)
 
 
+@one_node
 def compress(X: HalfSpectrum, beta: float) -> SparseSpectrum:
     """Threshold a half spectrum and store it sparsely: `compress(X, beta).expand()` is `threshold(X, beta)`.
 
@@ -54,18 +57,21 @@ def compress(X: HalfSpectrum, beta: float) -> SparseSpectrum:
     return SparseSpectrum(bitmap, values, tuple(dense.shape), X.size, X.norm)
 
 
+@one_node
 def count_kept(X: HalfSpectrum) -> tuple[int, int]:
     """How many coefficients are not zero, and how many there are, both over the full plane."""
     columns = (X.values != 0).flatten(0, -2).sum(0)
     return int((columns * X.multiplicity()).sum().item()), math.prod(X.values.shape[:-1]) * X.size[1]
 
 
+@one_node
 def share_kept(X: HalfSpectrum) -> float:
     """The share of coefficients that are not zero, 0 to 1, over the full plane; NaN for an empty batch."""
     kept, total = count_kept(X)
     return kept / total if total else math.nan
 
 
+@one_node
 def energy_kept(X: HalfSpectrum, original: HalfSpectrum) -> float:
     """X's energy as a share of the original's, summed over the batch; NaN if the original has none."""
     if X.size != original.size or X.norm != original.norm:
@@ -74,11 +80,13 @@ def energy_kept(X: HalfSpectrum, original: HalfSpectrum) -> float:
     return X.energy().double().sum().item() / whole if whole else math.nan
 
 
+@one_node
 def psnr(image: Tensor, reference: Tensor, peak: float = 1.0) -> float:
     """Peak signal-to-noise ratio in decibels, unclipped; infinite where the two are equal.
 
     image, reference: same shape, brightness from 0 to `peak`. 10 log10(peak^2 / mean squared error).
     """
+    peak = dispatch.real(peak, "peak")
     if image.shape != reference.shape:
         raise ValueError(f"psnr compares images of one shape, got {tuple(image.shape)} and {tuple(reference.shape)}")
     if not (image.is_floating_point() and reference.is_floating_point()):
