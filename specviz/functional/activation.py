@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from specviz.functional.symbolic import one_node
 from specviz.functional.thresholding import check_beta, is_dropped
-from specviz.functional.transformed import differentiable_once, is_transformed
+from specviz.functional.transformed import anchor_of, differentiable_once, is_transformed
 from specviz.spectra import HalfSpectrum
 
 Activation = Literal["tanh", "softsign", "arctan", "hardtanh", "identity"]
@@ -54,10 +54,18 @@ def check_activation(activation: str | Callable[[Tensor], Tensor]) -> None:
         check_activation_name(activation)
     elif not callable(activation):
         raise TypeError(f"activation={activation!r} must be a name, one of {', '.join(ACTIVATIONS)}, or a function")
+    elif torch.compiler.is_compiling():
+        _check_outside_of_the_graph(activation)
     elif isinstance(activation, Hashable):
         _check_function(activation)
     else:
         _check_function.__wrapped__(activation)
+
+
+@torch.compiler.assume_constant_result
+def _check_outside_of_the_graph(activation: Callable[[Tensor], Tensor]) -> bool:
+    _check_function.__wrapped__(activation)
+    return True
 
 
 @lru_cache(maxsize=256)
@@ -211,32 +219,32 @@ class _Activate(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, values: Tensor, beta: float, activation: str, precision: torch.dtype | None
+        ctx: Any, values: Tensor, beta: float, activation: str, precision: torch.dtype | None, anchor: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         out, bitmap, kept = dispatch.activate(values, beta, activation)
         ctx.activation, ctx.dtype, ctx.precision, ctx.shape = activation, values.dtype, precision, values.shape
-        ctx.save_for_backward(bitmap, kept if precision is None else rounded(kept, activation, precision))
+        ctx.save_for_backward(bitmap, kept if precision is None else rounded(kept, activation, precision), anchor)
         ctx.mark_non_differentiable(bitmap)
         ctx.set_materialize_grads(False)
         return out, bitmap, kept
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, _: None, grad_kept: Tensor | None) -> tuple[Tensor | None, ...]:
-        bitmap, kept = ctx.saved_tensors
+        bitmap, kept, anchor = ctx.saved_tensors
         if not kept.is_complex():
             real = torch.float32 if ctx.dtype == torch.complex64 else torch.float64
             kept = torch.view_as_complex(kept.to(real))
         if not torch.is_grad_enabled() and grad is not None and grad_kept is None:  # nearly always
-            return dispatch.activate_backward(grad, bitmap, kept, ctx.activation), None, None, None
+            return dispatch.activate_backward(grad, bitmap, kept, ctx.activation), None, None, None, None
         total = torch.zeros_like(kept) if grad is None else dispatch.threshold_gather(grad, bitmap)
         if grad_kept is not None:
             total = total + grad_kept
         steep = torch.view_as_real(total) * slopes(ctx.activation, kept)
         back = dispatch.threshold_expand(bitmap, torch.view_as_complex(steep), ctx.shape)
         if ctx.precision is None:
-            return back, None, None, None
+            return back, None, None, None, None
         reason = "SF.activate: values kept in half precision have no second derivative; use precision='float32'"
-        return *differentiable_once((back,), reason), None, None, None
+        return *differentiable_once((back,), (anchor, grad, grad_kept), reason), None, None, None, None
 
 
 NAMED: dict[str, Callable[[Tensor], Tensor]] = {
@@ -279,5 +287,6 @@ def activate(
     if is_transformed(values):
         out = activate_densely(values, beta, activation)
     else:
-        out, _, _ = _Activate.apply(values, beta, activation, stored_as)
+        anchor = None if stored_as is None else anchor_of(values)
+        out, _, _ = _Activate.apply(values, beta, activation, stored_as, anchor)
     return HalfSpectrum._exact(out, X.size, X.norm)

@@ -42,12 +42,23 @@ class _Once(torch.autograd.Function):
         raise RuntimeError(ctx.reason)
 
 
-def differentiable_once(grads: tuple[Tensor | None, ...], reason: str) -> tuple[Tensor | None, ...]:
+def anchor_of(*tensors: Tensor | None) -> Tensor | None:
+    """An empty tensor that autograd derives from all that require a gradient; None where none does."""
+    if not torch.is_grad_enabled():
+        return None
+    watched = [tensor[:0].reshape(-1) for tensor in tensors if tensor is not None and tensor.requires_grad]
+    return torch.cat(watched) if watched else None
+
+
+def differentiable_once(
+    grads: tuple[Tensor | None, ...], given: tuple[Tensor | None, ...], reason: str
+) -> tuple[Tensor | None, ...]:
     """The results of a backward pass that has no derivative, so that a second one is refused, with the reason.
 
-    torch's `once_differentiable` lets it pass as zero where the gradient that came in requires none.
+    given  all that they depend on: the gradient that came in, and `anchor_of` the forward pass's tensors. torch's
+           `once_differentiable` does not follow these, and lets a second derivative pass as zero
     """
-    if not torch.is_grad_enabled():
+    anchor = anchor_of(*given)
+    if anchor is None:
         return grads
-    watched = torch.zeros(0, requires_grad=True)
-    return tuple(None if grad is None else _Once.apply(grad, watched, reason) for grad in grads)
+    return tuple(None if grad is None else _Once.apply(grad, anchor, reason) for grad in grads)

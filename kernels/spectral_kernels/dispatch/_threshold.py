@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import DynamicOutputShapeException
 from torch.autograd import forward_ad
 
 from spectral_kernels import threshold
@@ -111,9 +112,24 @@ def _gather(x_hat: Tensor, bitmap: Tensor, kept: int, form: str) -> Tensor:
         return torch.from_numpy(run(x_hat.numpy(), bitmap.numpy()))
 
 
+class KeptIsUnknown(DynamicOutputShapeException):
+    """torch's own error for a size that only a run can tell, in words."""
+
+    def __str__(self) -> str:
+        return (
+            "how many coefficients a threshold keeps only a run can tell: FakeTensorMode has a symbol for it where it "
+            "has a ShapeEnv, as in FakeTensorMode(shape_env=ShapeEnv())"
+        )
+
+
 def some(like: Tensor, kept: int = UNKNOWN) -> Tensor:
-    """As many entries as a threshold leaves, for an operator's `fake`: a number that only a run can tell."""
-    size: Any = torch.library.get_ctx().new_dynamic_size() if isinstance(kept, int) and kept == UNKNOWN else kept
+    """As many entries as a threshold leaves, for an operator's `fake`."""
+    size: Any = kept
+    if isinstance(kept, int) and kept == UNKNOWN:
+        try:
+            size = torch.library.get_ctx().new_dynamic_size()
+        except DynamicOutputShapeException as error:
+            raise KeptIsUnknown(error.func) from error
     return like.new_empty((size,))
 
 

@@ -18,7 +18,7 @@ from specviz.functional.specnet.plan import Plan, bias_factor
 from specviz.functional.specnet.sources import sources_of
 from specviz.functional.symbolic import one_node
 from specviz.functional.thresholding import check_beta
-from specviz.functional.transformed import is_transformed
+from specviz.functional.transformed import anchor_of, is_transformed
 from specviz.spectra import NORMS, HalfSpectrum, Norm, StoredSpectrum
 from specviz.spectra.stored import Format, Part
 
@@ -101,10 +101,11 @@ def specnet_block2d(
         size = X.size
     else:
         X = X.to(real)
-        size = tuple(
-            -(-(n + k - 1) // multiple) * multiple for n, k in zip(X.shape[-2:], weight.shape[2:], strict=True)
-        )  # type: ignore[assignment]
-    if any(n % s for n, s in zip(size, strides, strict=True)):
+        size = (
+            _padded(X.shape[-2] + weight.shape[2] - 1, multiple),
+            _padded(X.shape[-1] + weight.shape[3] - 1, multiple),
+        )
+    if any(s > 1 and n % s for n, s in zip(size, strides, strict=True)):
         raise ValueError(
             f"stride {strides} does not divide the transform's size {size}, and aliases fold only if it does: give the "
             f"network's first block multiple= the network's total stride"
@@ -125,9 +126,15 @@ def specnet_block2d(
     inputs, tensors = sources_of(X, size, norm)
     shortcuts, more = ([], []) if shortcut is None else sources_of(shortcut, shortcut.size, norm)
     plan = Plan(size, strides, beta, activation, norm, storage, check_precision(precision), inputs, shortcuts)
-    values, places, kept = Block.apply(plan, X.shape[0], weight, bias, *tensors, *more)
+    anchor = anchor_of(weight, bias, *tensors, *more)
+    values, places, kept = Block.apply(plan, X.shape[0], anchor, weight, bias, *tensors, *more)
     part = Part(plan.made[0], None, values, places, values if kept is None else kept)
     return StoredSpectrum.of_parts((part,), plan.out_size, norm)
+
+
+def _padded(n: int, multiple: int) -> int:
+    """The smallest multiple from n on; without arithmetic where none is needed, for n may be a symbol."""
+    return n if multiple == 1 else (n + multiple - 1) // multiple * multiple
 
 
 def _tensors_of(X: HalfSpectrum | Tensor | None) -> list[Tensor]:

@@ -44,12 +44,18 @@ def dense_block(
             Y = Y + bias[:, None, None] * bias_factor * _first_frequency(Y)
         spectrum = HalfSpectrum(Y, size, norm)
         if strides != (1, 1):
-            spectrum = HalfSpectrum.of(spectrum.image()[..., :: strides[0], :: strides[1]], norm)
+            spectrum = HalfSpectrum.of(_every(strides, spectrum.image()), norm)
         Y = spectrum.values if shortcut is None else spectrum.values + shortcut.values
         out = activate_densely(Y, beta, activation)
         if isinstance(activation, str):
             return HalfSpectrum._exact(out, spectrum.size, norm)
         return HalfSpectrum(out, spectrum.size, norm)  # a function may be odd up to rounding only
+
+
+def _every(strides: Size, image: Tensor) -> Tensor:
+    """Every stride-th pixel. Slices would do, but their sizes are no easy symbols in graphs for all sizes."""
+    (H, W), (down, across) = image.shape[-2:], strides
+    return image.reshape(*image.shape[:-2], H // down, down, W // across, across)[..., 0, :, 0]
 
 
 def _product(x_hat: Tensor, weight: Tensor, size: Size) -> Tensor:
