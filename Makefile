@@ -1,16 +1,17 @@
 # make lab     open the course in JupyterLab        PORT=9999  BROWSER=no
 # make test    run every check
 # make bench   measure this machine, write records to data/results/
+# make torture run what takes hours: random layers, killed runs, damaged files, flat memory, mutants; a record
 # make gpu     on a machine with a CUDA GPU: its tests, benches and experiments, records to OUT=gpu-records
 # Settings for the first start: PYTHON=python3.12, TORCH_INDEX=<wheel index, see the README>
 export PYTHON ?= python3
 export TORCH_INDEX ?=
 # Two test processes share the cores: OpenMP's threads must sleep when they wait. Spinning made a test 8 times slower.
-unit nbval: export OMP_WAIT_POLICY = passive
+unit nbval torture: export OMP_WAIT_POLICY = passive
 BIN := .venv/bin
 INPUTS := pyproject.toml constraints.txt constraints-cuda.txt .ci/setup
 
-.PHONY: lab setup test lint simulator unit nbval notebooks bench gpu clean
+.PHONY: lab setup test lint simulator unit nbval notebooks bench torture gpu clean
 
 lab: .venv/ready-lab
 	@$(BIN)/specviz lab $(if $(PORT),--port $(PORT)) $(if $(filter no,$(BROWSER)),--no-browser)
@@ -47,6 +48,11 @@ BENCHES := threshold slider roofline conv pool filters memory compress training 
 bench: setup
 	set -e; for name in $(BENCHES); do $(BIN)/specviz bench $$name; done
 
+# Robustness in numbers, a record: random layers, killed runs, damaged files, flat memory, mutants. Some hours on two
+# cores; PARTS="layers files" runs those alone.
+torture: .venv/ready-torture
+	cd tests && ../$(BIN)/python -W ignore -m torture $(PARTS)
+
 # Runs from the source tree with whatever Python has torch and numba-cuda there: installs nothing, and needs no network
 # if the experiments' data sets are in $SPECVIZ_DATA. What fails does not stop the rest, and is listed at the end. Each
 # part is a target too, as gpu-tests, gpu-bench-training, gpu-sweep-specnet-beta; a sweep goes on where it was stopped.
@@ -79,3 +85,6 @@ clean:
 
 .venv/ready-dev: $(INPUTS)
 	@.ci/setup ready-dev dev,ptx,bench
+
+.venv/ready-torture: $(INPUTS)
+	@.ci/setup ready-torture dev,ptx,bench,torture
