@@ -9,7 +9,7 @@ from numbers import Real
 from typing import Any
 
 import torch
-from spectral_kernels import dispatch
+from spectral_kernels.dispatch import whole, wholes
 from torch import Tensor, nn
 
 from specviz.functional import spectral_pool as pooling
@@ -184,8 +184,7 @@ class _Geometry:
     def like(cls, layer: nn.Module, dims: int) -> _Geometry:
         pool: Any = layer
         kernel, stride, padding, dilation = (
-            dispatch.wholes(getattr(pool, name, 1), dims, name)
-            for name in ("kernel_size", "stride", "padding", "dilation")
+            wholes(getattr(pool, name, 1), dims, name) for name in ("kernel_size", "stride", "padding", "dilation")
         )
         return cls(kernel, stride, padding, dilation, pool.ceil_mode)
 
@@ -211,7 +210,7 @@ class _Adaptive:
     def like(cls, layer: nn.Module, dims: int) -> _Adaptive:
         size: Any = layer.output_size
         sides = tuple(size) if isinstance(size, Sequence) else (size,) * dims
-        return cls(tuple(n if n is None else dispatch.whole(n, "output_size", 1) for n in sides))
+        return cls(tuple(n if n is None else whole(n, "output_size", 1) for n in sides))
 
     def __call__(self, size: tuple[int, ...]) -> list[int]:
         return [n if side is None else side for n, side in zip(size, self.output, strict=True)]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from spectral_kernels import dispatch
+from spectral_kernels.dispatch import whole
 from torch import nn
 from torch.nn.modules import pooling
 from torch.nn.modules.conv import _ConvNd
@@ -120,7 +120,7 @@ def spectralize(
             f"layer={layer!r} does not take the place of another; pick snn.BandLimitedConv2d, snn.SpectralParamConv2d, "
             "snn.ParametricSpectralConv2d, snn.SpectralPool2d or a 1d one"
         )
-    up_to = dispatch.whole(skip_kernels_up_to, "skip_kernels_up_to")
+    up_to = whole(skip_kernels_up_to, "skip_kernels_up_to")
     chosen_classes = _classes(subclasses)
     pools = issubclass(layer, SpectralPool1d | SpectralPool2d)
     what = "pooling layers" if pools else "convolutions"
