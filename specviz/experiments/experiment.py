@@ -159,6 +159,11 @@ class Experiment:
             for scale in self.scales.values():
                 check_path(scale.base, path, "search")
 
+    @property
+    def is_of_the_library(self) -> bool:
+        """Whether it comes with the project, and was not made in a file or a notebook."""
+        return self.origin is not None and self.origin.path is None
+
     def scale(self, name: str) -> Scale:
         """The scale of this name; ValueError names those that there are."""
         if name not in self.scales:

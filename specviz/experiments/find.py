@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
+from specviz import records
 from specviz.experiments.experiment import Experiment
 
 _LIBRARY = "specviz.experiments.library"
@@ -53,6 +54,8 @@ def find(name_or_path: str | Path) -> Experiment:
         source = path.read_text()
         digest = hashlib.sha256(f"{path}\n{source}".encode()).hexdigest()[:12]
         return Origin(f"specviz_experiment_{path.stem}_{digest}", str(path), source).load()
+    if text in records.shipped_names() and text not in names():
+        raise ValueError(f"{text} is a measurement, no experiment; sv.records.shipped({text!r}) gives its records")
     if text not in names():
         raise ValueError(
             f"no experiment is named {text!r}; there are {', '.join(names())}. "
