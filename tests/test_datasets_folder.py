@@ -1,6 +1,8 @@
 """Folders of pictures: read lazily, cut to squares where the eye would, and every wrong file named."""
 
+import struct
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -194,6 +196,16 @@ def test_a_picture_that_is_cut_short_is_named_when_it_is_read(pets, kind):
         data[4]
     with pytest.raises(ValueError, match="dog/1.jpg is damaged or cut short"):
         list(DataLoader(data, batch_size=5, num_workers=1))
+
+
+def test_a_picture_of_190_megapixels_is_said_to_be_too_large_and_not_damaged(pets):
+    path, _ = pets
+    png = (path / "dog" / "0.png").read_bytes()
+    header = png[12:16] + struct.pack(">II", 19_000, 10_000) + png[24:29]  # the size stands behind the word IHDR
+    (path / "dog" / "1.png").write_bytes(png[:12] + header + struct.pack(">I", zlib.crc32(header)) + png[33:])
+    data = image_folder(path, 8)
+    with pytest.raises(ValueError, match=r"dog/1.png is too large to be read, scale it down first.*190000000 pixels"):
+        data[4]
 
 
 def test_sixteen_bits_and_vanished_files_are_named(pets):

@@ -175,6 +175,8 @@ def read_square(file: str | Path, side: int, shorter_side: int, draw: np.random.
             length = side * shorter / shorter_side
             box = (left, top, min(left + length, image.width), min(top + length, image.height))
             square = image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR, box)
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{file} is too large to be read, scale it down first: {error}") from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, EOFError, ...
         raise ValueError(f"{file} is damaged or cut short, or of a kind that is not read: {error}") from error
     return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()

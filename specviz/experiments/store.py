@@ -169,7 +169,7 @@ class Store:
         if isinstance(content, Exception):
             return None, f"it cannot be read: {content}"
         try:
-            record = json.loads(content.decode(), parse_constant=_refuse_constant)
+            record = json.loads(content.decode("utf-8-sig"), parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
             return None, f"it is not JSON ({error})"
         if not isinstance(record, dict):
