@@ -228,6 +228,16 @@ def test_wrong_numbers_are_named(pets, side, options, message):
         image_folder(pets[0], side, **options)
 
 
+def test_a_folder_prints_in_one_short_line_and_takes_numbers_of_any_library(pets):
+    path, _ = pets
+    data = image_folder(path, np.int64(8), shorter_side=torch.tensor(9), seed=np.uint8(1))
+    assert (data.side, data.shorter_side, data.seed) == (8, 9, 1)
+    where = str(path) if len(str(path)) <= 60 else f"…{str(path)[-59:]}"
+    assert repr(data) == f"ImageFolder({where!r}: 4 pictures, read as 3 x 8 x 8 uint8, 2 classes: cat, dog)"
+    with pytest.raises(TypeError, match="side='8' must be a whole number"):
+        image_folder(path, "8")
+
+
 def test_a_file_beside_the_classes_is_named(pets):
     path, _ = pets
     save(path / "loose.png", noise(9, 9))
