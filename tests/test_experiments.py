@@ -156,6 +156,8 @@ def test_an_id_is_a_plain_file_name_that_says_something():
         ({"variants": {"a": {"epoch": 1}}}, ValueError, "variant 'a' sets 'epoch', but Config has no"),
         ({"variants": {"a": {"epochs": 1}}, "grid": {"epochs": [1]}}, ValueError, "only one of them may"),
         ({"seeds": 0}, ValueError, "seeds=0"),
+        ({"seeds": "two"}, TypeError, "seeds is 'two'; a whole number"),
+        ({"seeds": 1.5}, TypeError, "seeds is 1.5; a whole number"),
         ({"base": {"seed": 1}}, TypeError, "a frozen dataclass is expected"),
         ({"base": Optimiser()}, TypeError, "Optimiser.seed is None"),
     ],
@@ -198,6 +200,12 @@ def test_an_experiment_without_sense_says_why_when_it_is_written(changes, error,
 def test_a_range_without_sense_says_why(make, words):
     with pytest.raises((ValueError, TypeError), match=words):
         make()
+
+
+def test_seeds_are_counted_by_whole_numbers_of_any_library():
+    one = experiment(seeds=np.int64(2))
+    assert ids(one) == ids(experiment(seeds=2))
+    assert [t.id for t in one.trials("tiny", seeds=np.uint8(3))] == [t.id for t in one.trials("tiny", seeds=3)]
 
 
 def test_two_labels_of_one_config_are_named():
