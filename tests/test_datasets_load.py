@@ -116,6 +116,18 @@ def test_cifar100_has_the_fine_labels(tmp_path):
     assert data.classes == tuple(FINE)
 
 
+def test_class_names_may_bear_a_byte_order_mark(tmp_path):
+    write_cifar10(tmp_path)
+    write_cifar100(tmp_path)
+    for name, file, first in (
+        ("cifar10", "cifar-10-batches-bin/batches.meta.txt", "a"),
+        ("cifar100", "cifar-100-binary/fine_label_names.txt", FINE[0]),
+    ):
+        path = tmp_path / file
+        path.write_bytes(path.read_text().replace("\n", "\r\n").encode("utf-8-sig"))
+        assert load(name, folder=tmp_path, download=False).classes[0] == first
+
+
 def test_svhn_counts_its_zeros_as_ten(tmp_path):
     pictures = write_svhn(tmp_path, np.arange(1, 11))
     data = load("svhn", "test", folder=tmp_path, download=False)

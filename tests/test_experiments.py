@@ -4,6 +4,7 @@ import json
 import math
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -13,8 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from specviz import records
+from specviz.cli import app
 from specviz.compare import Summary
 from specviz.experiments import (
     Choice,
@@ -153,6 +156,8 @@ def test_an_id_is_a_plain_file_name_that_says_something():
         ({"variants": {"a": {"epoch": 1}}}, ValueError, "variant 'a' sets 'epoch', but Config has no"),
         ({"variants": {"a": {"epochs": 1}}, "grid": {"epochs": [1]}}, ValueError, "only one of them may"),
         ({"seeds": 0}, ValueError, "seeds=0"),
+        ({"seeds": "two"}, TypeError, "seeds is 'two'; a whole number"),
+        ({"seeds": 1.5}, TypeError, "seeds is 1.5; a whole number"),
         ({"base": {"seed": 1}}, TypeError, "a frozen dataclass is expected"),
         ({"base": Optimiser()}, TypeError, "Optimiser.seed is None"),
     ],
@@ -195,6 +200,12 @@ def test_an_experiment_without_sense_says_why_when_it_is_written(changes, error,
 def test_a_range_without_sense_says_why(make, words):
     with pytest.raises((ValueError, TypeError), match=words):
         make()
+
+
+def test_seeds_are_counted_by_whole_numbers_of_any_library():
+    one = experiment(seeds=np.int64(2))
+    assert ids(one) == ids(experiment(seeds=2))
+    assert [t.id for t in one.trials("tiny", seeds=np.uint8(3))] == [t.id for t in one.trials("tiny", seeds=3)]
 
 
 def test_two_labels_of_one_config_are_named():
@@ -263,6 +274,48 @@ def test_what_is_not_found_says_what_there_is(tmp_path):
     with pytest.raises(ValueError, match=r"empty\.py defines no experiment"):
         find(tmp_path / "empty.py")
 
+
+@pytest.mark.parametrize(
+    "encode",
+    [
+        lambda text: text.encode("utf-8-sig"),
+        lambda text: f"# -*- coding: latin-1 -*-\n{text}".encode("latin-1"),
+        lambda text: f"#!/usr/bin/env python\n# vim: set fileencoding=cp1252 :\n{text}".encode("cp1252"),
+        lambda text: text.replace("\n", "\r\n").encode(),
+    ],
+)
+def test_a_file_may_be_coded_in_every_way_that_python_reads(tmp_path, monkeypatch, encode):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "beside_mine.py").write_text("def twice(x): return 2 * x")
+    (tmp_path / "mine.py").write_bytes(encode(MINE.replace('question="', 'question="Où est la fenêtre? ')))
+    one = find(tmp_path / "mine.py")
+    assert one.question.startswith("Où est la fenêtre?")
+    assert one.origin.load().question == one.question  # as a worker reads it
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"x = 1\nexperiment = (\n", r"mine\.py, line 2: SyntaxError"),
+        (b"x = 1\n\nimport nothing_of_that_name\n", r"mine\.py, line 3: ModuleNotFoundError: No module named"),
+        (b"def f():\n    raise RuntimeError\nf()\n", r"mine\.py, line 2: RuntimeError$"),
+        (b"import sys\nsys.exit(3)\n", r"mine\.py, line 2: SystemExit: 3"),
+        (b"# coding: klingon\n", r"mine\.py is not the text of a Python file: unknown encoding"),
+        (b"x = '\xff'\n", r"mine\.py is not the text of a Python file"),
+        (b"x = 1\0\n", r"mine\.py.*null bytes"),
+        (b"", r"mine\.py defines no experiment"),
+    ],
+)
+def test_a_file_that_is_wrong_says_where(tmp_path, content, words):
+    (tmp_path / "mine.py").write_bytes(content)
+    with pytest.raises(ValueError, match=words):
+        find(tmp_path / "mine.py")
+    done = CliRunner().invoke(app, ["run", str(tmp_path / "mine.py")])
+    assert done.exit_code == 1
+    assert re.search(words, done.output.strip())
+
+
+# Records
 
 # Records
 

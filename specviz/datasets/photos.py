@@ -49,6 +49,9 @@ def photo_patches(side: int, count: int, seed: int = 0) -> tuple[Tensor, Tensor]
     Returns (5 * count, 1, side, side) float32, grey, with mean 0 and standard deviation 1 over all; and labels
     (5 * count,) that count PHOTOS in order, the photographs taking turns.
     """
+    from spectral_kernels.dispatch import whole  # here, for it loads Numba
+
+    side, count = whole(side, "side"), whole(count, "count")
     if not 1 <= side <= 300 or count < 1:
         raise ValueError(f"side={side} must lie between 1 and 300 pixels, and count={count} be at least 1")
     generator = torch.Generator().manual_seed(seed)

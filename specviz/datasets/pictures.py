@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from specviz.datasets.folders import class_files, not_pictures, read_square
+from specviz.datasets.places import read_text
 
 Content = tuple[Tensor, Tensor, tuple[str, ...]]  # inputs, labels, classes
 
@@ -193,10 +194,7 @@ def _labels(raw: np.ndarray, least: int, most: int, path: Path) -> Tensor:
 
 
 def _class_names(path: Path, count: int) -> tuple[str, ...]:
-    try:
-        names = path.read_text("utf-8").split("\n")
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} is not text; a class name a line is expected") from None
+    names = read_text(path, "a class name is expected in each line").split("\n")
     found: Sequence[str] = [name.strip() for name in names if name.strip()]
     if len(found) != count:
         raise ValueError(f"{path} names {len(found)} classes, but the data set has {count}")

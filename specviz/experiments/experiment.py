@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -74,9 +75,10 @@ class Scale:
         base = type(self.base).__name__
         if not is_dataclass(self.base) or isinstance(self.base, type) or not self.base.__dataclass_params__.frozen:  # type: ignore[attr-defined]
             raise TypeError(f"base is {self.base!r}; an instance of a frozen dataclass is expected")
-        if not isinstance(seed := getattr(self.base, "seed", None), int) or isinstance(seed, bool):
-            raise TypeError(f"{base}.seed is {seed!r}; a whole number is expected, from which seeds count on")
-        if self.seeds < 1:
+        _whole(
+            getattr(self.base, "seed", None), f"{base}.seed", "a whole number is expected, from which seeds count on"
+        )
+        if _whole(self.seeds, "seeds", "a whole number is expected") < 1:
             raise ValueError(f"seeds={self.seeds}: a scale needs at least one")
         for path, values in self.grid.items():
             check_path(self.base, path, "grid")
@@ -101,12 +103,13 @@ class Scale:
 
     def labels(self, seeds: int | None = None) -> list[dict[str, Any]]:
         """What tells the trials apart. Seeds turn slowest, so that a sweep cut short has whole comparisons."""
-        seeds = self.seeds if seeds is None else seeds
+        seeds = _whole(self.seeds if seeds is None else seeds, "seeds", "a whole number is expected")
         if seeds < 1:
             raise ValueError(f"seeds={seeds}: at least one is needed")
         groups = [{"variant": name} for name in self.variants] or [{}]
         points = [dict(zip(self.grid, values, strict=True)) for values in product(*self.grid.values())]
-        turns = product(range(self.base.seed, self.base.seed + seeds), groups, points)
+        first = operator.index(self.base.seed)
+        turns = product(range(first, first + seeds), groups, points)
         return [{**group, **point, "seed": seed} for seed, group, point in turns]
 
 
@@ -158,6 +161,11 @@ class Experiment:
                 raise TypeError(f"search[{path!r}] is {values!r}; a Range, LogRange, IntRange or Choice is expected")
             for scale in self.scales.values():
                 check_path(scale.base, path, "search")
+
+    @property
+    def is_of_the_library(self) -> bool:
+        """Whether it comes with the project, and was not made in a file or a notebook."""
+        return self.origin is not None and self.origin.path is None
 
     def scale(self, name: str) -> Scale:
         """The scale of this name; ValueError names those that there are."""
@@ -241,6 +249,13 @@ def _words(value: Any, key: str) -> list[str]:
     if isinstance(value, str):
         return [value]
     return [f"{key}{value:g}"] if isinstance(value, int | float) and not isinstance(value, bool) else []
+
+
+def _whole(value: Any, name: str, expected: str) -> int:
+    """A whole number of any library as Python's. (The kernels' own check would load torch with every experiment.)"""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} is {value!r}; {expected}")
+    return operator.index(value)
 
 
 def _part(config: Any, name: str) -> Any:

@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -169,7 +169,7 @@ class Store:
         if isinstance(content, Exception):
             return None, f"it cannot be read: {content}"
         try:
-            record = json.loads(content.decode(), parse_constant=_refuse_constant)
+            record = json.loads(content.decode("utf-8-sig"), parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
             return None, f"it is not JSON ({error})"
         if not isinstance(record, dict):
@@ -179,6 +179,19 @@ class Store:
             if record.get(key) != value:
                 return None, f"its {key} is {record.get(key)!r}, not {value!r}"
         return record, ""
+
+
+def collect_shipped(experiment: str, scale: str, trials: Sequence[str]) -> Collected | None:
+    """What comes with the project of some trials, as `Store.collect`; None if nothing does, of this scale."""
+    if experiment not in records.shipped_names():
+        return None
+    rows = {row.get("trial"): row for row in records.shipped(experiment) if row.get("scale") == scale}
+    if not rows:
+        return None
+    wanted = list(dict.fromkeys(trials))
+    found = {trial: rows[trial] for trial in wanted if trial in rows}
+    missing = [trial for trial in wanted if trial not in rows]
+    return Collected(found, {}, missing, {}, sorted(str(trial) for trial in rows if trial not in found))
 
 
 def default_location() -> str:

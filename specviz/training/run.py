@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from specviz.training.loop import Run
 
 WEIGHTS = "weights.safetensors"
+PARTS = {"config": dict, "data": list, "progress": dict, "network": dict, "optimizer": dict, "precision": dict}
 # Lightning's options that a run decides itself, or that its checkpoints could not keep.
 OURS = (
     "accumulate_grad_batches",
@@ -99,9 +100,10 @@ def train(
     any thread and leaves torch's random numbers as they were, but two runs at once in one process, or others' draws
     meanwhile, disturb each other's dropout; give each a process.
 
-    Raises ValueError for a folder with another config's or other data's checkpoint, and whatever the network raises
-    for data that it is not for. Data are told apart by their `checksum`: of all numbers in memory, of a folder's file
-    names, sizes and labels. A checkpoint that is damaged warns, and the one before is read.
+    Raises ValueError for a folder with another config's or other data's checkpoint, or with one that is whole and does
+    not fit, as after a change of the network's code; and whatever the network raises for data that it is not for. Data
+    are told apart by their `checksum`: of all numbers in memory, of a folder's file names, sizes and labels. A
+    checkpoint that is damaged warns, and the one before is read.
     """
     _check_options(every_n_train_steps, trainer_options or {})
     sets = data or load(config)
@@ -187,11 +189,17 @@ def _state(folder: Path | None, resume: bool, identity: Mapping[str, Any]) -> di
     if not resume:
         for path in (*checkpoints.found(folder), folder / WEIGHTS):
             path.unlink(missing_ok=True)  # another process may have been faster
-    state = checkpoints.newest(folder)
-    if state is None:
+    checkpoints.sweep_up(folder)
+    newest = checkpoints.newest(folder)
+    if newest is None:
         return None
-    was, config = state["config"], identity["config"]
+    path, state = newest
     way_out = "Train into another folder, or pass resume=False to begin anew."
+    for part, kind in PARTS.items():
+        if not isinstance(state.get(part), kind):
+            raise ValueError(f"{path} is no checkpoint of a training run: it holds no {part}. {way_out}")
+    state["file"] = path
+    was, config = state["config"], identity["config"]
     if other := [name for name in sorted({*was, *config}) if was.get(name) != config.get(name)]:
         said = ", ".join(f"{name}={was.get(name)!r} there, {config.get(name)!r} here" for name in other)
         raise ValueError(f"{folder} has the checkpoint of another config ({said}). {way_out}")
