@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
+from spectral_kernels import process
 from torch import nn
 
 from specviz import models
@@ -50,9 +52,11 @@ def _started_by_torch(layer: nn.Linear) -> bool:
     return bool(layer.weight.detach().abs().max() <= layer.in_features**-0.5)
 
 
-def own_random_state() -> Any:
+@contextmanager
+def own_random_state() -> Iterator[None]:
     """Inside, torch's random numbers are one's own; afterwards they go on as they would have."""
-    return torch.random.fork_rng(range(torch.cuda.device_count()))
+    with process.turn, torch.random.fork_rng(range(torch.cuda.device_count())):
+        yield
 
 
 def _network(name: str) -> Callable[..., nn.Module]:
