@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import torch
 import torch.nn.functional as F
+from spectral_kernels.process import Lock
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -69,7 +70,7 @@ class CompressionStats:
     gate_bytes: int = 0
     pool_bytes: int = 0
     maps: list[SavedMap] = field(default_factory=list)
-    _lock: Any = field(default_factory=threading.Lock, repr=False, compare=False)
+    _lock: Any = field(default_factory=Lock, repr=False, compare=False)
 
     @property
     def share(self) -> float:
@@ -92,7 +93,7 @@ class CompressionStats:
         return {key: value for key, value in vars(self).items() if key != "_lock"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _lock=threading.Lock())
+        vars(self).update(state, _lock=Lock())
 
 
 class Compression:
@@ -399,7 +400,7 @@ class _Saving:
         # that exists: a key in here belongs to this storage alone. The graph alone keeps copies alive.
         self.copies: weakref.WeakValueDictionary[Any, _Copy] = weakref.WeakValueDictionary()
         self.seed = _seed_from_torch()
-        self.lock = threading.Lock()
+        self.lock = Lock()
 
     def pack(self, tensor: Tensor) -> Packed:
         role: Role | None = getattr(self.running, "role", None)

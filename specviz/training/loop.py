@@ -90,6 +90,7 @@ class Outside:
     """What the caller of `train` wants to know, and may say, while it runs."""
 
     stop: threading.Event
+    give_way: Callable[[], object]  # between two batches: others may wait for what a run has for itself
     on_epoch: Callable[[dict[str, Any]], object] | None = None
     on_step: Callable[[dict[str, Any]], object] | None = None
     folder: Path | None = None
@@ -228,6 +229,7 @@ class Run(LightningModule):
             self._save()
         if stop:
             raise Stopped
+        self.outside.give_way()
 
     def on_validation_epoch_start(self) -> None:
         self._test = {"loss": 0.0, "correct": 0, "seen": 0}
@@ -237,6 +239,7 @@ class Run(LightningModule):
         if self.trainer.world_size == 1 and self.outside.stop.is_set():
             self._save()  # all of the epoch's batches are done: it goes on with the test set
             raise Stopped
+        self.outside.give_way()
         inputs, labels, examples = batch
         scores = self.network(self.normalise(inputs))
         self._test["loss"] += F.cross_entropy(scores.float(), labels, reduction="sum").item()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
+from spectral_kernels import process
 from torch import Tensor, nn
 
 from specviz import models
@@ -53,9 +55,11 @@ def _started_by_torch(layer: nn.Linear) -> bool:
     return bool(layer.weight.detach().abs().max() <= layer.in_features**-0.5)
 
 
-def own_random_state() -> Any:
+@contextmanager
+def own_random_state() -> Iterator[None]:
     """Inside, torch's random numbers are one's own; afterwards they go on as they would have."""
-    return torch.random.fork_rng(range(torch.cuda.device_count()))
+    with process.turn, torch.random.fork_rng(range(torch.cuda.device_count())):
+        yield
 
 
 def _network(name: str) -> Callable[..., nn.Module]:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import ipywidgets as ipw
 import numpy as np
 import torch
+from spectral_kernels.cores import torch_threads
 from torch import Tensor
 
 from specviz.datasets import photo_from
@@ -368,12 +369,8 @@ class Explorer:
 @contextmanager
 def _one_thread(size: tuple[int, int] | None) -> Iterator[None]:
     """One thread for a small picture: between two moves torch's other threads fall asleep, and waking takes longer."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1 if size is None or size[0] * size[1] <= 2**19 else before)
-    try:
+    with torch_threads(1 if size is None or size[0] * size[1] <= 2**19 else None):
         yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def shown_factor(image: Tensor) -> int:

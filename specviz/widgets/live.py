@@ -15,7 +15,8 @@ import anywidget
 import ipywidgets as ipw
 import numba
 import numpy as np
-import torch
+from spectral_kernels.cores import torch_threads
+from spectral_kernels.process import Lock
 
 from specviz import datasets, records, training
 from specviz.compare import Summary, finished
@@ -43,7 +44,7 @@ USUAL = training.Config(
 )
 SMOOTHED = 20  # steps
 DRAWN_EVERY = 0.25  # seconds
-_one_run = threading.Lock()  # two at once in one process would draw from each other's random numbers
+_one_run = Lock()  # two at once in one process would draw from each other's random numbers
 
 
 class LiveRun:
@@ -62,7 +63,7 @@ class LiveRun:
         self.error: Exception | None = None
         self.began, self.seconds = time.perf_counter(), 0.0
         self._stop = threading.Event()
-        self._between = threading.Lock()  # after `stop` has returned nothing is added
+        self._between = Lock()  # after `stop` has returned nothing is added
         self._drawn = 0.0
         self._thread = threading.Thread(target=self._run, name="live training", daemon=True)
 
@@ -136,7 +137,7 @@ class LiveRun:
 
 
 @contextmanager
-def _released(lock: threading.Lock) -> Iterator[None]:
+def _released(lock: Lock) -> Iterator[None]:
     try:
         yield
     finally:
@@ -146,13 +147,9 @@ def _released(lock: threading.Lock) -> Iterator[None]:
 @contextmanager
 def _on_one_thread() -> Iterator[None]:
     """Torch and Numba compute in this thread alone, so that the kernel has a core left for the sliders."""
-    before = torch.get_num_threads()
-    numba.set_num_threads(1)  # of this thread only
-    torch.set_num_threads(1)
-    try:
+    with torch_threads(1):
+        numba.set_num_threads(1)  # of this thread only
         yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class Presence(anywidget.AnyWidget):
