@@ -507,7 +507,10 @@ def check_gaussian_filter(numbers: Any, keep: float, drop: tuple[float, ...]) ->
 
 @_in_words
 def check_odd_activation(function: Callable[[torch.Tensor], Any], dead_zone: float) -> Verdict:
-    """Is this an activation that SpecNet can take, 0 where |a| <= dead_zone and without bound beyond?"""
+    """Is this an activation that SpecNet can take, 0 where |a| <= dead_zone and without bound beyond?
+
+    SpecNet's must be odd, monotone and continuous: `SF.specnet_block2d` says the same.
+    """
     a = torch.linspace(-4, 4, 161, dtype=torch.float64)
     asked = _asked(function, " Hint: it is given a real tensor, and works on each of its entries.")
     answer = None if asked is None else asked(a.clone())
@@ -532,8 +535,11 @@ def check_odd_activation(function: Callable[[torch.Tensor], Any], dead_zone: flo
     try:
         check_activation(asked)
     except ValueError as error:
-        hint = "Hint: make it from |a| first, then give it the sign of a: torch.sign(a) * ..."
-        return Verdict(False, f"{str(error).split('. Only')[0]}. {hint}", picture)
+        if "not continuous" in str(error):
+            hint = f"Hint: let it rise from 0 at the edge of the dead zone: torch.relu(a.abs() - {dead_zone:g}) does."
+        else:
+            hint = "Hint: make it from |a| first, then give it the sign of a: torch.sign(a) * ..."
+        return Verdict(False, f"{str(error).split('. Only')[0].rstrip('.')}. {hint}", picture)
     if inside > 1e-6:
         hint = f"Hint: torch.relu(a.abs() - {dead_zone:g}) is 0 there."
         return Verdict(False, f"It is odd and monotone, but reaches {inside:.3g} where it shall be 0. {hint}", picture)

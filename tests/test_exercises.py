@@ -157,6 +157,8 @@ def test_an_odd_relu_is_told_from_what_spectra_cannot_take():
     assert check(lambda a: ...).solved is None
     hints = {
         torch.relu: "is not odd",
+        torch.nn.functional.hardshrink: "is not continuous: at 0.5 it jumps from 0 to 0.5. No gradient",
+        lambda a: torch.where(a.abs() > 0.5, a, 0): "Hint: let it rise from 0 at the edge of the dead zone",
         torch.tanh: "reaches 0.462 where it shall be 0",
         lambda a: a.sign() * torch.relu(a.abs() - 0.5).clamp(max=1): "levels off",
         lambda a: -torch.nn.functional.softshrink(a, 0.5): "not monotone",

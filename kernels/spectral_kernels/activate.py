@@ -55,7 +55,10 @@ def _slope(f: np.ndarray, kind: str) -> np.ndarray:
 def reference(x_hat: np.ndarray, beta: float, activation: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(N,) -> out (N,), bitmap, values. The definition."""
     bitmap, kept = threshold.reference(x_hat, beta)
-    values = (_on_parts(kept.real, activation) + 1j * _on_parts(kept.imag, activation)).astype(x_hat.dtype)
+    values = np.empty_like(kept)
+    # Part by part: 1j * f would make NaN of the real part where the imaginary one is NaN or infinite.
+    with np.errstate(invalid="ignore"):  # softsign of infinity is NaN, as torch's
+        values.real, values.imag = _on_parts(kept.real, activation), _on_parts(kept.imag, activation)
     return threshold.reference_expand(bitmap, values, x_hat.size), bitmap, values
 
 
@@ -63,8 +66,9 @@ def reference_backward(grad: np.ndarray, bitmap: np.ndarray, values: np.ndarray,
     """Gradient of out (N,) -> gradient of x_hat (N,), from the store. The definition."""
     kept = np.unpackbits(bitmap, count=grad.size, bitorder="little").astype(bool)
     back = np.zeros_like(grad)
-    back.real[kept] = grad.real[kept] * _slope(values.real, activation)
-    back.imag[kept] = grad.imag[kept] * _slope(values.imag, activation)
+    with np.errstate(invalid="ignore"):
+        back.real[kept] = grad.real[kept] * _slope(values.real, activation)
+        back.imag[kept] = grad.imag[kept] * _slope(values.imag, activation)
     return back
 
 

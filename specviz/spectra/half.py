@@ -145,8 +145,13 @@ class HalfSpectrum:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the dense coefficients."""
+        """Bytes that are stored: here all coefficients, densely."""
         return self.values.nbytes
+
+    @property
+    def dense_nbytes(self) -> int:
+        """Bytes of all coefficients stored densely."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
     @property
     def real_bins(self) -> list[tuple[int, int]]:

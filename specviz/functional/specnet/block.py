@@ -19,8 +19,14 @@ from specviz.functional.precision import no_autocast
 from specviz.functional.specnet.packed import Packed
 from specviz.functional.specnet.plan import Kernels, Plan, chunks
 from specviz.functional.specnet.sources import Reader
+from specviz.functional.transformed import differentiable_once
 from specviz.spectra.rows import Fold, add_terms, make_real_, rows_of
 from specviz.spectra.stored import Layout, group_of
+
+NO_SECOND = (
+    "a SpecNet block whose maps are stored sparsely has no second derivative: for one, give it storage='dense' "
+    "(a layer has the attribute too), or use torch.func"
+)
 
 
 class Block(torch.autograd.Function):
@@ -48,17 +54,17 @@ class Block(torch.autograd.Function):
         return values, places, kept if kept is not values else None
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         weight, places, kept, *left = ctx.saved_tensors
-        with no_autocast(weight.device.type):
+        with torch.no_grad(), no_autocast(weight.device.type):
             full = kept if kept.is_complex() else torch.view_as_complex(kept.float())
             # Where nothing was kept the slope is 0, so the gradient is as sparse as the map.
             grad = torch.view_as_complex(torch.view_as_real(grad.contiguous()) * slopes(ctx.plan.activation, full))
             del full
             adjoint = _Backward(ctx, weight, left, places, grad)
             adjoint.run()
-            return None, None, *adjoint.grads()
+            grads = adjoint.grads()
+        return None, None, *differentiable_once(grads, NO_SECOND)
 
 
 class _Pass:

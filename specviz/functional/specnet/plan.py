@@ -52,9 +52,7 @@ class Plan:
 
     @property
     def bias_factor(self) -> float:
-        """What a constant of 1 is at frequency 0."""
-        pixels = math.prod(self.size)
-        return {"ortho": math.sqrt(pixels), "backward": float(pixels), "forward": 1.0}[self.norm]
+        return bias_factor(self.size, self.norm)
 
     @property
     def filled(self) -> int:
@@ -67,6 +65,12 @@ class Plan:
         """How many rows before the threshold may hold something but for a bias, without a stride."""
         rows = len(rows_of(self.size))
         return max([self.filled, *(source.filled(rows) for source in self.shortcuts)])
+
+
+def bias_factor(size: tuple[int, int], norm: Norm) -> float:
+    """What a map's constant of 1 is at frequency 0."""
+    pixels = math.prod(size)  # a symbol in graphs for all sizes
+    return {"ortho": pixels**0.5, "backward": pixels, "forward": 1.0}[norm]
 
 
 def chunks(rows: int, entries: int, group: int, itemsize: int) -> Iterator[tuple[int, int]]:
