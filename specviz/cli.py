@@ -34,6 +34,14 @@ bench = typer.Typer(
 )
 app.add_typer(bench, name="bench")
 
+
+@bench.callback()
+def before_a_bench() -> None:
+    from specviz.lab import wait_as_usual
+
+    wait_as_usual()  # before torch is loaded, which reads how its threads are to wait
+
+
 Out = Annotated[Path, typer.Option(help="Folder for the records.")]
 Name = Annotated[str, typer.Argument(help="An experiment's name, or a Python file of your own.", metavar="EXPERIMENT")]
 Size = Annotated[str, typer.Option("--scale", help="tiny, laptop or paper, as the experiment has it.")]
