@@ -24,7 +24,7 @@ def read_text(path: Path, expected: str) -> str:
 def data_folder(folder: str | os.PathLike[str] | None = None) -> Path:
     """The folder of larger data sets: the one given, else $SPECVIZ_DATA, else one in the user's cache."""
     if folder := folder or os.environ.get("SPECVIZ_DATA"):
-        return Path(folder).expanduser()
+        return Path(os.path.expanduser(folder))  # Path's own raises RuntimeError where there is no such user
     import pooch
 
     return Path(pooch.os_cache("spectral-workbench"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pkgutil
 import sys
 import tokenize
@@ -52,7 +53,7 @@ def find(name_or_path: str | Path) -> Experiment:
     """
     text = str(name_or_path)
     if text.endswith(".py"):
-        path = Path(text).expanduser().resolve()
+        path = Path(os.path.realpath(os.path.expanduser(text)))  # Path's own raise RuntimeError for links in a circle
         if not path.is_file():
             raise FileNotFoundError(f"there is no file {path}; experiments by name: {', '.join(names())}")
         source = _source(path)

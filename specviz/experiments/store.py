@@ -19,6 +19,7 @@ from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-
 from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[import-untyped]
 
 from specviz import records
+from specviz.experiments.experiment import trial_id
 from specviz.experiments.plain import plain
 
 _AT_ONCE = 1000  # files read in one request, which object stores answer side by side
@@ -163,9 +164,9 @@ class Store:
             some = trials[first : first + _AT_ONCE]
             contents = files.cat_ranges([f"{folder}/{trial}{suffix}" for trial in some], None, None, on_error="return")
             for trial, content in zip(some, contents, strict=True):
-                yield trial, *self._parsed(trial, content)
+                yield trial, *self._parsed(trial, content, suffix)
 
-    def _parsed(self, trial: str, content: bytes | Exception) -> tuple[dict[str, Any] | None, str]:
+    def _parsed(self, trial: str, content: bytes | Exception, suffix: str) -> tuple[dict[str, Any] | None, str]:
         if isinstance(content, Exception):
             return None, f"it cannot be read: {content}"
         try:
@@ -178,7 +179,18 @@ class Store:
         for key, value in expected.items():
             if record.get(key) != value:
                 return None, f"its {key} is {record.get(key)!r}, not {value!r}"
-        return record, ""
+        why = "" if suffix == _FAILED else self._misfit(trial, record)
+        return (None, why) if why else (record, "")
+
+    def _misfit(self, trial: str, record: Mapping[str, Any]) -> str:
+        """Why a record is not the trial's, whose id holds a digest of its config; "" if it is."""
+        for part in ("labels", "config"):
+            if not isinstance(record.get(part), dict):
+                return f"its {part} is {record.get(part)!r}, not an object"
+        if record.get("seed") != record["config"].get("seed"):
+            return f"its seed is {record.get('seed')!r}, and its config's {record['config'].get('seed')!r}"
+        made = trial_id(self.experiment, self.scale.removesuffix("-search"), record["config"])
+        return "" if made == trial else f"its config is that of {made}"
 
 
 def collect_shipped(experiment: str, scale: str, trials: Sequence[str]) -> Collected | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 import warnings
@@ -168,7 +169,7 @@ def load(config: Config) -> tuple[Examples, Examples]:
 
 
 def _folders(config: Config) -> tuple[ImageFolder, ImageFolder]:
-    place = Path(config.dataset.removeprefix(FOLDER)).expanduser()
+    place = Path(os.path.expanduser(config.dataset.removeprefix(FOLDER)))
     held_out = [place / name for name in ("test", "val") if (place / name).is_dir()]
     if len(held_out) != 1:
         found = "both test and val" if held_out else "neither test nor val"
