@@ -79,7 +79,7 @@ def _no_layer(subject: Subject) -> str:
 
 
 def _no_maps(subject: Subject) -> str:
-    if len(subject.shape) != 4:
+    if len(subject.shape) != 4 or not subject.maps:
         return "takes no maps (B, C, H, W)"
     y = Case(subject).module()(Case(subject).x())
     return "" if y.ndim == 4 and not y.is_complex() else "gives no maps (B, C, H, W)"
@@ -439,7 +439,7 @@ def func_vmap(case: Case) -> None:
     """Over inputs, over parameters, and over both with gradients: the step of an ensemble."""
     _, parameters, _, f = _pure(case)
     xs = torch.stack([case.x(seed=20 + i) for i in range(3)])
-    ensemble = {name: torch.stack([p * (1 + 0.1 * i) for i in range(3)]) for name, p in parameters.items()}
+    ensemble = {name: torch.stack([p * (1 + 0.01 * i) for i in range(3)]) for name, p in parameters.items()}
     by_inputs = torch.func.vmap(lambda x: f(parameters, x))(xs)
     oracle = _oracle(case)
     for x, y in zip(xs, by_inputs, strict=True):
