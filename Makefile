@@ -44,10 +44,9 @@ notebooks: setup
 	$(BIN)/python tests/execute_notebooks.py
 	$(BIN)/ruff format notebooks
 
-# About 25 minutes on two cores; stopped, it goes on where it was. `make unit` runs a core of it. timm's own requirement,
-# torchvision, has no networks that are tried, and a build for each build of torch: it is left out.
+# About 25 minutes on two cores; stopped, it goes on where it was. `make unit` runs a core of it. timm asks for
+# torchvision, of which its networks use nothing: it is left out.
 matrix: setup
-	@$(BIN)/python -m pip install -q -c constraints.txt onnx onnxscript onnxruntime
 	@$(BIN)/python -m pip install -q -c constraints.txt --no-deps timm
 	PYTHONPATH=.:kernels:tests $(BIN)/python -m matrix
 

@@ -220,6 +220,10 @@ def test_the_page_is_what_the_record_says(records):
     assert PAGE.read_text("utf-8") == page(records)
 
 
+def test_the_readme_leads_to_the_page():
+    assert f"]({PAGE.relative_to(ROOT)})" in (ROOT / "README.md").read_text("utf-8")
+
+
 def test_the_record_holds_the_whole_matrix(records):
     assert {(record["subject"], tool) for record in records for tool in record["cells"]} == set(all_cells())
 
