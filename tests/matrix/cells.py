@@ -128,4 +128,8 @@ def _described(error: BaseException) -> str:
         if frames
         else ""
     )
-    return f"{type(error).__name__}{where}: {first_line(error)}"
+    root: BaseException = error
+    while root.__cause__:
+        root = root.__cause__
+    because = f" (from {type(root).__name__}: {first_line(root)})" if root is not error else ""
+    return f"{type(error).__name__}{where}: {first_line(error)}{because}"
