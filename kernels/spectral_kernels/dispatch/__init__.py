@@ -10,6 +10,7 @@ from spectral_kernels.dispatch._crop import crop, pad
 from spectral_kernels.dispatch._devices import FORMS, Form, choose_form, cuda_is_available
 from spectral_kernels.dispatch._filters import filters, filters_gradient
 from spectral_kernels.dispatch._numbers import real, whole, wholes
+from spectral_kernels.dispatch._operators import Call, Operator, operator
 from spectral_kernels.dispatch._pool import pool, unpool
 from spectral_kernels.dispatch._product import product, product_native
 from spectral_kernels.dispatch._quantise import mirrors, quantise, quantise_expand, quantise_measure
@@ -18,7 +19,9 @@ from spectral_kernels.dispatch._threshold import threshold_expand, threshold_gat
 
 __all__ = [
     "FORMS",
+    "Call",
     "Form",
+    "Operator",
     "activate",
     "activate_backward",
     "choose_form",
@@ -28,6 +31,7 @@ __all__ = [
     "filters",
     "filters_gradient",
     "mirrors",
+    "operator",
     "pad",
     "pool",
     "product",

@@ -14,11 +14,11 @@ from spectral_kernels.dispatch._devices import (
     host_empty,
     need_complex,
     on_gpu,
-    operator,
     operator_form,
     plain,
     threads_for,
 )
+from spectral_kernels.dispatch._operators import Call, operator
 
 
 def _check_band(size: tuple[int, int], band: tuple[int, int]) -> None:
@@ -68,7 +68,7 @@ def pad(re: Tensor, im: Tensor, size: tuple[int, int], band: tuple[int, int], fo
     return X.reshape(*leading, *X.shape[1:])
 
 
-@operator("spectral_kernels::crop", mutates_args=())
+@operator("spectral_kernels::crop")
 def _crop(X: Tensor, width: int, k_h: int, k_w: int, form: str) -> tuple[Tensor, Tensor]:
     X = plain(X)
     if form == "cuda":
@@ -80,7 +80,7 @@ def _crop(X: Tensor, width: int, k_h: int, k_w: int, form: str) -> tuple[Tensor,
     return torch.from_numpy(re), torch.from_numpy(im)
 
 
-@operator("spectral_kernels::pad", mutates_args=())
+@operator("spectral_kernels::pad")
 def _pad(re: Tensor, im: Tensor, height: int, width: int, k_h: int, k_w: int, form: str) -> Tensor:
     re, im = plain(re), plain(im)
     size, band = (height, width), (k_h, k_w)
@@ -92,44 +92,39 @@ def _pad(re: Tensor, im: Tensor, height: int, width: int, k_h: int, k_w: int, fo
         return torch.from_numpy(run(re.numpy(), im.numpy(), size, band))
 
 
-@_crop.register_fake
+@_crop.fake
 def _(X: Tensor, width: int, k_h: int, k_w: int, form: str) -> tuple[Tensor, Tensor]:
     shape = crop_kernel.frequencies(X.shape[1], (k_h, k_w)), X.shape[0]
     real = torch.float32 if X.dtype == torch.complex64 else torch.float64
     return X.new_empty(shape, dtype=real), X.new_empty(shape, dtype=real)
 
 
-@_pad.register_fake
+@_pad.fake
 def _(re: Tensor, im: Tensor, height: int, width: int, k_h: int, k_w: int, form: str) -> Tensor:
     kind = torch.complex64 if re.dtype == torch.float32 else torch.complex128
     return re.new_empty((re.shape[1], height, width // 2 + 1), dtype=kind)
 
 
-def _keep_sizes(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    ctx.inputs = tuple(x for x in inputs if not isinstance(x, Tensor))
-    ctx.height = inputs[0].shape[1] if len(ctx.inputs) == 4 else None  # of crop's X; pad is told
+@_crop.linear
+def _(call: Call, grad_re: Tensor, grad_im: Tensor) -> Tensor:
+    (shape,) = call.shapes
+    return _pad(grad_re, grad_im, shape[1], *call.numbers)
 
 
-def _crop_backward(ctx: Any, grad_re: Tensor, grad_im: Tensor) -> tuple[Any, ...]:
-    return _pad(grad_re, grad_im, ctx.height, *ctx.inputs), None, None, None, None
+@_pad.linear
+def _(call: Call, grad: Tensor) -> tuple[Tensor, Tensor]:
+    _, *numbers = call.numbers
+    return _crop(grad, *numbers)
 
 
-def _pad_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    return *_crop(grad, *ctx.inputs[1:]), None, None, None, None, None
-
-
-_crop.register_autograd(_crop_backward, setup_context=_keep_sizes)
-_pad.register_autograd(_pad_backward, setup_context=_keep_sizes)
-
-
-@_crop.register_vmap
+@_crop.vmap
 def _(info: Any, in_dims: tuple[Any, ...], X: Tensor, *rest: Any) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
     re, im = _crop(fold(X, in_dims[0], info.batch_size), *rest)
     split = (info.batch_size, re.shape[1] // info.batch_size)
     return (re.unflatten(1, split), im.unflatten(1, split)), (1, 1)
 
 
-@_pad.register_vmap
+@_pad.vmap
 def _(info: Any, in_dims: tuple[Any, ...], re: Tensor, im: Tensor, *rest: Any) -> tuple[Tensor, int]:
     parts = [
         (part.expand(info.batch_size, *part.shape) if dim is None else part.movedim(dim, 0)).movedim(0, 1).flatten(1, 2)

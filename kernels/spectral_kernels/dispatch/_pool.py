@@ -14,11 +14,11 @@ from spectral_kernels.dispatch._devices import (
     host_empty,
     need_complex,
     on_gpu,
-    operator,
     operator_form,
     plain,
     threads_for,
 )
+from spectral_kernels.dispatch._operators import Call, operator
 
 
 def pool(
@@ -87,7 +87,7 @@ def _check_shrinks(small: tuple[int, int], large: tuple[int, int]) -> None:
         )
 
 
-@operator("spectral_kernels::pool", mutates_args=())
+@operator("spectral_kernels::pool")
 def _pool(
     X: Tensor, W: int, h: int, w: int, b_h: int, b_w: int, g_h: float, g_w: float, scale: float, form: str
 ) -> Tensor:
@@ -101,7 +101,7 @@ def _pool(
         return torch.from_numpy(run(X.numpy(), *arguments))
 
 
-@operator("spectral_kernels::unpool", mutates_args=())
+@operator("spectral_kernels::unpool")
 def _unpool(
     Y: Tensor, w: int, H: int, W: int, b_h: int, b_w: int, g_h: float, g_w: float, scale: float, form: str
 ) -> Tensor:
@@ -115,32 +115,26 @@ def _unpool(
         return torch.from_numpy(run(Y.numpy(), *arguments))
 
 
-@_pool.register_fake
+@_pool.fake
 def _(X: Tensor, W: int, h: int, w: int, *rest: Any) -> Tensor:
     return X.new_empty(X.shape[0], h, w // 2 + 1)
 
 
-@_unpool.register_fake
+@_unpool.fake
 def _(Y: Tensor, w: int, H: int, W: int, *rest: Any) -> Tensor:
     return Y.new_empty(Y.shape[0], H, W // 2 + 1)
 
 
-def _keep_numbers(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    ctx.height, ctx.numbers = inputs[0].shape[1], inputs[1:]
+@_pool.linear
+def _(call: Call, grad: Tensor) -> Tensor:
+    (shape,), (W, _, w, *rest) = call.shapes, call.numbers
+    return _unpool(grad, w, shape[1], W, *rest)
 
 
-def _pool_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    W, _, w, *rest = ctx.numbers
-    return _unpool(grad, w, ctx.height, W, *rest), *[None] * 9
-
-
-def _unpool_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    w, _, W, *rest = ctx.numbers
-    return _pool(grad, W, ctx.height, w, *rest), *[None] * 9
-
-
-_pool.register_autograd(_pool_backward, setup_context=_keep_numbers)
-_unpool.register_autograd(_unpool_backward, setup_context=_keep_numbers)
+@_unpool.linear
+def _(call: Call, grad: Tensor) -> Tensor:
+    (shape,), (w, _, W, *rest) = call.shapes, call.numbers
+    return _pool(grad, W, shape[1], w, *rest)
 
 
 def _map(run: Any, info: Any, in_dims: tuple[Any, ...], spectra: Tensor, *numbers: Any) -> tuple[Tensor, int]:
@@ -148,11 +142,11 @@ def _map(run: Any, info: Any, in_dims: tuple[Any, ...], spectra: Tensor, *number
     return mapped.unflatten(0, (info.batch_size, mapped.shape[0] // info.batch_size)), 0
 
 
-@_pool.register_vmap
+@_pool.vmap
 def _(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Tensor, int]:
     return _map(_pool, info, in_dims, *arguments)
 
 
-@_unpool.register_vmap
+@_unpool.vmap
 def _(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Tensor, int]:
     return _map(_unpool, info, in_dims, *arguments)

@@ -13,11 +13,11 @@ from spectral_kernels.dispatch._devices import (
     host_empty,
     need_complex,
     on_gpu,
-    operator,
     operator_form,
     plain,
     threads_for,
 )
+from spectral_kernels.dispatch._operators import Call, operator
 
 
 def _check_multiplications(multiplications: int) -> None:
@@ -84,7 +84,7 @@ def _gemm(a: Tensor, b: Tensor, multiplications: int) -> Tensor:
     return torch.complex(real, torch.baddbmm(common, a_re, b_im - b_re))
 
 
-@operator("spectral_kernels::product", mutates_args=())
+@operator("spectral_kernels::product")
 def _product(a: Tensor, b: Tensor, conjugate_a: bool, conjugate_b: bool, form: str, multiplications: int) -> Tensor:
     if form == "gemm":  # in here, so that the operands of its derivatives are readable too
         a, b = a.detach(), b.detach()
@@ -99,28 +99,21 @@ def _product(a: Tensor, b: Tensor, conjugate_a: bool, conjugate_b: bool, form: s
         return torch.from_numpy(run(a.numpy(), b.numpy(), *flags))
 
 
-@_product.register_fake
+@_product.fake
 def _(a: Tensor, b: Tensor, conjugate_a: bool, conjugate_b: bool, form: str, multiplications: int) -> Tensor:
     return a.new_empty(a.shape[0], a.shape[1], b.shape[2])
 
 
-def _keep_inputs(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    ctx.save_for_backward(*inputs[:2])
-    ctx.flags = inputs[2:]
-
-
-def _product_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    (a, b), (conjugate_a, conjugate_b, *rest) = ctx.saved_tensors, ctx.flags
+@_product.multilinear
+def _(call: Call, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    (a, b), (conjugate_a, conjugate_b, *rest) = call.tensors, call.numbers
     of_a, of_b = product_kernel.adjoints(conjugate_a, conjugate_b)
-    grad_a = _product(grad, b.mT, *of_a, *rest) if ctx.needs_input_grad[0] else None
-    grad_b = _product(a.mT, grad, *of_b, *rest) if ctx.needs_input_grad[1] else None
-    return grad_a, grad_b, None, None, None, None
+    grad_a = _product(grad, b.mT, *of_a, *rest) if call.needs[0] else None
+    grad_b = _product(a.mT, grad, *of_b, *rest) if call.needs[1] else None
+    return grad_a, grad_b
 
 
-_product.register_autograd(_product_backward, setup_context=_keep_inputs)
-
-
-@_product.register_vmap
+@_product.vmap
 def _(info: Any, in_dims: tuple[Any, ...], a: Tensor, b: Tensor, *flags: Any) -> tuple[Tensor, int]:
     y = _product(fold(a, in_dims[0], info.batch_size), fold(b, in_dims[1], info.batch_size), *flags)
     return y.unflatten(0, (info.batch_size, y.shape[0] // info.batch_size)), 0
@@ -168,7 +161,7 @@ def product_native(
     )
 
 
-@operator("spectral_kernels::product_native", mutates_args=())
+@operator("spectral_kernels::product_native")
 def _native(a: Tensor, b: Tensor, conjugate_a: bool, conjugate_b: bool, form: str, multiplications: int) -> Tensor:
     """(G, P, K, F), (G, Q, K, F) -> (G, P, Q, F), in memory (P, G, Q, F)."""
     flags = (conjugate_a, conjugate_b, multiplications)
@@ -192,25 +185,23 @@ def _flat(tensor: Tensor) -> tuple[Tensor, tuple[int, ...]]:
     return tensor.as_strided((reach,), (1,)), tuple(tensor.stride()[:-1])
 
 
-@_native.register_fake
+@_native.fake
 def _(a: Tensor, b: Tensor, conjugate_a: bool, conjugate_b: bool, form: str, multiplications: int) -> Tensor:
     return a.new_empty(a.shape[1], a.shape[0], b.shape[1], a.shape[3]).movedim(0, 1)
 
 
-def _native_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    (a, b), (conjugate_a, conjugate_b, *rest) = ctx.saved_tensors, ctx.flags
+@_native.multilinear
+def _(call: Call, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    (a, b), (conjugate_a, conjugate_b, *rest) = call.tensors, call.numbers
     of_a, of_b = product_kernel.adjoints(conjugate_a, conjugate_b)
-    grad_a = _native(grad, b.transpose(1, 2), *of_a, *rest) if ctx.needs_input_grad[0] else None
+    grad_a = _native(grad, b.transpose(1, 2), *of_a, *rest) if call.needs[0] else None
     grad_b = None
-    if ctx.needs_input_grad[1]:
+    if call.needs[1]:
         grad_b = _native(grad.transpose(1, 2), a.transpose(1, 2), *of_b[::-1], *rest)
-    return grad_a, grad_b, None, None, None, None
+    return grad_a, grad_b
 
 
-_native.register_autograd(_native_backward, setup_context=_keep_inputs)
-
-
-@_native.register_vmap
+@_native.vmap
 def _(info: Any, in_dims: tuple[Any, ...], a: Tensor, b: Tensor, *flags: Any) -> tuple[Tensor, int]:
     y = _native(fold(a, in_dims[0], info.batch_size), fold(b, in_dims[1], info.batch_size), *flags)
     return y.unflatten(0, (info.batch_size, y.shape[0] // info.batch_size)), 0
