@@ -12,10 +12,12 @@ from typing import Any, Literal, get_args
 
 import torch
 from spectral_kernels import dispatch
-from spectral_kernels.dispatch import constant
+from spectral_kernels.dispatch import constant, whole
 from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from specviz.functional.precision import no_autocast
+from specviz.functional.symbolic import one_node
 
 Kind = Literal["linear", "gaussian", "full"]
 Coordinates = Literal["cartesian", "polar"]
@@ -47,8 +49,7 @@ def functions(weight: Tensor, kind: Kind, covariance: Covariance = "cholesky") -
         along, shear, across = torch.exp(-2 * first), -second * torch.exp(-first), torch.exp(-2 * third)
     else:
         rest = third - second * second / first
-        opaque = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(weight)
-        if not opaque and ((first == 0) | (rest == 0)).any():
+        if _holds_numbers(weight) and ((first == 0) | (rest == 0)).any():
             raise ValueError(
                 "a covariance is singular: with S11 = 0, or S11 * S22 = S12^2, the Gaussian has no width in some "
                 'direction. Use covariance="cholesky", which cannot become singular, or start from other numbers.'
@@ -57,14 +58,13 @@ def functions(weight: Tensor, kind: Kind, covariance: Covariance = "cholesky") -
     return torch.stack([gamma, mu_u, mu_v, along, shear, across], -1)
 
 
-def frequencies(size: tuple[int, int], coordinates: Coordinates, like: Tensor) -> tuple[Tensor, Tensor]:
-    """The coordinates of the stored frequencies, each (H, W//2+1): (u, v), or (angle / pi, radius)."""
-    H, W = size
-    u = torch.fft.fftfreq(H, dtype=like.dtype, device=like.device)[:, None].expand(H, W // 2 + 1)
-    v = (torch.arange(W // 2 + 1, dtype=like.dtype, device=like.device) / W).expand(H, -1)
-    return (u, v) if coordinates == "cartesian" else (torch.atan2(u, v) / math.pi, torch.hypot(u, v))
+def _holds_numbers(x: Tensor) -> bool:
+    """Whether a question about values can be answered now: not in a graph, nor of shapes alone, nor of mapped ones."""
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing() or _get_current_dispatch_mode() is not None
+    return not (traced or x.is_meta or torch._C._functorch.is_functorch_wrapped_tensor(x))
 
 
+@one_node
 def parametric_bank(
     weight: Tensor,
     size: tuple[int, int],
@@ -80,26 +80,22 @@ def parametric_bank(
           Differentiable; float32 at least.
     """
     check_weight("parametric_bank", weight, kind, coordinates, covariance)
-    if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"size={size!r} must be (H, W), at least one pixel each")
+    size = check_size(size)
     weight = weight.to(torch.promote_types(weight.dtype, torch.float32))
     if kind == "full":
-        if tuple(size) != tuple(weight.shape[-2:]):
+        if size != tuple(weight.shape[-2:]):
             raise ValueError(f'kind="full" has coefficients for {tuple(weight.shape[-2:])} only, not for size={size}')
         return _full_bank(weight)
-    w = functions(weight, kind, covariance)[..., None, None]
-    p, q = frequencies(size, coordinates, weight)
-    if kind == "linear":
-        parts = w[:, :, :, 0] + w[:, :, :, 1] * p + w[:, :, :, 2] * q
-    else:
-        gamma, mu_p, mu_q, A, T, D = w.unbind(3)
-        parts = gamma * torch.exp(-0.5 * (A * (p - mu_p) ** 2 + D * (q - mu_q + T * (p - mu_p)) ** 2))
-    K = torch.complex(parts[:, :, 0], parts[:, :, 1])
-    mirrored = K.flip(-2).roll(1, -2).conj()
-    own = torch.zeros(K.shape[-1], dtype=torch.bool, device=K.device)
-    own[0] = True
-    own[-1] = own[-1] | (size[1] % 2 == 0)
-    return torch.where(own, (K + mirrored) / 2, K)
+    return dispatch.filters_bank(functions(weight, kind, covariance), size, coordinates == "polar")
+
+
+def check_size(size: Any) -> tuple[int, int]:
+    """The two whole numbers of a size (H, W)."""
+    try:
+        height, width = size
+        return whole(height, "size", 1), whole(width, "size", 1)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"size={size!r} must be (H, W), at least one pixel each") from None
 
 
 def _places(H: int, W: int, device: torch.device) -> tuple[Tensor, ...]:
@@ -121,84 +117,6 @@ def _full_bank(weight: Tensor) -> Tensor:
     return torch.complex(numbers[..., real] * factor.to(weight), numbers[..., imaginary] * sign.to(weight))
 
 
-def _multiplied(x: Tensor, weight: Tensor, polar: bool, conjugate: bool) -> Tensor:
-    W = x.shape[-1]
-    return torch.fft.irfft2(dispatch.filters(torch.fft.rfft2(x), weight, W, polar, conjugate), s=x.shape[-2:])
-
-
-class _Convolve(torch.autograd.Function):
-    """irfft2(sum over c of rfft2(x) K): (B, C, H, W), (O, C, 2, P) -> (B, O, H, W). Keeps x and the functions."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, weight: Tensor, polar: bool) -> Tensor:
-        return _multiplied(x, weight, polar, False)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[:2])
-        ctx.polar = inputs[2]
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        to_x = _ToMap.apply(grad, weight, ctx.polar) if ctx.needs_input_grad[0] else None
-        to_weight = _ToFunctions.apply(x, grad, weight, ctx.polar) if ctx.needs_input_grad[1] else None
-        return to_x, to_weight, None
-
-
-class _ToMap(torch.autograd.Function):
-    """The transpose of `_Convolve` in the map: irfft2(sum over o of rfft2(grad) conj K)."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(grad: Tensor, weight: Tensor, polar: bool) -> Tensor:
-        return _multiplied(grad, weight.transpose(0, 1), polar, True)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[:2])
-        ctx.polar = inputs[2]
-
-    @staticmethod
-    def backward(ctx: Any, again: Tensor) -> tuple[Tensor | None, ...]:
-        # <again, transpose(grad)> = <convolve(again), grad>
-        grad, weight = ctx.saved_tensors
-        to_grad = _Convolve.apply(again, weight, ctx.polar) if ctx.needs_input_grad[0] else None
-        to_weight = _ToFunctions.apply(again, grad, weight, ctx.polar) if ctx.needs_input_grad[1] else None
-        return to_grad, to_weight, None
-
-
-class _ToFunctions(torch.autograd.Function):
-    """The gradient of `_Convolve` in the functions' numbers: x (B, C, H, W), grad (B, O, H, W) -> (O, C, 2, P)."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, grad: Tensor, weight: Tensor, polar: bool) -> Tensor:
-        H, W = x.shape[-2:]
-        # Parseval: a sum over pixels is one over the whole plane, where columns that have a mirror count twice.
-        times = torch.full((W // 2 + 1,), 2.0 / (H * W), dtype=x.dtype, device=x.device)
-        times[0] /= 2
-        if W % 2 == 0:
-            times[-1] /= 2
-        form = "cpu" if x.is_meta else dispatch.choose_form("auto", x.device)
-        return dispatch.filters_gradient(torch.fft.rfft2(x), torch.fft.rfft2(grad) * times, weight, W, polar, form)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, again: Tensor) -> Any:
-        raise RuntimeError(
-            "parametric_spectral_conv2d has no second derivative in its filters' numbers; convolving with "
-            "parametric_bank by torch.fft has, slowly"
-        )
-
-
 def check_weight(name: str, weight: Tensor, kind: str, coordinates: str, covariance: str) -> None:
     """Raise unless the weight and the names fit each other."""
     for what, value, known in (
@@ -218,6 +136,7 @@ def check_weight(name: str, weight: Tensor, kind: str, coordinates: str, covaria
         raise ValueError(f"{name}: {kind} filters take a weight (O, C, {counts}), not {tuple(weight.shape)}")
 
 
+@one_node
 def parametric_spectral_conv2d(
     x: Tensor,
     weight: Tensor,
@@ -245,7 +164,7 @@ def parametric_spectral_conv2d(
     if x.ndim not in (3, 4) or 0 in x.shape[-2:]:
         raise ValueError(f"x must be (B, C, H, W) or (C, H, W) of at least one pixel, got {tuple(x.shape)}")
     channels = x.shape[-3]
-    if weight.shape[1] not in (1, channels):
+    if weight.shape[1] != 1 and weight.shape[1] != channels:  # `in` a tuple with a symbol misleads dynamo
         raise ValueError(
             f"x has {channels} channels, but the filters are for {weight.shape[1]}; "
             "they need one for each channel, or one for all"
@@ -255,6 +174,8 @@ def parametric_spectral_conv2d(
             f'kind="full" has a number for every coefficient of a {weight.shape[-2]}x{weight.shape[-1]} map, but x is '
             f'{x.shape[-2]}x{x.shape[-1]}. Use kind="linear" or "gaussian", which run on any size.'
         )
+    if bias is not None and bias.dtype != weight.dtype:
+        raise TypeError(f"bias is {bias.dtype}, but the filters' numbers are {weight.dtype}; convert it with .to()")
     if bias is not None and bias.shape != (weight.shape[0],):
         raise ValueError(f"bias {tuple(bias.shape)} must have a number for each of the {weight.shape[0]} outputs")
     working = torch.promote_types(torch.promote_types(x.dtype, weight.dtype), torch.float32)
@@ -265,7 +186,15 @@ def parametric_spectral_conv2d(
         y = _run(maps, weight.to(working), kind, coordinates, covariance)
         if bias is not None:
             y = y + bias.to(working)[:, None, None]
-    return (y if x.ndim == 4 else y[0]).to(x.dtype)
+    y = (y if x.ndim == 4 else y[0]).to(x.dtype)
+    return y.contiguous(memory_format=torch.channels_last) if _is_channels_last(x) else y
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    if x.ndim != 4 or x.is_contiguous():
+        return False
+    C, _, W = x.shape[1:]
+    return x.stride()[1:] == (1, W * C, C)
 
 
 def _run(x: Tensor, weight: Tensor, kind: Kind, coordinates: Coordinates, covariance: Covariance) -> Tensor:
@@ -273,6 +202,6 @@ def _run(x: Tensor, weight: Tensor, kind: Kind, coordinates: Coordinates, covari
     if x.shape[0] == 0 or O == 0:
         return x.new_zeros(x.shape[0], O, H, W) + 0 * (x.sum() + weight.sum())
     if kind != "full":
-        return _Convolve.apply(x, functions(weight, kind, covariance), coordinates == "polar")
+        return dispatch.filter_maps(x, functions(weight, kind, covariance), coordinates == "polar")
     X, K = torch.fft.rfft2(x).flatten(-2), _full_bank(weight).flatten(-2)
     return torch.fft.irfft2(dispatch.product_native(X, K).unflatten(-1, (H, W // 2 + 1)), s=(H, W))

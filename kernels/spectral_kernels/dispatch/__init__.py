@@ -8,7 +8,7 @@ from spectral_kernels.dispatch._activate import activate, activate_backward
 from spectral_kernels.dispatch._constants import constant
 from spectral_kernels.dispatch._crop import crop, pad
 from spectral_kernels.dispatch._devices import FORMS, Form, choose_form, cuda_is_available
-from spectral_kernels.dispatch._filters import filters, filters_gradient
+from spectral_kernels.dispatch._filters import filter_maps, filters, filters_bank, filters_gradient
 from spectral_kernels.dispatch._numbers import real, whole, wholes
 from spectral_kernels.dispatch._operators import Call, Operator, operator
 from spectral_kernels.dispatch._pool import pool, unpool
@@ -28,7 +28,9 @@ __all__ = [
     "constant",
     "crop",
     "cuda_is_available",
+    "filter_maps",
     "filters",
+    "filters_bank",
     "filters_gradient",
     "mirrors",
     "operator",
