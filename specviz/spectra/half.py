@@ -113,10 +113,13 @@ class HalfSpectrum:
 
     Make one with `HalfSpectrum.of(image)`. The constructor takes coefficients and symmetrises them: where
     both members of a pair are stored, the one with negative row frequency is overwritten.
-    Gradients and tangents flow through every operation. torch's transforms, compilers and exporters take and return
-    one as a pytree whose leaf is `values`; `size` and `norm` are part of its structure. So a graph with a spectrum
-    among its inputs or results is one for that size, and torch.jit.trace and ONNX, which know tensors only, take
-    functions from images to images.
+    Gradients and tangents flow through every operation. Tensors are contiguous, whatever an image's memory format.
+
+    torch.compile, torch.func and torch.export take and return one as a pytree whose leaf is `values`; `size` and `norm`
+    are part of its structure, so an exported program that takes or returns a spectrum is one for that size, and
+    refuses a dynamic one. torch.jit.trace knows tensors only: it takes functions from images to images.
+    torch.fx.symbolic_trace sees `of` and `cat` as one node each, not the constructor. `radial_energy` counts its rings
+    in Python, so a graph with it is one for that size too.
     """
 
     values: Tensor
@@ -304,6 +307,10 @@ class HalfSpectrum:
 
         What is stored sparsely stays so, and is not copied.
         """
+        for X in spectra:
+            if isinstance(X, torch.fx.Proxy):
+                joined: HalfSpectrum = X.tracer.create_proxy("call_function", _cat, (list(spectra),), {})
+                return joined
         if not spectra:
             raise ValueError("HalfSpectrum.cat needs at least one spectrum")
         first = spectra[0]
@@ -324,6 +331,25 @@ def _spectrum_of(x: Any, norm: Norm) -> HalfSpectrum:
     return HalfSpectrum.of(x, norm)
 
 
+def _cat(spectra: Sequence[HalfSpectrum]) -> HalfSpectrum:
+    """`HalfSpectrum.cat`, likewise."""
+    return HalfSpectrum.cat(spectra)
+
+
+def _flatten(X: HalfSpectrum) -> tuple[list[Tensor], tuple[tuple[int, int], Norm]]:
+    if any(isinstance(n, torch.SymInt) for n in X.size):
+        raise ValueError(
+            f"a HalfSpectrum of dynamic size {X.size} cannot enter or leave an exported program, for which its size is "
+            "fixed: pass the image or X.values, or export with static sizes"
+        )
+    return [X.values], (X.size, X.norm)
+
+
+def _flatten_with_keys(X: HalfSpectrum) -> tuple[list[tuple[Any, Tensor]], Any]:
+    leaves, kind = _flatten(X)
+    return [(pytree.GetAttrKey("values"), leaf) for leaf in leaves], kind
+
+
 def _unflatten(leaves: Any, kind: tuple[tuple[int, int], Norm]) -> HalfSpectrum:
     # Whatever stands for the coefficients while a transform is at work is not looked at.
     (values,) = leaves
@@ -337,9 +363,9 @@ def _loaded(dumped: Any) -> tuple[tuple[int, int], Norm]:
 
 pytree.register_pytree_node(
     HalfSpectrum,
-    lambda X: ([X.values], (X.size, X.norm)),
+    _flatten,
     _unflatten,
-    flatten_with_keys_fn=lambda X: ([(pytree.GetAttrKey("values"), X.values)], (X.size, X.norm)),
+    flatten_with_keys_fn=_flatten_with_keys,
     serialized_type_name="specviz.HalfSpectrum",
     to_dumpable_context=list,
     from_dumpable_context=_loaded,
