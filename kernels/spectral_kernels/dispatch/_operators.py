@@ -8,7 +8,7 @@ export, make_fx and jit.trace see one opaque operator. A call takes half as long
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
@@ -25,7 +25,7 @@ class Call:
 
     numbers  the arguments that are no tensors, in order
     shapes   of the tensor arguments, in order; None for a tensor that was not given
-    tensors  the tensor arguments themselves, for an operator that keeps them; otherwise empty
+    tensors  the tensor arguments themselves, where the operator keeps them; None elsewhere
     outputs  the results, for an operator that keeps them; otherwise empty
     needs    which tensor arguments need a gradient
     """
@@ -62,7 +62,9 @@ class Operator:
             raise ValueError(f"{name}: the dispatcher drops arguments that equal their defaults; declare none")
         self._tensors = [i for i, a in enumerate(arguments) if str(a.type) in ("Tensor", "Optional[Tensor]")]
         self._numbers = [i for i in range(len(arguments)) if i not in self._tensors]
-        self._keeps, self._keeps_outputs = False, False
+        self._keeps: tuple[int, ...] = ()
+        self._keeps_outputs = False
+        self._joint = False  # linear in all tensors together: what has no tangent, or no gradient, counts as zeros
         self._backward: Callable[..., Any] = self._refuse
         self._jvp: Callable[..., Any] = self._refuse
         self._library.impl(self._short, _differentiated(self), "Autograd", with_keyset=True)
@@ -97,7 +99,7 @@ class Operator:
         def jvp(call: Call, *tangents: Any) -> Any:
             return self(*self.join(tangents, call.numbers))
 
-        self._backward, self._jvp = transpose, jvp
+        self._backward, self._jvp, self._joint = transpose, jvp, True
         return transpose
 
     def multilinear(self, backward: Callable[..., Any]) -> Callable[..., Any]:
@@ -118,14 +120,22 @@ class Operator:
         return self.differentiable(backward, jvp)
 
     def differentiable(
-        self, backward: Callable[..., Any], jvp: Callable[..., Any], *, keeps_outputs: bool = False
+        self,
+        backward: Callable[..., Any],
+        jvp: Callable[..., Any],
+        *,
+        keeps: Sequence[int] | None = None,
+        keeps_outputs: bool = False,
     ) -> Callable[..., Any]:
-        """Declare its derivatives; keeps its tensors, and its results if told to.
+        """Declare its derivatives.
 
         backward(call, *grads) -> a gradient, or None, for each tensor argument; one of several grads may be None
         jvp(call, *tangents)   -> the results' tangents; one of several tangents may be None
+        keeps                  which tensor arguments derivatives need, counted among tensors; None for all
+        keeps_outputs          whether they need the results
         """
-        self._keeps, self._keeps_outputs = True, keeps_outputs
+        self._keeps = tuple(range(len(self._tensors)) if keeps is None else keeps)
+        self._keeps_outputs = keeps_outputs
         self._backward, self._jvp = backward, jvp
         return backward
 
@@ -170,8 +180,10 @@ def _differentiated(operator: Operator) -> Callable[..., Any]:
     def call_of(ctx: Any) -> Call:
         call = Call()
         call.numbers, call.shapes = ctx.numbers, ctx.shapes
-        saved = ctx.saved_tensors if operator._keeps else ()
-        call.tensors, call.outputs = saved[: len(places)], saved[len(places) :]
+        saved = ctx.saved_tensors
+        kept = dict(zip(operator._keeps, saved, strict=False))
+        call.tensors = tuple(kept.get(i) for i in range(len(places)))
+        call.outputs = saved[len(operator._keeps) :]
         call.needs = tuple(ctx.needs_input_grad[1 + place] for place in places)
         return call
 
@@ -183,12 +195,11 @@ def _differentiated(operator: Operator) -> Callable[..., Any]:
             tensors = [arguments[place] for place in places]
             ctx.numbers = tuple(arguments[place] for place in others)
             ctx.shapes = tuple(None if tensor is None else tensor.shape for tensor in tensors)
-            if operator._keeps:
-                kept = [*tensors, *_plain_tuple(results)] if operator._keeps_outputs else tensors
-                ctx.save_for_backward(*kept)
-                if forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
-                    ctx.save_for_forward(*kept)
-                ctx.set_materialize_grads(False)
+            kept = [*(tensors[i] for i in operator._keeps), *(_plain_tuple(results) if operator._keeps_outputs else ())]
+            ctx.save_for_backward(*kept)
+            if forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
+                ctx.save_for_forward(*kept)
+            ctx.set_materialize_grads(operator._joint)
             return results
 
         @staticmethod
