@@ -1,5 +1,6 @@
 # make lab     open the course in JupyterLab        PORT=9999  BROWSER=no
 # make test    run every check
+# make matrix  every layer and function under every tool of torch: the record and the page specviz/TORCH.md
 # make bench   measure this machine, write records to data/results/
 # make gpu     on a machine with a CUDA GPU: its tests, benches and experiments, records to OUT=gpu-records
 # Settings for the first start: PYTHON=python3.12, TORCH_INDEX=<wheel index, see the README>
@@ -10,7 +11,7 @@ unit nbval: export OMP_WAIT_POLICY = passive
 BIN := .venv/bin
 INPUTS := pyproject.toml constraints.txt constraints-cuda.txt .ci/setup
 
-.PHONY: lab setup test lint simulator unit nbval notebooks bench gpu clean
+.PHONY: lab setup test lint simulator unit nbval notebooks matrix bench gpu clean
 
 lab: .venv/ready-lab
 	@$(BIN)/specviz lab $(if $(PORT),--port $(PORT)) $(if $(filter no,$(BROWSER)),--no-browser)
@@ -43,6 +44,13 @@ notebooks: setup
 	$(BIN)/python tests/execute_notebooks.py
 	$(BIN)/ruff format notebooks
 
+# About 25 minutes on two cores; stopped, it goes on where it was. `make unit` runs a core of it. timm's own requirement,
+# torchvision, has no networks that are tried, and a build for each build of torch: it is left out.
+matrix: setup
+	@$(BIN)/python -m pip install -q -c constraints.txt onnx onnxscript onnxruntime
+	@$(BIN)/python -m pip install -q -c constraints.txt --no-deps timm
+	PYTHONPATH=.:kernels:tests $(BIN)/python -m matrix
+
 BENCHES := threshold slider roofline conv pool filters memory compress training start sweep
 bench: setup
 	set -e; for name in $(BENCHES); do $(BIN)/specviz bench $$name; done
@@ -72,7 +80,7 @@ $(GPU_SWEEPS): gpu-sweep-%:
 	$(HERE) -m specviz.cli results $* --scale $(SCALE) --out $(OUT) --export $(OUT)/$*-$(SCALE).jsonl && exit $$status
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .matrix
 
 .venv/ready-lab: $(INPUTS)
 	@.ci/setup ready-lab
