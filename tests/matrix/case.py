@@ -242,9 +242,10 @@ def as_real(y: Tensor) -> Tensor:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in a line."""
+    """What an error says, in a line; of torch.compile's also the line that says of what it speaks."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__
+    more = [line for line in lines[1:] if line.startswith(("Developer debug context:", "Explanation:"))]
+    return " ".join([*lines[:1], *more])[:300] if lines else type(error).__name__
 
 
 def rms(t: Tensor) -> float:

@@ -207,17 +207,18 @@ def make_fx_fake(case: Case) -> None:
 
     module, x = case.module(), case.x()
     parameters = {name: p.detach() for name, p in module.named_parameters()}
+    buffers = dict(module.named_buffers())
 
-    def step(parameters: dict[str, Tensor], x: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def step(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> tuple[Tensor, list[Tensor]]:
         leaves = {name: p.detach().requires_grad_() for name, p in parameters.items()}
         x = x.detach().requires_grad_()
-        y = functional_call(module, leaves, (x,))
+        y = functional_call(module, (leaves, buffers), (x,))
         if not case.subject.differentiable:
             return y, []
         return y, list(torch.autograd.grad(number(y), [x, *leaves.values()]))
 
-    graph = make_fx(step, tracing_mode="fake")(parameters, x)
-    y, gradients = graph(parameters, x)
+    graph = make_fx(step, tracing_mode="fake")(parameters, buffers, x)
+    y, gradients = graph(parameters, buffers, x)
     check_plain(y)
     oracle = case.oracle(x, y)
     case.near("value", y, oracle.value(x), torch.float32)
