@@ -14,10 +14,10 @@ import torch
 from spectral_kernels import dispatch
 from spectral_kernels.dispatch import constant, whole
 from torch import Tensor
-from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from specviz.functional.precision import no_autocast
 from specviz.functional.symbolic import one_node
+from specviz.functional.tracing import is_channels_last, is_readable
 
 Kind = Literal["linear", "gaussian", "full"]
 Coordinates = Literal["cartesian", "polar"]
@@ -49,19 +49,13 @@ def functions(weight: Tensor, kind: Kind, covariance: Covariance = "cholesky") -
         along, shear, across = torch.exp(-2 * first), -second * torch.exp(-first), torch.exp(-2 * third)
     else:
         rest = third - second * second / first
-        if _holds_numbers(weight) and ((first == 0) | (rest == 0)).any():
+        if is_readable(weight) and ((first == 0) | (rest == 0)).any():
             raise ValueError(
                 "a covariance is singular: with S11 = 0, or S11 * S22 = S12^2, the Gaussian has no width in some "
                 'direction. Use covariance="cholesky", which cannot become singular, or start from other numbers.'
             )
         along, shear, across = 1 / first, -second / first, 1 / rest
     return torch.stack([gamma, mu_u, mu_v, along, shear, across], -1)
-
-
-def _holds_numbers(x: Tensor) -> bool:
-    """Whether a question about values can be answered now: not in a graph, nor of shapes alone, nor of mapped ones."""
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing() or _get_current_dispatch_mode() is not None
-    return not (traced or x.is_meta or torch._C._functorch.is_functorch_wrapped_tensor(x))
 
 
 @one_node
@@ -187,14 +181,7 @@ def parametric_spectral_conv2d(
         if bias is not None:
             y = y + bias.to(working)[:, None, None]
     y = (y if x.ndim == 4 else y[0]).to(x.dtype)
-    return y.contiguous(memory_format=torch.channels_last) if _is_channels_last(x) else y
-
-
-def _is_channels_last(x: Tensor) -> bool:
-    if x.ndim != 4 or x.is_contiguous():
-        return False
-    C, _, W = x.shape[1:]
-    return x.stride()[1:] == (1, W * C, C)
+    return y.contiguous(memory_format=torch.channels_last) if is_channels_last(x) else y
 
 
 def _run(x: Tensor, weight: Tensor, kind: Kind, coordinates: Coordinates, covariance: Covariance) -> Tensor:
