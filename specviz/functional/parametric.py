@@ -17,7 +17,7 @@ from torch import Tensor
 
 from specviz.functional.precision import no_autocast
 from specviz.functional.symbolic import one_node
-from specviz.functional.tracing import is_channels_last, is_readable
+from specviz.functional.tracing import is_channels_last, is_readable, known
 
 Kind = Literal["linear", "gaussian", "full"]
 Coordinates = Literal["cartesian", "polar"]
@@ -74,13 +74,24 @@ def parametric_bank(
           Differentiable; float32 at least.
     """
     check_weight("parametric_bank", weight, kind, coordinates, covariance)
+    if dispatch.in_onnx_export():
+        raise NotImplementedError("parametric_bank has no ONNX form: ONNX has no complex numbers")
     size = check_size(size)
     weight = weight.to(torch.promote_types(weight.dtype, torch.float32))
-    if kind == "full":
-        if size != tuple(weight.shape[-2:]):
-            raise ValueError(f'kind="full" has coefficients for {tuple(weight.shape[-2:])} only, not for size={size}')
-        return _full_bank(weight)
-    return dispatch.filters_bank(functions(weight, kind, covariance), size, coordinates == "polar")
+    if kind == "full" and size != tuple(weight.shape[-2:]):
+        raise ValueError(f'kind="full" has coefficients for {tuple(weight.shape[-2:])} only, not for size={size}')
+    return torch.complex(*_bank(weight, size, kind, coordinates, covariance).unbind(2))
+
+
+def _bank(
+    weight: Tensor, size: tuple[int, int], kind: Kind, coordinates: Coordinates, covariance: Covariance
+) -> Tensor:
+    """The filters' half spectra as real and imaginary parts: (O, C, 2, H, W//2+1)."""
+    if kind != "full":
+        return dispatch.filters_bank(functions(weight, kind, covariance), size, coordinates == "polar")
+    real, imaginary, factor, sign = constant(_places, *size, weight.device)
+    numbers = weight.flatten(-2)
+    return torch.stack([numbers[..., real] * factor.to(weight), numbers[..., imaginary] * sign.to(weight)], 2)
 
 
 def check_size(size: Any) -> tuple[int, int]:
@@ -88,8 +99,8 @@ def check_size(size: Any) -> tuple[int, int]:
     try:
         height, width = size
         return whole(height, "size", 1), whole(width, "size", 1)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"size={size!r} must be (H, W), at least one pixel each") from None
+    except (TypeError, ValueError):
+        raise ValueError(f"size={size!r} must be (H, W), whole numbers of at least one pixel each") from None
 
 
 def _places(H: int, W: int, device: torch.device) -> tuple[Tensor, ...]:
@@ -104,22 +115,15 @@ def _places(H: int, W: int, device: torch.device) -> tuple[Tensor, ...]:
     return torch.where(second, mirror, here), torch.where(second, here, mirror), factor, sign
 
 
-def _full_bank(weight: Tensor) -> Tensor:
-    H, W = weight.shape[-2:]
-    real, imaginary, factor, sign = constant(_places, H, W, weight.device)
-    numbers = weight.flatten(-2)
-    return torch.complex(numbers[..., real] * factor.to(weight), numbers[..., imaginary] * sign.to(weight))
-
-
 def check_weight(name: str, weight: Tensor, kind: str, coordinates: str, covariance: str) -> None:
     """Raise unless the weight and the names fit each other."""
-    for what, value, known in (
+    for what, value, names in (
         ("kind", kind, KINDS),
         ("coordinates", coordinates, COORDINATES),
         ("covariance", covariance, COVARIANCES),
     ):
-        if value not in known:
-            raise ValueError(f"{what}={value!r} is unknown; pick one of {', '.join(known)}")
+        if value not in names:
+            raise ValueError(f"{what}={value!r} is unknown; pick one of {', '.join(names)}")
     if not weight.is_floating_point():
         raise TypeError(f"{name}: the filters' numbers must be real floating point, not {weight.dtype}")
     if kind == "full":
@@ -188,7 +192,49 @@ def _run(x: Tensor, weight: Tensor, kind: Kind, coordinates: Coordinates, covari
     O, (H, W) = weight.shape[0], x.shape[-2:]
     if x.shape[0] == 0 or O == 0:
         return x.new_zeros(x.shape[0], O, H, W) + 0 * (x.sum() + weight.sum())
+    if dispatch.in_onnx_export():
+        return _by_matrices(x, _bank(weight, (H, W), kind, coordinates, covariance))
     if kind != "full":
         return dispatch.filter_maps(x, functions(weight, kind, covariance), coordinates == "polar")
-    X, K = torch.fft.rfft2(x).flatten(-2), _full_bank(weight).flatten(-2)
-    return torch.fft.irfft2(dispatch.product_native(X, K).unflatten(-1, (H, W // 2 + 1)), s=(H, W))
+    K = torch.complex(*_bank(weight, (H, W), kind, coordinates, covariance).flatten(-2).unbind(2))
+    return torch.fft.irfft2(
+        dispatch.product_native(torch.fft.rfft2(x).flatten(-2), K).unflatten(-1, (H, W // 2 + 1)), s=(H, W)
+    )
+
+
+def _waves(n: int, m: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the first m frequencies at n places: (n, m) float64 each."""
+    turns = torch.outer(torch.arange(n, device=device), torch.arange(m, device=device)) % n
+    angle = turns.double() * (2 * math.pi / n)
+    return angle.cos(), angle.sin()
+
+
+def _transforms(H: int, W: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
+    """rfft2 and its inverse as real matrices, one for each axis and direction. A complex axis has its real parts first.
+
+    across (W, 2V), down (2H, 2H); up (2H, 2H), back (2V, W)
+    """
+    (cos_w, sin_w), (cos_h, sin_h) = _waves(W, W // 2 + 1, device), _waves(H, H, device)
+    times = 2.0 - (2 * torch.arange(W // 2 + 1, device=device) % W == 0).double()  # a column and its mirror
+    down = torch.cat([torch.cat([cos_h, sin_h], 1), torch.cat([-sin_h, cos_h], 1)])
+    across, back = torch.cat([cos_w, -sin_w], 1), torch.cat([cos_w * times, -sin_w * times], 1).mT / W
+    return tuple(matrix.to(dtype).contiguous() for matrix in (across, down, down.mT / H, back))
+
+
+def _by_matrices(x: Tensor, bank: Tensor) -> Tensor:
+    """The same in real numbers alone, for ONNX: (B, C, H, W), (O, C, 2, H, V) -> (B, O, H, W)."""
+    size = known(x.shape[-2:])
+    if size is None:
+        raise ValueError(
+            "parametric_spectral_conv2d has no ONNX form for maps of many sizes: export it for one size, "
+            "with a dynamic batch if need be"
+        )
+    (H, W), V = size, size[1] // 2 + 1
+    across, down, up, back = constant(_transforms, H, W, x.dtype, x.device)
+    X = (x @ across).unflatten(-1, (2, V)).movedim(-2, -3).flatten(-3, -2)  # (B, C, 2H, V)
+    X = (down @ X).unflatten(-2, (2, H)).movedim(2, 1).flatten(1, 2)  # (B, 2C, H, V)
+    re, im = bank.unbind(2)
+    K = torch.cat([torch.cat([re, -im], 1), torch.cat([im, re], 1)])  # (2O, 2C, H, V)
+    Y = torch.einsum("bchv,ochv->bohv", X, K).unflatten(1, (2, -1)).movedim(1, 2).flatten(2, 3)  # (B, O, 2H, V)
+    Y = (up @ Y).unflatten(-2, (2, H)).movedim(-3, -2).flatten(-2)  # (B, O, H, 2V)
+    return Y @ back

@@ -88,6 +88,14 @@ def _check_size(size: Any) -> tuple[int, int]:
         raise type(error)(message) from None
 
 
+def _check_not_onnx() -> None:
+    if dispatch.in_onnx_export():
+        raise NotImplementedError(
+            "a HalfSpectrum has no ONNX form: ONNX has no complex numbers. "
+            "Spectral pooling, and convolutions with spectral filters, are exported as real matrix products"
+        )
+
+
 def _as_image(x: Any) -> Tensor:
     """A tensor from what may be an array, of any strides and byte order."""
     if isinstance(x, Tensor):
@@ -119,7 +127,7 @@ class HalfSpectrum:
     are part of its structure, so an exported program that takes or returns a spectrum is one for that size, and
     refuses a dynamic one. torch.jit.trace knows tensors only: it takes functions from images to images.
     torch.fx.symbolic_trace sees `of` and `cat` as one node each, not the constructor. `radial_energy` counts its rings
-    in Python, so a graph with it is one for that size too.
+    in Python, so a graph with it is one for that size too. ONNX, without complex numbers, is refused.
     """
 
     values: Tensor
@@ -127,6 +135,7 @@ class HalfSpectrum:
     norm: Norm = "ortho"
 
     def __post_init__(self) -> None:
+        _check_not_onnx()
         H, W = _check_size(self.size)
         if self.norm not in NORMS:
             raise ValueError(f"norm={self.norm!r} is unknown; pick one of {', '.join(NORMS)}")
@@ -162,6 +171,7 @@ class HalfSpectrum:
         if isinstance(x, torch.fx.Proxy):  # torch.fx.symbolic_trace: one step of its graph, as a torch function is
             spectrum: HalfSpectrum = x.tracer.create_proxy("call_function", _spectrum_of, (x, norm), {})
             return spectrum
+        _check_not_onnx()
         x = _as_image(x)
         if norm not in NORMS:
             raise ValueError(f"norm={norm!r} is unknown; pick one of {', '.join(NORMS)}")

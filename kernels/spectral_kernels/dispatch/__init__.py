@@ -10,6 +10,7 @@ from spectral_kernels.dispatch._crop import crop, pad
 from spectral_kernels.dispatch._devices import FORMS, Form, choose_form, cuda_is_available
 from spectral_kernels.dispatch._filters import filter_maps, filters, filters_bank, filters_gradient
 from spectral_kernels.dispatch._numbers import real, whole, wholes
+from spectral_kernels.dispatch._onnx import in_onnx_export
 from spectral_kernels.dispatch._operators import Call, Operator, operator
 from spectral_kernels.dispatch._pool import pool, unpool
 from spectral_kernels.dispatch._product import product, product_native
@@ -32,6 +33,7 @@ __all__ = [
     "filters",
     "filters_bank",
     "filters_gradient",
+    "in_onnx_export",
     "mirrors",
     "operator",
     "pad",

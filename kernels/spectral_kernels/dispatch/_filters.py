@@ -1,7 +1,7 @@
 """Multiply spectra by filters that are functions of frequency, on torch tensors.
 
-The kernels multiply and give the gradient in the functions' numbers. What a derivative needs beyond them (tangents of
-Gaussians, second derivatives) is computed with banks of O * C filters in plain torch, slowly.
+The kernels multiply and give the gradient in the functions' numbers. What a derivative needs beyond them (how Gaussians
+move with their numbers, in forward mode and in second derivatives) takes banks of O * C filters in plain torch.
 """
 
 import math
@@ -65,7 +65,10 @@ def filter_maps(x: Tensor, weight: Tensor, polar: bool = False, form: Form = "au
 
 
 def filters_bank(weight: Tensor, size: tuple[int, int], polar: bool = False) -> Tensor:
-    """The filters that `filters` multiplies by, held: (O, C, 2, P) -> (O, C, H, W//2+1) complex. Plain torch."""
+    """The filters that `filters` multiplies by, held: (O, C, 2, P) -> (O, C, 2, H, W//2+1), real and imaginary parts.
+
+    In torch's own operations on real numbers.
+    """
     _check_functions(weight, weight.shape[1] if weight.ndim > 1 else 0)
     H, W = size
     p, q = constant(_planes, H, W, polar, weight.dtype, weight.device)
@@ -98,11 +101,16 @@ def _planes(H: int, W: int, polar: bool, dtype: torch.dtype, device: torch.devic
     return p.to(dtype).contiguous(), q.to(dtype).contiguous()
 
 
+def _mirrors(H: int, W: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """The row of each row's mirror (H,), the columns that mirror themselves (V,), the conjugate's signs (2, 1, 1)."""
+    own = 2 * torch.arange(W // 2 + 1, device=device) % W == 0
+    return -torch.arange(H, device=device) % H, own, torch.tensor([1, -1], dtype=dtype, device=device)[:, None, None]
+
+
 def _hermitian(parts: Tensor, W: int) -> Tensor:
-    """Real and imaginary part (O, C, 2, H, V) -> complex, with the Hermitian part on columns that mirror themselves."""
-    K = torch.complex(parts[:, :, 0], parts[:, :, 1])
-    own = 2 * torch.arange(K.shape[-1], device=K.device) % W == 0
-    return torch.where(own, (K + K.flip(-2).roll(1, -2).conj_physical()) / 2, K)
+    """Real and imaginary parts (O, C, 2, H, V), with the Hermitian part on columns that mirror themselves."""
+    mirror, own, signs = constant(_mirrors, parts.shape[-2], W, parts.dtype, parts.device)
+    return torch.where(own, (parts + parts.index_select(-2, mirror) * signs) / 2, parts)
 
 
 def _gaussian(weight: Tensor, p: Tensor, q: Tensor) -> tuple[Tensor, ...]:
@@ -133,8 +141,8 @@ def _along(X: Tensor, weight: Tensor, along: Tensor, width: int, polar: bool, co
     p, q = constant(_planes, X.shape[-2], width, polar, weight.dtype, weight.device)
     gain, *_, bell = _gaussian(weight, p, q)
     *_, exponent_ = _moved(weight, along, p, q)
-    K_ = _hermitian(bell * (along[..., 0, None, None] + gain * exponent_), width)
-    return _channel_product(X, K_.conj_physical() if conjugate else K_)
+    re, im = _hermitian(bell * (along[..., 0, None, None] + gain * exponent_), width).unbind(2)
+    return _channel_product(X, torch.complex(re, -im if conjugate else im))
 
 
 def _gradient_along(X: Tensor, G: Tensor, weight: Tensor, along: Tensor, width: int, polar: bool) -> Tensor | None:
@@ -145,7 +153,6 @@ def _gradient_along(X: Tensor, G: Tensor, weight: Tensor, along: Tensor, width: 
     if weight.shape[-1] == filters_kernel.LINEAR:
         return None
     E = _channel_product(G.transpose(0, 1), X.conj_physical().transpose(0, 1))
-    E = _hermitian(torch.view_as_real(E).movedim(-1, 2), width)
     p, q = constant(_planes, X.shape[-2], width, polar, weight.dtype, weight.device)
     gain, a, z, A, T, D, bell = _gaussian(weight, p, q)
     gain_, _, _, A_, T_, D_ = along[..., None, None].unbind(3)
@@ -158,11 +165,11 @@ def _gradient_along(X: Tensor, G: Tensor, weight: Tensor, along: Tensor, width: 
         -(D_ * z * a + D * z_ * a + D * z * a_),
         -z * z_,
     )
-    e = torch.view_as_real(E).movedim(-1, 2) * bell
-    moved = [e * exponent_]
+    e = bell * _hermitian(torch.stack([E.real, E.imag], 2), width)
+    moved = [(e * exponent_).sum((-2, -1))]
     for slope, slope_ in zip(slopes, slopes_, strict=True):
-        moved.append(e * ((gain_ + gain * exponent_) * slope + gain * slope_))
-    return torch.stack([each.sum((-2, -1)) for each in moved], -1)
+        moved.append((e * ((gain_ + gain * exponent_) * slope + gain * slope_)).sum((-2, -1)))
+    return torch.stack(moved, -1)
 
 
 # --- As operators
