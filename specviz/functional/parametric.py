@@ -172,6 +172,9 @@ def parametric_spectral_conv2d(
             f'kind="full" has a number for every coefficient of a {weight.shape[-2]}x{weight.shape[-1]} map, but x is '
             f'{x.shape[-2]}x{x.shape[-1]}. Use kind="linear" or "gaussian", which run on any size.'
         )
+    if kind == "full" and torch.jit.is_tracing():
+        # The check above for its graph, where nothing else compares: expand lets a side of 1 pass, view_as does not.
+        x = x.view_as(x.expand(*x.shape[:-2], *weight.shape[-2:]))
     if bias is not None and bias.dtype != weight.dtype:
         raise TypeError(f"bias is {bias.dtype}, but the filters' numbers are {weight.dtype}; convert it with .to()")
     if bias is not None and bias.shape != (weight.shape[0],):

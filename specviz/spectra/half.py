@@ -88,6 +88,12 @@ def _check_size(size: Any) -> tuple[int, int]:
         raise type(error)(message) from None
 
 
+def _held_to(size: tuple[int, int], x: Tensor) -> Tensor:
+    """x itself. In a graph of torch.jit.trace, which holds plans for this size, x of another size is an error."""
+    # expand lets a side of 1 pass, view_as a change of sides: together neither.
+    return x.view_as(x.expand(*x.shape[:-2], *size)) if torch.jit.is_tracing() else x
+
+
 def _check_not_onnx() -> None:
     if dispatch.in_onnx_export():
         raise NotImplementedError(
@@ -155,7 +161,8 @@ class HalfSpectrum:
                 f"its half spectrum ends in ({H}, {W // 2 + 1})"
             )
         object.__setattr__(self, "size", (H, W))
-        object.__setattr__(self, "values", _mirror_(self.values.clone(), (H, W)))
+        values = _held_to((H, W // 2 + 1), self.values)
+        object.__setattr__(self, "values", _mirror_(values.clone(), (H, W)))
 
     @classmethod
     def _exact(cls, values: Tensor, size: tuple[int, int], norm: Norm) -> HalfSpectrum:
@@ -182,6 +189,7 @@ class HalfSpectrum:
         if x.ndim < 2 or 0 in x.shape[-2:]:
             raise ValueError(f"HalfSpectrum.of takes images (..., H, W) of at least one pixel, got {tuple(x.shape)}")
         size = _check_size(x.shape[-2:])
+        x = _held_to(size, x)
         if x.numel() == 0:  # an empty batch; some FFT libraries refuse it
             dtype = torch.complex64 if x.dtype == torch.float32 else torch.complex128
             return cls._exact(x[..., : size[1] // 2 + 1].to(dtype), size, norm)

@@ -177,6 +177,7 @@ def _gradient_along(X: Tensor, G: Tensor, weight: Tensor, along: Tensor, width: 
 
 def _multiply(X: Tensor, weight: Tensor, width: int, polar: bool, conjugate: bool, form: str) -> Tensor:
     X, weight = plain(X), plain(weight)
+    _check_functions(weight, X.shape[1])  # once more, for traced programs begin here
     if form == "cuda":
         planes = constant(_planes, X.shape[2], width, polar, weight.dtype, X.device)
         with torch.cuda.device(X.device):
@@ -201,6 +202,9 @@ def _filter_maps(x: Tensor, weight: Tensor, polar: bool, conjugate: bool, form: 
 def filters_gradient(X: Tensor, G: Tensor, weight: Tensor, width: int, polar: bool, form: str) -> Tensor:
     """Gradient of `filters` with respect to weight: X (B, C, H, V), G (B, O, H, V) complex -> (O, C, 2, P)."""
     X, G, weight = plain(X), plain(G), plain(weight)
+    _check_functions(weight, X.shape[1])
+    if G.shape != (X.shape[0], weight.shape[0], *X.shape[2:]):
+        raise ValueError(f"G {tuple(G.shape)} is no gradient of filters({tuple(X.shape)}, {tuple(weight.shape)})")
     if form == "cuda":
         planes = constant(_planes, X.shape[2], width, polar, weight.dtype, X.device)
         with torch.cuda.device(X.device):
