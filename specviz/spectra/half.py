@@ -132,13 +132,18 @@ class HalfSpectrum:
     torch.compile, torch.func and torch.export take and return one as a pytree whose leaf is `values`; `size` and `norm`
     are part of its structure, so an exported program that takes or returns a spectrum is one for that size, and
     refuses a dynamic one. torch.jit.trace knows tensors only: it takes functions from images to images.
-    torch.fx.symbolic_trace sees `of` and `cat` as one node each, not the constructor. `radial_energy` counts its rings
-    in Python, so a graph with it is one for that size too. ONNX, without complex numbers, is refused.
+    Refused are ONNX, which has no complex numbers, and an exported program with `radial_energy` for a dynamic size.
     """
 
     values: Tensor
     size: tuple[int, int]
     norm: Norm = "ortho"
+
+    def __new__(cls, values: Any = None, *arguments: Any, **keywords: Any) -> HalfSpectrum:
+        if isinstance(values, torch.fx.Proxy):  # torch.fx.symbolic_trace: one step of its graph, as a torch function is
+            spectrum: HalfSpectrum = values.tracer.create_proxy("call_function", cls, (values, *arguments), keywords)
+            return spectrum
+        return object.__new__(cls)
 
     def __post_init__(self) -> None:
         _check_not_onnx()
@@ -175,7 +180,7 @@ class HalfSpectrum:
     @classmethod
     def of(cls, x: Any, norm: Norm = "ortho") -> HalfSpectrum:
         """Transform images: x (..., H, W) real, float32 or float64, a tensor or an array -> HalfSpectrum."""
-        if isinstance(x, torch.fx.Proxy):  # torch.fx.symbolic_trace: one step of its graph, as a torch function is
+        if isinstance(x, torch.fx.Proxy):
             spectrum: HalfSpectrum = x.tracer.create_proxy("call_function", _spectrum_of, (x, norm), {})
             return spectrum
         _check_not_onnx()
@@ -281,6 +286,10 @@ class HalfSpectrum:
         is `energy()`. A ring is one step 1/max(H, W) of frequency wide; the corners reach sqrt(1/2).
         """
         H, W = self.size
+        if torch.compiler.is_exporting() and dispatch.has_symbol(H, W):
+            raise ValueError(
+                "radial_energy counts its rings by the size: export it for one size, not for a dynamic one"
+            )
         # The last one holds the corner. Counted in Python numbers: a graph cannot ask the tensor for its largest.
         rings = round(math.hypot(H // 2 / H, W // 2 / W) * max(H, W)) + 1
         (ring,) = dispatch.constant(_rings, H, W, rings, self.values.device)

@@ -5,7 +5,7 @@ the tensor's device is an error: nothing is copied between devices behind the ca
 """
 
 from spectral_kernels.dispatch._activate import activate, activate_backward
-from spectral_kernels.dispatch._constants import constant, untraced
+from spectral_kernels.dispatch._constants import constant, has_symbol, untraced
 from spectral_kernels.dispatch._crop import crop, pad
 from spectral_kernels.dispatch._devices import FORMS, Form, choose_form, cuda_is_available
 from spectral_kernels.dispatch._filters import filter_maps, filters, filters_bank, filters_gradient
@@ -33,6 +33,7 @@ __all__ = [
     "filters",
     "filters_bank",
     "filters_gradient",
+    "has_symbol",
     "in_onnx_export",
     "mirrors",
     "operator",

@@ -28,14 +28,15 @@ def constant(make: Callable[..., tuple[Tensor, ...]], *arguments: Any) -> tuple[
     traced program holds it as a constant, unless a size in it is a symbol, which stands for many: such a program makes
     it anew. For torch.export, arguments are functions, numbers, names and tuples of them.
     """
-    if torch.compiler.is_exporting() and not _has_symbol(arguments):
+    if torch.compiler.is_exporting() and not has_symbol(*arguments):
         return _of_program(make, *arguments)
     if torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None:
         return make(*arguments)
     return _remembered(make, *arguments)
 
 
-def _has_symbol(arguments: tuple[Any, ...]) -> bool:
+def has_symbol(*arguments: Any) -> bool:
+    """Whether a number among them is a compiler's symbol, which stands for many."""
     from torch.fx.experimental.symbolic_shapes import has_static_value  # slow to import
 
     return any(isinstance(n, int | torch.SymInt) and not has_static_value(n) for n in arguments)
