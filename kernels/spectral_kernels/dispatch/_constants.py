@@ -25,13 +25,21 @@ def constant(make: Callable[..., tuple[Tensor, ...]], *arguments: Any) -> tuple[
     Made anew under torch.compile, whose graph must not hold it, and under dispatch modes such as FakeTensorMode, whose
     tensors are not real. What is kept is plain, because it is used again by others: it is made outside inference mode,
     and outside of torch.func's transforms, which would wrap it at a level that ends with the call. An exported or
-    traced program holds it as a constant; for torch.export, arguments are functions, numbers, names and tuples of them.
+    traced program holds it as a constant, unless a size in it is a symbol, which stands for many: such a program makes
+    it anew. For torch.export, arguments are functions, numbers, names and tuples of them.
     """
-    if torch.compiler.is_exporting():
+    if torch.compiler.is_exporting() and not has_symbol(*arguments):
         return _of_program(make, *arguments)
     if torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None:
         return make(*arguments)
     return _remembered(make, *arguments)
+
+
+def has_symbol(*arguments: Any) -> bool:
+    """Whether a number among them is a compiler's symbol, which stands for many."""
+    from torch.fx.experimental.symbolic_shapes import has_static_value  # slow to import
+
+    return any(isinstance(n, int | torch.SymInt) and not has_static_value(n) for n in arguments)
 
 
 @torch.compiler.assume_constant_result
