@@ -79,6 +79,8 @@ def _no_layer(subject: Subject) -> str:
 
 
 def _no_maps(subject: Subject) -> str:
+    if subject.family == "spectra":
+        return "is a spectrum, which has no memory format"
     if len(subject.shape) != 4 or not subject.maps:
         return "takes no maps (B, C, H, W)"
     y = Case(subject).module()(Case(subject).x())
