@@ -87,6 +87,10 @@ def _no_maps(subject: Subject) -> str:
     return "" if y.ndim == 4 and not y.is_complex() else "gives no maps (B, C, H, W)"
 
 
+def _deep(subject: Subject) -> str:
+    return "is a deep network, of layers that are asked" if subject.deep else ""
+
+
 def _one_size(subject: Subject) -> str:
     return "" if subject.other_size else "takes one size only"
 
@@ -140,12 +144,12 @@ def compile_aot_eager(case: Case) -> None:
     _compiled(case, backend="aot_eager")
 
 
-@tool("compile, inductor", "torch.compile", training=True, limit=300, slow=True)
+@tool("compile, inductor", "torch.compile", training=True, limit=300, slow=True, lacking=_deep)
 def compile_inductor(case: Case) -> None:
     _compiled(case, backend="inductor")
 
 
-@tool("compile, dynamic", "torch.compile")
+@tool("compile, dynamic", "torch.compile", lacking=_deep)
 def compile_dynamic(case: Case) -> None:
     _compiled(case, backend="aot_eager", dynamic=True)
 
@@ -165,7 +169,7 @@ def _exported(case: Case, *, strict: bool, axes: tuple[int, ...] = ()) -> None:
     case.check_eager_again()
 
 
-@tool("export, strict", "torch.export")
+@tool("export, strict", "torch.export", lacking=_deep)
 def export_strict(case: Case) -> None:
     _exported(case, strict=True)
 
@@ -181,7 +185,7 @@ def export_dynamic_batch(case: Case) -> None:
     _exported(case, strict=False, axes=(0,))
 
 
-@tool("export, strict, dynamic batch", "torch.export")
+@tool("export, strict, dynamic batch", "torch.export", lacking=_deep)
 def export_strict_dynamic_batch(case: Case) -> None:
     _exported(case, strict=True, axes=(0,))
 
