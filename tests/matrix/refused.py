@@ -26,7 +26,29 @@ class Refusal:
         )
 
 
-REFUSED: tuple[Refusal, ...] = ()
+REFUSED: tuple[Refusal, ...] = (
+    Refusal(
+        (
+            "HalfSpectrum*",
+            "SF.threshold",
+            "SF.activate",
+            "SF.compress",
+            "SpecNetBlock2d*",
+            "SF.specnet_block2d",
+            "*, specnet",
+        ),
+        ("ONNX",),
+        "ONNX has no complex numbers, so no spectrum can be exported. Spectral pooling, band-limited convolutions and "
+        "convolutions with spectral filters can: they go as real matrix products.",
+        "a HalfSpectrum has no ONNX form",
+    ),
+    Refusal(
+        ("SF.parametric_bank",),
+        ("ONNX",),
+        "Its result is complex, and ONNX has no complex numbers. The convolution with these filters can be exported.",
+        "parametric_bank has no ONNX form",
+    ),
+)
 
 
 def refusal_of(subject: str, tool: str) -> Refusal | None:

@@ -29,6 +29,7 @@ class Subject:
     draws       makes modules one of which the module that is tried equals at each call, because it draws numbers
     differentiable  False where the result takes no part in autograd
     maps        False where x is no batch of maps, though it has four axes
+    deep        a network of so many layers that tracers take minutes: asked of one of each kind alone
     rounds      how many times the usual rounding errors are allowed, and why: a network is deeper than a layer
     """
 
@@ -44,6 +45,7 @@ class Subject:
     draws: Callable[[], list[nn.Module]] | None = None
     differentiable: bool = True
     maps: bool = True
+    deep: bool = False
     rounds: float = 1.0
 
 
@@ -288,13 +290,14 @@ def _on_spectrum(title: str, step: Any, covers: str, **settings: Any) -> Subject
     )
 
 
-def _network(name: str, title: str, *, shape: tuple[int, ...] = IMAGES, **options: Any) -> Subject:
+def _network(name: str, title: str, *, shape: tuple[int, ...] = IMAGES, deep: bool = False, **options: Any) -> Subject:
     return Subject(
         f"models.{name}{f', {title}' if title else ''}",
         "models",
         lambda: _model(name, **options),
         shape,
         (f"models.{name}",),
+        deep=deep,
         rounds=20,  # a dozen layers, ReLUs and normalisations multiply the errors of one
     )
 
@@ -475,9 +478,9 @@ def _models() -> list[Subject]:
         _network("vgg11", "spectral-param", width=0.06, **spectral),
         _network("vgg16", "band-limited", width=0.06, **band),
         _network("resnet18", "band-limited", width=0.06, **band),
-        _network("resnet18", "specnet", width=0.06, **specnet),
+        _network("resnet18", "specnet", width=0.06, deep=True, **specnet),
         # Batch norm of two numbers has no good gradient: four pictures, and 2 x 2 pixels at the end.
-        _network("densenet40", "band-limited", width=0.3, image_size=8, shape=(4, 3, 8, 8), **band),
+        _network("densenet40", "band-limited", deep=True, width=0.3, image_size=8, shape=(4, 3, 8, 8), **band),
         _network(
             "densenet121",
             "spectral-param",

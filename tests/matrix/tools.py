@@ -79,10 +79,16 @@ def _no_layer(subject: Subject) -> str:
 
 
 def _no_maps(subject: Subject) -> str:
+    if subject.family == "spectra":
+        return "is a spectrum, which has no memory format"
     if len(subject.shape) != 4 or not subject.maps:
         return "takes no maps (B, C, H, W)"
     y = Case(subject).module()(Case(subject).x())
     return "" if y.ndim == 4 and not y.is_complex() else "gives no maps (B, C, H, W)"
+
+
+def _deep(subject: Subject) -> str:
+    return "is a deep network, of layers that are asked" if subject.deep else ""
 
 
 def _one_size(subject: Subject) -> str:
@@ -138,12 +144,12 @@ def compile_aot_eager(case: Case) -> None:
     _compiled(case, backend="aot_eager")
 
 
-@tool("compile, inductor", "torch.compile", training=True, limit=300, slow=True)
+@tool("compile, inductor", "torch.compile", training=True, limit=300, slow=True, lacking=_deep)
 def compile_inductor(case: Case) -> None:
     _compiled(case, backend="inductor")
 
 
-@tool("compile, dynamic", "torch.compile")
+@tool("compile, dynamic", "torch.compile", lacking=_deep)
 def compile_dynamic(case: Case) -> None:
     _compiled(case, backend="aot_eager", dynamic=True)
 
@@ -163,7 +169,7 @@ def _exported(case: Case, *, strict: bool, axes: tuple[int, ...] = ()) -> None:
     case.check_eager_again()
 
 
-@tool("export, strict", "torch.export")
+@tool("export, strict", "torch.export", lacking=_deep)
 def export_strict(case: Case) -> None:
     _exported(case, strict=True)
 
@@ -179,7 +185,7 @@ def export_dynamic_batch(case: Case) -> None:
     _exported(case, strict=False, axes=(0,))
 
 
-@tool("export, strict, dynamic batch", "torch.export")
+@tool("export, strict, dynamic batch", "torch.export", lacking=_deep)
 def export_strict_dynamic_batch(case: Case) -> None:
     _exported(case, strict=True, axes=(0,))
 
