@@ -6,6 +6,8 @@ import hashlib
 import sys
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -227,6 +229,14 @@ class _Leave:
             # Called for an exception too, then without an output.
             stack.pop()[1].__exit__(*(sys.exc_info() if output is None else (None, None, None)))
 
+    @property
+    def __name__(self) -> str:
+        # torch.jit.script asks every hook's name first. An AttributeError, so that others may ask for it in vain.
+        raise AttributeError(
+            "a module under `compressed` cannot be scripted: its calls go through hooks in Python. Call remove() of "
+            "its handle first, or copy.deepcopy the module before it is compressed"
+        )
+
 
 def compressed(
     module: nn.Module,
@@ -263,6 +273,20 @@ def _is_recorded() -> bool:
     return torch._C._get_tracing_state() is not None or any(torch._C._get_dispatch_mode(key) for key in modes)
 
 
+@contextmanager
+def _unrecorded() -> Iterator[None]:
+    """What runs in here is no part of what torch.jit.trace records, down to a tensor's name."""
+    state = torch._C._get_tracing_state()
+    if state is None:
+        yield
+        return
+    torch._C._set_tracing_state(None)
+    try:
+        yield
+    finally:
+        torch._C._set_tracing_state(state)
+
+
 class _Saving:
     """The pack hook, and what it knows: the stored copies that are alive, and what was left as it was."""
 
@@ -277,11 +301,12 @@ class _Saving:
 
     def pack(self, tensor: Tensor) -> Packed:
         role = running_role(sys._getframe(1))
-        with torch._C.DisableTorchFunction(), torch.no_grad():
+        is_recorded = _is_recorded()
+        with torch._C.DisableTorchFunction(), torch.no_grad(), _unrecorded():
+            if is_recorded:
+                return self.as_it_is(tensor, "tracing")
             if not is_plain(tensor):
                 return self.as_it_is(tensor, "exact" if tensor.is_leaf else "kind")
-            if _is_recorded():
-                return self.as_it_is(tensor, "tracing")
             packed = role(tensor)
             if packed is None or isinstance(packed, str):
                 reason = packed if packed in ("compiled", "transform") else why_no_map(tensor) or packed

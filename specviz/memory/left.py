@@ -18,8 +18,8 @@ _CHECKPOINT = "torch.utils.checkpoint saves memory there"
 # By name: what is the case, and what to do.
 REASONS = {
     "dimensions": (
-        "most of what was saved has not the 3 or 4 dimensions of maps, (B, C, L) or (B, C, H, W)",
-        f"Maps of volumes and matrices stay as they are; {_CHECKPOINT}.",
+        "most of what was saved does not have the 3 or 4 dimensions of maps, (B, C, L) or (B, C, H, W)",
+        f"Volumes (B, C, D, H, W) and matrices stay as they are; {_CHECKPOINT}.",
     ),
     "small": (
         f"the maps are small: under {MIN_BYTES} bytes a tensor, or under {MIN_PIXELS} pixels a map",
@@ -28,18 +28,18 @@ REASONS = {
     "operation": (
         "the operations that saved most need it exactly, since the gradient of a square root, say, does not bear an "
         "error in it",
-        "Convolutions, normalisations, products, smooth activations and custom autograd functions save maps that are "
-        f"compressed; for all else, {_CHECKPOINT}.",
+        "The maps that convolutions, normalisations, products, smooth activations and custom autograd functions save "
+        f"are compressed; for all else, {_CHECKPOINT}.",
     ),
     "kind": (
-        "most of what was saved are no plain tensors of floating-point numbers but complex, sparse, nested, quantised, "
-        "fake or of a subclass",
+        "most of what was saved is not in plain tensors of floating-point numbers but complex, sparse, nested, "
+        "quantised, on another device or of a subclass",
         f"Such tensors stay as they are; {_CHECKPOINT}.",
     ),
     "unseen": (
-        "most was saved where the operation cannot be seen, in TorchScript or other code in C++, and without it a "
+        "most was saved where the operation cannot be seen, in TorchScript or other compiled code, and without it a "
         "map cannot be told from what must stay exact",
-        "Call the Python module instead of its scripted or traced form.",
+        "Call the Python module instead of its scripted, traced or compiled form.",
     ),
     "compiled": (
         "functions compiled by torch.compile keep what they choose, and keep it themselves",
@@ -47,12 +47,13 @@ REASONS = {
         "instead of keeping with torch._functorch.config.activation_memory_budget < 1.",
     ),
     "compiling": (
-        "it runs inside of a function that torch.compile or torch.export traces, where nothing is saved yet",
+        "it runs inside of a function that torch.compile or torch.export traces, and compiled code keeps what it "
+        "chooses, and keeps it itself",
         "Enter the context outside of compiled code, around modules that are not compiled; of a module under "
         "`compressed`, call remove() first.",
     ),
     "tracing": (
-        "it runs while torch.jit.trace or make_fx records, where nothing is saved for a backward pass of its own",
+        "torch.jit.trace, torch.export or make_fx records what runs, or runs it with fake tensors, which hold nothing",
         "Trace outside of the context; of a module under `compressed`, call remove() first.",
     ),
     "transform": (

@@ -40,12 +40,10 @@ class Roles(TorchFunctionMode):
             # function mode is active, so that roles are unknown.
             with saved_tensors_hooks(Kept.of, self.unpack):
                 return func(*args, **kwargs)
-        if not torch.is_grad_enabled():
-            return func(*args, **kwargs)
         before = getattr(running, "role", None)
-        running.role = _role_of(func, args, kwargs)
+        running.role = _role_of(func, args, kwargs) if torch.is_grad_enabled() else before
         try:
-            return func(*args, **kwargs)
+            return func(*args, **kwargs)  # here with gradients and without: torch.jit.trace records the line
         finally:
             running.role = before
 
