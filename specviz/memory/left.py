@@ -105,7 +105,7 @@ def why_no_map(x: Tensor) -> str | None:
     return "small" if is_small or x.untyped_storage().nbytes() < x.nbytes else None  # an expanded tensor is small
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # a compiler runs it once, when it traces
+@torch.compiler.assume_constant_result  # a compiler runs it once, when it traces
 def warn_once(name: str, reason: str, stacklevel: int = 2) -> None:
     with _lock:
         if reason in _said:

@@ -220,7 +220,7 @@ ROLES: dict[Any, Callable[..., Role]] = {
 def is_plain(x: Tensor) -> bool:
     """True for an ordinary dense tensor with numbers of its own: what a role may look at.
 
-    False for sparse, nested, mkldnn, quantised, fake and meta tensors, tensors of a transform or a subclass, parameters.
+    False for sparse, nested, mkldnn, quantised, fake and meta tensors, and those of a transform, a subclass, a module.
     """
     return (
         type(x) is Tensor
