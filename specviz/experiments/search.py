@@ -54,7 +54,13 @@ def search(
     store = shared_store(out, experiment, f"{scale}-search")
     address = storage or _beside(store)
     with _readable(address):
-        return _search(experiment, scale, store, trials, address, study, scheduler, workers, progress)
+        kept, outcome = _search(experiment, scale, store, trials, address, study, scheduler, workers, progress)
+        if any(trial.state.name == "COMPLETE" for trial in kept.get_trials(deepcopy=False)):
+            try:
+                kept.best_trial  # noqa: B018 (what a search is for, from the database)
+            except ValueError as error:
+                raise SweepError(f"the study in {address} has trials that ended, and no best one: {error}") from error
+        return kept, outcome
 
 
 @contextmanager

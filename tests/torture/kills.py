@@ -33,6 +33,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -93,22 +94,32 @@ def main(folder, seed):
 
 
 def run(kills: int, seed: int = 0, say: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
-    """Kill so many times, half of them sweeps and half trainings, and count what went wrong."""
-    found: Counter[str] = Counter(lost=0, doubled=0, half_written=0, different=0, orphans=0)
-    rng = random.Random(seed)
-    with tempfile.TemporaryDirectory(prefix="kills-") as place:
-        killed = {"sweeps": 0, "trainings": 0}
-        for kind, many, one in (("sweeps", kills - kills // 2, _sweep), ("trainings", kills // 2, _training)):
-            began = 0
-            while killed[kind] < many:
-                folder = Path(place) / f"{kind}-{began}"
-                folder.mkdir()
-                at_most = min(many - killed[kind], 5)
-                killed[kind] += one(folder, began, at_most, rng, found)
-                began += 1
-                say(f"{killed[kind]} of {many} kills of {kind}: {dict(found)}")
-            found[f"{kind}_completed"] = began
-    return {"kills": sum(killed.values()), "kills_of_sweeps": killed["sweeps"], "seed": seed, **found}
+    """Kill so many times, half of them sweeps and half trainings, side by side, and count what went wrong."""
+    kinds = {"sweeps": (kills - kills // 2, _sweep), "trainings": (kills // 2, _training)}
+    with tempfile.TemporaryDirectory(prefix="kills-") as place, ThreadPoolExecutor() as pool:
+        parts = {
+            kind: pool.submit(_many, Path(place) / kind, one, many, random.Random(f"{seed} {kind}"), say)
+            for kind, (many, one) in kinds.items()
+        }
+        killed = {kind: part.result()[0] for kind, part in parts.items()}
+        found = sum((part.result()[1] for part in parts.values()), Counter())
+    counts = {name: found[name] for name in ("lost", "doubled", "half_written", "different", "orphans")}
+    return {"kills": sum(killed.values()), "kills_of_sweeps": killed["sweeps"], "seed": seed, **counts}
+
+
+def _many(
+    place: Path, one: Callable[..., int], kills: int, rng: random.Random, say: Callable[[str], None]
+) -> tuple[int, Counter[str]]:
+    """Sweeps or trainings until there were so many kills, at most 5 of each: how many, and what was found."""
+    found: Counter[str] = Counter()
+    killed = begun = 0
+    while killed < kills:
+        folder = place / str(begun)
+        folder.mkdir(parents=True)
+        killed += one(folder, begun, min(kills - killed, 5), rng, found)
+        begun += 1
+        say(f"{killed} of {kills} kills of {place.name}: {dict(found)}")
+    return killed, found
 
 
 # --- Sweeps
