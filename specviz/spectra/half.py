@@ -266,8 +266,9 @@ class HalfSpectrum:
         W = self.size[1]
         left = self.values
         # Column W - v is column v with the rows negated (u -> -u modulo H) and conjugated.
-        right = left[..., 1 : (W + 1) // 2].roll(-1, -2).flip((-2, -1)).conj_physical()
-        return torch.cat([left, right], -1)
+        right = left[..., 1 : (W + 1) // 2].roll(-1, -2).flip((-2, -1))
+        # Not conj(), a view that mapped tangents cannot take, nor conj_physical(), which vmap takes one by one.
+        return torch.cat([left, torch.complex(right.real, -right.imag)], -1)
 
     def centred(self) -> Tensor:
         """The full plane with frequency (0, 0) at [H//2, W//2]: (..., H, W) complex."""
@@ -393,6 +394,8 @@ def _loaded(dumped: Any) -> tuple[tuple[int, int], Norm]:
     return (H, W), norm
 
 
+# Coefficients, a size and a name: torch.load and torch.export.load may make one.
+torch.serialization.add_safe_globals([HalfSpectrum])
 pytree.register_pytree_node(
     HalfSpectrum,
     _flatten,

@@ -152,7 +152,7 @@ def _gradient_along(X: Tensor, G: Tensor, weight: Tensor, along: Tensor, width: 
     """
     if weight.shape[-1] == filters_kernel.LINEAR:
         return None
-    E = _channel_product(G.transpose(0, 1), X.conj_physical().transpose(0, 1))
+    E = _channel_product(G.transpose(0, 1), torch.complex(X.real, -X.imag).transpose(0, 1))
     p, q = constant(_planes, X.shape[-2], width, polar, weight.dtype, weight.device)
     gain, a, z, A, T, D, bell = _gaussian(weight, p, q)
     gain_, _, _, A_, T_, D_ = along[..., None, None].unbind(3)
