@@ -484,6 +484,7 @@ def _models() -> list[Subject]:
         _network(
             "densenet121",
             "spectral-param",
+            deep=True,
             width=0.12,
             image_size=16,
             shape=(4, 3, 16, 16),
