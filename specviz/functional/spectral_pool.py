@@ -199,7 +199,7 @@ def _resample(
 def _by_matrix(x: Tensor, size: Size, new: Size, algorithm: Algorithm) -> bool:
     """Whether to resize by torch's own matrix products, here and now, rather than in an operator."""
     if tracing.leaves_a_program():  # it takes matrices, unless told to take an FFT; ONNX has no other form
-        return algorithm != "fft" or torch.onnx.is_in_onnx_export()
+        return algorithm != "fft" or tracing.for_onnx()
     if not tracing.is_plain(x):
         return False
     return (choose_algorithm(size, new) if algorithm == "auto" else algorithm) == "gemm"
