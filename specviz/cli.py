@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import io
+import os
 import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -14,8 +18,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from specviz.experiments import Experiment, Outcome
+    from specviz.experiments import Experiment, Outcome, Store, Trial
     from specviz.experiments.results import Group
+    from specviz.experiments.store import Collected
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,9 +34,24 @@ bench = typer.Typer(
 )
 app.add_typer(bench, name="bench")
 
+
+@bench.callback()
+def before_a_bench() -> None:
+    from specviz.lab import wait_as_usual
+
+    wait_as_usual()  # before torch is loaded, which reads how its threads are to wait
+
+
 Out = Annotated[Path, typer.Option(help="Folder for the records.")]
 Name = Annotated[str, typer.Argument(help="An experiment's name, or a Python file of your own.", metavar="EXPERIMENT")]
 Size = Annotated[str, typer.Option("--scale", help="tiny, laptop or paper, as the experiment has it.")]
+AnySize = Annotated[
+    str | None,
+    typer.Option(
+        "--scale",
+        help="tiny, laptop or paper, as the experiment has it; by default the first of which there are records.",
+    ),
+]
 Seeds = Annotated[int | None, typer.Option(help="Runs of each config; by default as many as the scale says.")]
 Scheduler = Annotated[
     str | None, typer.Option(help="A Dask scheduler, as tcp://host:8786; workers on this machine without it.")
@@ -51,6 +71,23 @@ Location = Annotated[
     ),
 ]
 T = TypeVar("T")
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        from specviz import __version__
+
+        print(f"spectral-workbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -175,7 +212,7 @@ def search(
 @app.command()
 def results(
     name: Name,
-    scale: Size = "tiny",
+    scale: AnySize = None,
     seeds: Seeds = None,
     out: Location = None,
     metric: Annotated[
@@ -186,31 +223,31 @@ def results(
     """Show an experiment's records, and what is missing.
 
     Each metric's mean and spread over seeds, what they say of the paper's claims, and the trials that are missing or
-    failed.
+    failed. Without --out, and where no sweep of yours has a record, those that come with the project.
     """
-    from specviz.experiments import Store, grouped, judge
     from specviz.experiments import export as export_to
+    from specviz.experiments import grouped, judge
     from specviz.experiments.results import check_metrics, metrics_of
 
     experiment = _told(lambda: _experiment(name))
-    trials = _told(lambda: experiment.trials(scale, seeds))
-    found = _told(lambda: Store.at(out, experiment.name, scale).collect(trial.id for trial in trials))
+    size, source, trials, found = _told(lambda: _found(experiment, scale, seeds, out))
     metrics = metric or metrics_of(experiment.plot, found.records.values())
     _told(lambda: check_metrics(metric or [], found.records.values()))
+    print(f"{source}, scale {size}:")
     if found.records:
         _console().print(_table(grouped(trials, found.records, metrics), metrics))
         if experiment.claims:
             print(judge(experiment.claims, found.records.values()))
     print(f"{len(found.records):,} of {len(trials):,} trials have a record")
     _list("missing", {trial: "" for trial in found.missing})
-    _list("failed", {trial: failure["error"] for trial, failure in found.failed.items()})
+    _list("failed", {trial: str(failure["error"]) for trial, failure in found.failed.items()})
     _list("no record, though named like one", found.broken)
     if found.others:
         print(f"{len(found.others):,} other records in the folder are of none of these trials")
     if export is not None:
         if not found.records:
             sys.exit(f"nothing to export; {export} is left as it was")
-        print(f"{export_to(found, export):,} records written to {export}")
+        print(f"{_told(lambda: export_to(found, export)):,} records written to {export}")
 
 
 @app.command()
@@ -368,6 +405,36 @@ def _experiment(name: str) -> Experiment:
     return find(name)
 
 
+def _found(
+    experiment: Experiment, scale: str | None, seeds: int | None, out: str | None
+) -> tuple[str, str, list[Trial], Collected]:
+    """The scale, where its records are from in words, its trials, and what there is of them.
+
+    That is the first scale of which there are records in `out`. Without an `out`, and with no record in the usual
+    place, it is the first of which records come with the project.
+    """
+    from specviz.experiments import Store
+    from specviz.experiments.store import collect_shipped
+
+    scales = list(experiment.scales) if scale is None else [scale]
+    trials = {size: experiment.trials(size, seeds) for size in scales}
+    stores = {size: Store.at(out, experiment.name, size) for size in scales}
+    if mine := [size for size in scales if any(stores[size].names())]:
+        size = mine[0]
+        return size, f"Your records in {stores[size].location}", trials[size], _collected(stores[size], trials[size])
+    if out is None and experiment.is_of_the_library:
+        for size in scales:
+            if (found := collect_shipped(experiment.name, size, [trial.id for trial in trials[size]])) is not None:
+                none = f"(there are none of yours in {stores[size].location})"
+                return size, f"The records that come with the project {none}", trials[size], found
+    size = scales[0]
+    return size, f"No records in {stores[size].location}", trials[size], _collected(stores[size], trials[size])
+
+
+def _collected(store: Store, trials: list[Trial]) -> Collected:
+    return store.collect(trial.id for trial in trials)
+
+
 def _told(action: Callable[[], T]) -> T:
     """What an action gives; what a user can put right ends the program with one sentence."""
     from specviz.experiments import SweepError
@@ -418,5 +485,64 @@ def _list(title: str, entries: dict[str, str], most: int = 10) -> None:
         print(f"  and {len(entries) - most:,} more")
 
 
+class _Remembering(io.FileIO):
+    """A file that remembers why it could not be written, and then takes everything in silence."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        if self.error is not None:
+            return len(data)
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+
+def main() -> None:
+    """What the shell starts: the program, and its end where what it prints cannot be written.
+
+    Its status is then 1, or 141 where the reader of a pipe has gone, as of a program that SIGPIPE ended; a sentence on
+    standard error says why.
+    """
+    usual: Any = sys.stdout
+    raw = None
+    if usual is None:  # closed by the shell; libraries want one
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (open for as long as the process lives)
+    else:
+        raw = _Remembering(usual.fileno(), "w", closefd=False)
+        sys.stdout = io.TextIOWrapper(
+            io.BufferedWriter(raw),
+            encoding=usual.encoding,
+            errors=usual.errors,
+            line_buffering=usual.line_buffering,
+            write_through=usual.write_through,
+        )
+    status: Any = 0
+    try:
+        app()
+    except SystemExit as end:  # which is how typer always ends
+        status = end.code
+    except OSError as error:
+        if raw is None or error is not raw.error:
+            raise
+    with contextlib.suppress(OSError):  # which `raw` remembers
+        sys.stdout.flush()
+    if isinstance(status, str):
+        _say(status)
+        status = 1
+    if raw is not None and raw.error is not None:
+        gone = raw.error.errno == errno.EPIPE
+        _say(f"specviz: {'nobody reads the rest of the output' if gone else f'cannot write the output: {raw.error}'}")
+        status = 128 + 13 if gone else 1
+    sys.exit(status)
+
+
+def _say(sentence: str) -> None:
+    with contextlib.suppress(OSError):  # standard error may be gone in the same way
+        print(sentence, file=sys.stderr, flush=True)
+
+
 if __name__ == "__main__":
-    app()
+    main()

@@ -216,6 +216,39 @@ def test_log_magnitude_is_centred_and_floored():
         HalfSpectrum.of(torch.ones(2, 2)).log_magnitude(floor=0)
 
 
+@pytest.mark.parametrize(("dtype", "floor"), [(torch.float32, 1e-37), (torch.float64, 1e-300)])
+def test_logarithms_are_finite_down_to_what_the_type_holds(dtype, floor):
+    X = HalfSpectrum.of(torch.zeros(4, 6, dtype=dtype))
+    assert_close(X.log_magnitude(floor), torch.full((4, 6), math.log10(floor), dtype=dtype))
+    with pytest.raises(ValueError, match=r"floor=1e-320 is 0 in torch.complex\d+, and .* pick \S+ or more"):
+        X.log_magnitude(1e-320)
+    for floor in (math.nan, math.inf, -1):
+        with pytest.raises(ValueError, match="must be > 0 and finite"):
+            X.log_magnitude(floor)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_the_deviation_from_symmetry_is_unknown_where_a_coefficient_is_not_finite(bad):
+    x = image((6, 8))
+    x[2, 3] = bad  # and with it every coefficient
+    assert math.isnan(HalfSpectrum.of(x).hermitian_error())
+    values = HalfSpectrum.of(image((6, 8))).values.clone()
+    values[1, 2] = bad  # on a column that is not compared
+    assert HalfSpectrum(values, (6, 8)).hermitian_error() == 0
+
+
+@pytest.mark.parametrize(
+    "size", [(5, 4), [5, 4], np.array([5, 4]), torch.tensor([5, 4]), (np.int64(5), torch.tensor(4)), torch.Size([5, 4])]
+)
+def test_sizes_are_whole_numbers_of_any_library(size):
+    X = HalfSpectrum.of(image((6, 7)))
+    for Y in (X.crop(size), HalfSpectrum(X.crop((5, 4)).values, size)):
+        assert Y.size == (5, 4)
+        assert [type(n) for n in Y.size] == [int, int]
+        assert torch.equal(Y.values, X.crop((5, 4)).values)
+    assert_close(X.log_magnitude(np.float32(0.5)), X.log_magnitude(torch.tensor(0.5)))
+
+
 @pytest.mark.parametrize("size", [(4, 5), (5, 4), (1, 6), (3, 1)])
 def test_gradients(size):
     x = image((2, *size)).requires_grad_()
@@ -255,7 +288,12 @@ def test_lazily_conjugated_strided_and_transposed_inputs_are_read_as_they_look()
 
 def test_numpy_arrays_are_images_too():
     x = image((4, 6))
-    assert torch.equal(HalfSpectrum.of(x.numpy()).values, HalfSpectrum.of(x).values)
+    fixed = x.numpy().copy()
+    fixed.flags.writeable = False
+    for same in (x.numpy(), x.tolist(), x.numpy()[::-1, ::-1].copy()[::-1, ::-1], x.numpy().astype(">f8"), fixed):
+        values = HalfSpectrum.of(same).values
+        assert_close(values.to(torch.complex128), HalfSpectrum.of(x).values, rtol=1e-6, atol=1e-6)
+    assert HalfSpectrum.of(x.numpy().astype(">f4")).dtype == torch.complex64
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 4, 6), (2, 0, 5, 7)])
@@ -342,17 +380,38 @@ def test_an_empty_batch_goes_through_every_operation_and_keeps_its_dtype(dtype):
             TypeError,
             "not torch.int64; convert with .float",
         ),
-        (lambda: HalfSpectrum.of(torch.ones(4, 4, dtype=torch.complex64)), TypeError, "float32 or float64 images"),
+        (
+            lambda: HalfSpectrum.of(torch.ones(4, 4, dtype=torch.complex64)),
+            TypeError,
+            r"float32 or float64 images, not torch.complex64; pass x.real or x.abs\(\)",
+        ),
+        (lambda: HalfSpectrum.of(None), TypeError, "takes a tensor or an array of real numbers, not this .*NoneType"),
+        (lambda: HalfSpectrum.of("a picture"), TypeError, "takes a tensor or an array of real numbers, not this .*str"),
+        (lambda: HalfSpectrum.of([[1.0], [1.0, 2.0]]), TypeError, "takes a tensor or an array of real numbers"),
+        (lambda: HalfSpectrum.of(np.array([["a"]])), TypeError, "takes a tensor or an array of real numbers"),
         (lambda: HalfSpectrum.of(torch.ones(4, 4).half()), TypeError, "not torch.float16"),
         (lambda: HalfSpectrum.of(torch.ones(4)), ValueError, r"images \(..., H, W\) of at least one pixel, got \(4,\)"),
         (lambda: HalfSpectrum.of(torch.ones(2, 0, 4)), ValueError, r"got \(2, 0, 4\)"),
         (lambda: HalfSpectrum.of(torch.ones(4, 4), "orto"), ValueError, "norm='orto' is unknown; pick one of ortho"),
         (lambda: HalfSpectrum(torch.ones(4, 4), (4, 6)), TypeError, "use HalfSpectrum.of"),
+        (lambda: HalfSpectrum(np.ones((4, 3)) + 0j, (4, 4)), TypeError, "a tensor of coefficients, not a ndarray"),
+        (lambda: HalfSpectrum(torch.ones(3) + 0j, (4, 4)), ValueError, r"half spectrum ends in \(4, 3\)"),
         (lambda: HalfSpectrum(torch.ones(4, 4) + 0j, (4, 4)), ValueError, r"half spectrum ends in \(4, 3\)"),
         (lambda: HalfSpectrum(torch.ones(4, 1) + 0j, (4, 0)), ValueError, "each at least 1"),
         (lambda: HalfSpectrum.of(torch.ones(4, 4)).crop((5, 4)), ValueError, r"Pick size <= \(4, 4\)"),
         (lambda: HalfSpectrum.of(torch.ones(4, 4)).crop((0, 4)), ValueError, "each at least 1"),
         (lambda: HalfSpectrum.of(torch.ones(4, 4)).crop((2.5, 4)), ValueError, "whole numbers"),
+        (lambda: HalfSpectrum.of(torch.ones(4, 4)).crop(4), TypeError, r"size=4 must be two whole numbers .*\(H, W\)"),
+        (lambda: HalfSpectrum.of(torch.ones(4, 4)).crop(None), TypeError, "size=None must be two whole numbers"),
+        (lambda: HalfSpectrum.of(torch.ones(4, 4)).crop("22"), TypeError, "size='22' must be two whole numbers"),
+        (lambda: HalfSpectrum.of(torch.ones(4, 4)).crop((4,)), ValueError, r"size=\(4,\) must be two whole numbers"),
+        (lambda: HalfSpectrum.of(torch.ones(4, 4)).crop((2, True)), ValueError, "must be two whole numbers"),
+        (lambda: HalfSpectrum.of(torch.ones(4, 4)).crop((2, math.nan)), ValueError, "must be two whole numbers"),
+        (
+            lambda: HalfSpectrum.of(torch.ones(4, 4)).log_magnitude("low"),
+            TypeError,
+            "floor='low' must be a real number",
+        ),
         (lambda: HalfSpectrum.of(torch.ones(4, 4)).crop((2, 2), keep="all"), ValueError, 'pick "energy" or "mean"'),
     ],
 )

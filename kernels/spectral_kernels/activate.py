@@ -22,6 +22,7 @@ from numba import cuda as gpu  # the form below is called `cuda`
 from numba import float64, int32, int64, njit, prange
 
 from spectral_kernels import threshold
+from spectral_kernels.cores import parallel
 from spectral_kernels.threshold import BALLOT, CHUNK, TILE, Empty
 
 ACTIVATIONS = ("tanh", "softsign", "arctan", "hardtanh", "identity")  # kernels know them by their place
@@ -112,7 +113,7 @@ def _slope_of(f, kind, one):  # type: ignore[no-untyped-def]
 _activated_on_cpu, _slope_on_cpu = njit(cache=True)(_activated), njit(cache=True)(_slope_of)
 
 
-@njit(parallel=True, cache=True)
+@parallel()
 def _pack_activated(x_hat, bitmap, offsets, kind, one, values):  # type: ignore[no-untyped-def]
     for chunk in prange(offsets.size - 1):
         first = np.uintp(chunk) * np.uintp(CHUNK)
@@ -125,7 +126,7 @@ def _pack_activated(x_hat, bitmap, offsets, kind, one, values):  # type: ignore[
                 to += np.uintp(1)
 
 
-@njit(parallel=True, cache=True)
+@parallel()
 def _backward(grad, bitmap, values, offsets, kind, one, back):  # type: ignore[no-untyped-def]
     for chunk in prange(offsets.size - 1):
         first = np.uintp(chunk) * np.uintp(CHUNK)

@@ -16,7 +16,9 @@ For the CPU alone; on a GPU `product` multiplies the zeros too.
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
+
+from spectral_kernels.cores import parallel
 
 
 def reference(a: np.ndarray, b: np.ndarray, conjugate: bool = False) -> np.ndarray:
@@ -46,7 +48,7 @@ def _sum(a: np.ndarray, b_re: np.ndarray, b_im: np.ndarray, counts: np.ndarray, 
 # Fused multiply-adds may round otherwise than the reference does, never worse.
 
 
-@njit(parallel=True, cache=True, fastmath={"contract"})
+@parallel(fastmath={"contract"})
 def _product(a, b, sign, out):  # type: ignore[no-untyped-def]
     for index in prange(a.shape[0]):
         f = np.uintp(index)
@@ -68,7 +70,7 @@ def _product(a, b, sign, out):  # type: ignore[no-untyped-def]
                 out[f, p, q] = complex(re_sum[q], im_sum[q])
 
 
-@njit(parallel=True, cache=True, fastmath={"contract"})
+@parallel(fastmath={"contract"})
 def _gradient(a, b, out):  # type: ignore[no-untyped-def]
     for index in prange(a.shape[0]):
         f = np.uintp(index)

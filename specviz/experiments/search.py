@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from specviz.compare import finished
 from specviz.compare import number as number_at
 from specviz.experiments.experiment import Experiment, Trial
 from specviz.experiments.store import Store
-from specviz.experiments.sweep import connected, run_on, shared_store
+from specviz.experiments.sweep import SweepError, connected, run_on, shared_store
 from specviz.experiments.trial import Outcome, bar
 
 if TYPE_CHECKING:
@@ -42,21 +43,61 @@ def search(
 
     A killed search goes on where it was: of its trials that were running, those that wrote their record since count,
     the others are marked as failed and asked anew. One search at a time can work on a study.
-    A trial that raises, or whose record lacks the metric, fails; the study goes on. Raises as a sweep does.
+    A trial that raises, or whose record lacks the metric, fails; the study goes on. Raises as a sweep does, and
+    SweepError for a database that is damaged or cannot be opened.
     """
-    import optuna
-
     if not experiment.search:
         raise ValueError(
             f"experiment {experiment.name} says nothing of where to search; give it search={{path: Range}}"
         )
     experiment.scale(scale)
     store = shared_store(out, experiment, f"{scale}-search")
+    address = storage or _beside(store)
+    with _readable(address):
+        kept, outcome = _search(experiment, scale, store, trials, address, study, scheduler, workers, progress)
+        if any(trial.state.name == "COMPLETE" for trial in kept.get_trials(deepcopy=False)):
+            try:
+                kept.best_trial  # noqa: B018 (what a search is for, from the database)
+            except ValueError as error:
+                raise SweepError(f"the study in {address} has trials that ended, and no best one: {error}") from error
+        return kept, outcome
+
+
+@contextmanager
+def _readable(storage: str) -> Iterator[None]:
+    """Inside, what a database cannot do is said in one sentence that names it."""
+    from optuna.exceptions import OptunaError
+    from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+    try:
+        yield
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise ValueError(
+            f"storage={storage!r} is no address of a database, as sqlite:///study.db is: {error}"
+        ) from error
+    except (OptunaError, SQLAlchemyError) as error:
+        why = str(error.__cause__ or error).splitlines()[0]
+        raise SweepError(f"the study in {storage} cannot be read or written: {why}") from error
+
+
+def _search(
+    experiment: Experiment,
+    scale: str,
+    store: Store,
+    trials: int,
+    storage: str,
+    study: str | None,
+    scheduler: str | None,
+    workers: int | None,
+    progress: bool,
+) -> tuple[optuna.Study, Outcome]:
+    import optuna
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # The study exists before any worker starts, and no worker opens it.
     kept = optuna.create_study(
         study_name=study or f"{experiment.name}-{scale}",
-        storage=storage or _beside(store),
+        storage=storage,
         direction=experiment.direction,
         load_if_exists=True,
     )

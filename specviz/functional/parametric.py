@@ -12,10 +12,12 @@ from typing import Any, Literal, get_args
 
 import torch
 from spectral_kernels import dispatch
-from spectral_kernels.dispatch import constant
+from spectral_kernels.dispatch import constant, whole
 from torch import Tensor
 
 from specviz.functional.precision import no_autocast
+from specviz.functional.symbolic import one_node
+from specviz.functional.tracing import is_channels_last, is_readable, known
 
 Kind = Literal["linear", "gaussian", "full"]
 Coordinates = Literal["cartesian", "polar"]
@@ -47,8 +49,7 @@ def functions(weight: Tensor, kind: Kind, covariance: Covariance = "cholesky") -
         along, shear, across = torch.exp(-2 * first), -second * torch.exp(-first), torch.exp(-2 * third)
     else:
         rest = third - second * second / first
-        opaque = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(weight)
-        if not opaque and ((first == 0) | (rest == 0)).any():
+        if is_readable(weight) and ((first == 0) | (rest == 0)).any():
             raise ValueError(
                 "a covariance is singular: with S11 = 0, or S11 * S22 = S12^2, the Gaussian has no width in some "
                 'direction. Use covariance="cholesky", which cannot become singular, or start from other numbers.'
@@ -57,14 +58,7 @@ def functions(weight: Tensor, kind: Kind, covariance: Covariance = "cholesky") -
     return torch.stack([gamma, mu_u, mu_v, along, shear, across], -1)
 
 
-def frequencies(size: tuple[int, int], coordinates: Coordinates, like: Tensor) -> tuple[Tensor, Tensor]:
-    """The coordinates of the stored frequencies, each (H, W//2+1): (u, v), or (angle / pi, radius)."""
-    H, W = size
-    u = torch.fft.fftfreq(H, dtype=like.dtype, device=like.device)[:, None].expand(H, W // 2 + 1)
-    v = (torch.arange(W // 2 + 1, dtype=like.dtype, device=like.device) / W).expand(H, -1)
-    return (u, v) if coordinates == "cartesian" else (torch.atan2(u, v) / math.pi, torch.hypot(u, v))
-
-
+@one_node
 def parametric_bank(
     weight: Tensor,
     size: tuple[int, int],
@@ -80,26 +74,33 @@ def parametric_bank(
           Differentiable; float32 at least.
     """
     check_weight("parametric_bank", weight, kind, coordinates, covariance)
-    if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"size={size!r} must be (H, W), at least one pixel each")
+    if dispatch.in_onnx_export():
+        raise NotImplementedError("parametric_bank has no ONNX form: ONNX has no complex numbers")
+    size = check_size(size)
     weight = weight.to(torch.promote_types(weight.dtype, torch.float32))
-    if kind == "full":
-        if tuple(size) != tuple(weight.shape[-2:]):
-            raise ValueError(f'kind="full" has coefficients for {tuple(weight.shape[-2:])} only, not for size={size}')
-        return _full_bank(weight)
-    w = functions(weight, kind, covariance)[..., None, None]
-    p, q = frequencies(size, coordinates, weight)
-    if kind == "linear":
-        parts = w[:, :, :, 0] + w[:, :, :, 1] * p + w[:, :, :, 2] * q
-    else:
-        gamma, mu_p, mu_q, A, T, D = w.unbind(3)
-        parts = gamma * torch.exp(-0.5 * (A * (p - mu_p) ** 2 + D * (q - mu_q + T * (p - mu_p)) ** 2))
-    K = torch.complex(parts[:, :, 0], parts[:, :, 1])
-    mirrored = K.flip(-2).roll(1, -2).conj()
-    own = torch.zeros(K.shape[-1], dtype=torch.bool, device=K.device)
-    own[0] = True
-    own[-1] = own[-1] | (size[1] % 2 == 0)
-    return torch.where(own, (K + mirrored) / 2, K)
+    if kind == "full" and size != tuple(weight.shape[-2:]):
+        raise ValueError(f'kind="full" has coefficients for {tuple(weight.shape[-2:])} only, not for size={size}')
+    return torch.complex(*_bank(weight, size, kind, coordinates, covariance).unbind(2))
+
+
+def _bank(
+    weight: Tensor, size: tuple[int, int], kind: Kind, coordinates: Coordinates, covariance: Covariance
+) -> Tensor:
+    """The filters' half spectra as real and imaginary parts: (O, C, 2, H, W//2+1)."""
+    if kind != "full":
+        return dispatch.filters_bank(functions(weight, kind, covariance), size, coordinates == "polar")
+    real, imaginary, factor, sign = constant(_places, *size, weight.device)
+    numbers = weight.flatten(-2)
+    return torch.stack([numbers[..., real] * factor.to(weight), numbers[..., imaginary] * sign.to(weight)], 2)
+
+
+def check_size(size: Any) -> tuple[int, int]:
+    """The two whole numbers of a size (H, W)."""
+    try:
+        height, width = size
+        return whole(height, "size", 1), whole(width, "size", 1)
+    except (TypeError, ValueError):
+        raise ValueError(f"size={size!r} must be (H, W), whole numbers of at least one pixel each") from None
 
 
 def _places(H: int, W: int, device: torch.device) -> tuple[Tensor, ...]:
@@ -109,105 +110,20 @@ def _places(H: int, W: int, device: torch.device) -> tuple[Tensor, ...]:
     own = here == mirror
     # In a column that is its own mirror, the lower half reads the upper one's numbers, conjugated.
     second = ((v == 0) | (2 * v == W)) & (2 * u > H)
-    factor = torch.where(own, 1.0, math.sqrt(0.5))
-    sign = torch.where(own, 0.0, torch.where(second, -math.sqrt(0.5), math.sqrt(0.5)))
+    half = torch.full(own.shape, math.sqrt(0.5), dtype=torch.float64, device=device)  # for maps of either precision
+    factor, sign = half.masked_fill(own, 1.0), torch.where(second, -half, half).masked_fill(own, 0.0)
     return torch.where(second, mirror, here), torch.where(second, here, mirror), factor, sign
-
-
-def _full_bank(weight: Tensor) -> Tensor:
-    H, W = weight.shape[-2:]
-    real, imaginary, factor, sign = constant(_places, H, W, weight.device)
-    numbers = weight.flatten(-2)
-    return torch.complex(numbers[..., real] * factor.to(weight), numbers[..., imaginary] * sign.to(weight))
-
-
-def _multiplied(x: Tensor, weight: Tensor, polar: bool, conjugate: bool) -> Tensor:
-    W = x.shape[-1]
-    return torch.fft.irfft2(dispatch.filters(torch.fft.rfft2(x), weight, W, polar, conjugate), s=x.shape[-2:])
-
-
-class _Convolve(torch.autograd.Function):
-    """irfft2(sum over c of rfft2(x) K): (B, C, H, W), (O, C, 2, P) -> (B, O, H, W). Keeps x and the functions."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, weight: Tensor, polar: bool) -> Tensor:
-        return _multiplied(x, weight, polar, False)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[:2])
-        ctx.polar = inputs[2]
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        to_x = _ToMap.apply(grad, weight, ctx.polar) if ctx.needs_input_grad[0] else None
-        to_weight = _ToFunctions.apply(x, grad, weight, ctx.polar) if ctx.needs_input_grad[1] else None
-        return to_x, to_weight, None
-
-
-class _ToMap(torch.autograd.Function):
-    """The transpose of `_Convolve` in the map: irfft2(sum over o of rfft2(grad) conj K)."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(grad: Tensor, weight: Tensor, polar: bool) -> Tensor:
-        return _multiplied(grad, weight.transpose(0, 1), polar, True)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[:2])
-        ctx.polar = inputs[2]
-
-    @staticmethod
-    def backward(ctx: Any, again: Tensor) -> tuple[Tensor | None, ...]:
-        # <again, transpose(grad)> = <convolve(again), grad>
-        grad, weight = ctx.saved_tensors
-        to_grad = _Convolve.apply(again, weight, ctx.polar) if ctx.needs_input_grad[0] else None
-        to_weight = _ToFunctions.apply(again, grad, weight, ctx.polar) if ctx.needs_input_grad[1] else None
-        return to_grad, to_weight, None
-
-
-class _ToFunctions(torch.autograd.Function):
-    """The gradient of `_Convolve` in the functions' numbers: x (B, C, H, W), grad (B, O, H, W) -> (O, C, 2, P)."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, grad: Tensor, weight: Tensor, polar: bool) -> Tensor:
-        H, W = x.shape[-2:]
-        # Parseval: a sum over pixels is one over the whole plane, where columns that have a mirror count twice.
-        times = torch.full((W // 2 + 1,), 2.0 / (H * W), dtype=x.dtype, device=x.device)
-        times[0] /= 2
-        if W % 2 == 0:
-            times[-1] /= 2
-        form = "cpu" if x.is_meta else dispatch.choose_form("auto", x.device)
-        return dispatch.filters_gradient(torch.fft.rfft2(x), torch.fft.rfft2(grad) * times, weight, W, polar, form)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, again: Tensor) -> Any:
-        raise RuntimeError(
-            "parametric_spectral_conv2d has no second derivative in its filters' numbers; convolving with "
-            "parametric_bank by torch.fft has, slowly"
-        )
 
 
 def check_weight(name: str, weight: Tensor, kind: str, coordinates: str, covariance: str) -> None:
     """Raise unless the weight and the names fit each other."""
-    for what, value, known in (
+    for what, value, names in (
         ("kind", kind, KINDS),
         ("coordinates", coordinates, COORDINATES),
         ("covariance", covariance, COVARIANCES),
     ):
-        if value not in known:
-            raise ValueError(f"{what}={value!r} is unknown; pick one of {', '.join(known)}")
+        if value not in names:
+            raise ValueError(f"{what}={value!r} is unknown; pick one of {', '.join(names)}")
     if not weight.is_floating_point():
         raise TypeError(f"{name}: the filters' numbers must be real floating point, not {weight.dtype}")
     if kind == "full":
@@ -218,6 +134,7 @@ def check_weight(name: str, weight: Tensor, kind: str, coordinates: str, covaria
         raise ValueError(f"{name}: {kind} filters take a weight (O, C, {counts}), not {tuple(weight.shape)}")
 
 
+@one_node
 def parametric_spectral_conv2d(
     x: Tensor,
     weight: Tensor,
@@ -245,7 +162,7 @@ def parametric_spectral_conv2d(
     if x.ndim not in (3, 4) or 0 in x.shape[-2:]:
         raise ValueError(f"x must be (B, C, H, W) or (C, H, W) of at least one pixel, got {tuple(x.shape)}")
     channels = x.shape[-3]
-    if weight.shape[1] not in (1, channels):
+    if weight.shape[1] != 1 and weight.shape[1] != channels:  # `in` a tuple with a symbol misleads dynamo
         raise ValueError(
             f"x has {channels} channels, but the filters are for {weight.shape[1]}; "
             "they need one for each channel, or one for all"
@@ -255,6 +172,11 @@ def parametric_spectral_conv2d(
             f'kind="full" has a number for every coefficient of a {weight.shape[-2]}x{weight.shape[-1]} map, but x is '
             f'{x.shape[-2]}x{x.shape[-1]}. Use kind="linear" or "gaussian", which run on any size.'
         )
+    if kind == "full" and torch.jit.is_tracing():
+        # The check above for its graph, where nothing else compares: expand lets a side of 1 pass, view_as does not.
+        x = x.view_as(x.expand(*x.shape[:-2], *weight.shape[-2:]))
+    if bias is not None and bias.dtype != weight.dtype:
+        raise TypeError(f"bias is {bias.dtype}, but the filters' numbers are {weight.dtype}; convert it with .to()")
     if bias is not None and bias.shape != (weight.shape[0],):
         raise ValueError(f"bias {tuple(bias.shape)} must have a number for each of the {weight.shape[0]} outputs")
     working = torch.promote_types(torch.promote_types(x.dtype, weight.dtype), torch.float32)
@@ -265,14 +187,57 @@ def parametric_spectral_conv2d(
         y = _run(maps, weight.to(working), kind, coordinates, covariance)
         if bias is not None:
             y = y + bias.to(working)[:, None, None]
-    return (y if x.ndim == 4 else y[0]).to(x.dtype)
+    y = (y if x.ndim == 4 else y[0]).to(x.dtype)
+    return y.contiguous(memory_format=torch.channels_last) if is_channels_last(x) else y
 
 
 def _run(x: Tensor, weight: Tensor, kind: Kind, coordinates: Coordinates, covariance: Covariance) -> Tensor:
     O, (H, W) = weight.shape[0], x.shape[-2:]
     if x.shape[0] == 0 or O == 0:
         return x.new_zeros(x.shape[0], O, H, W) + 0 * (x.sum() + weight.sum())
+    if dispatch.in_onnx_export():
+        return _by_matrices(x, _bank(weight, (H, W), kind, coordinates, covariance))
     if kind != "full":
-        return _Convolve.apply(x, functions(weight, kind, covariance), coordinates == "polar")
-    X, K = torch.fft.rfft2(x).flatten(-2), _full_bank(weight).flatten(-2)
-    return torch.fft.irfft2(dispatch.product_native(X, K).unflatten(-1, (H, W // 2 + 1)), s=(H, W))
+        return dispatch.filter_maps(x, functions(weight, kind, covariance), coordinates == "polar")
+    K = torch.complex(*_bank(weight, (H, W), kind, coordinates, covariance).flatten(-2).unbind(2))
+    return torch.fft.irfft2(
+        dispatch.product_native(torch.fft.rfft2(x).flatten(-2), K).unflatten(-1, (H, W // 2 + 1)), s=(H, W)
+    )
+
+
+def _waves(n: int, m: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the first m frequencies at n places: (n, m) float64 each."""
+    turns = torch.outer(torch.arange(n, device=device), torch.arange(m, device=device)) % n
+    angle = turns.double() * (2 * math.pi / n)
+    return angle.cos(), angle.sin()
+
+
+def _transforms(H: int, W: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
+    """rfft2 and its inverse as real matrices, one for each axis and direction. A complex axis has its real parts first.
+
+    across (W, 2V), down (2H, 2H); up (2H, 2H), back (2V, W)
+    """
+    (cos_w, sin_w), (cos_h, sin_h) = _waves(W, W // 2 + 1, device), _waves(H, H, device)
+    times = 2.0 - (2 * torch.arange(W // 2 + 1, device=device) % W == 0).double()  # a column and its mirror
+    down = torch.cat([torch.cat([cos_h, sin_h], 1), torch.cat([-sin_h, cos_h], 1)])
+    across, back = torch.cat([cos_w, -sin_w], 1), torch.cat([cos_w * times, -sin_w * times], 1).mT / W
+    return tuple(matrix.to(dtype).contiguous() for matrix in (across, down, down.mT / H, back))
+
+
+def _by_matrices(x: Tensor, bank: Tensor) -> Tensor:
+    """The same in real numbers alone, for ONNX: (B, C, H, W), (O, C, 2, H, V) -> (B, O, H, W)."""
+    size = known(x.shape[-2:])
+    if size is None:
+        raise ValueError(
+            "parametric_spectral_conv2d has no ONNX form for maps of many sizes: export it for one size, "
+            "with a dynamic batch if need be"
+        )
+    (H, W), V = size, size[1] // 2 + 1
+    across, down, up, back = constant(_transforms, H, W, x.dtype, x.device)
+    X = (x @ across).unflatten(-1, (2, V)).movedim(-2, -3).flatten(-3, -2)  # (B, C, 2H, V)
+    X = (down @ X).unflatten(-2, (2, H)).movedim(2, 1).flatten(1, 2)  # (B, 2C, H, V)
+    re, im = bank.unbind(2)
+    K = torch.cat([torch.cat([re, -im], 1), torch.cat([im, re], 1)])  # (2O, 2C, H, V)
+    Y = torch.einsum("bchv,ochv->bohv", X, K).unflatten(1, (2, -1)).movedim(1, 2).flatten(2, 3)  # (B, O, 2H, V)
+    Y = (up @ Y).unflatten(-2, (2, H)).movedim(-3, -2).flatten(-2)  # (B, O, H, 2V)
+    return Y @ back

@@ -12,10 +12,11 @@ import math
 from typing import Any
 
 import torch
-from spectral_kernels.dispatch import constant
+from spectral_kernels.dispatch import constant, whole
 from torch import Tensor
 
 from specviz.functional.precision import no_autocast
+from specviz.functional.symbolic import one_node
 
 MAX_TAPS = 4096  # the map is a matrix of taps x taps: 64 MiB in float32
 
@@ -43,6 +44,8 @@ def _inverse(k_h: int, k_w: int, orthogonal: bool, dtype: torch.dtype, device: t
 
 
 def _map(make: Any, x: Tensor, orthogonal: bool, dims: int) -> Tensor:
+    if whole(dims, "dims", 1) > 2:
+        raise ValueError(f"dims={dims!r} must be 1 for filters (..., k), or 2 for (..., k_h, k_w)")
     if not x.is_floating_point():
         raise TypeError(f"filters and their spectral numbers are real floating point, not {x.dtype}")
     if x.ndim < dims or 0 in x.shape[-dims:]:
@@ -62,6 +65,7 @@ def _map(make: Any, x: Tensor, orthogonal: bool, dims: int) -> Tensor:
     return numbers.reshape(x.shape).to(x.dtype)
 
 
+@one_node
 def spectral_parameters(weight: Tensor, *, orthogonal: bool = True, dims: int = 2) -> Tensor:
     """The independent real numbers of filters' spectra: (..., k_h, k_w) -> the same shape, as the module lays them out.
 
@@ -72,6 +76,7 @@ def spectral_parameters(weight: Tensor, *, orthogonal: bool = True, dims: int = 
     return _map(_matrix, weight, orthogonal, dims)
 
 
+@one_node
 def filters_from_parameters(weight_hat: Tensor, *, orthogonal: bool = True, dims: int = 2) -> Tensor:
     """The inverse of `spectral_parameters`: (..., k_h, k_w) numbers of spectra -> filters of the same shape."""
     return _map(_inverse, weight_hat, orthogonal, dims)

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any, Literal, get_args
 
 import torch
 from spectral_kernels import dispatch
-from spectral_kernels.dispatch import constant
+from spectral_kernels.dispatch import Call, constant, operator
 from torch import Tensor
 
+from specviz.functional import tracing
 from specviz.functional.band_limited.plan import fast_size
 from specviz.functional.precision import no_autocast
+from specviz.functional.symbolic import one_node
 
 Nyquist = Literal["sum", "root", "mean", "drop"]
 Algorithm = Literal["auto", "gemm", "fft"]
@@ -58,6 +59,22 @@ def _matrix(n: int, m: int, band: int, nyquist: float, dtype: torch.dtype, devic
     return (waves.to(dtype),)
 
 
+def _matrices(
+    size: Size, new: Size, bands: Size, nyquist: float, transposed: bool, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """What maps of `size` are multiplied by, down (h, H) and across (w, W), to become maps of `new`."""
+    down, across = (
+        _matrix(*((m, n) if transposed else (n, m)), band, nyquist, dtype, device)[0]
+        for n, m, band in zip(size, new, bands, strict=True)
+    )
+    return (down.mT.contiguous(), across.mT.contiguous()) if transposed else (down, across)
+
+
+def _one_matrix(*arguments: Any) -> tuple[Tensor]:
+    """Both as one, for maps in a row: (H * W, h * w)."""
+    return (torch.kron(*_matrices(*arguments)).mT.contiguous(),)
+
+
 # Multiply-adds of a matrix product that take as long as an FFT's work for a pixel and binary logarithm, and how much
 # longer a size with a large prime factor takes. Fitted to square maps of 8 to 860 pixels, forward and backward, on two
 # threads: matrices are 1.3 to 5 times quicker up to 224 pixels; from 384 on it depends on the two sizes.
@@ -78,67 +95,114 @@ def choose_algorithm(size: Size, new: Size) -> Algorithm:
     return "gemm" if products <= transforms else "fft"
 
 
-def _by_gemm(x: Tensor, new: Size, bands: Size, nyquist: float) -> Tensor:
-    (H, W), (h, w) = x.shape[-2:], new
-    (down,) = constant(_matrix, H, h, bands[0], nyquist, x.dtype, x.device)
-    (across,) = constant(_matrix, W, w, bands[1], nyquist, x.dtype, x.device)
+def _by_gemm(x: Tensor, size: Size, new: Size, bands: Size, nyquist: float, transposed: bool = False) -> Tensor:
+    """(..., H, W) of size (H, W) -> (..., h, w), in the memory format of x. In operations of torch's own."""
+    (H, W), (h, w) = size, new
+    arguments = size, new, bands, nyquist, transposed, x.dtype, x.device
     rows_first, columns_first = h * H * W + h * W * w, H * W * w + h * H * w
+    if tracing.is_channels_last(x):
+        down, across = constant(_matrices, *arguments)
+        # Channels lie next to each other: (B, H, W * C), then (B, h, W, C).
+        y = torch.matmul(down, x.permute(0, 2, 3, 1).flatten(2)).unflatten(2, (W, -1))
+        return torch.matmul(across, y).permute(0, 3, 1, 2)
     if h * w * H * W <= ONE_MATRIX * min(rows_first, columns_first):
-        return (x.flatten(-2) @ torch.kron(down, across).mT).unflatten(-1, new)
+        (both,) = constant(_one_matrix, *arguments)
+        return (x.flatten(-2) @ both).unflatten(-1, new)
+    down, across = constant(_matrices, *arguments)
     if rows_first <= columns_first:
         return torch.matmul(torch.matmul(down, x), across.mT)
     return torch.matmul(down, torch.matmul(x, across.mT))
 
 
-class _ByFFT(torch.autograd.Function):
-    """Transform, pool or unpool the spectrum, transform back: (N, H, W) -> (N, h, w). Linear; keeps nothing of x.
+def _by_fft(x: Tensor, size: Size, new: Size, bands: Size, nyquist: float, transposed: bool) -> Tensor:
+    """The same by transforming the maps, pooling or unpooling their spectra, and transforming back."""
+    grows = new[0] > size[0] or new[1] > size[1]
+    # Shrinking weighs the sum of two Nyquist lines; enlarging, and its transpose, splits one in halves.
+    weight = 0.5 if grows != transposed else nyquist
+    scale = 1.0 if transposed else math.prod(new) / math.prod(size)
+    X = torch.fft.rfft2(x)
+    if grows:
+        X = dispatch.unpool(X, size[1], new, bands, (weight, weight / 2), scale)
+    else:
+        X = dispatch.pool(X, size[1], new, bands, (weight, weight), scale)
+    return torch.fft.irfft2(X, s=new)
 
-    torch's own rfft would transform the whole plane for its backward; the transpose here is one more like it.
-    transposed  apply the transpose of the resizing that goes from `new` to x's size
+
+@operator("specviz::resample")
+def _resample_operator(
+    x: Tensor, cutoff: Tensor | None, h: int, w: int, nyquist: float, transposed: bool, algorithm: str, name: str
+) -> Tensor:
+    """(..., H, W) -> (..., h, w), contiguous: for sizes and a cut-off that a compiler does not know, and for FFTs,
+    of which torch's own would transform the whole plane for their backward.
+
+    transposed  the transpose of the resizing that goes from (h, w) to the size of x
+    name        whose limits to check, in a program that is compiled for many sizes
     """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, new: Size, bands: Size, nyquist: float, transposed: bool) -> Tensor:
-        size = (x.shape[-2], x.shape[-1])
-        grows = new[0] > size[0] or new[1] > size[1]
-        # Shrinking weighs the sum of two Nyquist lines; enlarging, and its transpose, splits one in halves.
-        weight = 0.5 if grows != transposed else nyquist
-        scale = 1.0 if transposed else math.prod(new) / math.prod(size)
-        X = torch.fft.rfft2(x)
-        if grows:
-            X = dispatch.unpool(X, size[1], new, bands, (weight, weight / 2), scale)
-        else:
-            X = dispatch.pool(X, size[1], new, bands, (weight, weight), scale)
-        return torch.fft.irfft2(X, s=new)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, _, *rest, transposed = inputs
-        ctx.arguments = (x.shape[-2], x.shape[-1]), *rest, not transposed
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return _ByFFT.apply(grad, *ctx.arguments), None, None, None, None
-
-
-def _resample(x: Tensor, new: Size, bands: Size, nyquist: float, algorithm: Algorithm) -> Tensor:
-    """(..., H, W) -> (..., h, w); no axis grows while the other shrinks."""
+    x, size, new = x.detach().contiguous(), (x.shape[-2], x.shape[-1]), (h, w)
+    _check_size(name, size, new)
     if x.numel() == 0:
-        return x.sum((-2, -1), keepdim=True).expand(*x.shape[:-2], *new).clone()
-    chosen = algorithm
-    if algorithm == "auto":  # the meta device, which knows shapes only, has no kernels
-        chosen = "gemm" if x.is_meta else choose_algorithm((x.shape[-2], x.shape[-1]), new)
+        return x.new_zeros(*x.shape[:-2], *new)
+    target = size if transposed else new
+    bands = _bands(target, None if cutoff is None else float(cutoff))
+    chosen = choose_algorithm(size, new) if algorithm == "auto" else algorithm
+    run = _by_gemm if chosen == "gemm" else _by_fft
+    with no_autocast(x.device.type):
+        return run(x, size, new, bands, nyquist, transposed).contiguous()
+
+
+@_resample_operator.fake
+def _(x: Tensor, cutoff: Tensor | None, h: int, w: int, *rest: Any) -> Tensor:
+    return x.new_empty(*x.shape[:-2], h, w)
+
+
+def _transpose(call: Call, grad: Tensor) -> tuple[Tensor, None]:
+    (_, cutoff), (*_, H, W), (_, _, nyquist, transposed, algorithm, _) = call.tensors, call.shapes[0], call.numbers
+    return _resample_operator(grad, cutoff, H, W, nyquist, not transposed, algorithm, ""), None
+
+
+def _tangent(call: Call, tangent: Tensor, _: Tensor | None) -> Tensor:
+    return _resample_operator(tangent, call.tensors[1], *call.numbers)
+
+
+_resample_operator.differentiable(_transpose, _tangent, keeps=[1])  # linear in the maps; in steps of the cut-off
+
+
+@_resample_operator.vmap
+def _(info: Any, in_dims: tuple[Any, ...], x: Tensor, cutoff: Tensor | None, *numbers: Any) -> tuple[Tensor, int]:
+    if cutoff is None or in_dims[1] is None:  # more maps, that is all
+        return _resample_operator(x.movedim(in_dims[0], 0), cutoff, *numbers), 0
+    maps = x.expand(info.batch_size, *x.shape) if in_dims[0] is None else x.movedim(in_dims[0], 0)
+    each = zip(maps, cutoff.movedim(in_dims[1], 0), strict=True)
+    return torch.stack([_resample_operator(one, share, *numbers) for one, share in each]), 0
+
+
+def _resample(
+    name: str, x: Tensor, new: Size, cutoff: float | Tensor | None, nyquist: float, algorithm: Algorithm
+) -> Tensor:
+    """(..., H, W) -> (..., h, w); no axis grows while the other shrinks."""
     half = x.dtype in (torch.float16, torch.bfloat16)
+    size, target = tracing.known(x.shape[-2:]), tracing.known(new)
+    if size is not None and target is not None:
+        _check_size(name, size, target)
     with no_autocast(x.device.type):  # a mean over many pixels is no place for 8 bits
         values = x.float() if half else x
-        if chosen == "gemm":
-            y = _by_gemm(values, new, bands, nyquist)
+        if size is None or target is None or isinstance(cutoff, Tensor) or not _by_matrix(x, size, target, algorithm):
+            share = cutoff if cutoff is None or isinstance(cutoff, Tensor) else torch.tensor(cutoff).double()
+            y = _resample_operator(values, share, *new, nyquist, False, algorithm, name)
+            if tracing.is_channels_last(x):
+                y = y.contiguous(memory_format=torch.channels_last)
         else:
-            flat = values.reshape(math.prod(x.shape[:-2]), *x.shape[-2:])
-            y = _ByFFT.apply(flat, new, bands, nyquist, False).reshape(*x.shape[:-2], *new)
+            y = _by_gemm(values, size, target, _bands(target, cutoff), nyquist)
     return y.to(x.dtype) if half else y
+
+
+def _by_matrix(x: Tensor, size: Size, new: Size, algorithm: Algorithm) -> bool:
+    """Whether to resize by torch's own matrix products, here and now, rather than in an operator."""
+    if tracing.leaves_a_program():  # it takes matrices, unless told to take an FFT; ONNX has no other form
+        return algorithm != "fft" or tracing.for_onnx()
+    if not tracing.is_plain(x):
+        return False
+    return (choose_algorithm(size, new) if algorithm == "auto" else algorithm) == "gemm"
 
 
 def _check(name: str, x: Tensor, dims: int, algorithm: str, nyquist: str = "sum") -> None:
@@ -153,29 +217,51 @@ def _check(name: str, x: Tensor, dims: int, algorithm: str, nyquist: str = "sum"
         raise ValueError(f"nyquist={nyquist!r} is unknown; pick one of {', '.join(NYQUIST)}")
 
 
-def check_cutoff(cutoff: float | None) -> None:
-    """Raise ValueError unless the cut-off is None or lies in [0, 1]."""
-    if cutoff is not None and not (isinstance(cutoff, Real) and 0 <= float(cutoff) <= 1):
+def check_cutoff(cutoff: Any) -> float | Tensor | None:
+    """A cut-off in [0, 1] as a number; ValueError if it is none. None stays, and a tensor whose value is not known."""
+    if cutoff is None or (isinstance(cutoff, Tensor) and cutoff.ndim == 0 and not tracing.is_readable(cutoff)):
+        return cutoff
+    try:
+        share = dispatch.real(cutoff, "cutoff")
+    except TypeError:
+        share = math.nan
+    if not 0 <= share <= 1:
         raise ValueError(f"cutoff={cutoff!r} must lie in [0, 1]: the share of the frequencies that stay; 1 keeps all")
+    return share
 
 
-def whole_sizes(name: str, size: int | Sequence[int], dims: int) -> tuple[int, ...]:
+def whole_sizes(name: str, size: Any, dims: int) -> tuple[int, ...]:
     """`size` as `dims` whole numbers of pixels, each at least 1; ValueError otherwise."""
-    given: tuple[Any, ...] = tuple(size) if hasattr(size, "__len__") else (size,) * dims  # type: ignore[arg-type]
-    if len(given) != dims or any(
-        isinstance(n, bool) or not isinstance(n, Real) or not float(n) >= 1 or float(n) % 1 for n in given
-    ):
+    try:
+        given: list[Any] = list(size) if hasattr(size, "__len__") and getattr(size, "ndim", True) else [size]
+        return dispatch.wholes(
+            [int(n) if isinstance(n, float) and n.is_integer() else n for n in given], dims, "size", 1
+        )
+    except (TypeError, ValueError):
         example = "16 or (16, 12)" if dims == 2 else "16"
-        raise ValueError(f"{name}: size={size!r} must be whole pixels, at least 1, such as {example}")
-    return tuple(int(n) for n in given)
+        raise ValueError(f"{name}: size={size!r} must be whole pixels, at least 1, such as {example}") from None
 
 
-def _bands(new: tuple[int, ...], cutoff: float | None) -> Size:
-    check_cutoff(cutoff)
-    h, w = new
-    return (h, w) if cutoff is None else (band_of(cutoff, h), band_of(cutoff, w))
+def _check_size(name: str, size: Size, new: Size) -> None:
+    """Pooling may not enlarge, and padding not shrink."""
+    pools, pads = name.startswith("spectral_pool"), name.startswith("spectral_pad")
+    (H, W), (h, w) = size, new
+    if not (pools and (h > H or w > W)) and not (pads and (h < H or w < W)):
+        return
+    dims = name[-2:]
+    asked, limit, of = (w, W, f"a series of {W}") if dims == "1d" else (f"({h}, {w})", f"({H}, {W})", f"a {H}x{W} map")
+    does, sign, other, instead = ("enlarge", "<=", "pad", "enlarge") if pools else ("shrink", ">=", "pool", "shrink")
+    raise ValueError(
+        f"{name} cannot {does}: size={asked} for {of}. "
+        f"Pick size {sign} {limit}, or use spectral_{other}{dims} to {instead}."
+    )
 
 
+def _bands(new: Size, cutoff: float | None) -> Size:
+    return new if cutoff is None else (band_of(cutoff, new[0]), band_of(cutoff, new[1]))
+
+
+@one_node
 def spectral_pool2d(
     x: Tensor,
     size: int | Sequence[int],
@@ -193,20 +279,16 @@ def spectral_pool2d(
     algorithm  "auto", "gemm" or "fft"; the same result beyond rounding
 
     The mean of every map is preserved, the result is real, and it equals `scipy.signal.resample` along both axes.
-    Rippel, Snoek & Adams (2015). The paper crops the full spectrum; a product with the matrix that this amounts to
-    needs no spectrum.
+    Maps in channels_last come out so. An exported program is made of matrix products, whatever the size, unless it is
+    told to take an FFT. Rippel, Snoek & Adams (2015). The paper crops the full spectrum; a product with the matrix that
+    this amounts to needs no spectrum.
     """
     _check("spectral_pool2d", x, 2, algorithm, nyquist)
     h, w = whole_sizes("spectral_pool2d", size, 2)
-    H, W = x.shape[-2:]
-    if h > H or w > W:
-        raise ValueError(
-            f"spectral_pool2d cannot enlarge: size=({h}, {w}) for a {H}x{W} map. "
-            f"Pick size <= ({H}, {W}), or use spectral_pad2d to enlarge."
-        )
-    return _resample(x, (h, w), _bands((h, w), cutoff), NYQUIST[nyquist], algorithm)
+    return _resample("spectral_pool2d", x, (h, w), check_cutoff(cutoff), NYQUIST[nyquist], algorithm)
 
 
+@one_node
 def spectral_pool1d(
     x: Tensor,
     size: int | Sequence[int],
@@ -218,14 +300,11 @@ def spectral_pool1d(
     """`spectral_pool2d` along one axis: x (..., L) real -> (..., l), l <= L."""
     _check("spectral_pool1d", x, 1, algorithm, nyquist)
     (new,) = whole_sizes("spectral_pool1d", size, 1)
-    if new > x.shape[-1]:
-        raise ValueError(
-            f"spectral_pool1d cannot enlarge: size={new} for a series of {x.shape[-1]}. "
-            f"Pick size <= {x.shape[-1]}, or use spectral_pad1d to enlarge."
-        )
-    return _resample(x[..., None, :], (1, new), _bands((1, new), cutoff), NYQUIST[nyquist], algorithm)[..., 0, :]
+    y = _resample("spectral_pool1d", x[..., None, :], (1, new), check_cutoff(cutoff), NYQUIST[nyquist], algorithm)
+    return y[..., 0, :]
 
 
+@one_node
 def spectral_pad2d(x: Tensor, size: int | Sequence[int], *, algorithm: Algorithm = "auto") -> Tensor:
     """Enlarge maps by adding high frequencies that are zero: x (..., H, W) real -> (..., h, w), h >= H and w >= W.
 
@@ -234,27 +313,18 @@ def spectral_pad2d(x: Tensor, size: int | Sequence[int], *, algorithm: Algorithm
     """
     _check("spectral_pad2d", x, 2, algorithm)
     h, w = whole_sizes("spectral_pad2d", size, 2)
-    H, W = x.shape[-2:]
-    if h < H or w < W:
-        raise ValueError(
-            f"spectral_pad2d cannot shrink: size=({h}, {w}) for a {H}x{W} map. "
-            f"Pick size >= ({H}, {W}), or use spectral_pool2d to shrink."
-        )
-    return _resample(x, (h, w), (h, w), 1.0, algorithm)
+    return _resample("spectral_pad2d", x, (h, w), None, 1.0, algorithm)
 
 
+@one_node
 def spectral_pad1d(x: Tensor, size: int | Sequence[int], *, algorithm: Algorithm = "auto") -> Tensor:
     """`spectral_pad2d` along one axis: x (..., L) real -> (..., l), l >= L."""
     _check("spectral_pad1d", x, 1, algorithm)
     (new,) = whole_sizes("spectral_pad1d", size, 1)
-    if new < x.shape[-1]:
-        raise ValueError(
-            f"spectral_pad1d cannot shrink: size={new} for a series of {x.shape[-1]}. "
-            f"Pick size >= {x.shape[-1]}, or use spectral_pool1d to shrink."
-        )
-    return _resample(x[..., None, :], (1, new), (1, new), 1.0, algorithm)[..., 0, :]
+    return _resample("spectral_pad1d", x[..., None, :], (1, new), None, 1.0, algorithm)[..., 0, :]
 
 
+@one_node
 def frequency_dropout2d(x: Tensor, cutoff: float, *, algorithm: Algorithm = "auto") -> Tensor:
     """Set the high frequencies of maps to zero: x (..., H, W) real -> the same shape; the mean stays.
 
@@ -263,9 +333,8 @@ def frequency_dropout2d(x: Tensor, cutoff: float, *, algorithm: Algorithm = "aut
     A brick-wall low pass on every map alike. Rippel, Snoek & Adams (2015), section 4.2; the layer draws the cut-off.
     """
     _check("frequency_dropout2d", x, 2, algorithm)
-    check_cutoff(cutoff)
-    size = (x.shape[-2], x.shape[-1])
-    bands = _bands(size, cutoff)
-    if bands == (size[0] // 2, size[1] // 2):
+    share, size = check_cutoff(cutoff), (x.shape[-2], x.shape[-1])
+    sides = tracing.known(size)
+    if sides is not None and not isinstance(share, Tensor) and _bands(sides, share) == (sides[0] // 2, sides[1] // 2):
         return x
-    return _resample(x, size, bands, 1.0, algorithm)
+    return _resample("frequency_dropout2d", x, size, share, 1.0, algorithm)

@@ -6,9 +6,11 @@ import math
 from typing import Any
 
 import torch
+from spectral_kernels.dispatch import whole
 from torch import Tensor, nn
 
 from specviz.functional import parametric
+from specviz.functional.symbolic import one_node
 from specviz.nn.twins import CannotReplace
 
 
@@ -52,16 +54,13 @@ class ParametricSpectralConv2d(nn.Module):
         dtype: Any = None,
     ) -> None:
         super().__init__()
-        for name, count in (("in_channels", in_channels), ("out_channels", out_channels)):
-            if count < 1:
-                raise ValueError(f"{name}={count} must be at least 1")
+        in_channels, out_channels = whole(in_channels, "in_channels", 1), whole(out_channels, "out_channels", 1)
         if (kind == "full") != (size is not None):
             raise ValueError(
                 f'kind="full" needs size=(H, W), and only it: {kind=} with {size=}. '
                 "The other kinds run on maps of any size."
             )
-        if size is not None and (not hasattr(size, "__len__") or len(size) != 2 or min(size) < 1):
-            raise ValueError(f"size={size!r} must be (H, W), at least one pixel each")
+        size = None if size is None else parametric.check_size(size)
         if intercept and kind != "linear":
             raise ValueError(f"intercept=True is for linear filters, not for kind={kind!r}")
         if kind != "gaussian" and (coordinates, covariance) != ("cartesian", "cholesky"):
@@ -103,6 +102,7 @@ class ParametricSpectralConv2d(nn.Module):
             self.weight, size, kind=self.kind, coordinates=self.coordinates, covariance=self.covariance
         )
 
+    @one_node
     def forward(self, input: Tensor) -> Tensor:
         if input.ndim in (3, 4) and input.shape[-3] != self.in_channels:
             raise ValueError(f"x has {input.shape[-3]} channels, but the layer has in_channels={self.in_channels}")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from spectral_kernels.dispatch import whole, wholes
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from specviz.functional.spectral_param import filters_from_parameters, spectral_parameters
+from specviz.functional.symbolic import one_node
 from specviz.nn.twins import check_has_weight, empty_twin
 
 _NO_WEIGHT = (
@@ -21,47 +24,87 @@ class _SpectralParam(nn.Module):
 
     weight_hat: Tensor
     orthogonal: bool
+    _axes: int
 
-    def __init__(self, *arguments: Any, orthogonal: bool = True, **keywords: Any) -> None:
-        super().__init__(*arguments, **keywords)  # draws the filters as torch does, for the same seed
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, ...],
+        stride: int | tuple[int, ...] = 1,
+        padding: int | tuple[int, ...] | str = 0,
+        dilation: int | tuple[int, ...] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        orthogonal: bool = True,
+    ) -> None:
+        dims = self._axes
+        conv: Any = super()
+        conv.__init__(  # draws the filters as torch does, for the same seed
+            whole(in_channels, "in_channels", 1),
+            whole(out_channels, "out_channels", 1),
+            wholes(kernel_size, dims, "kernel_size", 1),
+            wholes(stride, dims, "stride", 1),
+            padding if isinstance(padding, str) else wholes(padding, dims, "padding"),
+            wholes(dilation, dims, "dilation", 1),
+            whole(groups, "groups", 1),
+            bias,
+            padding_mode,
+            device,
+            dtype,
+        )
+        weight = self._parameters.pop("weight")
         self.orthogonal = orthogonal
-        self._take_filters(self._parameters.pop("weight"))
-
-    @property
-    def _dims(self) -> int:
-        return len(self.kernel_size)
+        self._take_filters(weight)
 
     def _take_filters(self, weight: Any) -> None:
-        numbers = spectral_parameters(weight.detach(), orthogonal=self.orthogonal, dims=self._dims)
+        numbers = spectral_parameters(weight.detach(), orthogonal=self.orthogonal, dims=self._axes)
         self.weight_hat = nn.Parameter(numbers, requires_grad=weight.requires_grad)
 
     def filters(self) -> Tensor:
         """The filters in space, (O, C/groups, *kernel_size); gradients flow to `weight_hat`."""
-        return filters_from_parameters(self.weight_hat, orthogonal=self.orthogonal, dims=self._dims)
+        return filters_from_parameters(self.weight_hat, orthogonal=self.orthogonal, dims=self._axes)
 
     def set_filters(self, weight: Tensor) -> None:
         """Set the filters in space, (O, C/groups, *kernel_size); an optimiser goes on with the same parameter."""
         if weight.shape != self.weight_hat.shape:
             raise ValueError(f"filters {tuple(weight.shape)} must be {tuple(self.weight_hat.shape)}")
         with torch.no_grad():
-            numbers = weight.detach().to(self.weight_hat.dtype)
-            self.weight_hat.copy_(spectral_parameters(numbers, orthogonal=self.orthogonal, dims=self._dims))
+            numbers = self._numbers_of(weight.detach())
+            if parametrize.is_parametrized(self, "weight_hat"):
+                self.weight_hat = numbers  # torch sets the parameters that it is made of, or says why it cannot
+            else:
+                self.weight_hat.copy_(numbers)
+
+    def _numbers_of(self, weight: Tensor) -> Tensor:
+        """Filters' numbers, in the type of the layer's: rounded before the map, so that they are not rounded twice."""
+        if weight.is_floating_point():  # what is not is refused by name, not cast
+            weight = weight.to(self.weight_hat.dtype)
+        return spectral_parameters(weight, orthogonal=self.orthogonal, dims=self._axes)
+
+    @property
+    def _is_made(self) -> bool:
+        """Whether torch's constructor, which needs a `weight`, is done."""
+        return "orthogonal" in vars(self)
 
     def __getattr__(self, name: str) -> Any:
-        own = self._parameters
-        if name == "weight" and "weight_hat" in own and "weight" not in own:
+        if name == "weight" and self._is_made and "weight" not in self._parameters:
             # Not computed on demand: what is written into the result, as initialisers do, would be lost silently.
             raise AttributeError(_NO_WEIGHT.format(type(self).__name__))
         return super().__getattr__(name)
 
     def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
-        if name == "weight" and "weight_hat" in self._parameters:
+        if name == "weight" and self._is_made:
             raise AttributeError(_NO_WEIGHT.format(type(self).__name__))
         super().register_parameter(name, param)
 
     def reset_parameters(self) -> None:
         """Draw new filters as torch does, in place."""
-        if "weight_hat" not in self._parameters:  # torch's constructor is at work
+        if not self._is_made:
             return super().reset_parameters()  # type: ignore[misc]
         self._parameters["weight"] = nn.Parameter(torch.empty_like(self.weight_hat))
         try:
@@ -70,6 +113,7 @@ class _SpectralParam(nn.Module):
             drawn = self._parameters.pop("weight")
         self.set_filters(drawn)  # type: ignore[arg-type]
 
+    @one_node
     def forward(self, input: Tensor) -> Tensor:
         layer: Any = self
         return layer._conv_forward(input, self.filters(), layer.bias)
@@ -78,9 +122,7 @@ class _SpectralParam(nn.Module):
         spatial = state_dict.get(f"{prefix}weight")
         if spatial is not None and f"{prefix}weight_hat" not in state_dict:  # an ordinary convolution's
             state_dict = {key: value for key, value in state_dict.items() if key != f"{prefix}weight"}
-            spatial = spatial.to(self.weight_hat.dtype)  # before the map, so that it is not rounded twice
-            numbers = spectral_parameters(spatial, orthogonal=self.orthogonal, dims=self._dims)
-            state_dict[f"{prefix}weight_hat"] = numbers
+            state_dict[f"{prefix}weight_hat"] = self._numbers_of(spatial)
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def extra_repr(self) -> str:
@@ -89,7 +131,7 @@ class _SpectralParam(nn.Module):
     def to_conv(self) -> Any:
         """An ordinary `nn.Conv2d` (or 1d) with the same filters and bias."""
         layer: Any = self
-        conv = empty_twin(nn.Conv2d if self._dims == 2 else nn.Conv1d, layer)
+        conv = empty_twin(nn.Conv2d if self._axes == 2 else nn.Conv1d, layer)
         conv.weight = nn.Parameter(self.filters().detach(), requires_grad=self.weight_hat.requires_grad)
         conv.bias = _copied(layer.bias)
         return conv.train(self.training)
@@ -126,6 +168,7 @@ class SpectralParamConv2d(_SpectralParam, nn.Conv2d):
 
     replaces = (nn.Conv2d,)
     renews_parameters = True
+    _axes = 2
 
 
 class SpectralParamConv1d(_SpectralParam, nn.Conv1d):
@@ -133,3 +176,4 @@ class SpectralParamConv1d(_SpectralParam, nn.Conv1d):
 
     replaces = (nn.Conv1d,)
     renews_parameters = True
+    _axes = 1

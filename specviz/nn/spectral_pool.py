@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import torch
+from spectral_kernels.dispatch import real, whole, wholes
 from torch import Tensor, nn
 
 from specviz.functional import spectral_pool as pooling
+from specviz.functional import tracing
+from specviz.functional.symbolic import one_node
 from specviz.nn.twins import CannotReplace
 
 Size = int | Sequence[int]
@@ -28,9 +30,9 @@ class FrequencyDropout2d(nn.Module):
     alpha, beta    lowest cut-off at the network's input and at its end; the paper's values are the defaults
     generator      a CPU `torch.Generator` to draw from; torch's default one otherwise
 
-    The last draw is in `last_cutoff`. Under `torch.compile` every draw is a new constant and compiles anew, so keep the
-    layer outside of the graph while training (`torch.compiler.disable`).
-    Rippel, Snoek & Adams (2015), sections 4.2 and 5.1.
+    The last draw is in `last_cutoff`. A compiled, exported or traced layer draws in its graph, anew at each call, and
+    under vmap as its `randomness` says; `last_cutoff` is None then, and with a generator of its own the layer raises
+    RuntimeError, for a graph cannot hold one. Rippel, Snoek & Adams (2015), sections 4.2 and 5.1.
     """
 
     last_cutoff: float | None = None
@@ -45,24 +47,35 @@ class FrequencyDropout2d(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
+        layer, layers = whole(layer, "layer"), whole(layers, "layers", 1)
         if not 1 <= layer <= layers:
             raise ValueError(f"layer={layer} of layers={layers}: count the pooling layers from 1 to {layers}")
+        alpha, beta = real(alpha, "alpha"), real(beta, "beta")
         for name, share in (("alpha", alpha), ("beta", beta)):
             if not 0 <= share <= 1:
                 raise ValueError(f"{name}={share!r} must lie in [0, 1]: the share of the frequencies that always stay")
         self.lower = alpha + layer / layers * (beta - alpha)
         self.generator = generator
 
-    def draw(self) -> float | None:
-        """This mini-batch's cut-off in [lower, 1]; None in `eval()`."""
+    def draw(self) -> float | Tensor | None:
+        """This mini-batch's cut-off in [lower, 1]; None in `eval()`. Where torch traces, a tensor of one number."""
         self.last_cutoff = None
-        if self.training:
-            share = torch.rand((), generator=self.generator, dtype=torch.float64, device="cpu").item()
-            self.last_cutoff = self.lower + share * (1 - self.lower)
+        if not self.training:
+            return None
+        if self.generator is not None and not torch.compiler.is_compiling() and not torch.jit.is_tracing():
+            share = torch.rand((), generator=self.generator, dtype=torch.float64, device="cpu")
+        elif self.generator is not None:
+            raise RuntimeError("FrequencyDropout2d cannot be compiled, exported or traced with a generator of its own")
+        else:
+            share = torch.rand((), dtype=torch.float64, device="cpu")
+        if not tracing.is_readable(share):
+            return self.lower + share * (1 - self.lower)
+        self.last_cutoff = self.lower + share.item() * (1 - self.lower)
         return self.last_cutoff
 
+    @one_node
     def forward(self, x: Tensor) -> Tensor:
-        cutoff = self.draw()
+        cutoff: Any = self.draw()
         return x if cutoff is None else pooling.frequency_dropout2d(x, cutoff)
 
     def extra_repr(self) -> str:
@@ -73,12 +86,15 @@ class _SpectralPool(nn.Module):
     """What the layers of one and two dimensions share."""
 
     dims: int
+    _pool: Callable[..., Tensor]
+    _pad: Callable[..., Tensor]
 
     def __init__(
         self,
         size: Size | Callable[[tuple[int, ...]], Size] | None = None,
         *,
         scale: float | Sequence[float] | None = None,
+        dropout: FrequencyDropout2d | None = None,
         nyquist: pooling.Nyquist = "sum",
         algorithm: pooling.Algorithm = "auto",
     ) -> None:
@@ -87,10 +103,7 @@ class _SpectralPool(nn.Module):
         if (size is None) == (scale is None):
             raise ValueError(f"{name} takes either size= in pixels or scale= in (0, 1], not {size=} and {scale=}")
         if scale is not None:
-            scales = (float(scale),) * self.dims if isinstance(scale, Real) else tuple(scale)  # type: ignore[arg-type]
-            if len(scales) != self.dims or any(not 0 < s <= 1 for s in scales):
-                raise ValueError(f"{name}: scale={scale!r} must lie in (0, 1]: the new side as a share of the old one")
-            self._scales = scales
+            self._scales = _scales(name, scale, self.dims)
         elif size is not None and not callable(size):
             size = pooling.whole_sizes(name, size, self.dims)
         if nyquist not in pooling.NYQUIST:
@@ -98,17 +111,59 @@ class _SpectralPool(nn.Module):
         if algorithm not in pooling.ALGORITHMS:
             raise ValueError(f"algorithm={algorithm!r} is unknown; pick one of {', '.join(pooling.ALGORITHMS)}")
         self.size, self.scale, self.nyquist, self.algorithm = size, scale, nyquist, algorithm
+        self.dropout = dropout
+
+    @one_node
+    def forward(self, x: Tensor) -> Tensor:
+        cutoff: Any = None if self.dropout is None else self.dropout.draw()
+        size = self._new_size(x)
+        # In an adaptive layer's place: such a layer may be asked for more than there is.
+        pooled = self.size.shrunk(tuple(x.shape[-self.dims :])) if isinstance(self.size, _Adaptive) else size
+        y = self._pool(x, pooled, cutoff=cutoff, nyquist=self.nyquist, algorithm=self.algorithm)
+        return y if pooled is size or pooled == size else self._pad(y, size, algorithm=self.algorithm)
 
     def _new_size(self, x: Tensor) -> Size:
-        sides = tuple(x.shape[-self.dims :])
+        sides = tracing.known(x.shape[-self.dims :]) or tuple(x.shape[-self.dims :])
         if self.scale is not None:  # 0.7 of 10 pixels are 7, although 0.7 * 10 may fall short of it
-            return [max(1, math.floor(s * n + 1e-9)) for s, n in zip(self._scales, sides, strict=True)]
+            return [torch.sym_max(1, math.floor(s * n + 1e-9)) for s, n in zip(self._scales, sides, strict=True)]
         size: Any = self.size
         return size(sides) if callable(size) else size
+
+    @classmethod
+    def like(cls, layer: nn.Module, **options: Any) -> Any:
+        """A spectral pooling layer whose maps are as large as those of one of torch's max, average or adaptive ones.
+
+        Where an adaptive layer's maps are larger than what they are made of, so are these, as by `SF.spectral_pad2d`.
+        """
+        if getattr(layer, "return_indices", False):
+            raise CannotReplace("it returns indices, which spectral pooling does not have")
+        if getattr(layer, "divisor_override", None):
+            raise CannotReplace("its divisor_override changes the mean, which spectral pooling keeps")
+        if hasattr(layer, "output_size"):
+            adaptive = _Adaptive.like(layer, cls.dims)
+            if adaptive.output == (None,) * cls.dims:
+                raise CannotReplace("its output_size is None: it does not shrink the map")
+            return cls(adaptive, **options).train(layer.training)
+        geometry = _Geometry.like(layer, cls.dims)
+        if max(geometry.stride) == 1:
+            raise CannotReplace("its stride is 1: it does not shrink the map")
+        return cls(geometry, **options).train(layer.training)
 
     def extra_repr(self) -> str:
         what = f"scale={self.scale}" if self.scale is not None else f"size={self.size}"
         return what if self.nyquist == "sum" else f"{what}, nyquist={self.nyquist}"
+
+
+def _scales(name: str, scale: Any, dims: int) -> tuple[float, ...]:
+    """`scale` as `dims` shares in (0, 1]; ValueError otherwise."""
+    try:
+        given = list(scale) if hasattr(scale, "__len__") and getattr(scale, "ndim", True) else [scale]
+        scales = [real(each, "scale") for each in given]
+    except TypeError:
+        scales = []
+    if len(scales) not in (1, dims) or any(not 0 < each <= 1 for each in scales):
+        raise ValueError(f"{name}: scale={scale!r} must lie in (0, 1]: the new side as a share of the old one")
+    return tuple(scales) * (dims if len(scales) == 1 else 1)
 
 
 class SpectralPool2d(_SpectralPool):
@@ -125,63 +180,34 @@ class SpectralPool2d(_SpectralPool):
     """
 
     dims = 2
-    replaces = (nn.MaxPool2d, nn.AvgPool2d)
-
-    def __init__(
-        self,
-        size: Size | Callable[[tuple[int, ...]], Size] | None = None,
-        *,
-        scale: float | Sequence[float] | None = None,
-        dropout: FrequencyDropout2d | None = None,
-        nyquist: pooling.Nyquist = "sum",
-        algorithm: pooling.Algorithm = "auto",
-    ) -> None:
-        super().__init__(size, scale=scale, nyquist=nyquist, algorithm=algorithm)
-        self.dropout = dropout
-
-    def forward(self, x: Tensor) -> Tensor:
-        cutoff = None if self.dropout is None else self.dropout.draw()
-        return pooling.spectral_pool2d(
-            x, self._new_size(x), cutoff=cutoff, nyquist=self.nyquist, algorithm=self.algorithm
-        )
-
-    @classmethod
-    def like(cls, layer: nn.Module, **options: Any) -> SpectralPool2d:
-        """A spectral pooling layer whose maps are as large as those of a max or average pooling layer."""
-        if getattr(layer, "return_indices", False):
-            raise CannotReplace("it returns indices, which spectral pooling does not have")
-        if getattr(layer, "divisor_override", None):
-            raise CannotReplace("its divisor_override changes the mean, which spectral pooling keeps")
-        geometry = _Geometry.of(layer)
-        if max(geometry.stride) == 1:
-            raise CannotReplace("its stride is 1: it does not shrink the map")
-        return cls(geometry, **options)
+    replaces = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+    _pool, _pad = staticmethod(pooling.spectral_pool2d), staticmethod(pooling.spectral_pad2d)
 
 
 class SpectralPool1d(_SpectralPool):
-    """`SpectralPool2d` along one axis: x (B, C, L) or (C, L) real -> (..., l)."""
+    """`SpectralPool2d` along one axis: x (B, C, L) or (C, L) real -> (..., l). A `FrequencyDropout2d` serves it too."""
 
     dims = 1
-
-    def forward(self, x: Tensor) -> Tensor:
-        return pooling.spectral_pool1d(x, self._new_size(x), nyquist=self.nyquist, algorithm=self.algorithm)
+    replaces = (nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d, nn.AdaptiveMaxPool1d)
+    _pool, _pad = staticmethod(pooling.spectral_pool1d), staticmethod(pooling.spectral_pad1d)
 
 
 @dataclass(frozen=True)
 class _Geometry:
     """How large torch's pooling makes a map, as a function of its size."""
 
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    dilation: tuple[int, int]
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
     ceil_mode: bool
 
     @classmethod
-    def of(cls, layer: nn.Module) -> _Geometry:
+    def like(cls, layer: nn.Module, dims: int) -> _Geometry:
         pool: Any = layer
-        pairs = (pool.kernel_size, pool.stride, pool.padding, getattr(pool, "dilation", 1))
-        kernel, stride, padding, dilation = ((p, p) if isinstance(p, int) else tuple(p) for p in pairs)
+        kernel, stride, padding, dilation = (
+            wholes(getattr(pool, name, 1), dims, name) for name in ("kernel_size", "stride", "padding", "dilation")
+        )
         return cls(kernel, stride, padding, dilation, pool.ceil_mode)
 
     def __call__(self, size: tuple[int, ...]) -> list[int]:
@@ -190,7 +216,26 @@ class _Geometry:
         for n, kernel, stride, padding, dilation in zip(size, *axes, strict=True):
             room = n + 2 * padding - dilation * (kernel - 1) - 1
             side = (-(-room // stride) if self.ceil_mode else room // stride) + 1
-            if self.ceil_mode and (side - 1) * stride >= n + padding:  # no window starts outside, as torch has it
-                side -= 1
-            sides.append(side)
+            # No window starts outside, as torch has it. Without a question: n may be a compiler's symbol.
+            sides.append(torch.sym_min(side, (n + padding - 1) // stride + 1) if self.ceil_mode else side)
         return sides
+
+
+@dataclass(frozen=True)
+class _Adaptive:
+    """The size that torch's adaptive pooling makes of any map; None leaves an axis as it is."""
+
+    output: tuple[int | None, ...]
+
+    @classmethod
+    def like(cls, layer: nn.Module, dims: int) -> _Adaptive:
+        size: Any = layer.output_size
+        sides = tuple(size) if isinstance(size, Sequence) else (size,) * dims
+        return cls(tuple(n if n is None else whole(n, "output_size", 1) for n in sides))
+
+    def __call__(self, size: tuple[int, ...]) -> list[int]:
+        return [n if side is None else side for n, side in zip(size, self.output, strict=True)]
+
+    def shrunk(self, size: tuple[int, ...]) -> list[int]:
+        """As far as that is no more than there is."""
+        return [torch.sym_min(n, side) for n, side in zip(size, self(size), strict=True)]

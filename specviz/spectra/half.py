@@ -14,9 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from spectral_kernels import dispatch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 Norm = Literal["ortho", "backward", "forward"]
 NORMS: tuple[str, ...] = get_args(Norm)
@@ -40,27 +42,78 @@ def real_bins(size: tuple[int, int]) -> list[tuple[int, int]]:
 def hermitian_error(values: Tensor, size: tuple[int, int]) -> float:
     """Largest distance of a redundant entry from its partner's conjugate; 0 for a half spectrum that is exact.
 
-    values (..., H, W//2+1) complex. Bins that must be real count with twice their imaginary part.
+    values (..., H, W//2+1) complex. Bins that must be real count with twice their imaginary part. NaN where one of the
+    entries compared is NaN or infinite: nobody can say how far it is from its partner.
     """
     columns = values[..., list(_self_mirrored_columns(size))]
     mirrored = columns.roll(-1, -2).flip(-2)
     return (columns - mirrored.conj()).abs().max().item() if columns.numel() else 0.0
 
 
+def _mirror_plan(H: int, W: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """The outer columns' indices, and which of their entries are read off their mirror, or must be real: (H, 1 or 2).
+
+    No question is asked about whether W is even, which a graph for all sizes could not answer: of an odd W the last
+    column is in the plan, and nothing in it is changed.
+    """
+    v = torch.tensor([0, W // 2] if W // 2 else [0], device=device)
+    u = torch.arange(H, device=device)[:, None]
+    own = 2 * v % W == 0
+    return v, own & (2 * u > H), own & (2 * u % H == 0)
+
+
 def _mirror_(values: Tensor, size: tuple[int, int]) -> Tensor:
     """Make `values` exactly Hermitian, in place: negative row frequencies are read off the positive ones."""
-    H = size[0]
-    for v in _self_mirrored_columns(size):
-        values[..., H // 2 + 1 :, v] = values[..., 1 : (H + 1) // 2, v].conj().flip(-1)
-    for u, v in real_bins(size):
-        values[..., u, v] = values[..., u, v].real.to(values.dtype)
+    index, is_mirror, is_real = dispatch.constant(_mirror_plan, *size, values.device)
+    columns = values[..., index]
+    columns = torch.where(is_mirror, columns.flip(-2).roll(1, -2), columns)
+    imaginary = torch.where(is_mirror, -columns.imag, columns.imag).masked_fill(is_real, 0)
+    values[..., index] = torch.complex(columns.real, imaginary)
     return values
 
 
+def _rings(H: int, W: int, rings: int, device: torch.device) -> tuple[Tensor]:
+    """Which ring of `radial_energy` every stored entry is in: (H * (W//2+1),)."""
+    fy = torch.fft.fftfreq(H, dtype=torch.float64, device=device)[:, None]
+    fx = torch.fft.rfftfreq(W, dtype=torch.float64, device=device)[None, :]
+    return ((torch.hypot(fy, fx) * max(H, W)).round().long().reshape(-1).clamp_max(rings - 1),)
+
+
 def _check_size(size: Any) -> tuple[int, int]:
-    if len(size) != 2 or any(int(n) != n or n < 1 for n in size):
-        raise ValueError(f"size={size!r} must be two whole numbers of pixels (H, W), each at least 1")
-    return int(size[0]), int(size[1])
+    try:
+        height, width = size
+        return dispatch.whole(height, "size", 1), dispatch.whole(width, "size", 1)
+    except (TypeError, ValueError) as error:
+        message = f"size={size!r} must be two whole numbers of pixels (H, W), each at least 1"
+        raise type(error)(message) from None
+
+
+def _held_to(size: tuple[int, int], x: Tensor) -> Tensor:
+    """x itself. In a graph of torch.jit.trace, which holds plans for this size, x of another size is an error."""
+    # expand lets a side of 1 pass, view_as a change of sides: together neither.
+    return x.view_as(x.expand(*x.shape[:-2], *size)) if torch.jit.is_tracing() else x
+
+
+def _check_not_onnx() -> None:
+    if dispatch.in_onnx_export():
+        raise NotImplementedError(
+            "a HalfSpectrum has no ONNX form: ONNX has no complex numbers. "
+            "Spectral pooling, and convolutions with spectral filters, are exported as real matrix products"
+        )
+
+
+def _as_image(x: Any) -> Tensor:
+    """A tensor from what may be an array, of any strides and byte order."""
+    if isinstance(x, Tensor):
+        return x
+    if isinstance(x, np.ndarray):
+        native = x.dtype.newbyteorder("=")
+        if x.dtype != native or not x.flags.writeable or min(x.strides, default=0) < 0:  # torch reads none of these
+            x = x.astype(native, order="C")
+    try:
+        return torch.as_tensor(x)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"HalfSpectrum.of takes a tensor or an array of real numbers, not this {type(x)}") from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,17 +127,34 @@ class HalfSpectrum:
 
     Make one with `HalfSpectrum.of(image)`. The constructor takes coefficients and symmetrises them: where
     both members of a pair are stored, the one with negative row frequency is overwritten.
-    Gradients flow through every operation.
+    Gradients and tangents flow through every operation. Tensors are contiguous, whatever an image's memory format.
+
+    torch.compile, torch.func and torch.export take and return one as a pytree whose leaf is `values`; `size` and `norm`
+    are part of its structure, so an exported program that takes or returns a spectrum is one for that size, and
+    refuses a dynamic one. torch.jit.trace knows tensors only: it takes functions from images to images.
+    Refused are ONNX, which has no complex numbers, and an exported program with `radial_energy` for a dynamic size.
     """
 
     values: Tensor
     size: tuple[int, int]
     norm: Norm = "ortho"
 
+    def __new__(cls, values: Any = None, *arguments: Any, **keywords: Any) -> HalfSpectrum:
+        if isinstance(values, torch.fx.Proxy):  # torch.fx.symbolic_trace: one step of its graph, as a torch function is
+            spectrum: HalfSpectrum = values.tracer.create_proxy("call_function", cls, (values, *arguments), keywords)
+            return spectrum
+        return object.__new__(cls)
+
     def __post_init__(self) -> None:
+        _check_not_onnx()
         H, W = _check_size(self.size)
         if self.norm not in NORMS:
             raise ValueError(f"norm={self.norm!r} is unknown; pick one of {', '.join(NORMS)}")
+        if not isinstance(self.values, Tensor):
+            raise TypeError(
+                f"a HalfSpectrum holds a tensor of coefficients, not a {type(self.values).__name__}; "
+                "torch.as_tensor makes one of an array, and HalfSpectrum.of(image) transforms an image"
+            )
         if self.values.dtype not in (torch.complex64, torch.complex128):
             raise TypeError(
                 f"a HalfSpectrum holds complex64 or complex128 coefficients, not {self.values.dtype}; "
@@ -96,7 +166,8 @@ class HalfSpectrum:
                 f"its half spectrum ends in ({H}, {W // 2 + 1})"
             )
         object.__setattr__(self, "size", (H, W))
-        object.__setattr__(self, "values", _mirror_(self.values.clone(), (H, W)))
+        values = _held_to((H, W // 2 + 1), self.values)
+        object.__setattr__(self, "values", _mirror_(values.clone(), (H, W)))
 
     @classmethod
     def _exact(cls, values: Tensor, size: tuple[int, int], norm: Norm) -> HalfSpectrum:
@@ -109,14 +180,21 @@ class HalfSpectrum:
     @classmethod
     def of(cls, x: Any, norm: Norm = "ortho") -> HalfSpectrum:
         """Transform images: x (..., H, W) real, float32 or float64, a tensor or an array -> HalfSpectrum."""
-        x = torch.as_tensor(x)
+        if isinstance(x, torch.fx.Proxy):
+            spectrum: HalfSpectrum = x.tracer.create_proxy("call_function", _spectrum_of, (x, norm), {})
+            return spectrum
+        _check_not_onnx()
+        x = _as_image(x)
         if norm not in NORMS:
             raise ValueError(f"norm={norm!r} is unknown; pick one of {', '.join(NORMS)}")
+        if x.is_complex():
+            raise TypeError(f"HalfSpectrum.of takes float32 or float64 images, not {x.dtype}; pass x.real or x.abs()")
         if x.dtype not in (torch.float32, torch.float64):
             raise TypeError(f"HalfSpectrum.of takes float32 or float64 images, not {x.dtype}; convert with .float()")
         if x.ndim < 2 or 0 in x.shape[-2:]:
             raise ValueError(f"HalfSpectrum.of takes images (..., H, W) of at least one pixel, got {tuple(x.shape)}")
-        size = (x.shape[-2], x.shape[-1])
+        size = _check_size(x.shape[-2:])
+        x = _held_to(size, x)
         if x.numel() == 0:  # an empty batch; some FFT libraries refuse it
             dtype = torch.complex64 if x.dtype == torch.float32 else torch.complex128
             return cls._exact(x[..., : size[1] // 2 + 1].to(dtype), size, norm)
@@ -159,20 +237,24 @@ class HalfSpectrum:
         return real_bins(self.size)
 
     def hermitian_error(self) -> float:
-        """Largest deviation of a redundant entry from its partner's conjugate: exactly 0, always."""
+        """Largest deviation of a redundant entry from its partner's conjugate: exactly 0 where coefficients are finite.
+
+        NaN where one on a column that is its own mirror is NaN or infinite; see `hermitian_error`.
+        """
         return hermitian_error(self.values, self.size)
 
     def multiplicity(self) -> Tensor:
         """How often each stored column stands in the full plane: (W//2+1,), 1 or 2."""
-        weights = torch.full((self.size[1] // 2 + 1,), 2.0, dtype=torch.float64, device=self.values.device)
-        weights[list(_self_mirrored_columns(self.size))] = 1.0
-        return weights
+        W = self.size[1]
+        v = torch.arange(W // 2 + 1, device=self.values.device)
+        return 2.0 - (2 * v % W == 0).double()
 
     def _energy_density(self) -> Tensor:
         """(..., H, W//2+1): share of the image's energy in each stored entry and its mirror."""
         pixels = self.size[0] * self.size[1]
-        scale = {"ortho": 1.0, "backward": 1.0 / pixels, "forward": float(pixels)}[self.norm]
-        power = self.values.real.square() + self.values.imag.square()
+        scale = {"ortho": 1.0, "backward": 1.0 / pixels, "forward": 1.0 * pixels}[self.norm]
+        values = self.values
+        power = values.real.square() + values.imag.square()
         return power * (self.multiplicity() * scale).to(power.dtype)
 
     def energy(self) -> Tensor:
@@ -184,18 +266,24 @@ class HalfSpectrum:
         W = self.size[1]
         left = self.values
         # Column W - v is column v with the rows negated (u -> -u modulo H) and conjugated.
-        right = left[..., 1 : (W + 1) // 2].roll(-1, -2).flip((-2, -1)).conj()
-        return torch.cat([left, right], -1)
+        right = left[..., 1 : (W + 1) // 2].roll(-1, -2).flip((-2, -1))
+        # Not conj(), a view that mapped tangents cannot take, nor conj_physical(), which vmap takes one by one.
+        return torch.cat([left, torch.complex(right.real, -right.imag)], -1)
 
     def centred(self) -> Tensor:
         """The full plane with frequency (0, 0) at [H//2, W//2]: (..., H, W) complex."""
         return torch.fft.fftshift(self.full(), dim=(-2, -1))
 
     def log_magnitude(self, floor: float = 1e-6) -> Tensor:
-        """log10 |coefficient| over the centred full plane, for display: (..., H, W). Smaller ones show as `floor`."""
-        if not floor > 0:
-            raise ValueError(f"floor={floor} must be > 0: the logarithm of 0 cannot be shown")
-        return self.centred().abs().clamp_min(floor).log10()
+        """log10 |coefficient| over the centred full plane, for display: (..., H, W). Smaller ones show as `floor`.
+
+        floor  > 0, and not so small that the coefficients' type rounds it to 0
+        """
+        least, tiny = dispatch.real(floor, "floor"), torch.finfo(self.dtype).smallest_normal
+        if not tiny <= least < math.inf:
+            reason = f"is 0 in {self.dtype}, and" if 0 < least < tiny else "must be > 0 and finite:"
+            raise ValueError(f"floor={floor} {reason} the logarithm of 0 cannot be shown; pick {tiny:.3g} or more")
+        return self.centred().abs().clamp_min(least).log10()
 
     def radial_energy(self) -> tuple[Tensor, Tensor]:
         """How the energy spreads from slow to fast waves, whatever their direction.
@@ -204,13 +292,15 @@ class HalfSpectrum:
         is `energy()`. A ring is one step 1/max(H, W) of frequency wide; the corners reach sqrt(1/2).
         """
         H, W = self.size
-        fy = torch.fft.fftfreq(H, dtype=torch.float64)[:, None]
-        fx = torch.fft.rfftfreq(W, dtype=torch.float64)[None, :]
-        ring = (torch.hypot(fy, fx) * max(H, W)).round().long().to(self.values.device)
-        rings = int(ring.max()) + 1
-        density = self._energy_density()
-        energy = density.new_zeros((*density.shape[:-2], rings))
-        energy = energy.index_add(-1, ring.reshape(-1), density.flatten(-2))
+        if torch.compiler.is_exporting() and dispatch.has_symbol(H, W):
+            raise ValueError(
+                "radial_energy counts its rings by the size: export it for one size, not for a dynamic one"
+            )
+        # The last one holds the corner. Counted in Python numbers: a graph cannot ask the tensor for its largest.
+        rings = round(math.hypot(H // 2 / H, W // 2 / W) * max(H, W)) + 1
+        (ring,) = dispatch.constant(_rings, H, W, rings, self.values.device)
+        density = self._energy_density().flatten(-2)
+        energy = density.new_zeros((*density.shape[:-1], rings)).index_add(-1, ring, density)
         return torch.arange(rings, dtype=torch.float64) / max(H, W), energy
 
     def crop(self, size: tuple[int, int], keep: Literal["energy", "mean"] = "energy") -> HalfSpectrum:
@@ -223,7 +313,13 @@ class HalfSpectrum:
         """
         W, (h, w) = self.size[1], self._check_crop(size, keep)
         scale = self._crop_scale((h, w), keep)
-        return HalfSpectrum._exact(dispatch.pool(self.values, W, (h, w), scale=scale), (h, w), self.norm)
+        if torch.compiler.is_compiling() or isinstance(scale, torch.SymFloat):
+            # Of an operator's numbers, and of a complex tensor's factors, a compiler fixes the value; a tensor is free.
+            values = dispatch.pool(self.values, W, (h, w))
+            values = values * torch.full((), scale, dtype=values.real.dtype, device=values.device)
+        else:
+            values = dispatch.pool(self.values, W, (h, w), scale=scale)
+        return HalfSpectrum._exact(values, (h, w), self.norm)
 
     def _check_crop(self, size: Any, keep: str) -> tuple[int, int]:
         (H, W), (h, w) = self.size, _check_size(size)
@@ -234,9 +330,9 @@ class HalfSpectrum:
         return h, w
 
     def _crop_scale(self, size: tuple[int, int], keep: str) -> float:
-        ratio = math.prod(size) / math.prod(self.size)
-        scale = {"ortho": 1.0, "backward": math.sqrt(ratio), "forward": math.sqrt(1 / ratio)}[self.norm]
-        return scale * math.sqrt(ratio) if keep == "mean" else scale
+        power = {"ortho": 0, "backward": 1, "forward": -1}[self.norm] + (keep == "mean")
+        root: float = torch.sym_sqrt(math.prod(size) / math.prod(self.size))  # which takes a compiler's symbols too
+        return root**power if power else 1.0
 
     @classmethod
     def cat(cls, spectra: Sequence[HalfSpectrum]) -> HalfSpectrum:
@@ -244,10 +340,15 @@ class HalfSpectrum:
 
         What is stored sparsely stays so, and is not copied.
         """
+        for X in spectra:
+            if isinstance(X, torch.fx.Proxy):
+                joined: HalfSpectrum = X.tracer.create_proxy("call_function", _cat, (list(spectra),), {})
+                return joined
         if not spectra:
             raise ValueError("HalfSpectrum.cat needs at least one spectrum")
-        kinds = {(X.size, X.norm, X.batch) for X in spectra}
-        if len(kinds) > 1 or any(len(X.shape) != 4 for X in spectra):
+        first = spectra[0]
+        kind = (first.size, first.norm, first.batch)
+        if any((X.size, X.norm, X.batch) != kind or len(X.shape) != 4 for X in spectra):
             kinds_of = ", ".join(f"{X.shape} of {X.size} {X.norm}" for X in spectra)
             raise ValueError(f"HalfSpectrum.cat takes spectra (B, C, ., .) of one batch, size and norm, got {kinds_of}")
         one_kind = {type(X) for X in spectra}
@@ -256,3 +357,51 @@ class HalfSpectrum:
     @classmethod
     def _joined(cls, spectra: list[HalfSpectrum]) -> HalfSpectrum:
         return HalfSpectrum._exact(torch.cat([X.values for X in spectra], -3), spectra[0].size, spectra[0].norm)
+
+
+def _spectrum_of(x: Any, norm: Norm) -> HalfSpectrum:
+    """`HalfSpectrum.of` under a name that the code of a torch.fx graph can import."""
+    return HalfSpectrum.of(x, norm)
+
+
+def _cat(spectra: Sequence[HalfSpectrum]) -> HalfSpectrum:
+    """`HalfSpectrum.cat`, likewise."""
+    return HalfSpectrum.cat(spectra)
+
+
+def _flatten(X: HalfSpectrum) -> tuple[list[Tensor], tuple[tuple[int, int], Norm]]:
+    if any(isinstance(n, torch.SymInt) for n in X.size):
+        raise ValueError(
+            f"a HalfSpectrum of dynamic size {X.size} cannot enter or leave an exported program, for which its size is "
+            "fixed: pass the image or X.values, or export with static sizes"
+        )
+    return [X.values], (X.size, X.norm)
+
+
+def _flatten_with_keys(X: HalfSpectrum) -> tuple[list[tuple[Any, Tensor]], Any]:
+    leaves, kind = _flatten(X)
+    return [(pytree.GetAttrKey("values"), leaf) for leaf in leaves], kind
+
+
+def _unflatten(leaves: Any, kind: tuple[tuple[int, int], Norm]) -> HalfSpectrum:
+    # Whatever stands for the coefficients while a transform is at work is not looked at.
+    (values,) = leaves
+    return HalfSpectrum._exact(values, *kind)
+
+
+def _loaded(dumped: Any) -> tuple[tuple[int, int], Norm]:
+    (H, W), norm = dumped
+    return (H, W), norm
+
+
+# Coefficients, a size and a name: torch.load and torch.export.load may make one.
+torch.serialization.add_safe_globals([HalfSpectrum])
+pytree.register_pytree_node(
+    HalfSpectrum,
+    _flatten,
+    _unflatten,
+    flatten_with_keys_fn=_flatten_with_keys,
+    serialized_type_name="specviz.HalfSpectrum",
+    to_dumpable_context=list,
+    from_dumpable_context=_loaded,
+)

@@ -5,11 +5,12 @@ the tensor's device is an error: nothing is copied between devices behind the ca
 """
 
 from spectral_kernels.dispatch._activate import activate, activate_backward
-from spectral_kernels.dispatch._constants import constant
+from spectral_kernels.dispatch._constants import constant, has_symbol, untraced
 from spectral_kernels.dispatch._crop import crop, pad
 from spectral_kernels.dispatch._devices import FORMS, Form, choose_form, cuda_is_available
-from spectral_kernels.dispatch._filters import filters, filters_gradient
+from spectral_kernels.dispatch._filters import filter_maps, filters, filters_bank, filters_gradient
 from spectral_kernels.dispatch._numbers import real, whole, wholes
+from spectral_kernels.dispatch._onnx import in_onnx_export
 from spectral_kernels.dispatch._operators import Call, Operator, operator
 from spectral_kernels.dispatch._pool import pool, unpool
 from spectral_kernels.dispatch._product import product, product_native
@@ -28,8 +29,12 @@ __all__ = [
     "constant",
     "crop",
     "cuda_is_available",
+    "filter_maps",
     "filters",
+    "filters_bank",
     "filters_gradient",
+    "has_symbol",
+    "in_onnx_export",
     "mirrors",
     "operator",
     "pad",
@@ -46,6 +51,7 @@ __all__ = [
     "threshold_gather",
     "threshold_pack",
     "unpool",
+    "untraced",
     "whole",
     "wholes",
 ]

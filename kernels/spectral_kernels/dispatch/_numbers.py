@@ -19,7 +19,8 @@ def whole(value: Any, name: str, least: int = 0) -> int:
     if isinstance(value, torch.SymInt):
         return value  # type: ignore[return-value]
     try:
-        number = operator.index(value)
+        # An int is left as it is: to dynamo a symbol is one too, and operator.index would fix its value.
+        number = value if isinstance(value, int) else operator.index(value)
     except TypeError:
         number = None
     if number is None or isinstance(value, bool) or number < least:

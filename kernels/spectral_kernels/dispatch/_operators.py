@@ -8,7 +8,7 @@ export, make_fx and jit.trace see one opaque operator. A call takes half as long
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
@@ -25,8 +25,8 @@ class Call:
 
     numbers  the arguments that are no tensors, in order
     shapes   of the tensor arguments, in order; None for a tensor that was not given
-    tensors  the tensor arguments themselves, for an operator that keeps them; otherwise empty
-    outputs  the results, for an operator that keeps them; otherwise empty
+    tensors  the tensor arguments themselves, where the operator keeps them; None elsewhere
+    outputs  the results, where the operator keeps them; None elsewhere
     needs    which tensor arguments need a gradient
     """
 
@@ -62,7 +62,9 @@ class Operator:
             raise ValueError(f"{name}: the dispatcher drops arguments that equal their defaults; declare none")
         self._tensors = [i for i, a in enumerate(arguments) if str(a.type) in ("Tensor", "Optional[Tensor]")]
         self._numbers = [i for i in range(len(arguments)) if i not in self._tensors]
-        self._keeps, self._keeps_outputs = False, False
+        self._keeps: tuple[int, ...] = ()
+        self._keeps_outputs: tuple[int, ...] = ()
+        self._joint = False  # linear in all tensors together: what has no tangent, or no gradient, counts as zeros
         self._backward: Callable[..., Any] = self._refuse
         self._jvp: Callable[..., Any] = self._refuse
         self._library.impl(self._short, _differentiated(self), "Autograd", with_keyset=True)
@@ -97,7 +99,7 @@ class Operator:
         def jvp(call: Call, *tangents: Any) -> Any:
             return self(*self.join(tangents, call.numbers))
 
-        self._backward, self._jvp = transpose, jvp
+        self._backward, self._jvp, self._joint = transpose, jvp, True
         return transpose
 
     def multilinear(self, backward: Callable[..., Any]) -> Callable[..., Any]:
@@ -118,14 +120,25 @@ class Operator:
         return self.differentiable(backward, jvp)
 
     def differentiable(
-        self, backward: Callable[..., Any], jvp: Callable[..., Any], *, keeps_outputs: bool = False
+        self,
+        backward: Callable[..., Any],
+        jvp: Callable[..., Any],
+        *,
+        keeps: Sequence[int] | None = None,
+        keeps_outputs: bool | Sequence[int] = False,
     ) -> Callable[..., Any]:
-        """Declare its derivatives; keeps its tensors, and its results if told to.
+        """Declare its derivatives.
 
         backward(call, *grads) -> a gradient, or None, for each tensor argument; one of several grads may be None
         jvp(call, *tangents)   -> the results' tangents; one of several tangents may be None
+        keeps                  which tensor arguments derivatives need, counted among tensors; None for all
+        keeps_outputs          whether they need the results, or which of them
         """
-        self._keeps, self._keeps_outputs = True, keeps_outputs
+        self._keeps = tuple(range(len(self._tensors)) if keeps is None else keeps)
+        every = range(len(self.overload._schema.returns))
+        self._keeps_outputs = tuple(
+            (every if keeps_outputs else ()) if isinstance(keeps_outputs, bool) else keeps_outputs
+        )
         self._backward, self._jvp = backward, jvp
         return backward
 
@@ -166,12 +179,16 @@ def _transforms() -> AbstractContextManager[Any]:
 def _differentiated(operator: Operator) -> Callable[..., Any]:
     """The operator's kernel for autograd: an autograd.Function around the step below it."""
     places, others = operator._tensors, operator._numbers
+    results_of = len(operator.overload._schema.returns)
 
     def call_of(ctx: Any) -> Call:
         call = Call()
         call.numbers, call.shapes = ctx.numbers, ctx.shapes
-        saved = ctx.saved_tensors if operator._keeps else ()
-        call.tensors, call.outputs = saved[: len(places)], saved[len(places) :]
+        saved = ctx.saved_tensors
+        inputs = dict(zip(operator._keeps, saved, strict=False))
+        outputs = dict(zip(operator._keeps_outputs, saved[len(inputs) :], strict=True))
+        call.tensors = tuple(inputs.get(i) for i in range(len(places)))
+        call.outputs = tuple(outputs.get(i) for i in range(results_of))
         call.needs = tuple(ctx.needs_input_grad[1 + place] for place in places)
         return call
 
@@ -183,12 +200,12 @@ def _differentiated(operator: Operator) -> Callable[..., Any]:
             tensors = [arguments[place] for place in places]
             ctx.numbers = tuple(arguments[place] for place in others)
             ctx.shapes = tuple(None if tensor is None else tensor.shape for tensor in tensors)
-            if operator._keeps:
-                kept = [*tensors, *_plain_tuple(results)] if operator._keeps_outputs else tensors
-                ctx.save_for_backward(*kept)
-                if forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
-                    ctx.save_for_forward(*kept)
-                ctx.set_materialize_grads(False)
+            outputs = _plain_tuple(results)
+            kept = [*(tensors[i] for i in operator._keeps), *(outputs[i] for i in operator._keeps_outputs)]
+            ctx.save_for_backward(*kept)
+            if forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
+                ctx.save_for_forward(*kept)
+            ctx.set_materialize_grads(operator._joint)
             return results
 
         @staticmethod

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -109,6 +108,7 @@ class Kernels:
         self.dtype = torch.complex64 if weight.dtype == torch.float32 else torch.complex128
         self.taps = self.weight.permute(2, 3, 1, 0).reshape(-1, math.prod(self.channels))
         self.one_tap = len(self.taps) == 1
+        self._back: Tensor | None = None
         self.can_skip = weight.device.type == "cpu" and not self.one_tap
         if not self.one_tap:
             (self.waves,) = constant(_waves, size, tuple(weight.shape[2:]), self.dtype, weight.device)
@@ -131,7 +131,7 @@ class Kernels:
         """The adjoint of `multiply`: (f, B, O) -> (f, B, C)."""
         if self.one_tap:
             return dy @ self._filter().mH
-        parts = self._parts(self._taps_back, first, len(dy)).unflatten(-1, self.channels[::-1])
+        parts = self._parts(self._taps_back(), first, len(dy)).unflatten(-1, self.channels[::-1])
         if self._skips(share):
             return dispatch.sparse_product(dy, parts, conjugate=True)
         return torch.bmm(dy, torch.complex(*parts).conj())
@@ -163,10 +163,11 @@ class Kernels:
     def _skips(self, share: float) -> bool:
         return self.can_skip and share < SPARSE
 
-    @cached_property
     def _taps_back(self) -> Tensor:
         """(k * k, O * C)."""
-        return self.weight.permute(2, 3, 0, 1).reshape(self.taps.shape)
+        if self._back is None:
+            self._back = self.weight.permute(2, 3, 0, 1).reshape(self.taps.shape)
+        return self._back
 
     def _wave_parts(self, first: int, count: int) -> Tensor:
         """(2, count, k * k), real and imaginary part."""

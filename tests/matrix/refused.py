@@ -1,0 +1,69 @@
+"""What is refused: the only cells of the matrix that may raise. specviz/TORCH.md prints this table with its reasons."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Cells in which one of the project's own errors is right.
+
+    subjects, tools  patterns of names, as in "SpecNetBlock2d*"
+    reason           why, and what to do instead: a sentence of the docs
+    says             what the error must say, in words that stand in the project's source
+    """
+
+    subjects: tuple[str, ...]
+    tools: tuple[str, ...]
+    reason: str
+    says: str
+
+    def covers(self, subject: str, tool: str) -> bool:
+        return any(fnmatchcase(subject, pattern) for pattern in self.subjects) and any(
+            fnmatchcase(tool, pattern) for pattern in self.tools
+        )
+
+
+REFUSED: tuple[Refusal, ...] = (
+    Refusal(
+        (
+            "HalfSpectrum*",
+            "SF.threshold",
+            "SF.activate",
+            "SF.compress",
+            "SpecNetBlock2d*",
+            "SF.specnet_block2d",
+            "*, specnet",
+        ),
+        ("ONNX",),
+        "ONNX has no complex numbers, so no spectrum can be exported. Spectral pooling, band-limited convolutions and "
+        "convolutions with spectral filters can: they go as real matrix products.",
+        "a HalfSpectrum has no ONNX form",
+    ),
+    Refusal(
+        ("SF.parametric_bank",),
+        ("ONNX",),
+        "Its result is complex, and ONNX has no complex numbers. The convolution with these filters can be exported.",
+        "parametric_bank has no ONNX form",
+    ),
+)
+
+
+def refusal_of(subject: str, tool: str) -> Refusal | None:
+    """What is said of a cell, None if nothing is; two refusals of one cell are an error of this table."""
+    found = [refusal for refusal in REFUSED if refusal.covers(subject, tool)]
+    assert len(found) < 2, f"{subject} x {tool} is refused twice: {found}"
+    return found[0] if found else None
+
+
+def said_by(error: BaseException) -> str:
+    """All that an error and its causes say, without their traces."""
+    words, seen = [], set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        words.append(str(cause))
+        cause = cause.__cause__ or cause.__context__
+    return "\n".join(words)
