@@ -123,7 +123,8 @@ def photo_within(data: bytes, most_pixels: int, name: str = "the picture") -> tu
     share = min(1.0, math.sqrt(most_pixels / (W * H)), MAX_SIDE / max(W, H))
     size = max(1, round(share * W)), max(1, round(share * H))
     if share < 1:
-        image.draft(image.mode, (2 * size[0], 2 * size[1]))  # twice what is needed leaves the scaling its quality
+        # Twice as many pixels as are needed leave the scaling its quality.
+        image.draft(image.mode, (round(math.sqrt(2) * size[0]), round(math.sqrt(2) * size[1])))
     array, turned = _pixels(image, name, size if share < 1 else None)
     return _from_array(array, name, channels_first=False), (W, H) if turned else (H, W)
 

@@ -140,6 +140,7 @@ class Displayed:
                 if id(thing) not in found:
                     found[id(thing)] = thing
                     waiting += [getattr(thing, name, None) for name in ("children", "layout", "style")]
+                    waiting += [part for part in vars(thing).values() if isinstance(part, ipw.Widget)]
             elif isinstance(thing, dict):
                 waiting += thing.values()
             elif isinstance(thing, list | tuple):
