@@ -53,23 +53,25 @@ def assert_transforms(model, reference, x):
     expected, expected_tangent = torch_func.jvp(of_map(reference), (x,), (direction,))
     assert tangent.abs().max() > 1e-3
     assert_close((y, tangent), (expected, expected_tangent))
-    along = {name: p.cos() for name, p in parameters.items()}
     transforms = [
-        lambda f: torch_func.jvp(lambda p: f(p, x), (parameters,), (along,))[1],
         lambda f: torch_func.vjp(of_map(f), x)[1](torch.ones_like(y))[0],
         lambda f: torch_func.jacfwd(of_map(f))(x),
         lambda f: torch_func.jacrev(of_map(f))(x),
         lambda f: torch_func.hessian(of_map(loss(f)))(x),
-        lambda f: torch_func.hessian(loss(f))(parameters, x),
         lambda f: torch_func.jacfwd(torch_func.jacfwd(of_map(loss(f))))(x),
         lambda f: torch_func.jacrev(torch_func.jacfwd(of_map(loss(f))))(x),
-        lambda f: torch_func.vmap(torch_func.grad(loss(f)), in_dims=(None, 0))(parameters, x[:, None]),
         lambda f: torch_func.vmap(of_map(f))(x[:, None]),
-        lambda f: torch_func.vmap(f, in_dims=({name: 0 for name in parameters}, None))(
-            {name: torch.stack([p, 2 * p]) for name, p in parameters.items()}, x
-        ),
     ]
-    for transform in transforms[: None if parameters else 1]:
+    if parameters:
+        along = {name: p.cos() for name, p in parameters.items()}
+        stacked = {name: torch.stack([p, 2 * p]) for name, p in parameters.items()}
+        transforms += [
+            lambda f: torch_func.jvp(lambda p: f(p, x), (parameters,), (along,))[1],
+            lambda f: torch_func.hessian(loss(f))(parameters, x),
+            lambda f: torch_func.vmap(torch_func.grad(loss(f)), in_dims=(None, 0))(parameters, x[:, None]),
+            lambda f: torch_func.vmap(f, in_dims=(dict.fromkeys(parameters, 0), None))(stacked, x),
+        ]
+    for transform in transforms:
         assert_close(transform(ours), transform(reference))
 
 

@@ -229,6 +229,8 @@ def _differentiated(operator: Operator) -> Callable[..., Any]:
         if not (transformed or (torch.is_grad_enabled() and any(_requires_grad(arguments[place]) for place in places))):
             with torch._C._AutoDispatchBelowAutograd():
                 return operator.overload.redispatch(keyset & torch._C._after_autograd_keyset, *arguments)
+        if not transformed:
+            return Step.apply(keyset, *arguments)  # type: ignore[attr-defined]
         with enable_single_level_autograd_function():
             return Step.apply(keyset, *arguments)  # type: ignore[attr-defined]
 
