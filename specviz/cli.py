@@ -42,7 +42,8 @@ def before_a_bench() -> None:
     wait_as_usual()  # before torch is loaded, which reads how its threads are to wait
 
 
-Out = Annotated[Path, typer.Option(help="Folder for the records.")]
+Out = Annotated[Path, typer.Option(help="Folder for the records.", file_okay=False)]
+Count = Annotated[int, typer.Option(min=1)]
 Name = Annotated[str, typer.Argument(help="An experiment's name, or a Python file of your own.", metavar="EXPERIMENT")]
 Size = Annotated[str, typer.Option("--scale", help="tiny, laptop or paper, as the experiment has it.")]
 AnySize = Annotated[
@@ -102,7 +103,7 @@ def lab(
     from specviz.lab import LabError, start
 
     try:
-        start(notebook, port, browser)
+        _in_words(lambda: start(notebook, port, browser))
     except LabError as error:
         sys.exit(str(error))
 
@@ -274,73 +275,67 @@ def fetch(
 
 
 @bench.command()
-def threshold(out: Out = Path("data/results"), millions: float = 8.9) -> None:
+def threshold(out: Out = Path("data/results"), millions: Annotated[float, typer.Option(min=0.001)] = 8.9) -> None:
     """The threshold kernel's forms against plain torch."""
     from specviz.bench.threshold import run
 
-    run(out, int(millions * 1e6))
+    _in_words(lambda: run(out, int(millions * 1e6)))
 
 
 @bench.command()
-def conv(out: Out = Path("data/results"), rounds: int = 7, quick: bool = False, only: str | None = None) -> None:
+def conv(out: Out = Path("data/results"), rounds: Count = 7, quick: bool = False, only: str | None = None) -> None:
     """Band-limited convolution against torch's and a peer's.
 
     Every algorithm, beside torch's own and fft-conv-pytorch; --only 1,64,64,56 for one shape.
     """
     from specviz.bench.conv import run
 
-    try:
-        run(out, rounds, quick, only)
-    except ValueError as error:
-        sys.exit(str(error))
+    _in_words(lambda: run(out, rounds, quick, only))
 
 
 @bench.command()
-def pool(out: Out = Path("data/results"), rounds: int = 9) -> None:
+def pool(out: Out = Path("data/results"), rounds: Count = 9) -> None:
     """Spectral pooling against average pooling and plain FFTs."""
     from specviz.bench.pool import run
 
-    run(out, rounds)
+    _in_words(lambda: run(out, rounds))
 
 
 @bench.command()
-def filters(out: Out = Path("data/results"), rounds: int = 7) -> None:
+def filters(out: Out = Path("data/results"), rounds: Count = 7) -> None:
     """Spectral filters of few numbers against full ones.
 
     Linear and Gaussian filters beside full ones and torch's convolution: time and memory.
     """
     from specviz.bench.filters import run
 
-    run(out, rounds)
+    _in_words(lambda: run(out, rounds))
 
 
 @bench.command()
-def memory(out: Out = Path("data/results"), rounds: int = 5, only: str | None = None) -> None:
+def memory(out: Out = Path("data/results"), rounds: Count = 5, only: str | None = None) -> None:
     """SpecNet's bytes and speed against its spatial twins'.
 
     Bytes of a training step, and the speed of one block; --only vgg16-32 for one network.
     """
     from specviz.bench.memory import run
 
-    try:
-        run(out, rounds, only)
-    except ValueError as error:
-        sys.exit(str(error))
+    _in_words(lambda: run(out, rounds, only))
 
 
 @bench.command()
-def compress(out: Out = Path("data/results"), rounds: int = 5) -> None:
+def compress(out: Out = Path("data/results"), rounds: Count = 5) -> None:
     """Saved maps compressed, beside what others do.
 
     compress_activations beside checkpointing, autocast and quantised maps: bytes, time, gradients.
     """
     from specviz.bench.compress import run
 
-    run(out, rounds)
+    _in_words(lambda: run(out, rounds))
 
 
 @bench.command()
-def training(out: Out = Path("data/results"), rounds: int = 5, images: int = 1024, only: str | None = None) -> None:
+def training(out: Out = Path("data/results"), rounds: int = 5, images: Count = 1024, only: str | None = None) -> None:
     """An epoch of training, spatial beside spectral.
 
     Images per second and bytes of LeNet and VGG-11: spatial, band-limited, SpecNet, and with compressed activations;
@@ -348,10 +343,7 @@ def training(out: Out = Path("data/results"), rounds: int = 5, images: int = 102
     """
     from specviz.bench.training import run
 
-    try:
-        run(out, rounds, images, only)
-    except ValueError as error:
-        sys.exit(str(error))
+    _in_words(lambda: run(out, rounds, images, only))
 
 
 @bench.command()
@@ -359,10 +351,7 @@ def start(out: Out = Path("data/results"), rounds: int = 9) -> None:
     """How long `import specviz` and `specviz --help` take."""
     from specviz.bench.start import run
 
-    try:
-        run(out, rounds)
-    except ValueError as error:
-        sys.exit(str(error))
+    _in_words(lambda: run(out, rounds))
 
 
 @bench.command(name="sweep")
@@ -370,22 +359,22 @@ def sweep_bench(out: Out = Path("data/results")) -> None:
     """What a sweep of 10,000 trials adds to each of them."""
     from specviz.bench.sweep import run
 
-    run(out)
+    _in_words(lambda: run(out))
 
 
 @bench.command()
-def roofline(out: Out = Path("data/results"), rounds: int = 7) -> None:
+def roofline(out: Out = Path("data/results"), rounds: Count = 7) -> None:
     """How near the kernels come to this machine's limits.
 
     Those are what it can move, and what it can multiply.
     """
     from specviz.bench.roofline import run
 
-    run(out, rounds)
+    _in_words(lambda: run(out, rounds))
 
 
 @bench.command()
-def slider(out: Out = Path("data/results"), moves: int = 60) -> None:
+def slider(out: Out = Path("data/results"), moves: Count = 60) -> None:
     """Slider press to painted pixels, in a real browser.
 
     At 256, 512 and 1024 pixels a side.
@@ -394,7 +383,7 @@ def slider(out: Out = Path("data/results"), moves: int = 60) -> None:
     from specviz.bench.slider import run
 
     try:
-        run(out, moves)
+        _in_words(lambda: run(out, moves))
     except BrowserMissing as error:
         sys.exit(str(error))
 
@@ -446,6 +435,14 @@ def _told(action: Callable[[], T]) -> T:
     except KeyboardInterrupt:
         print("stopped; what has a record keeps it, and the same command does the rest", file=sys.stderr)
         raise typer.Exit(130) from None
+
+
+def _in_words(action: Callable[[], object]) -> None:
+    """Do it; what a user can put right ends the program with one sentence."""
+    try:
+        action()
+    except (ValueError, OSError) as error:
+        sys.exit(str(error))
 
 
 def _finish(outcome: Outcome) -> None:

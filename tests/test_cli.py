@@ -100,3 +100,28 @@ def test_an_experiment_of_ones_own_is_not_taken_for_one_that_ships(tmp_path, mon
 
 def test_records_of_a_measurement_are_not_an_experiment_s_and_it_is_said_where_they_are():
     assert "sv.records.shipped('bench-conv')" in results("bench-conv", code=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["bench", "threshold", "--out", "FILE"], 2, "is a file"),  # before minutes of measuring
+        (["bench", "threshold", "--millions", "-1"], 2, "Invalid value for .--millions."),
+        (["bench", "pool", "--rounds", "0"], 2, "Invalid value for .--rounds."),
+        (["lab", "\0"], 1, "null byte"),
+        (["results", "noop", "--out", "FILE"], 1, "Not a directory"),
+        (["run", "noop", "--out", "FILE"], 1, "Not a directory"),
+        (["run", "~nobody-of-that-name/x.py"], 1, "there is no file"),
+        (["results", "specnet-beta", "--export", "FOLDER"], 1, "Is a directory"),
+        (["results", "noop", "--seeds", "0"], 1, "at least one is needed"),
+        (["search", "noop", "--trials", "-1", "--out", "FOLDER"], 1, "at least one"),
+        (["sweep", "noop", "--scheduler", "nonsense", "--out", "FOLDER"], 1, "no scheduler answers at nonsense"),
+    ],
+)
+def test_arguments_that_make_no_sense_end_in_words(tmp_path, arguments, code, words):
+    (tmp_path / "file").write_text("mine")
+    places = {"FILE": str(tmp_path / "file"), "FOLDER": str(tmp_path)}
+    done = CliRunner().invoke(app, [places.get(argument, argument) for argument in arguments])
+    assert isinstance(done.exception, SystemExit)
+    assert (done.exit_code, (tmp_path / "file").read_text()) == (code, "mine")
+    assert re.search(words, done.output)

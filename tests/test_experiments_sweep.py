@@ -443,6 +443,8 @@ def test_a_search_needs_ranges_and_a_database(tmp_path):
         search(plain, trials=1, storage="sqlite://", out=str(tmp_path))
     with pytest.raises(ValueError, match="no scale 'big'"):
         search(find("noop"), "big", trials=1, out=str(tmp_path))
+    with pytest.raises(ValueError, match="trials=-1: a study has at least one"):
+        search(find("noop"), trials=-1, out=str(tmp_path))
 
 
 @pytest.mark.parametrize("damage", ["text", "folder", "zeros"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from spectral_kernels import dispatch, filters
-from torch.autograd import gradcheck
+from torch.autograd import gradcheck, gradgradcheck
 from torch.testing import assert_close
 
 gpu = pytest.mark.gpu
@@ -87,25 +87,80 @@ def test_gradients(form, numbers, conjugate, H, W):
         assert gradcheck(lambda X, w, polar=polar: dispatch.filters(X, w, W, polar, conjugate, form), (X, w))
 
 
-def test_a_second_derivative_in_the_functions_numbers_is_refused_not_wrong():
-    w = weights(1, 1, filters.GAUSSIAN).requires_grad_()
-    Y = dispatch.filters(randn(1, 1, 4, 3, dtype=torch.complex128), w, 4)
-    (grad,) = torch.autograd.grad(Y.abs().square().sum(), w, create_graph=True)
-    with pytest.raises(RuntimeError):
-        grad.sum().backward()
+@pytest.mark.parametrize("numbers", [filters.LINEAR, filters.GAUSSIAN])
+@pytest.mark.parametrize("polar", [False, True])
+@pytest.mark.parametrize(("H", "W"), [(4, 4), (3, 5)])
+def test_tangents_and_second_derivatives_are_the_limits_of_differences(numbers, polar, H, W):
+    X, x = randn(2, 2, H, W // 2 + 1, dtype=torch.complex128).requires_grad_(), randn(2, 2, H, W, dtype=torch.float64)
+    G = randn(2, 3, H, W // 2 + 1, dtype=torch.complex128, seed=1).requires_grad_()
+    w = weights(3, 2, numbers).requires_grad_()
+    x.requires_grad_()
+    for run, tensors in (
+        (lambda X, w: dispatch.filters(X, w, W, polar), (X, w)),
+        (lambda X, w: dispatch.filters(X, w, W, polar, True), (X, w)),
+        (lambda x, w: dispatch.filter_maps(x, w, polar), (x, w)),
+        # The gradient's own derivatives, of which the second ones are the third of `filters`.
+        (lambda X, G, w: dispatch.filters_gradient(X, G, w, W, polar, "cpu"), (X, G, w)),
+    ):
+        assert gradcheck(run, tensors, check_forward_ad=True, check_batched_forward_grad=True, fast_mode=True)
+        assert gradgradcheck(run, tensors, check_fwd_over_rev=True, fast_mode=True)
+
+
+@pytest.mark.parametrize("numbers", [filters.LINEAR, filters.GAUSSIAN])
+def test_the_bank_held_is_the_definitions_and_maps_are_filtered_by_way_of_their_spectra(numbers):
+    w = weights(3, 2, numbers)
+    for (H, W), polar in pairs(SIZES, (False, True)):
+        re, im = dispatch.filters_bank(w, (H, W), polar).unbind(2)
+        expected = torch.from_numpy(filters.reference_bank(w.numpy(), H, W, polar))
+        assert_close(torch.complex(re, im), expected, rtol=1e-12, atol=1e-12)
+        x = randn(2, 2, H, W, dtype=torch.float64)
+        Y = torch.fft.irfft2(dispatch.filters(torch.fft.rfft2(x), w, W, polar), s=(H, W))
+        assert_close(dispatch.filter_maps(x, w, polar), Y)
 
 
 def test_torch_may_treat_them_as_its_own_operators():
     X, w = randn(2, 2, 4, 3).requires_grad_(), weights(3, 2, 6, torch.float32).requires_grad_()
     torch.library.opcheck(torch.ops.spectral_kernels.filters.default, (X, w, 4, False, False, "cpu"))
+    x = randn(2, 2, 4, 5, dtype=torch.float32).requires_grad_()
+    torch.library.opcheck(torch.ops.spectral_kernels.filter_maps.default, (x, w, False, False, "cpu"))
+    G = randn(2, 3, 4, 3).requires_grad_()
+    torch.library.opcheck(torch.ops.spectral_kernels.filters_gradient.default, (X, G, w, 4, False, "cpu"))
+
+
+def test_operators_read_nothing_beyond_their_tensors_where_a_traced_program_calls_them():
+    X, w = randn(2, 3, 4, 3), weights(3, 2, 6, torch.float32)
+    with pytest.raises(ValueError, match=r"must be \(O, 3, 2, 3\)"):
+        torch.ops.spectral_kernels.filters(X, w, 4, False, False, "cpu")
+    with pytest.raises(ValueError, match=r"must be \(O, 3, 2, 3\)"):
+        torch.ops.spectral_kernels.filter_maps(torch.zeros(2, 3, 4, 4), w, False, False, "cpu")
+    with pytest.raises(ValueError, match="no gradient of filters"):
+        torch.ops.spectral_kernels.filters_gradient(X[:, :2], X[:1], w, 4, False, "cpu")
 
 
 def test_vmap_and_compile_agree():
     X, w = randn(4, 2, 2, 6, 4), weights(3, 2, 6, torch.float32)
     Y = torch.stack([dispatch.filters(x, w, 6) for x in X])
     assert_close(torch.func.vmap(lambda x: dispatch.filters(x, w, 6))(X), Y)
-    both = torch.func.vmap(lambda x, w: dispatch.filters(x, w, 6))(X, torch.stack([w, 2 * w, w, w]))
-    assert_close(both[0], Y[0])
+    many = torch.stack([w, 2 * w, w, w.flip(0)])
+    one_by_one = torch.stack([dispatch.filters(x, w, 6) for x, w in zip(X, many, strict=True)])
+    assert_close(torch.func.vmap(lambda x, w: dispatch.filters(x, w, 6))(X, many), one_by_one)
+    mapped = torch.func.vmap(lambda w: dispatch.filters(X[0], w, 6), in_dims=1, out_dims=1)(many.transpose(0, 1))
+    assert_close(mapped, torch.stack([dispatch.filters(X[0], w, 6) for w in many], 1))
+    x = torch.fft.irfft2(X, s=(6, 6))
+    for dims, chosen in (((0, 0), (x, many)), ((0, None), (x, w)), ((None, 0), (x[0], many))):
+        each = [[t] * 4 if dim is None else t for t, dim in zip(chosen, dims, strict=True)]
+        expected = torch.stack([dispatch.filter_maps(*pair) for pair in zip(*each, strict=True)])
+        assert_close(torch.func.vmap(dispatch.filter_maps, in_dims=dims)(*chosen), expected)
+    G = torch.stack([dispatch.filters(x, w, 6) * (1 + 2j) for x in X])
+    for dims in ((0, 0, None), (None, 0, None), (None, 0, 0), (0, None, 0), (None, None, 0)):
+        chosen = [t if dim == 0 else t[0] for t, dim in zip((X, G, many), dims, strict=True)]
+        each = [[t] * 4 if dim is None else t for t, dim in zip(chosen, dims, strict=True)]
+
+        def gradient(X, G, w):
+            return dispatch.filters_gradient(X, G, w, 6, False, "cpu")
+
+        expected = torch.stack([gradient(*three) for three in zip(*each, strict=True)])
+        assert_close(torch.func.vmap(gradient, in_dims=dims)(*chosen), expected)
     compiled = torch.compile(lambda x: dispatch.filters(x, w, 6), backend="aot_eager", fullgraph=True)
     assert_close(compiled(X[0]), Y[0])
 
@@ -145,6 +200,11 @@ def test_nan_in_a_map_or_a_function_stays_there():
         ),
         (lambda X, w: dispatch.filters(X.real, w, 8), TypeError, "X is torch.float32"),
         (lambda X, w: dispatch.filters(X, w, 8, form="cuda"), ValueError, "move it with"),
+        (lambda X, w: dispatch.filter_maps(X.real, w.double()), TypeError, "both float32 or float64"),
+        (lambda X, w: dispatch.filter_maps(X, w), TypeError, "not torch.complex64 and torch.float32"),
+        (lambda X, w: dispatch.filter_maps(X.real[0], w), ValueError, r"must be \(B, C, H, W\) of at least one pixel"),
+        (lambda X, w: dispatch.filter_maps(X.real, w[:, :1]), ValueError, r"weight \(3, 1, 2, 6\) must be \(O, 2, 2"),
+        (lambda X, w: dispatch.filters_bank(w[0], (4, 4)), ValueError, r"weight \(2, 2, 6\) must be"),
     ],
 )
 def test_what_does_not_fit_is_refused(call, error, message):

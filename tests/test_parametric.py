@@ -1,16 +1,20 @@
 """Filters that are functions of frequency: by the definition, of any size, differentiable, and counted."""
 
 import copy
+import io
 import math
+import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.autograd import gradcheck
+from torch.autograd import forward_ad, gradcheck, gradgradcheck
 from torch.testing import assert_close
 
 import specviz.functional as SF
 import specviz.nn as snn
+from specviz.functional import parametric
 
 SIZES = [(8, 8), (7, 9), (1, 1), (1, 6), (6, 1), (5, 8), (2, 2)]
 KINDS = [
@@ -238,7 +242,7 @@ def test_vmap_compile_autocast_copy_and_state_dict():
     assert "kind='gaussian'" in repr(layer)
 
 
-def test_second_derivatives_in_the_map_exist_and_in_the_numbers_are_refused():
+def test_a_gradient_penalty_reaches_the_filters():
     layer = layer_of("gaussian", {})
     x = torch.randn(1, 2, 4, 5, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradgradcheck(lambda x: layer(x) ** 2, (x,))
@@ -255,9 +259,223 @@ def test_second_derivatives_in_the_map_exist_and_in_the_numbers_are_refused():
     w = layer.weight.detach().requires_grad_()
     difference = (squared(w + step) - squared(w - step)) / 2e-6
     assert penalty[1, 0, 2].item() == pytest.approx(difference.item(), rel=1e-5)
-    (twice,) = torch.autograd.grad(layer(x).sin().sum(), layer.weight, create_graph=True)
+
+
+def in_float64(kind, options, size=(4, 5), channels=2):
+    """The layer's function of its input and its numbers, and both."""
+    more = {"size": size} if kind == "full" else {}
+    torch.manual_seed(1)
+    layer = layer_of(kind, options, channels, 2, bias=True, **more)
+    parameters = [p.detach() + 0.1 * torch.randn_like(p) * (p.ndim == 1) for p in layer.parameters()]
+    x = torch.randn(2, channels, *size, dtype=torch.float64)
+    names = [name for name, _ in layer.named_parameters()]
+
+    def run(x, *parameters):
+        return torch.func.functional_call(layer, dict(zip(names, parameters, strict=True)), (x,))
+
+    return run, (x, *parameters)
+
+
+EVERY_KIND = [*KINDS, ("linear", {"per_channel": False}), ("gaussian", {"per_channel": False}), ("full", {})]
+
+
+@pytest.mark.parametrize(("kind", "options"), [*EVERY_KIND, ("full", {"per_channel": False})])
+def test_tangents_and_gradients_are_the_limits_of_differences_in_every_order(kind, options):
+    run, tensors = in_float64(kind, options, (3, 4))
+    for each in tensors:
+        each.requires_grad_()
+    batched = {"check_batched_grad": True, "check_batched_forward_grad": True}
+    assert gradcheck(run, tensors, check_forward_ad=True, fast_mode=True, **batched)
+    assert gradgradcheck(run, tensors, check_fwd_over_rev=True, check_rev_over_rev=True, fast_mode=True)
+
+
+@pytest.mark.parametrize(("kind", "options"), EVERY_KIND)
+def test_a_tangent_is_not_dropped_where_nothing_requires_a_gradient(kind, options):
+    run, tensors = in_float64(kind, options)
+    for i, along in enumerate(torch.randn_like(each) for each in tensors):
+
+        def by_one(each, i=i):
+            return run(*tensors[:i], each, *tensors[i + 1 :])
+
+        expected = (by_one(tensors[i] + 1e-6 * along) - by_one(tensors[i] - 1e-6 * along)) / 2e-6
+        assert expected.norm() > 0.1
+        assert_close(torch.func.jvp(by_one, (tensors[i],), (along,))[1], expected, rtol=1e-6, atol=1e-7)
+        with torch.no_grad(), forward_ad.dual_level():
+            tangent = forward_ad.unpack_dual(by_one(forward_ad.make_dual(tensors[i], along))).tangent
+        assert_close(tangent, expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(("kind", "options"), EVERY_KIND)
+def test_torch_func_gives_what_autograd_gives(kind, options):
+    run, (x, weight, bias) = in_float64(kind, options)
+
+    def number(*tensors):
+        return run(*tensors).sin().sum()
+
+    def along(t):
+        """Of input and numbers together: Jacobians and Hessians by t are small."""
+        return run(x * (1 + t[0]), weight * (1 + t[1]), bias + t[2])
+
+    t = torch.tensor([0.1, -0.2, 0.3], dtype=torch.float64)
+    expected = torch.autograd.functional.jacobian(along, t)
+    assert_close(torch.func.jacrev(along)(t), expected)
+    assert_close(torch.func.jacfwd(along)(t), expected)
+    expected = torch.autograd.functional.hessian(lambda t: along(t).sin().sum(), t)
+    assert_close(torch.func.hessian(lambda t: along(t).sin().sum())(t), expected)
+    assert_close(torch.func.jacrev(torch.func.jacrev(lambda t: along(t).sin().sum()))(t), expected)
+    # The gradients of each sample, and of each member of an ensemble.
+    by_numbers = torch.func.grad(number, argnums=(1, 2))
+    per_sample = torch.func.vmap(by_numbers, (0, None, None))(x[:, None], weight, bias)
+    for i, one in enumerate(x):
+        assert_close([g[i] for g in per_sample], list(by_numbers(one[None], weight, bias)))
+    members = torch.stack([weight, weight.flip(0)])
+    assert_close(torch.func.vmap(run, (None, 0, None))(x, members, bias)[1], run(x, members[1], bias))
+
+
+@pytest.mark.parametrize(("kind", "options"), [("linear", {}), ("gaussian", {"per_channel": False}), ("full", {})])
+@pytest.mark.parametrize("tool", ["compiled", "exported", "exported strictly"])
+def test_compiled_and_exported_it_computes_the_same_and_so_does_eager_afterwards(kind, options, tool):
+    more = {"size": (6, 7)} if kind == "full" else {}
+    layer = layer_of(kind, options, bias=True, **more)
+    sizes = [(6, 7)] if kind == "full" else [(6, 7), (9, 8), (5, 5)]
+    x = torch.randn(2, 2, 6, 7, dtype=torch.float64)
+    torch._dynamo.reset()
+    if tool == "compiled":
+        program = torch.compile(layer, backend="aot_eager", fullgraph=True, dynamic=True)
+    else:
+        axes = (0,) if kind == "full" else (0, 2, 3)
+        dynamic = dict.fromkeys(axes, torch.export.Dim.DYNAMIC)
+        strict = tool.endswith("strictly")
+        program = torch.export.export(layer, (x,), dynamic_shapes=(dynamic,), strict=strict).module()
+    for batch, size in enumerate(sizes, 2):
+        x = torch.randn(batch, 2, *size, dtype=torch.float64).requires_grad_()
+        found = []
+        for call in (program, layer):
+            y = call(x)
+            parameters = dict(call.named_parameters()).values() if call is layer else program.parameters()
+            found.append((y, *torch.autograd.grad(y.sin().sum(), [x, *parameters])))
+        assert_close(found[0], found[1])
+
+
+@pytest.mark.parametrize(("kind", "options"), EVERY_KIND)
+def test_shapes_alone_traced_and_faked_it_leaves_eager_as_it_was(kind, options):
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    more = {"size": (5, 9)} if kind == "full" else {}  # a size of no other test: nothing is remembered yet
+    layer, x = layer_of(kind, options, **more), torch.randn(2, 2, 5, 9, dtype=torch.float64)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        fake = layer(mode.from_tensor(x))
+    graph = torch.fx.experimental.proxy_tensor.make_fx(
+        lambda x, w: torch.func.functional_call(layer, {"weight": w}, (x,)), tracing_mode="symbolic"
+    )(x, layer.weight.detach())
+    torch.func.hessian(lambda t: layer(t * x).sum())(torch.ones((), dtype=torch.float64))
+    meta = copy.deepcopy(layer).to("meta")(x.to("meta"))
+    y = layer(x)
+    assert type(y.detach()) is torch.Tensor
+    assert fake.shape == meta.shape == graph(x, layer.weight.detach()).shape == y.shape
+    K = layer.bank((5, 9)).expand(-1, 2, -1, -1)
+    assert_close(y, torch.fft.irfft2(torch.einsum("bchv,ochv->bohv", torch.fft.rfft2(x), K), s=(5, 9)))
+    assert_close(graph(2 * x, layer.weight.detach()), layer(2 * x))
+
+
+class Net(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.first, self.layer = nn.Conv2d(2, 2, 1, dtype=torch.float64), layer
+
+    def forward(self, x):
+        x = self.layer(self.first(x))
+        return SF.parametric_spectral_conv2d(x, self.layer.weight[:, :1], kind=self.layer.kind)
+
+
+@pytest.mark.parametrize("kind", ["linear", "gaussian", "full"])
+def test_tracers_see_one_node_or_one_operator_and_refuse_what_the_layer_would(kind):
+    more = {"size": (6, 7)} if kind == "full" else {}
+    net = Net(layer_of(kind, {}, outputs=2, **more))
+    graph, x = torch.fx.symbolic_trace(net), torch.randn(3, 2, 6, 7, dtype=torch.float64)
+    assert_close(graph(x), net(x))
+    assert [node.op for node in graph.graph.nodes].count("call_module") == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the sizes that become constants
+        traced = torch.jit.trace(net.layer, (x[:2],))
+    file = io.BytesIO()
+    torch.jit.save(traced, file)
+    file.seek(0)
+    traced = torch.jit.load(file)
+    assert_close(traced(x), net.layer(x))
     with pytest.raises(RuntimeError):
-        twice.square().sum().backward()
+        traced(torch.randn(2, 3, 6, 7, dtype=torch.float64))  # another number of channels
+    other = torch.randn(2, 2, 6, 6, dtype=torch.float64)
+    if kind == "full":
+        with pytest.raises(RuntimeError, match="size"):
+            traced(other)
+    else:
+        assert_close(traced(other), net.layer(other))
+
+
+@pytest.mark.parametrize(("kind", "options"), [("linear", {}), ("gaussian", {}), ("full", {"per_channel": False})])
+def test_onnx_runs_it_as_products_of_real_matrices(kind, options):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+    pytest.importorskip("onnxscript", reason="needs onnxscript")
+    more = {"size": (6, 7)} if kind == "full" else {}
+    layer, x = layer_of(kind, options, bias=True, **more).eval(), torch.randn(3, 2, 6, 7, dtype=torch.float64)
+    program = torch.onnx.export(
+        layer.float(), (x.float(),), dynamo=True, verbose=False, dynamic_shapes=({0: torch.export.Dim("batch")},)
+    )
+    run = onnxruntime.InferenceSession(program.model_proto.SerializeToString(), providers=["CPUExecutionProvider"]).run
+    for numbers in (x, torch.randn(5, 2, 6, 7)):
+        (y,) = run(None, {program.model.graph.inputs[0].name: numbers.float().numpy()})
+        exact = copy.deepcopy(layer).double()(numbers.double())
+        assert (torch.from_numpy(y) - exact).abs().max() < 1e-5 * exact.square().mean().sqrt()
+
+
+@pytest.mark.parametrize("size", [(6, 7), (7, 6), (1, 1), (8, 1), (1, 8), (2, 2)])
+def test_products_of_real_matrices_are_the_same(size):
+    x = torch.randn(2, 3, *size, dtype=torch.float64)
+    for kind, numbers in (("linear", (8,)), ("gaussian", (12,)), ("full", size)):
+        weight = torch.randn(4, 3, *numbers, dtype=torch.float64) / 3
+        bank = parametric._bank(weight, size, kind, "cartesian", "cholesky")
+        assert_close(parametric._by_matrices(x, bank), SF.parametric_spectral_conv2d(x, weight, kind=kind))
+
+
+@pytest.mark.parametrize("kind", ["linear", "gaussian", "full"])
+def test_channels_last_stays_channels_last(kind):
+    layer = layer_of(kind, {}, **({"size": (6, 7)} if kind == "full" else {}))
+    x = torch.randn(3, 2, 6, 7, dtype=torch.float64)
+    y = layer(x.to(memory_format=torch.channels_last))
+    assert_close(y, layer(x))
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    assert layer(x).is_contiguous()
+
+
+def test_constructors_take_whole_numbers_of_any_library():
+    layer = snn.ParametricSpectralConv2d(np.int64(2), torch.tensor(3), kind="full", size=np.array([6, 7]))
+    assert layer.weight.shape == (3, 2, 6, 7)
+    assert [type(n) for n in (layer.in_channels, layer.out_channels, *layer.size)] == [int] * 4
+    assert layer.bank(torch.tensor([6, 7])).shape == (3, 2, 6, 4)
+    bare = torch.nn.utils.skip_init(snn.ParametricSpectralConv2d, 2, 3, kind="linear", bias=True)
+    bare.load_state_dict(snn.ParametricSpectralConv2d(2, 3, kind="linear", bias=True).state_dict())
+    assert bare(torch.zeros(1, 2, 4, 4)).shape == (1, 3, 4, 4)
+
+
+def test_its_numbers_may_be_made_of_others():
+    layer, x = layer_of("gaussian", {}), torch.randn(2, 2, 6, 7, dtype=torch.float64)
+    y = layer(x)
+    torch.nn.utils.parametrizations.weight_norm(layer, "weight")
+    assert_close(layer(x), y)
+    layer(x).sum().backward()
+    assert all(p.grad.abs().max() > 0 for p in layer.parameters())
+
+
+def test_a_model_that_is_compiled_by_inductor_trains():
+    model = nn.Sequential(nn.Conv2d(1, 2, 1), snn.ParametricSpectralConv2d(2, 2), nn.Tanh())
+    x, grads = torch.randn(2, 1, 6, 7), []
+    torch._dynamo.reset()
+    for call in (torch.compile(model, fullgraph=True), model):
+        model.zero_grad()
+        call(x).square().sum().backward()
+        grads.append([p.grad.clone() for p in model.parameters()])
+    assert_close(grads[0], grads[1], rtol=1e-4, atol=1e-5)
 
 
 def test_shapes_are_known_without_values():
@@ -349,7 +567,17 @@ GAUSSIAN, FULL = torch.zeros(3, 2, 12), torch.zeros(3, 2, 6, 6)
         (lambda: snn.ParametricSpectralConv2d(2, 3, kind="full"), ValueError, "needs size="),
         (lambda: snn.ParametricSpectralConv2d(2, 3, size=(4, 4)), ValueError, "needs size="),
         (lambda: snn.ParametricSpectralConv2d(2, 3, kind="full", size=(4, 0)), ValueError, "at least one pixel each"),
-        (lambda: snn.ParametricSpectralConv2d(0, 3), ValueError, "in_channels=0 must be at least 1"),
+        (lambda: snn.ParametricSpectralConv2d(0, 3), ValueError, "in_channels=0 must be a whole number >= 1"),
+        (lambda: snn.ParametricSpectralConv2d(2, 2.5), ValueError, "out_channels=2.5 must be a whole number >= 1"),
+        (lambda: snn.ParametricSpectralConv2d(2, "3"), TypeError, "out_channels='3' must be a whole number >= 1"),
+        (lambda: snn.ParametricSpectralConv2d(2, 3, kind="full", size=(4, 4.5)), ValueError, "whole numbers"),
+        (
+            lambda: SF.parametric_spectral_conv2d(X, GAUSSIAN, torch.zeros(3).double()),
+            TypeError,
+            "bias is torch.float64",
+        ),
+        (lambda: SF.parametric_spectral_conv2d(X, GAUSSIAN, torch.zeros(3) + 1j), TypeError, "bias is torch.complex64"),
+        (lambda: SF.parametric_spectral_conv2d(X, GAUSSIAN, torch.zeros(3).int()), TypeError, "bias is torch.int32"),
         (lambda: snn.ParametricSpectralConv2d(2, 3, kind="cubic"), ValueError, "kind='cubic' is unknown"),
         (lambda: snn.ParametricSpectralConv2d(2, 3, intercept=True), ValueError, "for linear filters"),
         (

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from specviz.compare import finished
 from specviz.compare import number as number_at
@@ -50,17 +50,13 @@ def search(
         raise ValueError(
             f"experiment {experiment.name} says nothing of where to search; give it search={{path: Range}}"
         )
+    if trials < 1:
+        raise ValueError(f"trials={trials}: a study has at least one")
     experiment.scale(scale)
     store = shared_store(out, experiment, f"{scale}-search")
     address = storage or _beside(store)
     with _readable(address):
-        kept, outcome = _search(experiment, scale, store, trials, address, study, scheduler, workers, progress)
-        if any(trial.state.name == "COMPLETE" for trial in kept.get_trials(deepcopy=False)):
-            try:
-                kept.best_trial  # noqa: B018 (what a search is for, from the database)
-            except ValueError as error:
-                raise SweepError(f"the study in {address} has trials that ended, and no best one: {error}") from error
-        return kept, outcome
+        return _search(experiment, scale, store, trials, address, study, scheduler, workers, progress)
 
 
 @contextmanager
@@ -80,6 +76,25 @@ def _readable(storage: str) -> Iterator[None]:
         raise SweepError(f"the study in {storage} cannot be read or written: {why}") from error
 
 
+def _opened(name: str, storage: str, direction: Literal["maximize", "minimize"]) -> optuna.Study:
+    """The study, all of it read once. SweepError where that fails."""
+    import optuna
+    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+    try:
+        kept = optuna.create_study(study_name=name, storage=storage, direction=direction, load_if_exists=True)
+        if any(trial.state.name == "COMPLETE" for trial in kept.get_trials(deepcopy=False)):
+            kept.best_trial  # noqa: B018 (which is asked of the database)
+    except (ArgumentError, NoSuchModuleError, optuna.exceptions.OptunaError):
+        raise
+    except Exception as error:  # a damaged database makes Optuna raise nearly anything
+        said = str(error.__cause__ or error).splitlines() or [""]
+        raise SweepError(
+            f"the study in {storage} cannot be read or written: {type(error).__name__}: {said[0]}"
+        ) from error
+    return kept
+
+
 def _search(
     experiment: Experiment,
     scale: str,
@@ -95,12 +110,7 @@ def _search(
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # The study exists before any worker starts, and no worker opens it.
-    kept = optuna.create_study(
-        study_name=study or f"{experiment.name}-{scale}",
-        storage=storage,
-        direction=experiment.direction,
-        load_if_exists=True,
-    )
+    kept = _opened(study or f"{experiment.name}-{scale}", storage, experiment.direction)
     _take_over(kept, experiment, scale, store)
     ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
     counted = [t for t in kept.get_trials(deepcopy=False) if t.state in ended or _ERROR in t.user_attrs]
