@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from torch.autograd import gradcheck
+from torch.autograd import gradcheck, gradgradcheck
 from torch.testing import assert_close
 
 import specviz as sv
@@ -98,3 +98,45 @@ def test_an_empty_batch_and_a_dead_one_pass():
 def test_what_cannot_be_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         SF.activate(sv.HalfSpectrum.of(images(4, 4)), **options)
+
+
+# --- under torch's own tools
+
+
+@pytest.mark.parametrize("activation", ["tanh", "softsign", "arctan", "identity"])
+def test_second_derivatives_follow_from_the_store(activation):
+    x = images(1, 3, 4).requires_grad_()
+    assert gradgradcheck(lambda x: SF.activate(sv.HalfSpectrum.of(x), 0.3, activation).image(), (x,))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_transformed_traced_and_compiled_it_is_what_it_is_in_eager_mode(activation):
+    x, along = images(2, 5, 6), images(2, 5, 6).cos()
+
+    def run(x):
+        return SF.activate(sv.HalfSpectrum.of(x), 0.6, activation).image()
+
+    expected = run(x)
+    watched = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(run(watched).square().sum(), watched)
+    y, tangent = torch.func.jvp(run, (x,), (along,))
+    assert_close(y, expected)
+    assert_close((2 * y * tangent).sum(), (gradient * along).sum())
+    assert tangent.abs().max() > 0.01
+    assert_close(torch.func.grad(lambda x: run(x).square().sum())(x), gradient)
+    assert_close(torch.func.vmap(run)(x), expected)
+    assert_close(torch.jit.trace(run, x)(2 * x), run(2 * x))
+    torch._dynamo.reset()
+    watched = x.clone().requires_grad_()
+    compiled = torch.compile(run, backend="aot_eager", fullgraph=True)(watched)
+    assert_close(compiled, expected)
+    assert_close(torch.autograd.grad(compiled.square().sum(), watched)[0], gradient)
+    assert torch.equal(run(x), expected)
+
+
+def test_what_is_kept_in_half_precision_refuses_a_second_derivative():
+    x = images(4, 4, dtype=torch.float32).requires_grad_()
+    y = SF.activate(sv.HalfSpectrum.of(x), 0.3, precision="float16").image()
+    (first,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="half precision have no second derivative; use precision='float32'"):
+        torch.autograd.grad(first.sum() + x.sum(), x)

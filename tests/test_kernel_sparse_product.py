@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 from spectral_kernels import dispatch, sparse_product
+from spectral_kernels.dispatch import _sparse_product
+from torch.autograd import gradcheck, gradgradcheck
 from torch.testing import assert_close
 
 TOLERANCE = {torch.complex64: 1e-5, torch.complex128: 1e-12}  # sums of at most 40 products of numbers near 1
@@ -146,3 +148,19 @@ def test_what_it_cannot_do_it_refuses(call, error, message):
 def test_on_a_gpu_it_says_what_to_use_instead():
     with pytest.raises(ValueError, match="use product"):
         dispatch.sparse_product(sparse(2, 3, 4).cuda(), filters(2, 4, 5).cuda())
+
+
+@pytest.mark.parametrize("conjugate", [False, True])
+def test_both_are_operators_with_derivatives_of_every_order_in_both_modes(conjugate):
+    # No zeros: where a map is 0 the derivative that a difference would see is that of the dense product.
+    x, grad = (sparse(2, 3, c, dtype=torch.complex128, seed=c, kept=1.0).requires_grad_() for c in (2, 4))
+    w = filters(2, 2, 4, torch.float64).requires_grad_()
+    modes = {"check_forward_ad": True, "check_batched_grad": True, "check_batched_forward_grad": True}
+    for run, tensors in (
+        (lambda x, w: dispatch.sparse_product(x, w, conjugate), (x, w)),
+        (dispatch.sparse_product_gradient, (x, grad)),
+    ):
+        assert gradcheck(run, tensors, **modes)
+        assert gradgradcheck(run, tensors, check_fwd_over_rev=True)
+    torch.library.opcheck(_sparse_product._product.overload, (x.detach(), w.detach(), conjugate, "cpu"))
+    torch.library.opcheck(_sparse_product._gradient.overload, (x.detach(), grad.detach(), "cpu"))

@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 import torch
 from spectral_kernels import activate, dispatch, threshold
+from spectral_kernels.dispatch import _activate, _threshold
 from spectral_kernels.dispatch._devices import on_gpu
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import gradcheck, gradgradcheck
 
 gpu = pytest.mark.gpu
 needs_gpu = pytest.mark.skipif(not dispatch.cuda_is_available(), reason="needs a CUDA GPU and numba-cuda")
@@ -205,3 +208,71 @@ def test_a_bitmap_that_does_not_fit_is_refused():
         dispatch.threshold_gather(spectrum(201), bitmap)
     with pytest.raises(ValueError, match="marks .* entries as kept, but there are"):
         dispatch.threshold_expand(bitmap, values[:-1], (100,))
+
+
+# --- under torch's own tools
+
+
+def test_packing_and_the_way_back_are_operators_of_torch():
+    z = spectrum(40)
+    bitmap, values = dispatch.threshold_pack(z, 1.0)
+    for operator, arguments in (
+        (_threshold._pack, (z, 1.0, "cpu")),
+        (_threshold._expand, (bitmap, values, 40, "cpu")),
+        (_threshold._gather, (z, bitmap, _threshold.UNKNOWN, "cpu")),
+        (_activate._activate, (z, 1.0, "tanh", True, "cpu")),
+        (_activate._backward, (z, bitmap, values, "tanh", "cpu")),
+    ):
+        torch.library.opcheck(operator.overload, arguments)
+
+
+def there_and_back(z):
+    return dispatch.threshold_expand(*dispatch.threshold_pack(z, 1.0), z.shape)
+
+
+def test_compiled_traced_and_exported_they_keep_what_the_values_say():
+    z, other = spectrum(40), 3 * spectrum(40, seed=1)  # which keeps another number of coefficients
+    torch._dynamo.reset()
+    for run in (
+        torch.compile(there_and_back, backend="aot_eager", fullgraph=True),
+        torch.jit.trace(there_and_back, z),
+        torch.fx.experimental.proxy_tensor.make_fx(there_and_back)(z),
+    ):
+        assert torch.equal(run(z), there_and_back(z))
+        assert torch.equal(run(other), there_and_back(other))
+
+
+def test_expanding_and_gathering_are_linear_in_both_modes_and_each_others_adjoint():
+    z = spectrum(20, torch.complex128)
+    bitmap, values = dispatch.threshold_pack(z, 1.0)
+    values.requires_grad_()
+    z.requires_grad_()
+    modes = {"check_forward_ad": True, "check_batched_grad": True, "check_batched_forward_grad": True}
+    for run, x in (
+        (lambda v: dispatch.threshold_expand(bitmap, v, (4, 5)), values),
+        (lambda x: dispatch.threshold_gather(x, bitmap), z),
+    ):
+        assert gradcheck(run, (x,), **modes)
+        assert gradgradcheck(run, (x,))
+    gathered = dispatch.threshold_gather(z, bitmap)
+    torch.testing.assert_close(
+        torch.vdot(values, gathered), torch.vdot(dispatch.threshold_expand(bitmap, values, (20,)), z)
+    )
+
+
+@pytest.mark.parametrize("pack", [dispatch.threshold_pack, dispatch.activate])
+def test_transforms_that_packing_cannot_follow_are_refused_by_name(pack):
+    z, name = spectrum(20), pack.__name__
+
+    def packed(z):
+        return pack(z, 1.0)[-1].real
+
+    assert not packed(z.requires_grad_()).requires_grad  # in reverse mode it stands outside of autograd, as it says
+    with pytest.raises(RuntimeError, match=f"{name} has no derivative"):
+        torch.func.jvp(packed, (z.detach(),), (z.detach(),))
+    with pytest.raises(RuntimeError, match=f"{name} has no derivative"):
+        torch.func.grad(lambda z: packed(z).sum())(z.detach())
+    with pytest.raises(RuntimeError, match=f"{name} cannot be mapped over samples: each of them keeps another number"):
+        torch.func.vmap(packed)(z.detach().reshape(4, 5))
+    with FakeTensorMode(), pytest.raises(RuntimeError, match="only a run can tell: .* ShapeEnv"):
+        packed(torch.zeros(20, dtype=torch.complex64))

@@ -97,11 +97,6 @@ class ToImage(nn.Module):
         return f"side={self.side}"
 
 
-@one_node
-def _joined(*parts: HalfSpectrum) -> HalfSpectrum:
-    return HalfSpectrum.cat(parts)
-
-
 @dataclass(frozen=True)
 class Form(ABC):
     """What a network is built for, and the parts to build it from. C channels in, O out, k x k the kernel."""
@@ -307,7 +302,7 @@ class SpectralForm(Form):
 
     @staticmethod  # a layer keeps it, and need not keep the form
     def concatenate(parts: list[Any]) -> Any:
-        return _joined(*parts)
+        return HalfSpectrum.cat(parts)
 
     def to_image(self, side: int) -> nn.Module:
         return ToImage(side)
