@@ -2,16 +2,17 @@
 # make test    run every check
 # make matrix  every layer and function under every tool of torch: the record and the page specviz/TORCH.md
 # make bench   measure this machine, write records to data/results/
+# make torture run what takes hours: random layers, killed runs, damaged files, flat memory, mutants; a record
 # make gpu     on a machine with a CUDA GPU: its tests, benches and experiments, records to OUT=gpu-records
 # Settings for the first start: PYTHON=python3.12, TORCH_INDEX=<wheel index, see the README>
 export PYTHON ?= python3
 export TORCH_INDEX ?=
 # Two test processes share the cores: OpenMP's threads must sleep when they wait. Spinning made a test 8 times slower.
-unit nbval: export OMP_WAIT_POLICY = passive
+unit nbval torture: export OMP_WAIT_POLICY = passive
 BIN := .venv/bin
 INPUTS := pyproject.toml constraints.txt constraints-cuda.txt .ci/setup
 
-.PHONY: lab setup test lint simulator unit nbval notebooks matrix bench gpu clean
+.PHONY: lab setup test lint simulator unit nbval notebooks matrix bench torture gpu clean
 
 lab: .venv/ready-lab
 	@$(BIN)/specviz lab $(if $(PORT),--port $(PORT)) $(if $(filter no,$(BROWSER)),--no-browser)
@@ -44,16 +45,20 @@ notebooks: setup
 	$(BIN)/python tests/execute_notebooks.py
 	$(BIN)/ruff format notebooks
 
-# About 25 minutes on two cores; stopped, it goes on where it was. `make unit` runs a core of it. timm's own requirement,
-# torchvision, has no networks that are tried, and a build for each build of torch: it is left out.
+# About 25 minutes on two cores; stopped, it goes on where it was. `make unit` runs a core of it. timm asks for
+# torchvision, of which its networks use nothing: it is left out.
 matrix: setup
-	@$(BIN)/python -m pip install -q -c constraints.txt onnx onnxscript onnxruntime
 	@$(BIN)/python -m pip install -q -c constraints.txt --no-deps timm
 	PYTHONPATH=.:kernels:tests $(BIN)/python -m matrix
 
 BENCHES := threshold slider roofline conv pool filters memory compress training start sweep
 bench: setup
 	set -e; for name in $(BENCHES); do $(BIN)/specviz bench $$name; done
+
+# Robustness in numbers, a record: random layers, killed runs, damaged files, flat memory, mutants. Some hours on two
+# cores; PARTS="layers files" runs those alone.
+torture: .venv/ready-torture
+	cd tests && ../$(BIN)/python -W ignore -m torture $(PARTS)
 
 # Runs from the source tree with whatever Python has torch and numba-cuda there: installs nothing, and needs no network
 # if the experiments' data sets are in $SPECVIZ_DATA. What fails does not stop the rest, and is listed at the end. Each
@@ -87,3 +92,6 @@ clean:
 
 .venv/ready-dev: $(INPUTS)
 	@.ci/setup ready-dev dev,ptx,bench
+
+.venv/ready-torture: $(INPUTS)
+	@.ci/setup ready-torture dev,ptx,bench,torture

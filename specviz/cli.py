@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import io
+import os
 import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -14,8 +18,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from specviz.experiments import Experiment, Outcome
+    from specviz.experiments import Experiment, Outcome, Store, Trial
     from specviz.experiments.results import Group
+    from specviz.experiments.store import Collected
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,9 +34,25 @@ bench = typer.Typer(
 )
 app.add_typer(bench, name="bench")
 
-Out = Annotated[Path, typer.Option(help="Folder for the records.")]
+
+@bench.callback()
+def before_a_bench() -> None:
+    from specviz.lab import wait_as_usual
+
+    wait_as_usual()  # before torch is loaded, which reads how its threads are to wait
+
+
+Out = Annotated[Path, typer.Option(help="Folder for the records.", file_okay=False)]
+Count = Annotated[int, typer.Option(min=1)]
 Name = Annotated[str, typer.Argument(help="An experiment's name, or a Python file of your own.", metavar="EXPERIMENT")]
 Size = Annotated[str, typer.Option("--scale", help="tiny, laptop or paper, as the experiment has it.")]
+AnySize = Annotated[
+    str | None,
+    typer.Option(
+        "--scale",
+        help="tiny, laptop or paper, as the experiment has it; by default the first of which there are records.",
+    ),
+]
 Seeds = Annotated[int | None, typer.Option(help="Runs of each config; by default as many as the scale says.")]
 Scheduler = Annotated[
     str | None, typer.Option(help="A Dask scheduler, as tcp://host:8786; workers on this machine without it.")
@@ -53,6 +74,23 @@ Location = Annotated[
 T = TypeVar("T")
 
 
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        from specviz import __version__
+
+        print(f"spectral-workbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
+    pass
+
+
 @app.command()
 def lab(
     notebook: Annotated[str, typer.Argument(help="The notebook to open.")] = "notebooks/00_start_here.ipynb",
@@ -65,7 +103,7 @@ def lab(
     from specviz.lab import LabError, start
 
     try:
-        start(notebook, port, browser)
+        _in_words(lambda: start(notebook, port, browser))
     except LabError as error:
         sys.exit(str(error))
 
@@ -175,7 +213,7 @@ def search(
 @app.command()
 def results(
     name: Name,
-    scale: Size = "tiny",
+    scale: AnySize = None,
     seeds: Seeds = None,
     out: Location = None,
     metric: Annotated[
@@ -186,31 +224,31 @@ def results(
     """Show an experiment's records, and what is missing.
 
     Each metric's mean and spread over seeds, what they say of the paper's claims, and the trials that are missing or
-    failed.
+    failed. Without --out, and where no sweep of yours has a record, those that come with the project.
     """
-    from specviz.experiments import Store, grouped, judge
     from specviz.experiments import export as export_to
+    from specviz.experiments import grouped, judge
     from specviz.experiments.results import check_metrics, metrics_of
 
     experiment = _told(lambda: _experiment(name))
-    trials = _told(lambda: experiment.trials(scale, seeds))
-    found = _told(lambda: Store.at(out, experiment.name, scale).collect(trial.id for trial in trials))
+    size, source, trials, found = _told(lambda: _found(experiment, scale, seeds, out))
     metrics = metric or metrics_of(experiment.plot, found.records.values())
     _told(lambda: check_metrics(metric or [], found.records.values()))
+    print(f"{source}, scale {size}:")
     if found.records:
         _console().print(_table(grouped(trials, found.records, metrics), metrics))
         if experiment.claims:
             print(judge(experiment.claims, found.records.values()))
     print(f"{len(found.records):,} of {len(trials):,} trials have a record")
     _list("missing", {trial: "" for trial in found.missing})
-    _list("failed", {trial: failure["error"] for trial, failure in found.failed.items()})
+    _list("failed", {trial: str(failure["error"]) for trial, failure in found.failed.items()})
     _list("no record, though named like one", found.broken)
     if found.others:
         print(f"{len(found.others):,} other records in the folder are of none of these trials")
     if export is not None:
         if not found.records:
             sys.exit(f"nothing to export; {export} is left as it was")
-        print(f"{export_to(found, export):,} records written to {export}")
+        print(f"{_told(lambda: export_to(found, export)):,} records written to {export}")
 
 
 @app.command()
@@ -237,73 +275,67 @@ def fetch(
 
 
 @bench.command()
-def threshold(out: Out = Path("data/results"), millions: float = 8.9) -> None:
+def threshold(out: Out = Path("data/results"), millions: Annotated[float, typer.Option(min=0.001)] = 8.9) -> None:
     """The threshold kernel's forms against plain torch."""
     from specviz.bench.threshold import run
 
-    run(out, int(millions * 1e6))
+    _in_words(lambda: run(out, int(millions * 1e6)))
 
 
 @bench.command()
-def conv(out: Out = Path("data/results"), rounds: int = 7, quick: bool = False, only: str | None = None) -> None:
+def conv(out: Out = Path("data/results"), rounds: Count = 7, quick: bool = False, only: str | None = None) -> None:
     """Band-limited convolution against torch's and a peer's.
 
     Every algorithm, beside torch's own and fft-conv-pytorch; --only 1,64,64,56 for one shape.
     """
     from specviz.bench.conv import run
 
-    try:
-        run(out, rounds, quick, only)
-    except ValueError as error:
-        sys.exit(str(error))
+    _in_words(lambda: run(out, rounds, quick, only))
 
 
 @bench.command()
-def pool(out: Out = Path("data/results"), rounds: int = 9) -> None:
+def pool(out: Out = Path("data/results"), rounds: Count = 9) -> None:
     """Spectral pooling against average pooling and plain FFTs."""
     from specviz.bench.pool import run
 
-    run(out, rounds)
+    _in_words(lambda: run(out, rounds))
 
 
 @bench.command()
-def filters(out: Out = Path("data/results"), rounds: int = 7) -> None:
+def filters(out: Out = Path("data/results"), rounds: Count = 7) -> None:
     """Spectral filters of few numbers against full ones.
 
     Linear and Gaussian filters beside full ones and torch's convolution: time and memory.
     """
     from specviz.bench.filters import run
 
-    run(out, rounds)
+    _in_words(lambda: run(out, rounds))
 
 
 @bench.command()
-def memory(out: Out = Path("data/results"), rounds: int = 5, only: str | None = None) -> None:
+def memory(out: Out = Path("data/results"), rounds: Count = 5, only: str | None = None) -> None:
     """SpecNet's bytes and speed against its spatial twins'.
 
     Bytes of a training step, and the speed of one block; --only vgg16-32 for one network.
     """
     from specviz.bench.memory import run
 
-    try:
-        run(out, rounds, only)
-    except ValueError as error:
-        sys.exit(str(error))
+    _in_words(lambda: run(out, rounds, only))
 
 
 @bench.command()
-def compress(out: Out = Path("data/results"), rounds: int = 5) -> None:
+def compress(out: Out = Path("data/results"), rounds: Count = 5) -> None:
     """Saved maps compressed, beside what others do.
 
     compress_activations beside checkpointing, autocast and quantised maps: bytes, time, gradients.
     """
     from specviz.bench.compress import run
 
-    run(out, rounds)
+    _in_words(lambda: run(out, rounds))
 
 
 @bench.command()
-def training(out: Out = Path("data/results"), rounds: int = 5, images: int = 1024, only: str | None = None) -> None:
+def training(out: Out = Path("data/results"), rounds: int = 5, images: Count = 1024, only: str | None = None) -> None:
     """An epoch of training, spatial beside spectral.
 
     Images per second and bytes of LeNet and VGG-11: spatial, band-limited, SpecNet, and with compressed activations;
@@ -311,10 +343,7 @@ def training(out: Out = Path("data/results"), rounds: int = 5, images: int = 102
     """
     from specviz.bench.training import run
 
-    try:
-        run(out, rounds, images, only)
-    except ValueError as error:
-        sys.exit(str(error))
+    _in_words(lambda: run(out, rounds, images, only))
 
 
 @bench.command()
@@ -322,10 +351,7 @@ def start(out: Out = Path("data/results"), rounds: int = 9) -> None:
     """How long `import specviz` and `specviz --help` take."""
     from specviz.bench.start import run
 
-    try:
-        run(out, rounds)
-    except ValueError as error:
-        sys.exit(str(error))
+    _in_words(lambda: run(out, rounds))
 
 
 @bench.command(name="sweep")
@@ -333,22 +359,22 @@ def sweep_bench(out: Out = Path("data/results")) -> None:
     """What a sweep of 10,000 trials adds to each of them."""
     from specviz.bench.sweep import run
 
-    run(out)
+    _in_words(lambda: run(out))
 
 
 @bench.command()
-def roofline(out: Out = Path("data/results"), rounds: int = 7) -> None:
+def roofline(out: Out = Path("data/results"), rounds: Count = 7) -> None:
     """How near the kernels come to this machine's limits.
 
     Those are what it can move, and what it can multiply.
     """
     from specviz.bench.roofline import run
 
-    run(out, rounds)
+    _in_words(lambda: run(out, rounds))
 
 
 @bench.command()
-def slider(out: Out = Path("data/results"), moves: int = 60) -> None:
+def slider(out: Out = Path("data/results"), moves: Count = 60) -> None:
     """Slider press to painted pixels, in a real browser.
 
     At 256, 512 and 1024 pixels a side.
@@ -357,7 +383,7 @@ def slider(out: Out = Path("data/results"), moves: int = 60) -> None:
     from specviz.bench.slider import run
 
     try:
-        run(out, moves)
+        _in_words(lambda: run(out, moves))
     except BrowserMissing as error:
         sys.exit(str(error))
 
@@ -366,6 +392,36 @@ def _experiment(name: str) -> Experiment:
     from specviz.experiments import find
 
     return find(name)
+
+
+def _found(
+    experiment: Experiment, scale: str | None, seeds: int | None, out: str | None
+) -> tuple[str, str, list[Trial], Collected]:
+    """The scale, where its records are from in words, its trials, and what there is of them.
+
+    That is the first scale of which there are records in `out`. Without an `out`, and with no record in the usual
+    place, it is the first of which records come with the project.
+    """
+    from specviz.experiments import Store
+    from specviz.experiments.store import collect_shipped
+
+    scales = list(experiment.scales) if scale is None else [scale]
+    trials = {size: experiment.trials(size, seeds) for size in scales}
+    stores = {size: Store.at(out, experiment.name, size) for size in scales}
+    if mine := [size for size in scales if any(stores[size].names())]:
+        size = mine[0]
+        return size, f"Your records in {stores[size].location}", trials[size], _collected(stores[size], trials[size])
+    if out is None and experiment.is_of_the_library:
+        for size in scales:
+            if (found := collect_shipped(experiment.name, size, [trial.id for trial in trials[size]])) is not None:
+                none = f"(there are none of yours in {stores[size].location})"
+                return size, f"The records that come with the project {none}", trials[size], found
+    size = scales[0]
+    return size, f"No records in {stores[size].location}", trials[size], _collected(stores[size], trials[size])
+
+
+def _collected(store: Store, trials: list[Trial]) -> Collected:
+    return store.collect(trial.id for trial in trials)
 
 
 def _told(action: Callable[[], T]) -> T:
@@ -379,6 +435,14 @@ def _told(action: Callable[[], T]) -> T:
     except KeyboardInterrupt:
         print("stopped; what has a record keeps it, and the same command does the rest", file=sys.stderr)
         raise typer.Exit(130) from None
+
+
+def _in_words(action: Callable[[], object]) -> None:
+    """Do it; what a user can put right ends the program with one sentence."""
+    try:
+        action()
+    except (ValueError, OSError) as error:
+        sys.exit(str(error))
 
 
 def _finish(outcome: Outcome) -> None:
@@ -418,5 +482,64 @@ def _list(title: str, entries: dict[str, str], most: int = 10) -> None:
         print(f"  and {len(entries) - most:,} more")
 
 
+class _Remembering(io.FileIO):
+    """A file that remembers why it could not be written, and then takes everything in silence."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        if self.error is not None:
+            return len(data)
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+
+def main() -> None:
+    """What the shell starts: the program, and its end where what it prints cannot be written.
+
+    Its status is then 1, or 141 where the reader of a pipe has gone, as of a program that SIGPIPE ended; a sentence on
+    standard error says why.
+    """
+    usual: Any = sys.stdout
+    raw = None
+    if usual is None:  # closed by the shell; libraries want one
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (open for as long as the process lives)
+    else:
+        raw = _Remembering(usual.fileno(), "w", closefd=False)
+        sys.stdout = io.TextIOWrapper(
+            io.BufferedWriter(raw),
+            encoding=usual.encoding,
+            errors=usual.errors,
+            line_buffering=usual.line_buffering,
+            write_through=usual.write_through,
+        )
+    status: Any = 0
+    try:
+        app()
+    except SystemExit as end:  # which is how typer always ends
+        status = end.code
+    except OSError as error:
+        if raw is None or error is not raw.error:
+            raise
+    with contextlib.suppress(OSError):  # which `raw` remembers
+        sys.stdout.flush()
+    if isinstance(status, str):
+        _say(status)
+        status = 1
+    if raw is not None and raw.error is not None:
+        gone = raw.error.errno == errno.EPIPE
+        _say(f"specviz: {'nobody reads the rest of the output' if gone else f'cannot write the output: {raw.error}'}")
+        status = 128 + 13 if gone else 1
+    sys.exit(status)
+
+
+def _say(sentence: str) -> None:
+    with contextlib.suppress(OSError):  # standard error may be gone in the same way
+        print(sentence, file=sys.stderr, flush=True)
+
+
 if __name__ == "__main__":
-    app()
+    main()

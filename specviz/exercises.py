@@ -1,15 +1,28 @@
-"""Checks for the notebooks' predictions and exercises: a verdict, a hint, a picture."""
+"""Checks for the notebooks' predictions and exercises: a verdict, a hint, a picture.
+
+An answer may be a number of any library, a tensor or array without axes, or text that says a number: "0.5", "1e-3".
+Where a share is asked for, "50 %" is 0.5, and where percent are asked for it is 50; the unit that is asked for may
+stand behind the number. Anything else gets a verdict in words, and so does a function that fails: no check raises,
+whatever it is given as an answer.
+"""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable
+import math
+import traceback
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from decimal import Decimal
+from functools import update_wrapper, wraps
 from html import escape
+from itertools import islice
+from numbers import Real
 from statistics import stdev, variance
-from typing import Any
+from typing import Any, ParamSpec
 
+import numpy as np
 import torch
 
 import specviz.functional as SF
@@ -49,20 +62,176 @@ def _picture(draw: Callable[[Any], None], width: float = 6.0, height: float = 2.
     return out.getvalue()
 
 
-def _number(answer: Any) -> float | None:
-    if answer is None or answer is ...:
+P = ParamSpec("P")
+_ARRAYS = (torch.Tensor, np.ndarray, np.generic)
+_LONGEST = 60  # characters of an answer that are shown again, and of a number in words
+
+
+class _Unusable(Exception):
+    """An answer that cannot be judged, and why in words for who gave it."""
+
+
+def _in_words(check: Callable[P, Verdict]) -> Callable[P, Verdict]:
+    """The check, with what is wrong with the kind of an answer as its verdict."""
+
+    @wraps(check)
+    def checked(*arguments: P.args, **keywords: P.kwargs) -> Verdict:
+        try:
+            return check(*arguments, **keywords)
+        except _Unusable as error:
+            return Verdict(False, str(error))
+
+    return checked
+
+
+def _is_none(answer: Any) -> bool:
+    return answer is None or answer is ...
+
+
+def _kind(answer: Any) -> str:
+    """What an answer is, for somebody who meant a number."""
+    if isinstance(answer, str):
+        shown = repr(answer if len(answer) <= _LONGEST else f"{answer[: _LONGEST - 1]}…")
+        return f"the text {shown}"
+    if callable(answer) and not isinstance(answer, type | torch.nn.Module):
+        return "a function (call it, with its arguments in brackets)"
+    size = f" of shape {tuple(answer.shape)}" if isinstance(answer, _ARRAYS) and not _is_nested(answer) else ""
+    return f"{type(answer).__name__}{size}"
+
+
+def _number(answer: Any, unit: str = "", percent: float | None = None) -> float | None:
+    """The number that was meant, None if there is no answer.
+
+    percent  what one per cent is: 1 where percent are asked for, 0.01 where a share is; None where neither is
+    """
+    if _is_none(answer):
         return None
-    if isinstance(answer, bool) or not isinstance(answer, int | float):
-        raise TypeError(f"the answer should be a number, not {type(answer).__name__}")
-    return float(answer)
+    value = _called(lambda: _single(answer), "The answer cannot be read")
+    if isinstance(value, str):
+        value = _said(value, unit, percent)
+    if isinstance(value, bool) or not isinstance(value, Real | Decimal):
+        raise _Unusable(f"The answer should be a number, not {_kind(value)}.")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    except ValueError:  # a signalling NaN of `decimal`
+        number = math.nan
+    if not math.isfinite(number):
+        raise _Unusable(f"The answer should be a number, not {'NaN' if math.isnan(number) else 'infinity'}.")
+    return number
 
 
-def compare(guess: float | None, truth: float, what: str, unit: str = "", within: float | None = None) -> Verdict:
+def _single(answer: Any) -> Any:
+    """The number of an array or a tensor without axes, or what was given."""
+    return answer.item() if _has_no_axes(answer) else answer
+
+
+def _has_no_axes(answer: Any) -> bool:
+    return isinstance(answer, _ARRAYS) and not _is_nested(answer) and answer.shape == ()
+
+
+def _is_nested(answer: Any) -> bool:
+    return bool(getattr(answer, "is_nested", False))
+
+
+def _said(text: str, unit: str, percent: float | None) -> float | str:
+    """The number in a text, or the text if there is none."""
+    words, factor = text.strip()[: _LONGEST + 1], 1.0
+    if words.endswith("%"):
+        if percent is None:
+            raise _Unusable("The answer should be a number without %.")
+        words, factor = words[:-1].strip(), percent
+    elif unit and words.endswith(unit):
+        words = words[: -len(unit)].strip()
+    if len(words) > _LONGEST or "_" in words or not words.isascii():
+        return text
+    if "," in words:  # of a thousand, or before a tenth?
+        raise _Unusable(f"Write the number without a comma and with a point before its decimals, not {text!r}.")
+    try:
+        return factor * float(words)
+    except ValueError:
+        return text
+
+
+def _numbers(answer: Any, count: int, what: str) -> list[float] | None:
+    """So many numbers, None if there is no answer or one of them is none."""
+    if _is_none(answer):
+        return None
+    entries = _entries(answer, what)
+    if len(entries) != count:
+        raise _Unusable(f"The answer should be {what}, not {len(entries)}.")
+    numbers = [_number(entry) for entry in entries]
+    return None if None in numbers else numbers  # type: ignore[return-value]
+
+
+def _entries(answer: Any, what: str, most: int = 10_000) -> list[Any]:
+    """What a list, a tuple, a set, an array or a tensor holds."""
+    if isinstance(answer, str | bytes | dict) or not isinstance(answer, Iterable) or _has_no_axes(answer):
+        raise _Unusable(f"The answer should be {what}, not {_kind(answer)}.")
+    entries = _called(lambda: list(islice(answer, most + 1)), "The answer cannot be read")
+    if len(entries) > most:
+        raise _Unusable(f"The answer should be {what}, not more than {most:,}.")
+    return entries
+
+
+def _pair(answer: Any) -> tuple[int, int] | None:
+    """Two whole numbers, None if there is no answer."""
+    numbers = _numbers(answer, 2, "two whole numbers (row, column)")
+    if numbers is None:
+        return None
+    if not all(number.is_integer() for number in numbers):
+        raise _Unusable(f"Rows and columns are whole numbers, not {numbers[0]:g} and {numbers[1]:g}.")
+    return int(numbers[0]), int(numbers[1])
+
+
+def _series(answer: Any) -> torch.Tensor:
+    """A tensor of numbers, real or complex, that can be compared and drawn."""
+    if isinstance(answer, str):
+        raise _Unusable(f"It should return a tensor, not {_kind(answer)}.")
+    tensor = _called(lambda: torch.as_tensor(answer), "It should return a tensor; what it returns is none")
+    if tensor.is_meta:
+        raise _Unusable("It returns a tensor on the meta device, which holds no numbers.")
+    if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized:
+        raise _Unusable("It should return an ordinary tensor, not a sparse, nested or quantised one.")
+    tensor = tensor.detach().cpu().resolve_conj().resolve_neg()
+    return tensor if tensor.is_complex() else tensor.float()
+
+
+def _called(action: Callable[[], Any], fails: str, hint: str = "") -> Any:
+    """What an action of the reader's gives; what it raises becomes words, with the line of their own where it did."""
+    try:
+        return action()
+    except Exception as error:
+        place = ""
+        for frame in traceback.extract_tb(error.__traceback__):
+            if "ipykernel" in frame.filename or frame.filename.startswith("<ipython"):
+                place = f", in line {frame.lineno} of your cell"
+        said = str(error)[: 5 * _LONGEST]
+        raise _Unusable(f"{fails}{place}: {type(error).__name__}{f': {said}' if said else ''}.{hint}") from error
+
+
+def _asked(function: Any, hint: str = "") -> Callable[..., Any] | None:
+    """The reader's function, whose failures are `_Unusable`; None if there is none yet."""
+    if _is_none(function):
+        return None
+    if not callable(function):
+        raise _Unusable(f"The answer should be a function, not {_kind(function)}.")
+
+    def asked(*arguments: Any) -> Any:
+        return _called(lambda: function(*arguments), "It fails", hint)
+
+    asked.__name__ = type(function).__name__
+    return update_wrapper(asked, function)
+
+
+@_in_words
+def compare(guess: Any, truth: float, what: str, unit: str = "", within: float | None = None) -> Verdict:
     """Hold a prediction against the measured number.
 
     within  how far off counts as right, in the unit; a factor of 1.5 either way when None
     """
-    guess = _number(guess)
+    guess = _number(guess, unit, 1.0 if unit == "%" else None)
     measured = f"{what}: {truth:.3g} {unit}".strip()
     if guess is None:
         return Verdict(None, f"{measured}. You made no prediction; next time write one down first.")
@@ -74,12 +243,16 @@ def compare(guess: float | None, truth: float, what: str, unit: str = "", within
     return Verdict(close, f"{measured}; you predicted {guess:.3g} {unit}".strip() + f"{off}.")
 
 
-def check_share(explorer: Any, beta: float | None, share: float) -> Verdict:
+@_in_words
+def check_share(explorer: Any, beta: Any, share: float) -> Verdict:
     """Does this beta keep about this share (0 to 1) of the coefficients of the explorer's picture? Shows it there."""
     beta = _number(beta)
     if beta is None:
         return Verdict(None, f"Not answered yet: which beta keeps {100 * share:g} %?")
-    explorer.set(beta=beta)
+    try:
+        explorer.set(beta=beta)
+    except ValueError as error:  # beyond the slider's ends
+        return Verdict(False, f"{error}.".replace("..", "."))
     kept = explorer.facts()["density"]
     message = f"beta {beta:g} keeps {100 * kept:.2f} %"
     if abs(kept - share) <= 0.1 * share:
@@ -90,16 +263,18 @@ def check_share(explorer: Any, beta: float | None, share: float) -> Verdict:
     )
 
 
+@_in_words
 def check_partner(partner: Callable[[int, int, int, int], Any]) -> Verdict:
     """Does partner(u, v, H, W) name the bin whose coefficient is the conjugate of bin (u, v)'s, on any grid?"""
+    asked = _asked(partner)
     for H, W in [(6, 8), (5, 7), (5, 8), (1, 4)]:
         wrong = []
         for u in range(H):
             for v in range(W):
-                answer = partner(u, v, H, W)
-                if answer is None or answer is ...:
+                answer = None if asked is None else _pair(asked(u, v, H, W))
+                if answer is None:
                     return Verdict(None, "Not answered yet: return the two indices (row, column).")
-                if tuple(answer) != ((-u) % H, (-v) % W):
+                if answer != ((-u) % H, (-v) % W):
                     wrong.append((u, v))
         if wrong:
             u, v = wrong[0]
@@ -123,11 +298,13 @@ def _grid_picture(H: int, W: int, wrong: list[tuple[int, int]]) -> bytes:
     return _picture(draw, 4.0)
 
 
+@_in_words
 def check_real_bins(answer: Any, size: tuple[int, int]) -> Verdict:
     """Are these the bins of an image of this size whose coefficients must be real?"""
-    if answer is None or answer is ...:
+    if _is_none(answer):
         return Verdict(None, "Not answered yet: a list of pairs (row, column), such as [(0, 0)].")
-    given, expected = {tuple(pair) for pair in answer}, set(real_bins(size))
+    given = {_pair(pair) for pair in _entries(answer, "a list of pairs (row, column)")} - {None}
+    expected = set(real_bins(size))
     if given == expected:
         return Verdict(True, f"Right: a {size[0]} x {size[1]} image has {len(expected)} of them.")
     missing, extra = len(expected - given), len(given - expected)
@@ -135,13 +312,17 @@ def check_real_bins(answer: Any, size: tuple[int, int]) -> Verdict:
     return Verdict(False, f"{missing} missing, {extra} too many. {hint}")
 
 
+@_in_words
 def check_beta_for_share(find_beta: Callable[[HalfSpectrum, float], Any], image: torch.Tensor) -> Verdict:
     """Does find_beta(X, share) give a threshold that keeps about this share of the coefficients?"""
     X = HalfSpectrum.of(image)
     shares = (0.01, 0.05, 0.25)
-    betas = [_number(find_beta(X, share)) for share in shares]
+    asked = _asked(find_beta)
+    betas = [None if asked is None else _number(asked(X, share)) for share in shares]
     if any(beta is None for beta in betas):
         return Verdict(None, "Not answered yet: return a number.")
+    if below := next((beta for beta in betas if beta is not None and beta < 0), None):
+        return Verdict(False, f"A threshold cannot be negative, and {below:g} is.")
     kept = [SF.threshold(X, beta) for beta in betas if beta is not None]
     got = [SF.share_kept(Y) for Y in kept]
 
@@ -165,17 +346,20 @@ def check_beta_for_share(find_beta: Callable[[HalfSpectrum, float], Any], image:
     return Verdict(False, hint, _picture(draw))
 
 
+@_in_words
 def check_linear_convolution(convolve: Callable[[torch.Tensor, torch.Tensor], Any]) -> Verdict:
     """Does convolve(x, w) give the linear convolution of two series, all len(x) + len(w) - 1 values of it?"""
-    generator = torch.Generator().manual_seed(0)
+    generator, asked = torch.Generator().manual_seed(0), _asked(convolve)
     for n, taps in [(8, 3), (7, 4), (5, 5), (1, 1), (3, 9)]:
         x, w = torch.rand(n, generator=generator), torch.rand(taps, generator=generator)
-        answer = convolve(x, w)
-        if answer is None or answer is ...:
+        answer = None if asked is None else asked(x.clone(), w.clone())
+        if _is_none(answer):
             return Verdict(None, "Not answered yet: return a tensor of len(x) + len(w) - 1 values.")
         expected = torch.nn.functional.conv1d(x[None, None], w.flip(0)[None, None], padding=taps - 1)[0, 0]
-        answer = torch.as_tensor(answer)
-        if answer.shape == expected.shape and torch.allclose(answer.float(), expected, atol=1e-5):
+        answer = _series(answer)
+        if answer.is_complex():
+            return Verdict(False, "Two real series have a real convolution. Hint: irfft gives real numbers.")
+        if answer.shape == expected.shape and torch.allclose(answer, expected, atol=1e-5):
             continue
         message = f"For {n} values and {taps} taps "
         if answer.shape != expected.shape:
@@ -187,11 +371,14 @@ def check_linear_convolution(convolve: Callable[[torch.Tensor, torch.Tensor], An
     return Verdict(True, "Right: with room for every output nothing wraps around, for odd and even sizes alike.")
 
 
-def check_lost_wave(series: torch.Tensor, compression: float | None, period: int) -> Verdict:
+@_in_words
+def check_lost_wave(series: torch.Tensor, compression: Any, period: int) -> Verdict:
     """Is this the smallest compression (to 0.01) at which a band-limited series has lost its wave of this period?"""
-    compression = _number(compression)
+    compression = _number(compression, percent=0.01)
     if compression is None:
         return Verdict(None, f"Not answered yet: from which compression on is the wave of {period} steps gone?")
+    if not 0 <= compression < 1:
+        return Verdict(False, f"Compression is the share left out, from 0 to less than 1; {compression:g} is none.")
     centred = series - series.mean()
     wave = torch.exp(-2j * torch.pi * torch.arange(len(series)) / period)
 
@@ -227,13 +414,15 @@ def _series_picture(lines: dict[str, torch.Tensor], x_title: str) -> bytes:
     return _picture(draw)
 
 
+@_in_words
 def check_intensity(intensity: Callable[[int, int, int], Any]) -> Verdict:
     """Does intensity(B, C, O) give the operations per byte of one frequency's product, (B, C) by (C, O) in complex64?
 
     Complex multiply-adds count as 8 operations, every input and output once as 8 bytes.
     """
+    asked = _asked(intensity)
     for B, C, out in [(32, 64, 64), (1, 3, 64), (128, 1, 1)]:
-        answer = _number(intensity(B, C, out))
+        answer = None if asked is None else _number(asked(B, C, out))
         if answer is None:
             return Verdict(None, "Not answered yet: return operations divided by bytes.")
         expected = B * C * out / (B * C + C * out + B * out)
@@ -243,15 +432,16 @@ def check_intensity(intensity: Callable[[int, int, int], Any]) -> Verdict:
     return Verdict(True, "Right: many channels make the product an affair of arithmetic, a single one of memory.")
 
 
+@_in_words
 def check_pooling(pool: Callable[[torch.Tensor, int], Any]) -> Verdict:
     """Does pool(x, m) shrink a series to m samples by its low frequencies, keeping the mean, at any parity?"""
-    generator = torch.Generator().manual_seed(0)
+    generator, asked = torch.Generator().manual_seed(0), _asked(pool)
     for n, m in [(9, 5), (9, 7), (8, 5), (8, 4), (9, 4), (8, 8), (6, 1)]:
         x = torch.rand(n, generator=generator)
-        answer = pool(x, m)
-        if answer is None or answer is ...:
+        answer = None if asked is None else asked(x.clone(), m)
+        if _is_none(answer):
             return Verdict(None, f"Not answered yet: return a tensor of {m} values for a series of {n}.")
-        answer, expected = torch.as_tensor(answer), SF.spectral_pool1d(x, m)
+        answer, expected = _series(answer), SF.spectral_pool1d(x, m)
         if answer.shape != expected.shape:
             message = f"{n} samples to {m}: you return {tuple(answer.shape)}. Hint: irfft takes the new length, n=m."
             return Verdict(False, message)
@@ -276,19 +466,24 @@ def check_pooling(pool: Callable[[torch.Tensor, int], Any]) -> Verdict:
     return Verdict(True, "Right, for odd and even lengths alike: that is Fourier resampling.")
 
 
+@_in_words
 def check_gaussian_filter(numbers: Any, keep: float, drop: tuple[float, ...]) -> Verdict:
     """Does this Gaussian filter pass waves that run across at frequency `keep` and stop those at `drop`?
 
     numbers  (gamma, mu_u, mu_v, log L11, L21, log L22) of the real part; the imaginary part is none
     keep     cycles per pixel, gain at least 0.9; drop: gain at most 0.05
     """
-    if numbers is None or numbers is ...:
+    six = _numbers(numbers, 6, "six numbers (gamma, mu_u, mu_v, log L11, L21, log L22)")
+    if six is None:
         return Verdict(None, "Not answered yet: six numbers (gamma, mu_u, mu_v, log L11, L21, log L22).")
-    if len(numbers) != 6:
-        raise TypeError(f"a Gaussian's part has six numbers, not {len(numbers)}")
-    weight = torch.tensor([[[*(float(n) for n in numbers), 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]]])
+    weight = torch.tensor([[[*six, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]]])
     side = 256
     row = SF.parametric_bank(weight, (side, side))[0, 0, 0].real
+    if not row.isfinite().all():
+        return Verdict(
+            False,
+            "These numbers are too large: the gains are infinite. Hint: L11 and L22 are given by their logarithms.",
+        )
     gains = {f: row[round(f * side)].item() for f in (keep, *drop)}
     said = ", ".join(f"{gain:.3f} at {f:g}" for f, gain in gains.items())
 
@@ -310,16 +505,18 @@ def check_gaussian_filter(numbers: Any, keep: float, drop: tuple[float, ...]) ->
     return Verdict(False, f"The gain is {said}. {hint}", picture)
 
 
+@_in_words
 def check_odd_activation(function: Callable[[torch.Tensor], Any], dead_zone: float) -> Verdict:
-    """Is this an activation that SpecNet can take, 0 where |a| <= dead_zone and without bound beyond?"""
+    """Is this an activation that SpecNet can take, 0 where |a| <= dead_zone and without bound beyond?
+
+    SpecNet's must be odd, monotone and continuous: `SF.specnet_block2d` says the same.
+    """
     a = torch.linspace(-4, 4, 161, dtype=torch.float64)
-    try:
-        answer = function(a)
-    except (TypeError, RuntimeError) as error:
-        return Verdict(False, f"It fails: {error}. Hint: it is given a real tensor, and works on each of its entries.")
-    if answer is None or answer is ...:
+    asked = _asked(function, " Hint: it is given a real tensor, and works on each of its entries.")
+    answer = None if asked is None else asked(a.clone())
+    if asked is None or _is_none(answer):
         return Verdict(None, "Not answered yet: return a tensor of the argument's shape.")
-    if not isinstance(answer, torch.Tensor) or answer.shape != a.shape or answer.is_complex():
+    if not isinstance(answer, torch.Tensor) or answer.shape != a.shape or _series(answer).is_complex():
         return Verdict(False, "Hint: return a real tensor of the argument's shape, as torch.relu does.")
     answer = answer.detach().double()
     if not bool(answer.isfinite().all()):
@@ -336,20 +533,24 @@ def check_odd_activation(function: Callable[[torch.Tensor], Any], dead_zone: flo
     picture = _picture(draw)
     inside = answer[a.abs() <= dead_zone].abs().max().item()
     try:
-        check_activation(function)
+        check_activation(asked)
     except ValueError as error:
-        hint = "Hint: make it from |a| first, then give it the sign of a: torch.sign(a) * ..."
-        return Verdict(False, f"{str(error).split('. Only')[0]}. {hint}", picture)
+        if "not continuous" in str(error):
+            hint = f"Hint: let it rise from 0 at the edge of the dead zone: torch.relu(a.abs() - {dead_zone:g}) does."
+        else:
+            hint = "Hint: make it from |a| first, then give it the sign of a: torch.sign(a) * ..."
+        return Verdict(False, f"{str(error).split('. Only')[0].rstrip('.')}. {hint}", picture)
     if inside > 1e-6:
         hint = f"Hint: torch.relu(a.abs() - {dead_zone:g}) is 0 there."
         return Verdict(False, f"It is odd and monotone, but reaches {inside:.3g} where it shall be 0. {hint}", picture)
     with torch.no_grad():
-        far = torch.as_tensor(function(torch.tensor([50.0, 100.0]).double()))
-    if not far[1] > far[0] + 1:
+        far = _series(asked(torch.tensor([50.0, 100.0]).double()))
+    if far.shape != (2,) or not far[1] > far[0] + 1:
         return Verdict(False, "It is odd and monotone, but levels off; a ReLU grows without bound.", picture)
     return Verdict(True, "Right: an odd ReLU, better known as soft thresholding. SpecNetBlock2d takes it.", picture)
 
 
+@_in_words
 def check_largest_batch(batch: Any, row: dict[str, Any], room_bytes: int) -> Verdict:
     """Is this the largest batch whose maps fit, judged by a recorded step whose peak grows with its batch?
 
@@ -368,19 +569,22 @@ def check_largest_batch(batch: Any, row: dict[str, Any], room_bytes: int) -> Ver
     return Verdict(False, f"{said}. Hint: more fit, if only whole images; divide the room by one image's share.")
 
 
+@_in_words
 def check_paired_difference(function: Callable[[list[float], list[float]], Any]) -> Verdict:
     """Does function(ours, theirs) give the mean difference seed by seed, and half the width of its 95 % interval?
 
     ours and theirs are accuracies, in the same order of seeds; the interval is Student's.
     """
+    asked = _asked(function)
     for ours, theirs in [
         ([0.50, 0.61, 0.69], [0.48, 0.60, 0.70]),
         ([0.71, 0.80, 0.75, 0.78, 0.66], [0.73, 0.81, 0.77, 0.79, 0.69]),
     ]:
-        answer = function(ours, theirs)
-        if answer is None or answer is ... or None in tuple(answer):
-            return Verdict(None, "Not answered yet: return two numbers, the mean difference and half the width.")
-        mean, half = (float(number) for number in answer)
+        what = "two numbers, the mean difference and half the width"
+        answer = None if asked is None else _numbers(asked(ours[:], theirs[:]), 2, what)
+        if answer is None:
+            return Verdict(None, f"Not answered yet: return {what}.")
+        mean, half = answer
         n, differences = len(ours), [a - b for a, b in zip(ours, theirs, strict=True)]
         mine, others = ([{"seed": i, "value": value} for i, value in enumerate(side)] for side in (ours, theirs))
         right = paired(mine, others, "value")
@@ -412,6 +616,7 @@ def _wrong_width(ratio: float, n: int, ours: list[float], theirs: list[float], s
     )
 
 
+@_in_words
 def check_best_beta(beta: Any, runs: list[dict[str, Any]], network: str, dataset: str, room: float) -> Verdict:
     """Is this the beta of the best mean accuracy whose step keeps at most this share of the plain network's bytes?
 

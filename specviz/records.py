@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import subprocess
+from codecs import BOM_UTF8
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -58,7 +59,7 @@ class Machine:
 
 def _cpu_name() -> str:
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     except OSError:
@@ -149,7 +150,7 @@ def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """All records of a file; ValueError names the line that is not a JSON object."""
     records = []
     # By bytes: JSON may hold characters at which str.splitlines breaks a line.
-    lines = Path(path).read_bytes().removesuffix(b"\n").split(b"\n")
+    lines = Path(path).read_bytes().removeprefix(BOM_UTF8).removesuffix(b"\n").split(b"\n")
     for number, line in enumerate(lines if lines != [b""] else [], 1):
         try:
             record = json.loads(line.decode(), parse_constant=_refuse_constant)

@@ -8,7 +8,7 @@ import os
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -61,19 +61,40 @@ def open_page(notebook: str, canvas: str = SPECTRUM, leave_out: tuple[str, ...] 
 
     A machine without Chromium fails here under CI and skips elsewhere; as root on Debian it is installed.
     """
+    with _opened(notebook, lambda root: _copy(notebook, root, leave_out)) as page:
+        page.locator(f".specviz[data-painted] {canvas}").scroll_into_view_if_needed(timeout=60_000)
+        yield page
+
+
+@contextlib.contextmanager
+def open_cells(*cells: str) -> Iterator[Any]:
+    """A page with these cells run, each of which displays an explorer that is painted, but for the first."""
+
+    def write(root: Path) -> None:
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+        notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        nbformat.write(notebook, root / "cells.ipynb")
+
+    with _opened("cells.ipynb", write) as page:
+        page.locator(".specviz[data-painted]").nth(len(cells) - 2).wait_for(state="attached", timeout=60_000)
+        yield page
+
+
+@contextlib.contextmanager
+def _opened(notebook: str, write: Callable[[Path], None]) -> Iterator[Any]:
+    """A page with a notebook that `write` puts into JupyterLab's folder, its cells run."""
     try:
         context, root, server = _studio()
     except browser.BrowserMissing as error:
         if os.environ.get("CI"):
             pytest.fail(str(error))
         pytest.skip(str(error))
-    _copy(notebook, root, leave_out)
+    write(root)
     page = context.new_page()
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     try:
         browser.open_notebook(page, server, notebook)
-        page.locator(f".specviz[data-painted] {canvas}").scroll_into_view_if_needed(timeout=60_000)
         yield page
         assert not errors, errors
     finally:
@@ -134,8 +155,8 @@ def wait_until(page, claim, seen, seconds=120):
 
 def shown_facts(within) -> dict[str, str]:
     """Facts that a page or one of its explorers shows."""
-    names, values = (within.locator(f".specviz-{kind}").all_text_contents() for kind in ("name", "value"))
-    return dict(zip(names, values, strict=True))
+    read = "(facts) => facts.map((fact) => [...fact.children].map((node) => node.textContent))"
+    return dict(within.locator(".specviz-fact").evaluate_all(read))  # all at once: they may change at any moment
 
 
 def in_kernel(page, code: str, value: str) -> str:

@@ -1,6 +1,8 @@
 """Folders of pictures: read lazily, cut to squares where the eye would, and every wrong file named."""
 
+import struct
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -196,6 +198,16 @@ def test_a_picture_that_is_cut_short_is_named_when_it_is_read(pets, kind):
         list(DataLoader(data, batch_size=5, num_workers=1))
 
 
+def test_a_picture_of_190_megapixels_is_said_to_be_too_large_and_not_damaged(pets):
+    path, _ = pets
+    png = (path / "dog" / "0.png").read_bytes()
+    header = png[12:16] + struct.pack(">II", 19_000, 10_000) + png[24:29]  # the size stands behind the word IHDR
+    (path / "dog" / "1.png").write_bytes(png[:12] + header + struct.pack(">I", zlib.crc32(header)) + png[33:])
+    data = image_folder(path, 8)
+    with pytest.raises(ValueError, match=r"dog/1.png is too large to be read, scale it down first.*190000000 pixels"):
+        data[4]
+
+
 def test_sixteen_bits_and_vanished_files_are_named(pets):
     path, _ = pets
     save(path / "dog" / "1.png", RNG.integers(0, 65536, (9, 9), dtype=np.uint16))
@@ -214,6 +226,16 @@ def test_sixteen_bits_and_vanished_files_are_named(pets):
 def test_wrong_numbers_are_named(pets, side, options, message):
     with pytest.raises(ValueError, match=message):
         image_folder(pets[0], side, **options)
+
+
+def test_a_folder_prints_in_one_short_line_and_takes_numbers_of_any_library(pets):
+    path, _ = pets
+    data = image_folder(path, np.int64(8), shorter_side=torch.tensor(9), seed=np.uint8(1))
+    assert (data.side, data.shorter_side, data.seed) == (8, 9, 1)
+    where = str(path) if len(str(path)) <= 60 else f"…{str(path)[-59:]}"
+    assert repr(data) == f"ImageFolder({where!r}: 4 pictures, read as 3 x 8 x 8 uint8, 2 classes: cat, dog)"
+    with pytest.raises(TypeError, match="side='8' must be a whole number"):
+        image_folder(path, "8")
 
 
 def test_a_file_beside_the_classes_is_named(pets):

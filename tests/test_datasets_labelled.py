@@ -151,3 +151,25 @@ def test_a_checksum_is_of_the_numbers_wherever_they_lie():
     assert there.checksum() == here.checksum()
     assert Labelled("made", x.flip(0), labels, ("a", "b")).checksum() != here.checksum()
     assert Labelled("made", x, labels.flip(0), ("a", "b")).checksum() != here.checksum()
+
+
+def test_a_set_prints_in_one_short_line_and_not_its_numbers():
+    pictures = torch.zeros(12_000, 3, 4, 5, dtype=torch.uint8)
+    labels = torch.arange(12_000) % 4
+    data = Labelled("made", pictures, labels, ("a", "b", "c", "d"))
+    assert repr(data) == str(data) == "Labelled('made': 12,000 of 3 x 4 x 5 uint8, 4 classes: a, b, c, …)"
+    one = Labelled("made", torch.zeros(2, 1, 7), torch.zeros(2, dtype=torch.int64), ("only",))
+    assert repr(one) == "Labelled('made': 2 of 1 x 7 float32, 1 class: only)"
+    long = Labelled("/far" * 1000, torch.zeros(2, 1, 7), torch.zeros(2, dtype=torch.int64), ("x" * 10**6,))
+    assert len(repr(long)) < 200
+
+
+@pytest.mark.parametrize("number", [np.int64(4), np.uint8(4), torch.tensor(4)])
+def test_numbers_of_any_library_count_examples(number):
+    data = of_sizes(5, 5)
+    assert places(data.take(number)) == places(data.take(4))
+    assert places(data.split(number)[1]) == places(data.take(4))
+    for share in (np.float32(0.4), torch.tensor(0.4)):
+        assert places(data.split(share)[1]) == places(data.take(4))
+    with pytest.raises(TypeError, match="'4' must be a real number"):
+        data.take("4")

@@ -116,6 +116,26 @@ def test_cifar100_has_the_fine_labels(tmp_path):
     assert data.classes == tuple(FINE)
 
 
+def test_class_names_may_bear_a_byte_order_mark(tmp_path):
+    write_cifar10(tmp_path)
+    write_cifar100(tmp_path)
+    for name, file, first in (
+        ("cifar10", "cifar-10-batches-bin/batches.meta.txt", "a"),
+        ("cifar100", "cifar-100-binary/fine_label_names.txt", FINE[0]),
+    ):
+        path = tmp_path / file
+        path.write_bytes(path.read_text().replace("\n", "\r\n").encode("utf-8-sig"))
+        assert load(name, folder=tmp_path, download=False).classes[0] == first
+
+
+def test_a_class_that_is_named_twice_is_said_with_its_file(tmp_path):
+    write_cifar10(tmp_path)
+    path = tmp_path / "cifar-10-batches-bin/batches.meta.txt"
+    path.write_text(path.read_text().replace("b", "a"))
+    with pytest.raises(ValueError, match="batches.meta.txt names the class 'a' twice"):
+        load("cifar10", folder=tmp_path, download=False)
+
+
 def test_svhn_counts_its_zeros_as_ten(tmp_path):
     pictures = write_svhn(tmp_path, np.arange(1, 11))
     data = load("svhn", "test", folder=tmp_path, download=False)
@@ -221,6 +241,7 @@ IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
         (IMAGES, lambda d: d + b"\0", f"{IMAGES}.* more than 15680"),
         (IMAGES, lambda d: b"\0\0\x0d\x03" + d[4:], f"{IMAGES}.* begins with 00000d03.* 00000803"),
         (IMAGES, lambda d: d[:7], f"{IMAGES}.* 7 bytes"),
+        (IMAGES, lambda d: d[:4] + b"\xff" * 12 + d[16:], f"{IMAGES}.* 15680 bytes of data instead of 7922816"),
         (IMAGES, lambda d: b"", f"{IMAGES}.* empty"),
         (IMAGES, lambda d: idx(np.zeros((20, 27, 28), np.uint8)), f"{IMAGES}.* 27 x 28 .* 28 x 28"),
         (LABELS, lambda d: idx(np.zeros(19, np.uint8)), "holds 19 labels, but .* 20 pictures"),

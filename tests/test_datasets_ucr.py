@@ -124,6 +124,9 @@ def test_a_gap_in_a_short_series_is_filled_before_it_is_lengthened(tmp_path):
         ("1.5\t2\t3\n", "line 1 .* label 1.5.* whole number"),
         ("1\t2\t3\n1\tNaN\tNaN\n", "line 2 holds no value"),
         ("1\t2\tinf\n", "line 1 .* infinite"),
+        ("1\t2\t1_0\n", "line 1.*'1_0' is no number"),  # Python's float takes it for 10
+        ("1\t2\t\u0663\n", "line 1.*is no number"),  # and this, an Arabic 3
+        ("1e300\t2\t3\n", r"line 1 has the label 1e\+300"),
         ("1\t2\t1e39\n", "line 1 .* infinite"),  # beyond float32
         ("\0\0\0", "Made_TRAIN.tsv"),
     ],
@@ -135,6 +138,20 @@ def test_a_wrong_file_is_named_with_its_line(tmp_path, text, message):
         load("ucr/Made", folder=tmp_path)
     path.write_bytes(b"\xff\xfe\x80")
     with pytest.raises(ValueError, match="Made_TRAIN.tsv is not text"):
+        load("ucr/Made", folder=tmp_path)
+
+
+@pytest.mark.parametrize("encode", [lambda t: t.encode("utf-8-sig"), lambda t: t.replace("\n", "\r\n").encode()])
+def test_a_file_that_an_editor_has_saved_with_a_mark_or_other_line_ends_is_read(tmp_path, encode):
+    path = write(tmp_path)
+    plain = load("ucr/Made", folder=tmp_path)
+    path.write_bytes(encode(path.read_text()))
+    again = load("ucr/Made", folder=tmp_path)
+    assert torch.equal(again.inputs, plain.inputs)
+    assert torch.equal(again.labels, plain.labels)
+    assert again.classes == plain.classes
+    path.write_bytes(path.read_text("utf-8-sig").encode("utf-16"))
+    with pytest.raises(ValueError, match="Made_TRAIN.tsv is not text in UTF-8"):
         load("ucr/Made", folder=tmp_path)
 
 

@@ -4,6 +4,7 @@ import json
 import math
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -13,8 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from specviz import records
+from specviz.cli import app
 from specviz.compare import Summary
 from specviz.experiments import (
     Choice,
@@ -24,6 +27,7 @@ from specviz.experiments import (
     Range,
     Scale,
     Store,
+    Trial,
     export,
     find,
     grouped,
@@ -31,7 +35,7 @@ from specviz.experiments import (
 )
 from specviz.experiments import run as run_trials
 from specviz.experiments.plain import plain
-from specviz.experiments.results import metrics_of
+from specviz.experiments.results import check_metrics, metrics_of
 from specviz.experiments.store import default_location
 
 UNSTAMPED = {"machine": None, "commit": None}  # says that a record says itself what made it
@@ -153,6 +157,8 @@ def test_an_id_is_a_plain_file_name_that_says_something():
         ({"variants": {"a": {"epoch": 1}}}, ValueError, "variant 'a' sets 'epoch', but Config has no"),
         ({"variants": {"a": {"epochs": 1}}, "grid": {"epochs": [1]}}, ValueError, "only one of them may"),
         ({"seeds": 0}, ValueError, "seeds=0"),
+        ({"seeds": "two"}, TypeError, "seeds is 'two'; a whole number"),
+        ({"seeds": 1.5}, TypeError, "seeds is 1.5; a whole number"),
         ({"base": {"seed": 1}}, TypeError, "a frozen dataclass is expected"),
         ({"base": Optimiser()}, TypeError, "Optimiser.seed is None"),
     ],
@@ -170,6 +176,9 @@ def test_a_scale_without_sense_says_why_when_it_is_written(scale, error, words):
         ({"scales": {}}, ValueError, "no scale"),
         ({"scales": {"tiny-search": Scale(Config())}}, ValueError, "would share its folder"),
         ({"run": 3}, TypeError, "a function of a config"),
+        ({"question": None}, TypeError, "question is None; text"),
+        ({"claims": [3]}, TypeError, "claims holds 3; a Claim"),
+        ({"plot": {"y": [3]}}, TypeError, r"plot's y is \[3\]; a dotted path"),
         ({"search": {"optimiser.rat": Range(0, 1)}, "metric": "loss"}, ValueError, "did you mean 'rate'"),
         ({"search": {"optimiser.rate": (0, 1)}, "metric": "loss"}, TypeError, "a Range, LogRange"),
         ({"search": {"optimiser.rate": Range(0, 1)}}, ValueError, "no metric"),
@@ -195,6 +204,31 @@ def test_an_experiment_without_sense_says_why_when_it_is_written(changes, error,
 def test_a_range_without_sense_says_why(make, words):
     with pytest.raises((ValueError, TypeError), match=words):
         make()
+
+
+def test_seeds_are_counted_by_whole_numbers_of_any_library():
+    one = experiment(seeds=np.int64(2))
+    assert ids(one) == ids(experiment(seeds=2))
+    assert [t.id for t in one.trials("tiny", seeds=np.uint8(3))] == [t.id for t in one.trials("tiny", seeds=3)]
+
+
+@pytest.mark.parametrize(
+    ("functions", "words"),
+    [
+        ({"adjust": lambda config: 1 / 0}, r"adjust fails for \{'seed': 0\}: ZeroDivisionError: division by zero"),
+        ({"adjust": lambda config: None}, "adjust gives a NoneType"),
+        ({"only": lambda config: config.nothing}, "only fails for .*AttributeError"),
+    ],
+)
+def test_a_scale_s_own_function_that_fails_says_for_which_config(functions, words):
+    with pytest.raises(ValueError, match=words):
+        experiment(**functions).trials("tiny")
+
+
+def test_metrics_that_nobody_recorded_are_named_whatever_epochs_holds():
+    for epochs in (3, [], [3], {"a": 1}, None):
+        with pytest.raises(ValueError, match="no record has 'loss'; the first one has seed"):
+            check_metrics(["loss"], [{"seed": 0, "epochs": epochs}])
 
 
 def test_two_labels_of_one_config_are_named():
@@ -259,10 +293,56 @@ def test_what_is_not_found_says_what_there_is(tmp_path):
         find("nop")
     with pytest.raises(FileNotFoundError, match=r"no file .*mine\.py; experiments by name: .*noop"):
         find(tmp_path / "mine.py")
+    (tmp_path / "loop.py").symlink_to(tmp_path / "loop.py")
+    for nowhere in (tmp_path / "loop.py", "~nobody-of-that-name/mine.py", tmp_path):
+        with pytest.raises((FileNotFoundError, ValueError), match="there is no file|no experiment is named"):
+            find(nowhere)
     (tmp_path / "empty.py").write_text("experiments = []")
     with pytest.raises(ValueError, match=r"empty\.py defines no experiment"):
         find(tmp_path / "empty.py")
 
+
+@pytest.mark.parametrize(
+    "encode",
+    [
+        lambda text: text.encode("utf-8-sig"),
+        lambda text: f"# -*- coding: latin-1 -*-\n{text}".encode("latin-1"),
+        lambda text: f"#!/usr/bin/env python\n# vim: set fileencoding=cp1252 :\n{text}".encode("cp1252"),
+        lambda text: text.replace("\n", "\r\n").encode(),
+    ],
+)
+def test_a_file_may_be_coded_in_every_way_that_python_reads(tmp_path, monkeypatch, encode):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "beside_mine.py").write_text("def twice(x): return 2 * x")
+    (tmp_path / "mine.py").write_bytes(encode(MINE.replace('question="', 'question="Où est la fenêtre? ')))
+    one = find(tmp_path / "mine.py")
+    assert one.question.startswith("Où est la fenêtre?")
+    assert one.origin.load().question == one.question  # as a worker reads it
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"x = 1\nexperiment = (\n", r"mine\.py, line 2: SyntaxError"),
+        (b"x = 1\n\nimport nothing_of_that_name\n", r"mine\.py, line 3: ModuleNotFoundError: No module named"),
+        (b"def f():\n    raise RuntimeError\nf()\n", r"mine\.py, line 2: RuntimeError$"),
+        (b"import sys\nsys.exit(3)\n", r"mine\.py, line 2: SystemExit: 3"),
+        (b"# coding: klingon\n", r"mine\.py is not the text of a Python file: unknown encoding"),
+        (b"x = '\xff'\n", r"mine\.py is not the text of a Python file"),
+        (b"x = 1\0\n", r"mine\.py.*null bytes"),
+        (b"", r"mine\.py defines no experiment"),
+    ],
+)
+def test_a_file_that_is_wrong_says_where(tmp_path, content, words):
+    (tmp_path / "mine.py").write_bytes(content)
+    with pytest.raises(ValueError, match=words):
+        find(tmp_path / "mine.py")
+    done = CliRunner().invoke(app, ["run", str(tmp_path / "mine.py")])
+    assert done.exit_code == 1
+    assert re.search(words, done.output.strip())
+
+
+# Records
 
 # Records
 
@@ -421,26 +501,53 @@ def test_a_run_that_cannot_write_says_so_and_does_not_call_it_a_failed_trial(tmp
 
 
 def write_again_and_again(location: str, letter: str) -> None:
-    store = Store.at(location, "demo", "tiny")
+    trial = experiment().trials("tiny")[0]
     for _ in range(150):
-        store.write("one", {"experiment": "demo", "scale": "tiny", "trial": "one", "text": letter * 100_000})
+        Store.at(location, "demo", "tiny").write(trial.id, whole(trial, text=letter * 100_000))
+
+
+def whole(trial: Trial, **results: Any) -> dict[str, Any]:
+    """A record of the trial."""
+    own = {"experiment": "demo", "scale": "tiny", "trial": trial.id, "labels": trial.labels}
+    return own | {"config": plain(trial.config), "seed": trial.config.seed} | results
 
 
 def test_a_reader_sees_whole_records_while_two_processes_write_the_same_one(tmp_path):
-    store = Store.at(tmp_path, "demo", "tiny")
-    store.write("one", {"experiment": "demo", "scale": "tiny", "trial": "one", "text": "a" * 100_000})
+    store, trial = Store.at(tmp_path, "demo", "tiny"), experiment().trials("tiny")[0]
+    store.write(trial.id, whole(trial, text="a" * 100_000))
     context = multiprocessing.get_context("fork")
     writers = [context.Process(target=write_again_and_again, args=(str(tmp_path), letter)) for letter in "ab"]
     for writer in writers:
         writer.start()
     reads = 0
     while any(writer.is_alive() for writer in writers) or not reads:
-        record = store.read("one")
+        record = store.read(trial.id)
         assert record is not None
         assert record["text"] in ("a" * 100_000, "b" * 100_000)
         reads += 1
     assert [writer.exitcode for writer in writers] == [0, 0]
-    assert [p.name for p in (tmp_path / "demo" / "tiny").iterdir()] == ["one.json"]
+    assert [p.name for p in (tmp_path / "demo" / "tiny").iterdir()] == [f"{trial.id}.json"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"labels": 3}, "its labels is 3, not an object"),
+        ({"config": None}, "its config is None, not an object"),
+        ({"seed": "zero"}, "its seed is 'zero', and its config's 0"),
+        ({"seed": 1}, "its seed is 1, and its config's 0"),
+        ({"config": plain(replace(Config(), epochs=9))}, "its config is that of .*epochs9"),
+        ({"trial": "x"}, "its trial is 'x'"),
+    ],
+)
+def test_a_record_is_held_against_its_trial_whose_id_is_a_digest_of_the_config(tmp_path, change, words):
+    store, trial = Store.at(tmp_path, "demo", "tiny"), experiment().trials("tiny")[0]
+    store.write(trial.id, whole(trial))
+    assert store.read(trial.id) == whole(trial)
+    store.write(trial.id, whole(trial, error=1.0) | change)
+    found = store.collect([trial.id])
+    assert found.missing == [trial.id]
+    assert re.search(words, found.broken[f"file://{tmp_path}/demo/tiny/{trial.id}.json"])
 
 
 def test_export_is_one_sorted_file_of_records(tmp_path):

@@ -443,6 +443,40 @@ def test_a_search_needs_ranges_and_a_database(tmp_path):
         search(plain, trials=1, storage="sqlite://", out=str(tmp_path))
     with pytest.raises(ValueError, match="no scale 'big'"):
         search(find("noop"), "big", trials=1, out=str(tmp_path))
+    with pytest.raises(ValueError, match="trials=-1: a study has at least one"):
+        search(find("noop"), trials=-1, out=str(tmp_path))
+
+
+@pytest.mark.parametrize("damage", ["text", "folder", "zeros"])
+def test_a_study_that_cannot_be_read_is_said_in_a_sentence(tmp_path, damage):
+    import optuna
+
+    path = tmp_path / "study.db"
+    storage = f"sqlite:///{path}"
+    if damage == "folder":
+        path.mkdir()
+    elif damage == "text":
+        path.write_text("this is no database" * 1000)
+    else:
+        optuna.create_study(study_name="noop-tiny", storage=storage).optimize(
+            lambda trial: trial.suggest_float("x", -1, 1), n_trials=2
+        )
+        whole = path.read_bytes()
+        path.write_bytes(whole[:4096] + bytes(len(whole) - 4096))  # its first page is right
+    done = CliRunner().invoke(app, ["search", "noop", "--trials", "2", "--storage", storage, "--out", str(tmp_path)])
+    assert done.exit_code == 1
+    assert f"the study in {storage} cannot be read or written: " in done.output
+    assert isinstance(done.exception, SystemExit)
+    assert "\n" not in done.output.strip()
+
+
+def test_what_is_no_database_s_address_is_said_in_a_sentence(tmp_path):
+    for storage in ("study.db", "nonsense://x"):
+        done = CliRunner().invoke(
+            app, ["search", "noop", "--trials", "1", "--storage", storage, "--out", str(tmp_path)]
+        )
+        assert done.exit_code == 1
+        assert f"storage='{storage}' is no address of a database" in " ".join(done.output.split())
 
 
 def threads_of_numba():

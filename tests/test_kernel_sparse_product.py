@@ -73,17 +73,46 @@ def test_conjugated_and_strided_tensors_count_as_what_they_stand_for(form):
     assert torch.equal(grad(wide, y.conj(), form), grad(x, y.conj().clone(), form))
 
 
-def test_nan_that_was_kept_stays_visible_and_a_zero_meets_no_filter():
+@pytest.mark.parametrize("form", FORMS)
+def test_nan_that_was_kept_stays_visible_and_a_zero_meets_no_filter(form):
     x, w = torch.zeros(2, 2, 3, dtype=torch.complex64), filters(2, 3, 4)
     x[0, 0, 1], x[1, 1, 2] = float("nan"), 1
     w[:, 1, 0] = float("inf")  # where x is 0
-    y = dispatch.sparse_product(x, w)
+    y = dispatch.sparse_product(x, w, form=form)
     assert y[0, 0].isnan().all()
     assert torch.equal(y[1, 1], torch.complex(*w[:, 1, 2]))
     assert torch.equal(y[0, 1], torch.zeros(4, dtype=torch.complex64))
-    gradient = dispatch.sparse_product_gradient(x, torch.ones(2, 2, 4, dtype=torch.complex64))
+    gradient = dispatch.sparse_product_gradient(x, torch.ones(2, 2, 4, dtype=torch.complex64), form)
     assert gradient[:, 0, 1].isnan().all()
     assert not gradient[:, 1].isnan().any()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_nan_in_a_filter_shows_only_where_a_map_is_not_zero(form):
+    x, w = torch.zeros(1, 2, 2, dtype=torch.complex64), torch.ones(2, 1, 2, 1)
+    x[0, 0, 0], x[0, 1, 1], x[0, 0, 1] = 1, 1, complex(-0.0, 0.0)
+    w[:, 0, 1] = float("nan")
+    y = dispatch.sparse_product(x, w, form=form)
+    assert y[0, 0].tolist() == [1 + 1j]
+    assert y[0, 1].isnan().all()
+
+
+PARTS = [0.0, -0.0, 1.0, -2.0, float("inf"), float("-inf"), float("nan")]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_both_forms_agree_on_every_pair_of_special_numbers(dtype):
+    special = torch.tensor([complex(a, b) for a in PARTS for b in PARTS], dtype=dtype)
+    x, w = special.reshape(1, -1, 1), torch.view_as_real(special).movedim(-1, 0).reshape(2, 1, 1, -1)
+    for conjugate in (False, True):
+        cpu, reference = (dispatch.sparse_product(x, w, conjugate, form) for form in FORMS)
+        assert_close(cpu, reference, rtol=0, atol=0, equal_nan=True)
+    # The gradient sums over maps: one at a time, and beside a zero, since a place without gradients is skipped whole.
+    for z in special:
+        grad = torch.stack([special, torch.zeros_like(special)]).reshape(1, 2, -1)
+        cpu, reference = (dispatch.sparse_product_gradient(z.expand(1, 2, 1), grad, form) for form in FORMS)
+        assert_close(cpu, reference, rtol=0, atol=0, equal_nan=True)
+        assert cpu.reshape(2, -1)[:, 0].tolist() == [0, 0]  # a gradient of 0 meets nothing either
 
 
 def test_the_references_are_what_their_docstrings_say():

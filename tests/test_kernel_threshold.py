@@ -110,6 +110,22 @@ def test_a_tie_is_dropped_and_nan_is_kept(device, form):
     assert len(values) == 4
 
 
+PARTS = [0.0, -0.0, 1.0, -0.5, 1e-30, 1e30, float("inf"), float("-inf"), float("nan")]
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0, 1e30, 1e200, float("inf")])
+def test_both_forms_agree_on_every_pair_of_special_numbers_to_the_bit(dtype, beta):
+    z = torch.tensor([complex(a, b) for a in PARTS for b in PARTS], dtype=dtype)
+    made = []
+    for form in ("cpu", "reference"):
+        bitmap, values = dispatch.threshold_pack(z, beta, form)
+        dense = dispatch.threshold_expand(bitmap, values, (len(z),), form)
+        gathered = dispatch.threshold_gather(z.flip(0), bitmap, form)
+        made.append([array.numpy().tobytes() for array in (bitmap, values, dense, gathered)])
+    assert made[0] == made[1]
+
+
 @pytest.mark.parametrize("device", DEVICES)
 def test_conjugates_share_one_fate_at_every_position_of_a_vector(device):
     # z and its conjugate stand at different places of SIMD lanes; beta is z's own magnitude, so all are near ties.

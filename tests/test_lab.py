@@ -93,6 +93,46 @@ def test_the_address_is_printed_and_the_server_asks_for_the_token_whatever_the_s
         process.wait(20)
 
 
+OWN = [{"OMP_WAIT_POLICY": "active"}, {"GOMP_SPINCOUNT": "7"}, {"KMP_BLOCKTIME": "3"}]
+
+
+@pytest.mark.parametrize("own", [{}, *OWN])
+def test_the_lab_and_binder_say_how_threads_wait_unless_the_reader_does(own, monkeypatch):
+    passed = []
+    for name in ("OMP_WAIT_POLICY", "SPECVIZ_LAB_WAITING", *lab.WAITING):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
+    before = dict(os.environ)
+    monkeypatch.setattr(os, "execve", lambda path, arguments, environment: passed.append(environment))
+    lab.start(port=0)
+    added = {name: value for name, value in passed[0].items() if before.get(name) != value}
+    added.pop("JUPYTER_TOKEN", None)
+    assert added == ({} if own else {**lab.WAITING, "SPECVIZ_LAB_WAITING": "yes"})
+    if sys.platform != "win32":
+        printed = subprocess.run([lab.ROOT / "start", "env"], capture_output=True, text=True, check=True).stdout
+        assert {line for line in printed.splitlines() if "=" in line} >= {
+            f"{k}={v}" for k, v in {**added, **own}.items()
+        }
+        assert own == {} or "SPECVIZ_LAB_WAITING" not in printed
+
+
+@pytest.mark.parametrize("own", [{}, *OWN])
+def test_a_bench_in_the_labs_terminal_waits_as_one_outside(own):
+    outside = {name: value for name, value in os.environ.items() if name not in {"OMP_WAIT_POLICY", *lab.WAITING}}
+    code = (
+        "import os, sys; from specviz import cli; import specviz.bench.start as start; "
+        "start.run = lambda *a, **k: print([os.environ.get(n) for n in "
+        "('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT', 'KMP_BLOCKTIME')], 'torch' in sys.modules); cli.app(['bench', 'start'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=lab.environment({**outside, **own})
+    )
+    assert done.returncode == 0, done.stderr
+    waiting = [own.get(name) for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")]
+    assert done.stdout.splitlines()[0] == f"{waiting} False"
+
+
 def wait_for(url: str, seconds: float = 60):
     deadline = time.monotonic() + seconds
     while True:

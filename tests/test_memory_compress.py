@@ -826,7 +826,7 @@ def test_unknown_options_are_refused():
         compress_activations(relative_to="batch")
     with pytest.raises(ValueError, match="values='int8' is unknown; pick one of 8-bit, float16, float32"):
         compress_activations(values="int8")
-    with pytest.raises(TypeError, match="threshold='0.5' must be a number"):
+    with pytest.raises(TypeError, match="threshold='0.5' must be a real number"):
         compress_activations("0.5")
     with pytest.raises(ValueError, match="bits=3 must be 2, 4 or 8"):
         quantise_activations(3)

@@ -34,7 +34,7 @@ def test_every_dependency_is_pinned_within_its_range(wanted):
 
 
 def test_the_extras_are_there():
-    assert set(EXTRAS) == {"ptx", "cuda", "bench", "dev"}
+    assert set(EXTRAS) == {"ptx", "cuda", "bench", "dev", "torture"}
 
 
 def test_no_name_is_pinned_twice():

@@ -591,3 +591,11 @@ GAUSSIAN, FULL = torch.zeros(3, 2, 12), torch.zeros(3, 2, 6, 6)
 def test_what_cannot_be_is_refused(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_full_filters_are_exact_in_double_precision():
+    # sqrt(1/2) rounded to float32 once stood among the factors: an error of 2e-8.
+    weight = torch.randn(1, 1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    bank = SF.parametric_bank(weight, (4, 4), kind="full")
+    assert_close(bank[0, 0, 1, 1].real, weight[0, 0, 1, 1] * math.sqrt(0.5), rtol=1e-15, atol=0)
+    assert_close(bank[0, 0, 1, 1].imag, weight[0, 0, 3, 3] * math.sqrt(0.5), rtol=1e-15, atol=0)

@@ -1,13 +1,16 @@
 """Locks that a fork leaves open, numbers as callers write them, and constants that are plain whoever asked first."""
 
 import os
+import signal
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from spectral_kernels.cores import torch_threads
 from spectral_kernels.dispatch import constant, real, whole, wholes
-from spectral_kernels.process import Lock
+from spectral_kernels.process import Lock, Turn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 
@@ -40,6 +43,160 @@ def test_a_lock_that_a_thread_holds_is_open_in_a_forked_child(reentrant):
         thread.join()
     with lock:
         assert lock.acquire(blocking=False) is reentrant
+
+
+class Inside:
+    """Another thread within a block of this lock, from when it gets there until `leave`."""
+
+    def __init__(self, lock) -> None:
+        self.there, self.may_leave = threading.Event(), threading.Event()
+        self.thread = threading.Thread(target=self._run, args=(lock,), daemon=True)
+        self.thread.start()
+
+    def _run(self, lock) -> None:
+        with lock:
+            self.there.set()
+            self.may_leave.wait()
+
+    def leave(self) -> None:
+        self.may_leave.set()
+        self.thread.join()
+
+
+def waiting(turn, count: int) -> None:
+    """Until so many threads wait for the turn."""
+    while len(turn._waiting) < count:
+        threading.Event().wait(0.001)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system that forks")
+@pytest.mark.parametrize("make", [Lock, lambda: Lock(reentrant=True), Turn])
+def test_a_thread_that_forks_within_a_block_is_out_of_it_in_the_child(make):
+    lock = make()
+
+    def claim():
+        with lock:  # taken anew, inside the block that the fork left behind
+            pass
+        other = Inside(lock)
+        open_for_others = other.there.wait(10)
+        lock.__exit__()  # of the parent's block: it does not open what the other thread holds now
+        third = Inside(lock)
+        return open_for_others and not third.there.wait(0.2)
+
+    lock.__enter__()
+    assert _in_child(claim) == 0
+    other = Inside(lock)
+    assert not other.there.wait(0.2), "in the parent it is held as before"
+    lock.__exit__()
+    other.there.wait()
+    other.leave()
+
+
+@pytest.mark.parametrize("make", [Lock, lambda: Lock(reentrant=True), Turn])
+def test_giving_back_what_is_not_held_is_an_error(make):
+    with pytest.raises(RuntimeError, match="give"):
+        make().__exit__()
+
+
+def test_a_turn_goes_to_whoever_has_waited_longest():
+    turn, order, threads = Turn(), [], []
+
+    def work(i):
+        with turn:
+            order.append(i)
+
+    with turn:
+        for i in range(5):
+            threads.append(threading.Thread(target=work, args=(i,)))
+            threads[-1].start()
+            waiting(turn, i + 1)
+        with turn:  # a second block of the same thread gives nothing away
+            pass
+        assert order == []
+        assert turn.wanted
+    for thread in threads:
+        thread.join()
+    assert order == [0, 1, 2, 3, 4]
+    assert not turn.wanted
+
+
+def test_a_lent_turn_comes_back_after_those_who_wait_and_is_kept_in_an_inner_block():
+    turn, log = Turn(), []
+
+    def work():
+        with turn:
+            log.append("other")
+
+    with turn:
+        thread = threading.Thread(target=work)
+        thread.start()
+        waiting(turn, 1)
+        with turn, turn.lent():
+            log.append("inner")
+        with turn.lent():
+            pass
+        log.append("mine again")
+        late = threading.Thread(target=work)
+        late.start()
+        waiting(turn, 1)
+        log.append("still mine")
+    thread.join()
+    late.join()
+    assert log == ["inner", "other", "mine again", "still mine", "other"]
+
+
+def test_who_is_interrupted_while_waiting_leaves_the_queue_and_a_lender_has_it_back_first():
+    turn = Turn()
+    interrupt = partial(signal.pthread_kill, threading.main_thread().ident, signal.SIGINT)
+
+    def interrupt_when_waiting():
+        waiting(turn, 1)
+        interrupt()
+
+    other = Inside(turn)
+    other.there.wait()
+    threading.Thread(target=interrupt_when_waiting).start()
+    with pytest.raises(KeyboardInterrupt), turn:
+        raise AssertionError("the turn is another thread's")
+    assert not turn.wanted
+    other.leave()
+
+    def interrupt_and_leave(other):
+        waiting(turn, 1)
+        interrupt()
+        other.leave()
+
+    def lend():
+        with turn.lent():
+            other = Inside(turn)
+            other.there.wait()
+            threading.Thread(target=interrupt_and_leave, args=(other,)).start()
+
+    with turn:
+        with pytest.raises(KeyboardInterrupt):
+            lend()
+        other = Inside(turn)
+        assert not other.there.wait(0.2), "it is held again, so that the block can give it back"
+    other.there.wait()
+    other.leave()
+
+
+def test_a_threads_number_of_torchs_threads_is_no_other_threads():
+    def elsewhere():
+        found = []
+        thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        return found[0]
+
+    here, there = torch.get_num_threads(), elsewhere()
+    other = 3 if here != 3 else 4
+    with torch_threads(other):
+        assert (torch.get_num_threads(), elsewhere()) == (other, there)
+        with torch_threads():
+            torch.set_num_threads(here)
+        assert torch.get_num_threads() == other
+    assert (torch.get_num_threads(), elsewhere()) == (here, there)
 
 
 @pytest.mark.parametrize("two", [2, np.int64(2), np.uint8(2), torch.tensor(2), np.array(2)])

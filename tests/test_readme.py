@@ -8,8 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import specviz as sv
+import specviz.functional as SF
+import specviz.nn as snn
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -69,3 +72,18 @@ def test_a_threshold_by_tensor_is_the_better_default_on_record():
             closer.append(by_map["gradient_error"] / at_equal_bytes)
         assert min(closer) > 1
         assert f"{max(closer):.1f}" == f"{most}"
+
+
+def test_the_readmes_lines_on_bytes_print_two_numbers_the_stored_ones_and_the_dense():
+    images = torch.randn(2, 3, 32, 32)
+    names = {
+        "store": SF.compress(sv.HalfSpectrum.of(images), beta=0.5),
+        "Y": snn.SpecNetBlock2d(3, 64, 3, beta=1.0)(images),
+    }
+    lines = [line for line in README.splitlines() if "nbytes" in line]
+    assert len(lines) == len(names)
+    for line in lines:
+        stored, dense = eval(line, dict(names))
+        assert isinstance(stored, int)
+        assert isinstance(dense, int)
+        assert 0 < stored < dense

@@ -38,6 +38,12 @@ def test_a_record_that_is_not_json_leaves_the_old_file(tmp_path, bad):
     assert [p.name for p in tmp_path.iterdir()] == ["results.jsonl"]
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_record(tmp_path):
+    path = tmp_path / "results.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"x": 1}\r\n{"x": 2}\r\n')
+    assert records.read(path) == [{"x": 1}, {"x": 2}]
+
+
 def test_a_broken_line_is_named(tmp_path):
     path = tmp_path / "results.jsonl"
     path.write_text('{"x": 1}\n{"x": \n')

@@ -397,7 +397,9 @@ def test_one_store_serves_the_block_that_made_it_and_the_one_that_reads_it(stora
     storages.pop(x.untyped_storage().data_ptr())
     reported = 0
     for Y in outputs:
-        stored, kept = Y.stored_nbytes, len(Y.parts[0].values)
+        stored, kept = Y.nbytes_by_kind, len(Y.parts[0].values)
+        assert Y.nbytes == sum(stored.values())
+        assert Y.dense_nbytes == Y.values.nbytes
         assert stored["values"] == bytes_each * kept
         entries = Y.parts[0].layout.rows * 4 * 8
         assert stored["places"] == (-(-entries // 8) if per_place is None else per_place * kept)
@@ -649,6 +651,63 @@ def relu_like_even(a):
     return a.abs()
 
 
+class Trained(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.slope = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, a):
+        return torch.tanh(self.slope * a)
+
+
+@pytest.mark.parametrize(
+    ("activation", "message"),
+    [
+        (F.hardshrink, "hardshrink is not continuous: at 0.5 it jumps from 0 to 0.5. .* set beta"),
+        (torch.sign, "sign is not continuous: at 0 it jumps from 0 to 1"),
+        (torch.round, "round is not continuous"),
+        (lambda a: F.hardtanh(a, -1, 2), r"is not odd: f\(-100\) = -1, but f\(100\) = 2"),
+        (lambda a: F.hardtanh(a, -200, 300), "is not odd"),  # only beyond what a short test would try
+        (lambda a: a * (1 + 1e-9 * torch.rand((), dtype=torch.float64)), "is not the same each time"),
+        (lambda a: a / a.norm(), "is not element-wise"),
+        (lambda a: a * 0, "is 0 everywhere"),
+        (lambda a: a.sign() * a.abs().sqrt(), "has no finite slope at 0"),
+        (lambda a: a.tanh_(), "overwrites its argument"),
+        (lambda a: a.float().tanh(), "must return a tensor of its argument's type, but makes torch.float32"),
+        (lambda a: a.tanh().detach(), "has no gradient"),
+        (lambda a: torch.from_numpy(a.numpy() / 2), "cannot be differentiated"),
+        (Trained(), "Trained depends on numbers that are trained"),
+    ],
+)
+def test_functions_that_no_block_can_use_are_refused_with_the_reason(activation, message):
+    with pytest.raises(ValueError, match=message):
+        SF.weight_gain(1.0, activation)
+    with pytest.raises(ValueError, match=message):
+        SF.specnet_block2d(torch.ones(1, 1, 4, 4), torch.ones(1, 1, 3, 3), beta=0.5, activation=activation)
+
+
+@pytest.mark.parametrize(
+    "activation", [F.softshrink, F.tanhshrink, torch.asinh, torch.nn.Tanh(), lambda a: a**3, lambda a: (1e4 * a).tanh()]
+)
+def test_functions_that_are_odd_monotone_and_continuous_are_taken(activation):
+    assert SF.weight_gain(1.0, activation) > 0
+
+
+def test_a_function_is_checked_once_and_a_value_that_is_none_is_named():
+    calls = []
+
+    def counted(a):
+        calls.append(len(a))
+        return a.tanh()
+
+    SF.weight_gain(0.5, counted)
+    before = len(calls)
+    SF.specnet_block2d(torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 3, 3), beta=0.5, activation=counted)
+    assert len(calls) <= before + 5  # the block's own: a check takes some 70
+    with pytest.raises(TypeError, match="activation=3 must be a name, one of tanh"):
+        SF.weight_gain(0.5, 3)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -691,7 +750,7 @@ def test_maps_that_do_not_fit():
         snn.SpecNetBlock2d(3, 3, 3, beta=1.0)(X, shortcut=Y)
     with pytest.raises(ValueError, match="crop cannot enlarge"):
         X.crop((9, 9))
-    with pytest.raises(ValueError, match="channels, kernel size and multiple are whole numbers"):
+    with pytest.raises(ValueError, match="kernel_size=0 must be a whole number >= 1, or 2 of them"):
         snn.SpecNetBlock2d(2, 3, 0, beta=1.0)
 
 

@@ -308,6 +308,21 @@ def test_an_empty_batch_stays_empty(shape):
     assert store.expand().image().shape == shape
 
 
+def test_every_spectrum_says_the_bytes_it_stores_and_those_it_would_take_densely_by_the_same_names():
+    X = HalfSpectrum.of(torch.randn(2, 3, 8, 9))
+    stored = SF.specnet_block2d(X, torch.randn(4, 3, 3, 3), beta=3.0)
+    for Y, what_is_stored in (
+        (X, [X.values]),
+        (SF.compress(X, 1.0), [(store := SF.compress(X, 1.0)).bitmap, store.values]),
+        (stored, [stored.parts[0].places, stored.parts[0].kept_for_backward]),
+    ):
+        assert Y.nbytes == sum(tensor.nbytes for tensor in what_is_stored)
+        assert Y.dense_nbytes == 8 * math.prod(Y.shape)
+    assert stored.nbytes < stored.dense_nbytes
+    with pytest.warns(DeprecationWarning, match="stored_nbytes is now nbytes_by_kind, and their sum nbytes"):
+        assert stored.stored_nbytes == stored.nbytes_by_kind
+
+
 @pytest.mark.parametrize(("size", "u", "v"), [((16, 32), 4, 0), ((16, 32), 0, 8), ((32, 16), 8, 0), ((9, 15), 0, 3)])
 def test_rings_count_cycles_per_pixel_whatever_the_shape(size, u, v):
     radius, energy = HalfSpectrum.of(wave(*size, u, v)).radial_energy()

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import specviz as sv
+import specviz.nn as snn
 from specviz import records
 from specviz.datasets import Labelled, photo_patches
 from specviz.training import (
@@ -244,7 +246,7 @@ def test_another_configs_checkpoint_is_refused_by_name(tmp_path):
 
 def test_a_checkpoint_from_before_there_were_dataset_options_is_gone_on_with(tmp_path):
     quick(config(epochs=1), folder=tmp_path)
-    state = checkpoints.newest(tmp_path)
+    _, state = checkpoints.newest(tmp_path)
     assert "dataset_options" not in state["config"]
     assert quick(config(epochs=1), folder=tmp_path)["status"] == "finished"
 
@@ -319,6 +321,63 @@ def test_nothing_but_data_is_ever_unpickled(tmp_path):
     assert not (tmp_path / "sprung").exists()
     torch.load(io.BytesIO(content), weights_only=False)
     assert (tmp_path / "sprung").exists(), "it was a trap"
+
+
+def altered(folder: Path, change: Callable[[dict], object]) -> Path:
+    """The newest checkpoint, whole, but with other content."""
+    path, state = checkpoints.newest(folder)
+    change(state)
+    return checkpoints.save(folder, int(path.stem.removeprefix("step-")), state)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: s.pop("config"), "holds no config"),
+        (lambda s: s.update(data=3), "holds no data"),
+        (lambda s: s.update(progress=[1]), "holds no progress"),
+        (lambda s: s["progress"].update(step="many"), "its progress does not fit this run: step='many'"),
+        (lambda s: s["progress"].update(seen=-1), "its progress does not fit this run: seen=-1"),
+        (lambda s: s["progress"].update(colour=1), "its progress does not fit this run: colour=1"),
+        (lambda s: s["network"].popitem(), "its network does not fit this run"),
+        (lambda s: s["network"].update({k: 1 for k in s["network"]}), "its network does not fit this run"),
+        (lambda s: s.update(optimizer={}), "its optimizer does not fit this run"),
+        (lambda s: s["optimizer"]["param_groups"].append({}), "its optimizer does not fit this run"),
+        (
+            lambda s: s["optimizer"]["state"][0].update(momentum_buffer=torch.zeros(3)),
+            r"its optimizer does not fit this run: momentum_buffer of shape \(3,\)",
+        ),
+    ],
+)
+def test_a_whole_checkpoint_that_is_not_this_runs_names_its_file(tmp_path, change, words):
+    quick(config(epochs=1), folder=tmp_path)
+    path = altered(tmp_path, change)
+    with pytest.raises(ValueError, match=f"{path.name} .*{words}"):
+        quick(config(epochs=1), folder=tmp_path)
+    assert quick(config(epochs=1), folder=tmp_path, resume=False)["status"] == "finished"
+
+
+@pytest.mark.parametrize("content", [b"", b"nothing", torch.zeros(3), [1, 2]])
+def test_what_is_no_checkpoint_is_named(tmp_path, content):
+    path = tmp_path / "step-000000001.ckpt"
+    if not isinstance(content, bytes):
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        content = buffer.getvalue()
+    path.write_bytes(hashlib.sha256(content).digest() + content)
+    with pytest.raises(ValueError, match=f"{path.name} is no checkpoint"):
+        checkpoints.read(path)
+
+
+def test_what_killed_processes_left_half_written_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for process in (gone.pid, os.getpid()):
+        (tmp_path / f"step-000000001.ckpt.{process}.part").write_bytes(b"half")
+    (tmp_path / "mine.part").write_text("not ours")
+    quick(config(epochs=1), folder=tmp_path)
+    left = sorted(path.name for path in tmp_path.glob("*.part"))
+    assert left == ["mine.part", f"step-000000001.ckpt.{os.getpid()}.part"]
 
 
 def test_a_crash_while_a_checkpoint_is_written_leaves_the_old_one(tmp_path, monkeypatch):
@@ -761,9 +820,59 @@ def test_weights_of_another_network_or_damaged_ones_are_refused(tmp_path):
     export_weights(net, path)
     with pytest.raises(ValueError, match="another network than this Sequential"):
         import_weights(build(config(network=f"{__name__}:linear"), data), path)
-    path.write_bytes(path.read_bytes()[:-50])
-    with pytest.raises(ValueError, match="damaged"):
-        import_weights(net, path)
+    whole = path.read_bytes()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    for damaged in (whole[:-50], b"", b"\xff" * 200, flipped(whole, len(whole) - 5), flipped(whole, 60)):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"w\.safetensors is damaged"):
+            import_weights(net, path)
+    with pytest.raises(ValueError, match="is a folder"):
+        import_weights(net, tmp_path)
+    with pytest.raises(FileNotFoundError, match="none"):
+        import_weights(net, tmp_path / "none.safetensors")
+    assert same(net.state_dict(), before)
+
+
+def flipped(content: bytes, place: int) -> bytes:
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+def test_a_network_that_another_ones_weights_do_not_fit_stays_as_it_was(tmp_path):
+    one = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 3))
+    two = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 4))
+    before = {name: value.clone() for name, value in two.state_dict().items()}
+    export_weights(one, tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match=r"(?s)w.safetensors holds the weights of another network .*size mismatch"):
+        import_weights(two, tmp_path / "w.safetensors")
+    assert same(two.state_dict(), before)
+
+
+@pytest.mark.parametrize(
+    "config", ["{", "[]", '{"epochs": 1}', '{"experiment": 3, "network": "x", "dataset": "y"}', "[" * 5000]
+)
+def test_weights_with_a_crafted_config_are_refused_and_not_loaded(tmp_path, config):
+    from safetensors.torch import save_model
+
+    net, other = nn.Linear(2, 2), nn.Linear(2, 2)
+    save_model(net, str(tmp_path / "w.safetensors"), metadata={"config": config})
+    before = other.weight.detach().clone()
+    with pytest.raises(ValueError, match=r"w.safetensors comes with a config that is none"):
+        import_weights(other, tmp_path / "w.safetensors")
+    assert torch.equal(other.weight, before)
+
+
+def test_weights_of_another_program_are_read_without_a_digest(tmp_path):
+    from safetensors.torch import save_file
+
+    net, plain = nn.Linear(2, 2), nn.Linear(2, 2)
+    save_file(plain.state_dict(), tmp_path / "w.safetensors")
+    assert import_weights(net, tmp_path / "w.safetensors") is None
+    assert torch.equal(net.weight, plain.weight)
+    conv = nn.Conv2d(1, 1, 3)
+    save_file(conv.state_dict(), tmp_path / "conv.safetensors")
+    spectral = snn.SpectralParamConv2d(1, 1, 3)  # which takes an ordinary one's filters
+    import_weights(spectral, tmp_path / "conv.safetensors")
+    torch.testing.assert_close(spectral.filters(), conv.weight)
 
 
 # --- What cannot be trained.

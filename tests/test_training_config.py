@@ -4,6 +4,7 @@ import json
 import pickle
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -40,6 +41,24 @@ RICH = Config(
 def test_a_config_survives_json_and_a_journey_to_another_process(config):
     assert Config.of_dict(json.loads(json.dumps(config.to_dict(), allow_nan=False))) == config
     assert pickle.loads(pickle.dumps(config)) == config
+
+
+def test_numbers_of_any_library_are_held_as_pythons():
+    for one, half in ((np.int64(2), np.float32(0.5)), (torch.tensor(2), torch.tensor(0.5))):
+        config = replace(
+            BASE, epochs=one, batch=one, seed=one, learning_rate=half, schedule="step",
+            schedule_options={"every": one, "factor": half}, network_options={"width": half},
+        )  # fmt: skip
+        assert config == replace(
+            BASE, epochs=2, batch=2, seed=2, learning_rate=0.5, schedule="step",
+            schedule_options={"every": 2, "factor": 0.5}, network_options={"width": 0.5},
+        )  # fmt: skip
+        assert Config.of_dict(json.loads(json.dumps(config.to_dict()))) == config
+    for wrong in ("2", None, [2], 2j, True):
+        with pytest.raises((TypeError, ValueError), match="epochs="):
+            replace(BASE, epochs=wrong)
+    with pytest.raises(TypeError, match="cannot be written as JSON"):
+        replace(BASE, network_options={"width": np.ones(2)})
 
 
 def test_a_config_without_dataset_options_is_written_as_before_there_were_any():

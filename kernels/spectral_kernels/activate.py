@@ -22,6 +22,7 @@ from numba import cuda as gpu  # the form below is called `cuda`
 from numba import float64, int32, int64, njit, prange
 
 from spectral_kernels import threshold
+from spectral_kernels.cores import parallel
 from spectral_kernels.threshold import BALLOT, CHUNK, TILE, Empty
 
 ACTIVATIONS = ("tanh", "softsign", "arctan", "hardtanh", "identity")  # kernels know them by their place
@@ -54,7 +55,10 @@ def _slope(f: np.ndarray, kind: str) -> np.ndarray:
 def reference(x_hat: np.ndarray, beta: float, activation: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(N,) -> out (N,), bitmap, values. The definition."""
     bitmap, kept = threshold.reference(x_hat, beta)
-    values = (_on_parts(kept.real, activation) + 1j * _on_parts(kept.imag, activation)).astype(x_hat.dtype)
+    values = np.empty_like(kept)
+    # Part by part: 1j * f would make NaN of the real part where the imaginary one is NaN or infinite.
+    with np.errstate(invalid="ignore"):  # softsign of infinity is NaN, as torch's
+        values.real, values.imag = _on_parts(kept.real, activation), _on_parts(kept.imag, activation)
     return threshold.reference_expand(bitmap, values, x_hat.size), bitmap, values
 
 
@@ -62,8 +66,9 @@ def reference_backward(grad: np.ndarray, bitmap: np.ndarray, values: np.ndarray,
     """Gradient of out (N,) -> gradient of x_hat (N,), from the store. The definition."""
     kept = np.unpackbits(bitmap, count=grad.size, bitorder="little").astype(bool)
     back = np.zeros_like(grad)
-    back.real[kept] = grad.real[kept] * _slope(values.real, activation)
-    back.imag[kept] = grad.imag[kept] * _slope(values.imag, activation)
+    with np.errstate(invalid="ignore"):
+        back.real[kept] = grad.real[kept] * _slope(values.real, activation)
+        back.imag[kept] = grad.imag[kept] * _slope(values.imag, activation)
     return back
 
 
@@ -108,7 +113,7 @@ def _slope_of(f, kind, one):  # type: ignore[no-untyped-def]
 _activated_on_cpu, _slope_on_cpu = njit(cache=True)(_activated), njit(cache=True)(_slope_of)
 
 
-@njit(parallel=True, cache=True)
+@parallel()
 def _pack_activated(x_hat, bitmap, offsets, kind, one, values):  # type: ignore[no-untyped-def]
     for chunk in prange(offsets.size - 1):
         first = np.uintp(chunk) * np.uintp(CHUNK)
@@ -121,7 +126,7 @@ def _pack_activated(x_hat, bitmap, offsets, kind, one, values):  # type: ignore[
                 to += np.uintp(1)
 
 
-@njit(parallel=True, cache=True)
+@parallel()
 def _backward(grad, bitmap, values, offsets, kind, one, back):  # type: ignore[no-untyped-def]
     for chunk in prange(offsets.size - 1):
         first = np.uintp(chunk) * np.uintp(CHUNK)

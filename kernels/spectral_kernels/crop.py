@@ -17,7 +17,9 @@ from typing import Any
 
 import numpy as np
 from numba import cuda as gpu  # the form below is called `cuda`
-from numba import int64, njit, prange
+from numba import int64, prange
+
+from spectral_kernels.cores import parallel
 
 BLOCK = 16  # maps that a CPU thread takes at a time: their numbers of one frequency fill a cache line
 TILE = 16  # a block on a GPU moves TILE maps by TILE columns
@@ -70,7 +72,7 @@ def reference_pad(re: np.ndarray, im: np.ndarray, size: tuple[int, int], band: B
 # --- CPU. The inner loops run over BLOCK maps, so that whole cache lines are written (crop) or read (pad).
 
 
-@njit(parallel=True, cache=True)
+@parallel()
 def _crop(X, k_h, k_w, rows, nyquist, re, im):  # type: ignore[no-untyped-def]
     N, H = X.shape[0], X.shape[1]
     for block in prange((N + BLOCK - 1) // BLOCK):
@@ -94,7 +96,7 @@ def _crop(X, k_h, k_w, rows, nyquist, re, im):  # type: ignore[no-untyped-def]
                         im[f, n] = a.imag
 
 
-@njit(parallel=True, cache=True)
+@parallel()
 def _pad(re, im, k_h, k_w, rows, nyquist, X):  # type: ignore[no-untyped-def]
     N, H = X.shape[0], X.shape[1]
     for block in prange((N + BLOCK - 1) // BLOCK):

@@ -21,10 +21,11 @@ from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
-import numba
 import numpy as np
 from numba import cuda as gpu  # the form below is called `cuda`
 from numba import njit, prange
+
+from spectral_kernels.cores import numba_threads, parallel
 
 TILE = 128  # threads in a block on a GPU
 BATCH = 2  # maps that a GPU thread multiplies by a filter's value once it has it; 4 would take over 64 registers
@@ -183,7 +184,7 @@ def _split(X, first, re, im):  # type: ignore[no-untyped-def]
                 im[b, c, i] = x.imag
 
 
-@njit(parallel=True, cache=True, fastmath={"contract"})
+@parallel(fastmath={"contract"})
 def _apply(X, weight, W, p, q, down, across, separable, half, conjugate, rows, Y):  # type: ignore[no-untyped-def]
     B, C, H, V = X.shape
     O = Y.shape[1]
@@ -254,7 +255,7 @@ def _add_gradient(weight, o, c, part, E, e, first, p, q, half, out):  # type: ig
         out[5] -= half * gain * s2
 
 
-@njit(parallel=True, cache=True, fastmath={"contract"})
+@parallel(fastmath={"contract"})
 def _gradient(X, G, weight, W, p, q, down, across, separable, half, rows, sums):  # type: ignore[no-untyped-def]
     """sums (stretches, O, C, 2, P) float64: what each stretch of rows adds to the gradient."""
     B, C, H, V = X.shape
@@ -299,7 +300,7 @@ def _gradient(X, G, weight, W, p, q, down, across, separable, half, rows, sums):
 
 def _rows_at_a_time(H: int, V: int) -> int:
     """So many that every thread gets as many stretches of about ENTRIES as the others."""
-    threads = numba.get_num_threads()
+    threads = numba_threads()
     rounds = max(1, round(H * V / (ENTRIES * threads)))
     return -(-H // min(H, rounds * threads))
 

@@ -22,6 +22,8 @@ import numpy as np
 from numba import cuda as gpu  # the form below is called `cuda`
 from numba import int64, njit, prange
 
+from spectral_kernels.cores import parallel
+
 TILE = 256  # threads in a block on a GPU
 
 Pair = tuple[int, int]
@@ -94,7 +96,7 @@ def _folded(X, n, r, h, v, g_h):  # type: ignore[no-untyped-def]
     return a.real, a.imag
 
 
-@njit(parallel=True, cache=True)
+@parallel()
 def _pool(X, W, w, b_h, b_w, g_h, g_w, half, scale, Y):  # type: ignore[no-untyped-def]
     N, H, h, columns = X.shape[0], X.shape[1], Y.shape[1], Y.shape[2]
     kept = np.uintp(min(columns, b_w + 1))
@@ -125,7 +127,7 @@ def _pool(X, W, w, b_h, b_w, g_h, g_w, half, scale, Y):  # type: ignore[no-untyp
                 Y[n, r, w // 2] = complex(scale * (weight * (re + mirror_re)), scale * (weight * (im - mirror_im)))
 
 
-@njit(parallel=True, cache=True)
+@parallel()
 def _unpool(Y, w, W, b_h, b_w, g_h, g_w, half, scale, X):  # type: ignore[no-untyped-def]
     N, h, columns, H = Y.shape[0], Y.shape[1], Y.shape[2], X.shape[1]
     kept = np.uintp(min(columns, b_w + 1))

@@ -21,7 +21,9 @@ from typing import Any
 
 import numpy as np
 from numba import cuda as gpu  # the form below is called `cuda`
-from numba import int64, njit, prange
+from numba import int64, prange
+
+from spectral_kernels.cores import parallel
 
 CHUNK = 1024  # frequencies that a CPU thread takes at a time in the native layout: three rows of 8 KiB stay in L1
 TILE = 16  # a block on a GPU makes TILE x TILE outputs of one frequency; native: TILE * TILE neighbouring outputs
@@ -67,7 +69,7 @@ def _sign(conjugate: bool, like: np.ndarray) -> Any:
     return like.real.dtype.type(-1 if conjugate else 1)
 
 
-@njit(parallel=True, cache=True)
+@parallel()
 def _product(a, b, sign_a, sign_b, gauss, out):  # type: ignore[no-untyped-def]
     for index in prange(a.shape[0]):
         f = np.uintp(index)
@@ -91,7 +93,7 @@ def _product(a, b, sign_a, sign_b, gauss, out):  # type: ignore[no-untyped-def]
                         out[f, p, q] += complex(re * w_re - im * w_im, re * w_im + im * w_re)
 
 
-@njit(parallel=True, cache=True)
+@parallel()
 def _native(a, sa, b, sb, sizes, sign_a, sign_b, gauss, out, so):  # type: ignore[no-untyped-def]
     G, P, Q, K, F = sizes
     chunks = (F + CHUNK - 1) // CHUNK

@@ -31,6 +31,7 @@ from numba import cuda as gpu  # the form below is called `cuda`
 from numba import float32, float64, int8, int32, int64, njit, prange, uint8, uint64
 
 from spectral_kernels import threshold
+from spectral_kernels.cores import parallel
 from spectral_kernels.threshold import TILE
 
 CHUNK = 16384  # entries a CPU thread handles at a time, in whole maps
@@ -183,7 +184,7 @@ def _peak(parts, weight):  # type: ignore[no-untyped-def]
     return peak
 
 
-@njit(parallel=True, cache=True)
+@parallel()
 def _measure(parts, weight, chunks, rms, largest):  # type: ignore[no-untyped-def]
     """parts (N, 2F) real and imaginary parts, weight (2F,)."""
     maps = len(parts)
@@ -196,7 +197,7 @@ def _measure(parts, weight, chunks, rms, largest):  # type: ignore[no-untyped-de
             largest[n] = _peak(parts[n], weight) + spoiled
 
 
-@njit(parallel=True, cache=True)
+@parallel()
 def _mark(parts, may, cut, scale, seed, chunks, bitmap, codes, counts):  # type: ignore[no-untyped-def]
     """Codes of a chunk's entries stand together, from the place of its first entry on: `_gather` joins them."""
     maps, size = parts.shape
@@ -252,7 +253,7 @@ def _mark(parts, may, cut, scale, seed, chunks, bitmap, codes, counts):  # type:
         counts[chunk] = to - first * entries
 
 
-@njit(parallel=True, cache=True)
+@parallel()
 def _gather(scratch, starts, offsets, codes):  # type: ignore[no-untyped-def]
     for chunk in prange(starts.size):
         start, to = np.uintp(starts[chunk]), np.uintp(offsets[chunk])
@@ -261,7 +262,7 @@ def _gather(scratch, starts, offsets, codes):  # type: ignore[no-untyped-def]
             codes[to + i, 1] = scratch[start + i, 1]
 
 
-@njit(parallel=True, cache=True)
+@parallel()
 def _count(bitmap, counts):  # type: ignore[no-untyped-def]
     maps, row = bitmap.shape
     for chunk in prange(counts.size):
@@ -275,7 +276,7 @@ def _count(bitmap, counts):  # type: ignore[no-untyped-def]
         counts[chunk] = kept
 
 
-@njit(parallel=True, cache=True)
+@parallel()
 def _expand(bitmap, codes, scale, dc, mirror, seconds, offsets, x_hat):  # type: ignore[no-untyped-def]
     maps, entries = x_hat.shape
     chunks = offsets.size - 1

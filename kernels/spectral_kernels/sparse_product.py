@@ -8,7 +8,7 @@ and the gradient in the filters, a sum over the maps of both:
 
 Maps are complex, with zeros where a threshold dropped something. Filters are real and imaginary parts, each of them in
 one piece: so they come out of real matrix products, and so a processor multiplies many outputs at a time.
-A zero meets no filter, not even one that is NaN or infinite there.
+A zero of a map meets nothing: neither a filter that is NaN or infinite there, nor such a number of the other map.
 
 For the CPU alone; on a GPU `product` multiplies the zeros too.
 """
@@ -16,25 +16,39 @@ For the CPU alone; on a GPU `product` multiplies the zeros too.
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
+
+from spectral_kernels.cores import parallel
 
 
 def reference(a: np.ndarray, b: np.ndarray, conjugate: bool = False) -> np.ndarray:
-    """(F, P, K) complex, (2, F, K, Q) real -> (F, P, Q) complex. The definition; summed in complex128."""
-    filters = b[0].astype(np.complex128) + (-1j if conjugate else 1j) * b[1]
-    return (a.astype(np.complex128) @ filters).astype(a.dtype)
+    """(F, P, K) complex, (2, F, K, Q) real -> (F, P, Q) complex. The definition; summed in float64."""
+    b_re, b_im = b.astype(np.float64)[:, :, None]
+    return _sum(a[..., None], b_re, -b_im if conjugate else b_im, a[..., None] != 0, axis=2).astype(a.dtype)
 
 
 def reference_gradient(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(F, P, K), (F, P, Q) complex -> (2, F, K, Q) real. The definition; summed in complex128."""
-    wide = a.astype(np.complex128).conj().swapaxes(1, 2) @ b
+    """(F, P, K), (F, P, Q) complex -> (2, F, K, Q) real. The definition; summed in float64."""
+    a, b = a[..., None], b[:, :, None]
+    wide = _sum(a.conj(), b.real.astype(np.float64), b.imag.astype(np.float64), (a != 0) & (b != 0), axis=1)
     return np.stack([wide.real, wide.imag]).astype(a.real.dtype)
+
+
+def _sum(a: np.ndarray, b_re: np.ndarray, b_im: np.ndarray, counts: np.ndarray, axis: int) -> np.ndarray:
+    """Sum of a b over those products that count. By real parts: complex arithmetic makes NaN of infinity times 1."""
+    a_re, a_im = a.real.astype(np.float64), a.imag.astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        re = np.where(counts, a_re * b_re - a_im * b_im, 0).sum(axis)
+        im = np.where(counts, a_im * b_re + a_re * b_im, 0).sum(axis)
+    out = np.empty(re.shape, np.complex128)
+    out.real, out.imag = re, im  # not re + 1j * im, which makes NaN of an infinite im
+    return out
 
 
 # Fused multiply-adds may round otherwise than the reference does, never worse.
 
 
-@njit(parallel=True, cache=True, fastmath={"contract"})
+@parallel(fastmath={"contract"})
 def _product(a, b, sign, out):  # type: ignore[no-untyped-def]
     for index in prange(a.shape[0]):
         f = np.uintp(index)
@@ -56,7 +70,7 @@ def _product(a, b, sign, out):  # type: ignore[no-untyped-def]
                 out[f, p, q] = complex(re_sum[q], im_sum[q])
 
 
-@njit(parallel=True, cache=True, fastmath={"contract"})
+@parallel(fastmath={"contract"})
 def _gradient(a, b, out):  # type: ignore[no-untyped-def]
     for index in prange(a.shape[0]):
         f = np.uintp(index)
@@ -76,9 +90,15 @@ def _gradient(a, b, out):  # type: ignore[no-untyped-def]
                 if re == 0 and im == 0:
                     continue
                 to_re, to_im = out[0, f, k], out[1, f, k]
-                for q in range(Q):
-                    to_re[q] += re * b_re[q] + im * b_im[q]
-                    to_im[q] += re * b_im[q] - im * b_re[q]
+                if np.isfinite(re) and np.isfinite(im):  # zeros may then be added, which is quicker than to ask
+                    for q in range(Q):
+                        to_re[q] += re * b_re[q] + im * b_im[q]
+                        to_im[q] += re * b_im[q] - im * b_re[q]
+                else:
+                    for q in range(Q):
+                        if b_re[q] != 0 or b_im[q] != 0:
+                            to_re[q] += re * b_re[q] + im * b_im[q]
+                            to_im[q] += re * b_im[q] - im * b_re[q]
 
 
 def cpu(a: np.ndarray, b: np.ndarray, conjugate: bool = False, empty: Any = np.empty) -> np.ndarray:

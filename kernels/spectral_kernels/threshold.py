@@ -19,8 +19,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from numba import config, float64, int32, int64, njit, prange, uint8, uint32
+from numba import config, float64, int32, int64, prange, uint8, uint32
 from numba import cuda as gpu  # the form below is called `cuda`
+
+from spectral_kernels.cores import parallel
 
 CHUNK = 8192  # entries a CPU thread packs at a time; a multiple of 8, so that no two threads share a byte
 TILE = 128  # threads in a block on a GPU; each handles 8 entries, one byte of the bitmap
@@ -49,7 +51,7 @@ def reference_gather(x_hat: np.ndarray, bitmap: np.ndarray) -> np.ndarray:
 # --- CPU. Indices are unsigned: with signed ones, Numba's wrap-around check keeps LLVM from vectorising.
 
 
-@njit(parallel=True, cache=True)
+@parallel()
 def _mark(x_hat, beta_squared, bitmap, counts):  # type: ignore[no-untyped-def]
     for chunk in prange(counts.size):
         first = np.uintp(chunk) * np.uintp(CHUNK)
@@ -69,7 +71,7 @@ def _mark(x_hat, beta_squared, bitmap, counts):  # type: ignore[no-untyped-def]
         counts[chunk] = kept
 
 
-@njit(parallel=True, cache=True)
+@parallel()
 def _pack(x_hat, bitmap, offsets, values):  # type: ignore[no-untyped-def]
     for chunk in prange(offsets.size - 1):
         first = np.uintp(chunk) * np.uintp(CHUNK)
@@ -81,7 +83,7 @@ def _pack(x_hat, bitmap, offsets, values):  # type: ignore[no-untyped-def]
                 to += np.uintp(1)
 
 
-@njit(parallel=True, cache=True)
+@parallel()
 def _count(bitmap, counts):  # type: ignore[no-untyped-def]
     for chunk in prange(counts.size):
         first = np.uintp(chunk) * np.uintp(CHUNK // 8)
@@ -94,7 +96,7 @@ def _count(bitmap, counts):  # type: ignore[no-untyped-def]
         counts[chunk] = kept
 
 
-@njit(parallel=True, cache=True)
+@parallel()
 def _unpack(bitmap, values, offsets, x_hat):  # type: ignore[no-untyped-def]
     for chunk in prange(offsets.size - 1):
         first = np.uintp(chunk) * np.uintp(CHUNK)

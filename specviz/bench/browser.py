@@ -75,7 +75,6 @@ def jupyterlab(root: Path = lab.ROOT) -> Iterator[tuple[str, str]]:
         (settings / "notification.jupyterlab-settings").write_text(json.dumps(news))
         arguments = [
             *lab.command(port, "notebooks", root, browser=False),
-            "--LabApp.expose_app_in_browser=True",
             "--LabApp.extension_manager=readonly",
         ]
         log = open(f"{home}/log", "w+")  # noqa: SIM115 - the child writes to it until the end

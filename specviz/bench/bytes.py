@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from specviz import memory
 from specviz.bench.timing import medians_ms
-from specviz.memory.measure import without_stderr
 
 
 def with_backward(forward: Callable[..., Tensor], *inputs: Tensor) -> Callable[[], Any]:
@@ -41,21 +41,13 @@ def saved_bytes(forward: Callable[[], Any], parameters: set[int]) -> int:
 
 def peak_bytes(step: Callable[[], Any], device: str) -> int:
     """Most bytes alive at once in torch's allocator during a step, above those alive before it."""
-    step()
     if device == "cuda":
+        step()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         step()
         return torch.cuda.max_memory_allocated() - before
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    with without_stderr(), torch.profiler.profile(activities=activities, profile_memory=True) as profile:
-        step()
-    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
-    alive = peak = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        alive += event.nbytes()
-        peak = max(peak, alive)
-    return peak
+    return memory.measure.peak_bytes(step)
 
 
 def copy_bytes_per_second(device: str) -> float:

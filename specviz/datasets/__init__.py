@@ -11,7 +11,7 @@ from specviz.datasets.augment import crop_flip, normalise, shift_rotate
 from specviz.datasets.catalogue import load, names
 from specviz.datasets.folders import ImageFolder, image_folder
 from specviz.datasets.labelled import Labelled
-from specviz.datasets.photos import MAX_SIDE, PHOTOS, luminance, photo, photo_from, photo_patches
+from specviz.datasets.photos import MAX_SIDE, PHOTOS, luminance, photo, photo_from, photo_patches, photo_within
 from specviz.datasets.places import DATA
 from specviz.datasets.timeseries import SERIES, series
 
@@ -34,6 +34,7 @@ __all__ = [
     "photo",
     "photo_from",
     "photo_patches",
+    "photo_within",
     "series",
     "shift_rotate",
 ]

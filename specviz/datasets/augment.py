@@ -35,9 +35,10 @@ def crop_flip(x: Tensor, generator: torch.Generator, pad: int = 4, *, flip: bool
     Zeros are the mean of normalised pictures, black of others. The draws are the generator's, which may live on
     another device than x.
     """
+    from spectral_kernels.dispatch import whole  # here, for it loads Numba
+
     _check_batch("crop_flip", x)
-    if pad < 0:
-        raise ValueError(f"pad={pad} must be at least 0 pixels")
+    pad = whole(pad, "pad")
     (batch, channels, height, width), device = x.shape, x.device
     down, right, mirrored = (
         torch.randint(n, (batch,), generator=generator, device=generator.device).to(device)
@@ -65,6 +66,9 @@ def shift_rotate(x: Tensor, generator: torch.Generator, pixels: float = 5, degre
     _check_batch("shift_rotate", x)
     if not x.is_floating_point():
         raise TypeError(f"shift_rotate takes floats, not {x.dtype}; use normalise first")
+    from spectral_kernels.dispatch import real  # here, for it loads Numba
+
+    pixels, degrees = real(pixels, "pixels"), real(degrees, "degrees")
     for name, value in (("pixels", pixels), ("degrees", degrees)):
         if not 0 <= value < math.inf:
             raise ValueError(f"{name}={value} must be at least 0, and finite")

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from specviz.datasets.labelled import Labelled, stratified
+from specviz.datasets.labelled import Labelled, in_short, stratified
 
 STATISTICS_OF = 1000  # pictures: all of ImageNet would be read for an hour, to change the third digit
 _BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ImageFolder(Dataset[tuple[Tensor, int]]):
     """Pictures on disk: item i is ((3, side, side) uint8, its label), read when it is asked for.
 
@@ -35,6 +35,9 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
     seed: int
     # Shared, so that workers which live on from epoch to epoch see it change.
     _epoch: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.int64).share_memory_(), repr=False)
+
+    def __repr__(self) -> str:
+        return in_short(self, f"{len(self):,} pictures, read as 3 x {self.side} x {self.side} uint8")
 
     @property
     def name(self) -> str:
@@ -111,7 +114,10 @@ def image_folder(
     FileNotFoundError if there is no such folder. ValueError names files that are no JPEG or PNG, a file beside the
     classes' folders, a class without pictures, a class that `classes` has and the folder not, or the other way round.
     """
-    shorter_side = round(side * 256 / 224) if shorter_side is None else shorter_side
+    from spectral_kernels.dispatch import whole  # here, for it loads Numba
+
+    side, seed = whole(side, "side"), whole(seed, "seed")
+    shorter_side = round(side * 256 / 224) if shorter_side is None else whole(shorter_side, "shorter_side")
     if not 1 <= side <= shorter_side:
         raise ValueError(f"shorter_side={shorter_side} must be at least side={side}, and that at least 1 pixel")
     path = Path(path)
@@ -175,6 +181,8 @@ def read_square(file: str | Path, side: int, shorter_side: int, draw: np.random.
             length = side * shorter / shorter_side
             box = (left, top, min(left + length, image.width), min(top + length, image.height))
             square = image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR, box)
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{file} is too large to be read, scale it down first: {error}") from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, EOFError, ...
         raise ValueError(f"{file} is damaged or cut short, or of a kind that is not read: {error}") from error
     return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import operator
 import zlib
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+_SHOWN = 30  # characters of a class's name in a repr, and twice as many of a set's
 _AT_ONCE = 1000  # pictures; bounds what counting them holds besides
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Labelled:
     """A data set, or one split of it.
 
@@ -54,6 +57,10 @@ class Labelled:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        kind = str(self.inputs.dtype).removeprefix("torch.")
+        return in_short(self, f"{len(self):,} of {' x '.join(map(str, self.shape))} {kind}")
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Of one example: (C, H, W) or (1, L)."""
@@ -82,16 +89,14 @@ class Labelled:
 
         held_out  a whole number of examples, at least 1 and less than all, or a share of them in (0, 1), rounded
         """
-        count = held_out
-        if isinstance(held_out, float):
-            count = round(held_out * len(self)) if 0 < held_out < 1 else 0
+        count = _count(held_out, len(self))
         if not 1 <= count < len(self):
             raise ValueError(
                 f"{self.name}: held_out={held_out} of its {len(self)} examples leaves nothing on one side; give a "
                 f"number from 1 to {len(self) - 1}, or a share between 0 and 1"
             )
         ranking = _ranking(self.labels, len(self.classes), seed)
-        return self._at(ranking[int(count) :]), self._at(ranking[: int(count)])
+        return self._at(ranking[count:]), self._at(ranking[:count])
 
     def channel_stats(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of every channel: two of (C,), float32, as `normalise` takes them.
@@ -116,11 +121,32 @@ class Labelled:
         return replace(self, inputs=self.inputs[places], labels=self.labels[places])
 
 
+def in_short(data: Any, what: str) -> str:
+    """A data set in one line: its name, what is in it, and its first classes."""
+    names = [name if len(name) <= _SHOWN else f"{name[: _SHOWN - 1]}…" for name in data.classes[:3]]
+    more = ", …" if len(data.classes) > 3 else ""
+    plural = "" if len(data.classes) == 1 else "es"
+    name = data.name if len(data.name) <= 2 * _SHOWN else f"…{data.name[1 - 2 * _SHOWN :]}"
+    return f"{type(data).__name__}({name!r}: {what}, {len(data.classes):,} class{plural}: {', '.join(names)}{more})"
+
+
 def stratified(name: str, labels: Tensor, classes: int, count: int, seed: int) -> Tensor:
     """(count,) places of examples, each class with its share: see `Labelled.take`. `name` is for the error."""
+    count = _count(count, 0)
     if not 1 <= count <= len(labels):
         raise ValueError(f"{name}: count={count} must lie between 1 and its {len(labels)} examples")
     return _ranking(labels, classes, seed)[:count]
+
+
+def _count(number: Any, examples: int) -> int:
+    """A whole number of any library as it is; a share in (0, 1) as so many of the examples, another fraction as 0."""
+    from spectral_kernels.dispatch import real  # here, for it loads Numba
+
+    try:
+        return operator.index(number)
+    except TypeError:
+        share = real(number, "the number of examples")
+    return round(share * examples) if 0 < share < 1 else 0
 
 
 def _ranking(labels: Tensor, classes: int, seed: int) -> Tensor:

@@ -2,7 +2,9 @@
 
 import contextlib
 import io
+import math
 import os
+import re
 import warnings
 from typing import Any
 
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor
 
 MAX_SIDE = 4096  # pixels; one spectrum of this size is 64 MiB
+MAX_DECODED = 2**27  # pixels of a file that is scaled down as it is read: a phone's largest photograph has 108 million
 
 # Each is in the public domain or CC0, as the docstring of its scikit-image loader says.
 PHOTOS = {
@@ -49,6 +52,9 @@ def photo_patches(side: int, count: int, seed: int = 0) -> tuple[Tensor, Tensor]
     Returns (5 * count, 1, side, side) float32, grey, with mean 0 and standard deviation 1 over all; and labels
     (5 * count,) that count PHOTOS in order, the photographs taking turns.
     """
+    from spectral_kernels.dispatch import whole  # here, for it loads Numba
+
+    side, count = whole(side, "side"), whole(count, "count")
     if not 1 <= side <= 300 or count < 1:
         raise ValueError(f"side={side} must lie between 1 and 300 pixels, and count={count} be at least 1")
     generator = torch.Generator().manual_seed(seed)
@@ -101,6 +107,28 @@ def photo_from(source: Any) -> Tensor:
     return _from_array(source, "the array", channels_first)
 
 
+def photo_within(data: bytes, most_pixels: int, name: str = "the picture") -> tuple[Tensor, tuple[int, int]]:
+    """A picture's file as `photo_from` reads it, scaled down to about so many pixels; and its own (height, width).
+
+    No side is longer than 4096 pixels then. A JPEG is decoded at a half, a quarter or an eighth of its size where that
+    is enough. What is small enough stays exactly as it is. Raises ValueError as `photo_from` does, and for a file of
+    more than 134 million pixels, before any of them is decoded.
+    """
+    most = f"at most {MAX_DECODED / 1e6:.0f} million can be scaled down here"
+    image = _open(data, name, most)
+    W, H = image.size
+    if W * H > MAX_DECODED:
+        raise ValueError(f"{name} has {W * H / 1e6:.0f} million pixels; {most}. Scale it down first.")
+    _check_not_empty(H, W, name)
+    share = min(1.0, math.sqrt(most_pixels / (W * H)), MAX_SIDE / max(W, H))
+    size = max(1, round(share * W)), max(1, round(share * H))
+    if share < 1:
+        # Twice as many pixels as are needed leave the scaling its quality.
+        image.draft(image.mode, (round(math.sqrt(2) * size[0]), round(math.sqrt(2) * size[1])))
+    array, turned = _pixels(image, name, size if share < 1 else None)
+    return _from_array(array, name, channels_first=False), (W, H) if turned else (H, W)
+
+
 def _read(path: Any) -> bytes:
     try:
         with open(path, "rb") as file:
@@ -110,36 +138,63 @@ def _read(path: Any) -> bytes:
 
 
 def _decode(data: bytes, name: str) -> Tensor:
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    image = _open(data, name, f"far more than {MAX_SIDE} pixels a side; scale it down first")
+    _check_size(image.height, image.width, name)
+    return _from_array(_pixels(image, name)[0], name, channels_first=False)
+
+
+def _open(data: bytes, name: str, most: str) -> Any:
+    """A file whose head has been read, and none of its pixels. `most` says what is too many of them."""
+    from PIL import Image, UnidentifiedImageError
 
     if not data:
         raise ValueError(f"{name} is empty (0 bytes); pick a PNG, JPEG or WebP picture")
-    damaged = f"{name} is damaged or cut short and cannot be read to its end"
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked below
-            image: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked by the caller
+            return Image.open(io.BytesIO(data), formats=_FORMATS)
     except UnidentifiedImageError:
         raise ValueError(f"{name} is not a PNG, JPEG or WebP picture, whatever its name says") from None
-    except Image.DecompressionBombError:
-        raise ValueError(f"{name} has far more than {MAX_SIDE} pixels a side; scale it down first") from None
+    except Image.DecompressionBombError as error:
+        count = re.search(r"\d+", str(error))
+        pixels = f"{int(count[0]) / 1e6:.0f} million pixels" if count else "too many pixels"
+        raise ValueError(f"{name} has {pixels}; {most}") from None
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, EOFError, ...
-        raise ValueError(f"{damaged} ({error})") from error
-    _check_size(image.height, image.width, name)
+        raise ValueError(f"{_damaged(name)} ({error})") from error
+
+
+def _damaged(name: str) -> str:
+    return f"{name} is damaged or cut short and cannot be read to its end"
+
+
+def _pixels(image: Any, name: str, size: tuple[int, int] | None = None) -> tuple[np.ndarray, bool]:
+    """Decode: (H, W) uint8 or uint16, or (H, W, 3) uint8; scaled to (width, height) before, where that is given.
+
+    Phones store what the sensor saw, and mark how to turn it: True says that width and height have changed places.
+    """
+    from PIL import ExifTags, Image, ImageOps
+
     try:
         image.load()
     except Exception as error:
-        raise ValueError(f"{damaged} ({error})") from error
-    # Phones store what the sensor saw, and mark how to turn it; a mark that cannot be read is no mark.
-    with contextlib.suppress(Exception):
-        image = ImageOps.exif_transpose(image)
+        raise ValueError(f"{_damaged(name)} ({error})") from error
     if image.mode.startswith("I;16"):
-        return _from_array(np.asarray(image).astype(np.uint16), name, channels_first=False)
-    grey = image.mode in ("1", "L", "LA", "La")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a palette's transparency, which is dropped
-        plain = image.convert("L" if grey else "RGB")
-    return _from_array(np.asarray(plain), name, channels_first=False)
+        plain = Image.fromarray(np.asarray(image).astype(np.float32)) if size else image
+        plain.info = image.info
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a palette's transparency, which is dropped
+            plain = image.convert("L" if image.mode in ("1", "L", "LA", "La") else "RGB")
+    if size:
+        plain = plain.resize(size, Image.Resampling.LANCZOS)
+    turned = False
+    with contextlib.suppress(Exception):  # a mark that cannot be read is no mark
+        turned = plain.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+        plain = ImageOps.exif_transpose(plain)
+    array = np.asarray(plain)
+    if array.dtype != np.uint8:
+        array = np.clip(np.rint(array), 0, 65535).astype(np.uint16)
+    return array, turned
 
 
 def _check_size(height: int, width: int, name: str) -> None:
@@ -147,6 +202,10 @@ def _check_size(height: int, width: int, name: str) -> None:
         raise ValueError(
             f"{name} is {width} x {height} pixels; at most {MAX_SIDE} a side can be shown. Scale it down first."
         )
+    _check_not_empty(height, width, name)
+
+
+def _check_not_empty(height: int, width: int, name: str) -> None:
     if min(height, width) < 1:
         raise ValueError(f"{name} is {width} x {height} pixels: there is nothing to show")
 

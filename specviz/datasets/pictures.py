@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from specviz.datasets.folders import class_files, not_pictures, read_square
+from specviz.datasets.places import read_text
 
 Content = tuple[Tensor, Tensor, tuple[str, ...]]  # inputs, labels, classes
 
@@ -59,7 +60,8 @@ def read_idx(path: Path, axes: int) -> np.ndarray:
         with gzip.open(path) as file:
             header = file.read(head)
             magic, sizes = header[:4], [int.from_bytes(header[i : i + 4]) for i in range(4, len(header), 4)]
-            data = file.read(prod(sizes) + 1) if len(header) == head and magic == bytes((0, 0, 8, axes)) else b""
+            is_idx = len(header) == head and magic == bytes((0, 0, 8, axes))
+            data = _at_most(file, prod(sizes) + 1) if is_idx else b""
     except gzip.BadGzipFile as error:
         raise ValueError(f"{path} is not gzip, or damaged ({error}); delete it, and it is fetched again") from error
     except (EOFError, zlib.error) as error:
@@ -76,6 +78,15 @@ def read_idx(path: Path, axes: int) -> np.ndarray:
         found = f"{len(data)} bytes of data instead of" if len(data) < prod(sizes) else "more than"
         raise ValueError(f"{path} has {found} {prod(sizes)}, which its header promises ({' x '.join(map(str, sizes))})")
     return np.frombuffer(bytearray(data), dtype=np.uint8).reshape(sizes)
+
+
+def _at_most(file: gzip.GzipFile, count: int) -> bytes:
+    """So many bytes or all there are; room is made as they come, for a damaged header may promise any number."""
+    parts: list[bytes] = []
+    while count and (part := file.read(min(count, 2**20))):
+        parts.append(part)
+        count -= len(part)
+    return b"".join(parts)
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:
@@ -193,11 +204,10 @@ def _labels(raw: np.ndarray, least: int, most: int, path: Path) -> Tensor:
 
 
 def _class_names(path: Path, count: int) -> tuple[str, ...]:
-    try:
-        names = path.read_text("utf-8").split("\n")
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} is not text; a class name a line is expected") from None
+    names = read_text(path, "a class name is expected in each line").split("\n")
     found: Sequence[str] = [name.strip() for name in names if name.strip()]
     if len(found) != count:
         raise ValueError(f"{path} names {len(found)} classes, but the data set has {count}")
+    if twice := next((name for name in found if found.count(name) > 1), None):
+        raise ValueError(f"{path} names the class {twice!r} twice")
     return tuple(found)

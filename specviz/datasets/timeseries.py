@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from specviz.datasets.places import DATA
+from specviz.datasets.places import DATA, read_text
 
 SERIES = {"elnino": "sea surface temperature of the eastern Pacific, monthly 1950 to 2010, NOAA; public domain"}
 
 UCR = "UCRArchive_2018"
 Lengthened = Literal["pad", "resample"]
+_LARGEST_LABEL = 2**53  # beyond, float64 cannot tell whole numbers apart
 
 
 def series(name: str) -> Tensor:
@@ -81,18 +82,19 @@ def read_ucr(
 
 def _table(path: Path) -> np.ndarray:
     """(N, 1 + L) float64, labels first; NaN where a value is missing."""
+    expected = "a label and values, separated by tabs, are expected in a line"
     try:
-        lines = [line for line in path.read_text("utf-8").split("\n") if line.strip()]
+        lines = [line for line in read_text(path, expected).split("\n") if line.strip()]
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is not there, but a set of the UCR archive has both splits") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} is not text; a label and values, separated by tabs, are expected in a line") from None
     if not lines:
-        raise ValueError(f"{path} is empty; a label and values, separated by tabs, are expected in a line")
+        raise ValueError(f"{path} is empty; {expected}")
     rows: list[np.ndarray] = []
     for number, line in enumerate(lines, 1):
         place = f"{path}, line {number}"
         try:
+            if odd := next((word for word in line.split("\t") if "_" in word or not word.isascii()), None):
+                raise ValueError(f"{odd!r} is no number")  # though Python takes 1_000 for one
             rows.append(np.array(line.split("\t"), dtype=np.float64))
         except ValueError as error:
             raise ValueError(f"{place}: a label and values, separated by tabs, are expected ({error})") from None
@@ -101,7 +103,7 @@ def _table(path: Path) -> np.ndarray:
             raise ValueError(f"{place} has a label and no series")
         if len(row) != len(rows[0]):
             raise ValueError(f"{place} has {len(row)} columns where the first has {len(rows[0])}: is it cut short?")
-        if not row[0].is_integer():
+        if not row[0].is_integer() or abs(row[0]) > _LARGEST_LABEL:
             raise ValueError(f"{place} has the label {row[0]:g}; a whole number is expected")
         if np.isnan(row[1:]).all():
             raise ValueError(f"{place} holds no value: all are NaN")

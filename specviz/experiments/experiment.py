@@ -23,8 +23,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
 from itertools import combinations, product
@@ -74,9 +76,10 @@ class Scale:
         base = type(self.base).__name__
         if not is_dataclass(self.base) or isinstance(self.base, type) or not self.base.__dataclass_params__.frozen:  # type: ignore[attr-defined]
             raise TypeError(f"base is {self.base!r}; an instance of a frozen dataclass is expected")
-        if not isinstance(seed := getattr(self.base, "seed", None), int) or isinstance(seed, bool):
-            raise TypeError(f"{base}.seed is {seed!r}; a whole number is expected, from which seeds count on")
-        if self.seeds < 1:
+        _whole(
+            getattr(self.base, "seed", None), f"{base}.seed", "a whole number is expected, from which seeds count on"
+        )
+        if _whole(self.seeds, "seeds", "a whole number is expected") < 1:
             raise ValueError(f"seeds={self.seeds}: a scale needs at least one")
         for path, values in self.grid.items():
             check_path(self.base, path, "grid")
@@ -97,16 +100,22 @@ class Scale:
         changes = dict(labels)
         variant = self.variants[changes.pop("variant")] if self.variants and "variant" in changes else {}
         config = override(self.base, {**variant, **changes})
-        return override(self.adjust(config), changes) if self.adjust else config
+        if self.adjust is None:
+            return config
+        adjusted = _asked(self.adjust, config, "adjust", labels)
+        if type(adjusted) is not type(config):
+            raise ValueError(f"adjust gives a {type(adjusted).__name__} for {dict(labels)}; a config is expected")
+        return override(adjusted, changes)
 
     def labels(self, seeds: int | None = None) -> list[dict[str, Any]]:
         """What tells the trials apart. Seeds turn slowest, so that a sweep cut short has whole comparisons."""
-        seeds = self.seeds if seeds is None else seeds
+        seeds = _whole(self.seeds if seeds is None else seeds, "seeds", "a whole number is expected")
         if seeds < 1:
             raise ValueError(f"seeds={seeds}: at least one is needed")
         groups = [{"variant": name} for name in self.variants] or [{}]
         points = [dict(zip(self.grid, values, strict=True)) for values in product(*self.grid.values())]
-        turns = product(range(self.base.seed, self.base.seed + seeds), groups, points)
+        first = operator.index(self.base.seed)
+        turns = product(range(first, first + seeds), groups, points)
         return [{**group, **point, "seed": seed} for seed, group, point in turns]
 
 
@@ -147,6 +156,13 @@ class Experiment:
             raise ValueError(f"experiment {self.name} has no scale; give at least scales={{'tiny': Scale(...)}}")
         if not callable(self.run):
             raise TypeError(f"run is {self.run!r}; a function of a config is expected")
+        if not isinstance(self.question, str):
+            raise TypeError(f"question is {self.question!r}; text is expected")
+        if bad := [claim for claim in self.claims if not isinstance(claim, Claim)]:
+            raise TypeError(f"claims holds {bad[0]!r}; a Claim is expected")
+        shown = self.plot.get("y", [])
+        if not isinstance(shown, str) and not all(isinstance(path, str) for path in shown):
+            raise TypeError(f"plot's y is {shown!r}; a dotted path into a record, or a list of them, is expected")
         if self.direction not in ("maximize", "minimize"):
             raise ValueError(f"direction={self.direction!r}; a search can 'maximize' or 'minimize'")
         if self.search and not self.metric:
@@ -158,6 +174,11 @@ class Experiment:
                 raise TypeError(f"search[{path!r}] is {values!r}; a Range, LogRange, IntRange or Choice is expected")
             for scale in self.scales.values():
                 check_path(scale.base, path, "search")
+
+    @property
+    def is_of_the_library(self) -> bool:
+        """Whether it comes with the project, and was not made in a file or a notebook."""
+        return self.origin is not None and self.origin.path is None
 
     def scale(self, name: str) -> Scale:
         """The scale of this name; ValueError names those that there are."""
@@ -176,17 +197,38 @@ class Experiment:
         trials: dict[str, Trial] = {}
         for labels in chosen.labels(seeds):
             trial = self.trial(scale, labels)
-            if chosen.only is not None and not chosen.only(trial.config):
-                continue
+            with self._named(scale):
+                if chosen.only is not None and not _asked(chosen.only, trial.config, "only", labels):
+                    continue
             if (twin := trials.get(trial.id)) is not None:
                 raise ValueError(f"{twin.labels} and {labels} are the same config; keep one of them in scale {scale!r}")
             trials[trial.id] = trial
         return list(trials.values())
 
     def trial(self, scale: str, labels: Mapping[str, Any]) -> Trial:
-        """The trial that these labels describe."""
-        config = self.scale(scale).config(labels)
-        return Trial(trial_id(self.name, scale, config), config, dict(labels))
+        """The trial that these labels describe. ValueError where they make no config, or not one to be written."""
+        chosen = self.scale(scale)
+        with self._named(scale):
+            config = chosen.config(labels)
+            id = trial_id(self.name, scale, config)
+        return Trial(id, config, dict(labels))
+
+    @contextmanager
+    def _named(self, scale: str) -> Iterator[None]:
+        """Inside, what a config's own checks say is said with the place that the config is from."""
+        try:
+            yield
+        except (TypeError, ValueError) as error:
+            place = self.origin.path if self.origin and self.origin.path else f"experiment {self.name}"
+            raise ValueError(f"{place}, scale {scale!r}: {error}") from error
+
+
+def _asked(function: Callable[[Any], Any], config: Any, name: str, labels: Mapping[str, Any]) -> Any:
+    """What a scale's own function gives; ValueError says for which config it fails."""
+    try:
+        return function(config)
+    except Exception as error:
+        raise ValueError(f"{name} fails for {dict(labels)}: {type(error).__name__}: {error}") from error
 
 
 def override(config: Any, changes: Mapping[str, Any]) -> Any:
@@ -241,6 +283,13 @@ def _words(value: Any, key: str) -> list[str]:
     if isinstance(value, str):
         return [value]
     return [f"{key}{value:g}"] if isinstance(value, int | float) and not isinstance(value, bool) else []
+
+
+def _whole(value: Any, name: str, expected: str) -> int:
+    """A whole number of any library as Python's. (The kernels' own check would load torch with every experiment.)"""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} is {value!r}; {expected}")
+    return operator.index(value)
 
 
 def _part(config: Any, name: str) -> Any:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pkgutil
 import sys
+import tokenize
+import traceback
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
+from specviz import records
 from specviz.experiments.experiment import Experiment
 
 _LIBRARY = "specviz.experiments.library"
@@ -42,23 +46,35 @@ def names() -> list[str]:
 def find(name_or_path: str | Path) -> Experiment:
     """An experiment of the library by its name, or of a Python file by its path.
 
-    A file assigns it to the variable `experiment`. It runs on import, here and in every worker: what takes long
-    belongs into its functions. FileNotFoundError or ValueError where there is none, naming what there is.
+    A file assigns it to the variable `experiment`. It is read as Python reads its files, with a byte-order mark or a
+    line that says its coding. It runs on import, here and in every worker: what takes long belongs into its functions.
+    FileNotFoundError or ValueError where there is none, naming what there is; ValueError for a file that is no Python
+    or raises, from that error, with the line.
     """
     text = str(name_or_path)
     if text.endswith(".py"):
-        path = Path(text).expanduser().resolve()
+        path = Path(os.path.realpath(os.path.expanduser(text)))  # Path's own raise RuntimeError for links in a circle
         if not path.is_file():
             raise FileNotFoundError(f"there is no file {path}; experiments by name: {', '.join(names())}")
-        source = path.read_text()
+        source = _source(path)
         digest = hashlib.sha256(f"{path}\n{source}".encode()).hexdigest()[:12]
         return Origin(f"specviz_experiment_{path.stem}_{digest}", str(path), source).load()
     if text not in names():
+        if text in records.shipped_names():
+            raise ValueError(f"{text} is a measurement, no experiment; sv.records.shipped({text!r}) gives its records")
         raise ValueError(
             f"no experiment is named {text!r}; there are {', '.join(names())}. "
             "An experiment of your own goes by its path, as in ./mine.py"
         )
     return Origin(f"{_LIBRARY}.{text.replace('-', '_')}").load()
+
+
+def _source(path: Path) -> str:
+    try:
+        with tokenize.open(path) as file:  # heeds a byte-order mark and a coding line
+            return file.read()
+    except (SyntaxError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not the text of a Python file: {error}") from error
 
 
 @cache
@@ -84,7 +100,22 @@ def _run_text(origin: Origin) -> ModuleType:
     sys.modules[origin.module] = module  # dataclasses look their module up while it runs
     try:
         exec(compile(origin.text, origin.path, "exec"), module.__dict__)
-    except BaseException:
+    except BaseException as error:
         del sys.modules[origin.module]
-        raise
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        raise ValueError(f"{origin.path}{_line(error, origin.path)}: {_words(error)}") from error
     return module
+
+
+def _line(error: BaseException, path: str) -> str:
+    """Where in the file it was: ", line 3", or "" if no line of it took part."""
+    if isinstance(error, SyntaxError):
+        return f", line {error.lineno}" if error.lineno else ""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+    return f", line {lines[-1]}" if lines else ""
+
+
+def _words(error: BaseException) -> str:
+    said = error.msg if isinstance(error, SyntaxError) else str(error)
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__

@@ -59,7 +59,9 @@ def check_metrics(metrics: Iterable[str], records: Iterable[Mapping[str, Any]]) 
     rows = list(records)
     for metric in metrics if rows else ():
         if all(number(record, metric) is None for record in rows):
-            there = [*_numbers(rows[0]), *(f"epochs.-1.{key}" for key in _numbers((rows[0].get("epochs") or [{}])[-1]))]
+            epochs = rows[0].get("epochs")
+            last = epochs[-1] if isinstance(epochs, list) and epochs and isinstance(epochs[-1], Mapping) else {}
+            there = [*_numbers(rows[0]), *(f"epochs.-1.{key}" for key in _numbers(last))]
             raise ValueError(f"no record has {metric!r}; the first one has {', '.join(there)}")
 
 

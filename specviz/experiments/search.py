@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
 
 from specviz.compare import finished
 from specviz.compare import number as number_at
 from specviz.experiments.experiment import Experiment, Trial
 from specviz.experiments.store import Store
-from specviz.experiments.sweep import connected, run_on, shared_store
+from specviz.experiments.sweep import SweepError, connected, run_on, shared_store
 from specviz.experiments.trial import Outcome, bar
 
 if TYPE_CHECKING:
@@ -42,24 +43,74 @@ def search(
 
     A killed search goes on where it was: of its trials that were running, those that wrote their record since count,
     the others are marked as failed and asked anew. One search at a time can work on a study.
-    A trial that raises, or whose record lacks the metric, fails; the study goes on. Raises as a sweep does.
+    A trial that raises, or whose record lacks the metric, fails; the study goes on. Raises as a sweep does, and
+    SweepError for a database that is damaged or cannot be opened.
     """
-    import optuna
-
     if not experiment.search:
         raise ValueError(
             f"experiment {experiment.name} says nothing of where to search; give it search={{path: Range}}"
         )
+    if trials < 1:
+        raise ValueError(f"trials={trials}: a study has at least one")
     experiment.scale(scale)
     store = shared_store(out, experiment, f"{scale}-search")
+    address = storage or _beside(store)
+    with _readable(address):
+        return _search(experiment, scale, store, trials, address, study, scheduler, workers, progress)
+
+
+@contextmanager
+def _readable(storage: str) -> Iterator[None]:
+    """Inside, what a database cannot do is said in one sentence that names it."""
+    from optuna.exceptions import OptunaError
+    from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+    try:
+        yield
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise ValueError(
+            f"storage={storage!r} is no address of a database, as sqlite:///study.db is: {error}"
+        ) from error
+    except (OptunaError, SQLAlchemyError) as error:
+        why = str(error.__cause__ or error).splitlines()[0]
+        raise SweepError(f"the study in {storage} cannot be read or written: {why}") from error
+
+
+def _opened(name: str, storage: str, direction: Literal["maximize", "minimize"]) -> optuna.Study:
+    """The study, all of it read once. SweepError where that fails."""
+    import optuna
+    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+    try:
+        kept = optuna.create_study(study_name=name, storage=storage, direction=direction, load_if_exists=True)
+        if any(trial.state.name == "COMPLETE" for trial in kept.get_trials(deepcopy=False)):
+            kept.best_trial  # noqa: B018 (which is asked of the database)
+    except (ArgumentError, NoSuchModuleError, optuna.exceptions.OptunaError):
+        raise
+    except Exception as error:  # a damaged database makes Optuna raise nearly anything
+        said = str(error.__cause__ or error).splitlines() or [""]
+        raise SweepError(
+            f"the study in {storage} cannot be read or written: {type(error).__name__}: {said[0]}"
+        ) from error
+    return kept
+
+
+def _search(
+    experiment: Experiment,
+    scale: str,
+    store: Store,
+    trials: int,
+    storage: str,
+    study: str | None,
+    scheduler: str | None,
+    workers: int | None,
+    progress: bool,
+) -> tuple[optuna.Study, Outcome]:
+    import optuna
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # The study exists before any worker starts, and no worker opens it.
-    kept = optuna.create_study(
-        study_name=study or f"{experiment.name}-{scale}",
-        storage=storage or _beside(store),
-        direction=experiment.direction,
-        load_if_exists=True,
-    )
+    kept = _opened(study or f"{experiment.name}-{scale}", storage, experiment.direction)
     _take_over(kept, experiment, scale, store)
     ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
     counted = [t for t in kept.get_trials(deepcopy=False) if t.state in ended or _ERROR in t.user_attrs]

@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-
 from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[import-untyped]
 
 from specviz import records
+from specviz.experiments.experiment import trial_id
 from specviz.experiments.plain import plain
 
 _AT_ONCE = 1000  # files read in one request, which object stores answer side by side
@@ -163,13 +164,13 @@ class Store:
             some = trials[first : first + _AT_ONCE]
             contents = files.cat_ranges([f"{folder}/{trial}{suffix}" for trial in some], None, None, on_error="return")
             for trial, content in zip(some, contents, strict=True):
-                yield trial, *self._parsed(trial, content)
+                yield trial, *self._parsed(trial, content, suffix)
 
-    def _parsed(self, trial: str, content: bytes | Exception) -> tuple[dict[str, Any] | None, str]:
+    def _parsed(self, trial: str, content: bytes | Exception, suffix: str) -> tuple[dict[str, Any] | None, str]:
         if isinstance(content, Exception):
             return None, f"it cannot be read: {content}"
         try:
-            record = json.loads(content.decode(), parse_constant=_refuse_constant)
+            record = json.loads(content.decode("utf-8-sig"), parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
             return None, f"it is not JSON ({error})"
         if not isinstance(record, dict):
@@ -178,7 +179,31 @@ class Store:
         for key, value in expected.items():
             if record.get(key) != value:
                 return None, f"its {key} is {record.get(key)!r}, not {value!r}"
-        return record, ""
+        why = "" if suffix == _FAILED else self._misfit(trial, record)
+        return (None, why) if why else (record, "")
+
+    def _misfit(self, trial: str, record: Mapping[str, Any]) -> str:
+        """Why a record is not the trial's, whose id holds a digest of its config; "" if it is."""
+        for part in ("labels", "config"):
+            if not isinstance(record.get(part), dict):
+                return f"its {part} is {record.get(part)!r}, not an object"
+        if record.get("seed") != record["config"].get("seed"):
+            return f"its seed is {record.get('seed')!r}, and its config's {record['config'].get('seed')!r}"
+        made = trial_id(self.experiment, self.scale.removesuffix("-search"), record["config"])
+        return "" if made == trial else f"its config is that of {made}"
+
+
+def collect_shipped(experiment: str, scale: str, trials: Sequence[str]) -> Collected | None:
+    """What comes with the project of some trials, as `Store.collect`; None if nothing does, of this scale."""
+    if experiment not in records.shipped_names():
+        return None
+    rows = {row.get("trial"): row for row in records.shipped(experiment) if row.get("scale") == scale}
+    if not rows:
+        return None
+    wanted = list(dict.fromkeys(trials))
+    found = {trial: rows[trial] for trial in wanted if trial in rows}
+    missing = [trial for trial in wanted if trial not in rows]
+    return Collected(found, {}, missing, {}, sorted(str(trial) for trial in rows if trial not in found))
 
 
 def default_location() -> str:

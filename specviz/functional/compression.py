@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 from spectral_kernels import dispatch
-from spectral_kernels.dispatch import constant
+from spectral_kernels.dispatch import constant, real
 from torch import Tensor
 
 Values = Literal["8-bit", "float16", "float32"]
@@ -39,8 +39,7 @@ class MapStore:
     unbiased: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.threshold, bool) or not isinstance(self.threshold, (int, float)):
-            raise TypeError(f"threshold={self.threshold!r} must be a number >= 0, in units of a map's RMS")
+        object.__setattr__(self, "threshold", real(self.threshold, "threshold"))
         if not 0 <= self.threshold < math.inf:
             raise ValueError(
                 f"threshold={self.threshold} must be a finite number >= 0: coefficients up to threshold times the RMS "

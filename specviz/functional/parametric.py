@@ -110,8 +110,8 @@ def _places(H: int, W: int, device: torch.device) -> tuple[Tensor, ...]:
     own = here == mirror
     # In a column that is its own mirror, the lower half reads the upper one's numbers, conjugated.
     second = ((v == 0) | (2 * v == W)) & (2 * u > H)
-    factor = torch.where(own, 1.0, math.sqrt(0.5))
-    sign = torch.where(own, 0.0, torch.where(second, -math.sqrt(0.5), math.sqrt(0.5)))
+    half = torch.full(own.shape, math.sqrt(0.5), dtype=torch.float64, device=device)  # for maps of either precision
+    factor, sign = half.masked_fill(own, 1.0), torch.where(second, -half, half).masked_fill(own, 0.0)
     return torch.where(second, mirror, here), torch.where(second, here, mirror), factor, sign
 
 

@@ -199,7 +199,7 @@ def _resample(
 def _by_matrix(x: Tensor, size: Size, new: Size, algorithm: Algorithm) -> bool:
     """Whether to resize by torch's own matrix products, here and now, rather than in an operator."""
     if tracing.leaves_a_program():  # it takes matrices, unless told to take an FFT; ONNX has no other form
-        return algorithm != "fft" or torch.onnx.is_in_onnx_export()
+        return algorithm != "fft" or tracing.for_onnx()
     if not tracing.is_plain(x):
         return False
     return (choose_algorithm(size, new) if algorithm == "auto" else algorithm) == "gemm"
@@ -209,8 +209,8 @@ def _check(name: str, x: Tensor, dims: int, algorithm: str, nyquist: str = "sum"
     axes = "(..., H, W)" if dims == 2 else "(..., L)"
     if x.is_complex() or not x.is_floating_point():
         raise TypeError(f"{name} takes real floating-point maps, not {x.dtype}; convert with .float()")
-    if x.ndim < dims or 0 in x.shape[-dims:]:
-        raise ValueError(f"{name} takes maps {axes} of at least one pixel, got {tuple(x.shape)}")
+    if x.ndim < dims or 0 in tracing.shape_of(x)[-dims:]:
+        raise ValueError(f"{name} takes maps {axes} of at least one pixel, got {tuple(tracing.shape_of(x))}")
     if algorithm not in ALGORITHMS:
         raise ValueError(f"algorithm={algorithm!r} is unknown; pick one of {', '.join(ALGORITHMS)}")
     if nyquist not in NYQUIST:
@@ -333,7 +333,7 @@ def frequency_dropout2d(x: Tensor, cutoff: float, *, algorithm: Algorithm = "aut
     A brick-wall low pass on every map alike. Rippel, Snoek & Adams (2015), section 4.2; the layer draws the cut-off.
     """
     _check("frequency_dropout2d", x, 2, algorithm)
-    share, size = check_cutoff(cutoff), (x.shape[-2], x.shape[-1])
+    share, size = check_cutoff(cutoff), tuple(tracing.shape_of(x)[-2:])
     sides = tracing.known(size)
     if sides is not None and not isinstance(share, Tensor) and _bands(sides, share) == (sides[0] // 2, sides[1] // 2):
         return x

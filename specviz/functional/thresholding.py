@@ -6,18 +6,32 @@ import torch
 from spectral_kernels import dispatch
 from torch import Tensor
 
+from specviz.functional.symbolic import one_node
 from specviz.spectra import HalfSpectrum, SparseSpectrum
 
 
-def _check_beta(beta: float) -> float:
+def check_beta(beta: float) -> float:
+    """The threshold as a number; ValueError for a negative one or NaN, TypeError for what is no number."""
+    beta = dispatch.real(beta, "beta")
     if not beta >= 0:
         raise ValueError(
             f"beta={beta} must be a number >= 0: coefficients with magnitude at or under beta are dropped. "
             "beta=0 drops only what is exactly zero."
         )
-    return float(beta)
+    return beta
 
 
+def is_dropped(values: Tensor, beta: float) -> Tensor:
+    """Where |values| <= beta: complex of any shape -> bool. NaN is not dropped.
+
+    Squares are formed in float64, as in the kernel (spectral_kernels.threshold): both decide alike, for both partners.
+    """
+    values = values.detach()
+    power = values.real.double().square() + values.imag.double().square()
+    return power <= beta * beta  # not beta**2, which raises where a product becomes infinite
+
+
+@one_node
 def threshold(X: HalfSpectrum, beta: float) -> HalfSpectrum:
     """Set every coefficient to zero whose magnitude is at most beta.
 
@@ -26,35 +40,38 @@ def threshold(X: HalfSpectrum, beta: float) -> HalfSpectrum:
     and are zero elsewhere; NaN is kept, so that it stays visible. Raises ValueError for beta < 0 or NaN.
     Guan et al. (SpecNet), Algorithm 1.
     """
-    # Squares in float64, as in the kernel (spectral_kernels.threshold): both decide alike, for both partners.
-    values = X.values.detach()
-    power = values.real.double().square() + values.imag.double().square()
-    beta = _check_beta(beta)
-    dropped = power <= beta * beta  # not beta**2, which raises where a product becomes infinite
-    return HalfSpectrum._exact(X.values.masked_fill(dropped, 0), X.size, X.norm)
+    values = X.values
+    return HalfSpectrum._exact(values.masked_fill(is_dropped(values, check_beta(beta)), 0), X.size, X.norm)
 
 
+@one_node
 def compress(X: HalfSpectrum, beta: float) -> SparseSpectrum:
     """Threshold a half spectrum and store it sparsely: `compress(X, beta).expand()` is `threshold(X, beta)`.
 
-    One pass marks, counts and packs; outside autograd. Raises ValueError for beta < 0 or NaN.
+    One pass marks, counts and packs; outside autograd: the store carries no gradient, and torch.func, forward mode and
+    vmap are refused, since each sample keeps another number of coefficients (`threshold` takes them). In graphs of
+    torch.compile and torch.export that number is a symbol. Raises ValueError for beta < 0 or NaN.
     """
-    bitmap, values = dispatch.threshold_pack(X.values, _check_beta(beta))
-    return SparseSpectrum(bitmap, values, tuple(X.values.shape), X.size, X.norm)
+    dense = X.values
+    bitmap, values = dispatch.threshold_pack(dense, check_beta(beta))
+    return SparseSpectrum(bitmap, values, tuple(dense.shape), X.size, X.norm)
 
 
+@one_node
 def count_kept(X: HalfSpectrum) -> tuple[int, int]:
     """How many coefficients are not zero, and how many there are, both over the full plane."""
     columns = (X.values != 0).flatten(0, -2).sum(0)
     return int((columns * X.multiplicity()).sum().item()), math.prod(X.values.shape[:-1]) * X.size[1]
 
 
+@one_node
 def share_kept(X: HalfSpectrum) -> float:
     """The share of coefficients that are not zero, 0 to 1, over the full plane; NaN for an empty batch."""
     kept, total = count_kept(X)
     return kept / total if total else math.nan
 
 
+@one_node
 def energy_kept(X: HalfSpectrum, original: HalfSpectrum) -> float:
     """X's energy as a share of the original's, summed over the batch; NaN if the original has none."""
     if X.size != original.size or X.norm != original.norm:
@@ -63,11 +80,13 @@ def energy_kept(X: HalfSpectrum, original: HalfSpectrum) -> float:
     return X.energy().double().sum().item() / whole if whole else math.nan
 
 
+@one_node
 def psnr(image: Tensor, reference: Tensor, peak: float = 1.0) -> float:
     """Peak signal-to-noise ratio in decibels, unclipped; infinite where the two are equal.
 
     image, reference: same shape, brightness from 0 to `peak`. 10 log10(peak^2 / mean squared error).
     """
+    peak = dispatch.real(peak, "peak")
     if image.shape != reference.shape:
         raise ValueError(f"psnr compares images of one shape, got {tuple(image.shape)} and {tuple(reference.shape)}")
     if not (image.is_floating_point() and reference.is_floating_point()):

@@ -19,6 +19,12 @@ def leaves_a_program() -> bool:
     return torch.compiler.is_exporting() or torch.jit.is_tracing()
 
 
+@torch.compiler.assume_constant_result
+def for_onnx() -> bool:
+    """Whether torch.onnx exports. Asked here, for dynamo believes that it never does."""
+    return torch.onnx.is_in_onnx_export()
+
+
 def known(sizes: Sequence[int]) -> Any:  # of as many numbers as there were
     """Sizes as plain numbers; None if one of them is a symbol, which stands for many."""
     if torch.jit.is_tracing():
@@ -29,6 +35,11 @@ def known(sizes: Sequence[int]) -> Any:  # of as many numbers as there were
     from torch.fx.experimental.symbolic_shapes import has_static_value  # slow to import
 
     return tuple(sizes) if all(has_static_value(n) for n in sizes) else None
+
+
+def shape_of(tensor: Tensor) -> Any:
+    """tensor.shape in plain numbers and symbols, where torch.jit.trace would make tensors of it, and warn."""
+    return known(tensor.shape) if torch.jit.is_tracing() else tensor.shape
 
 
 def is_plain(tensor: Tensor) -> bool:
@@ -52,6 +63,6 @@ def is_channels_last(x: Tensor) -> bool:
     """Whether maps (B, C, H, W) lie in memory as (B, H, W, C), and not as (B, C, H, W) at the same time."""
     if x.ndim != 4 or x.is_contiguous():
         return False
-    B, C, H, W = x.shape
+    B, C, H, W = shape_of(x)
     # is_contiguous(memory_format=...) would ask the same, but not under vmap.
     return x.stride()[1:] == (1, W * C, C) and (B == 1 or x.stride(0) == H * W * C)

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from spectral_kernels import process
 from torch import Tensor, nn
 from torch._C._profiler import _EventType
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -119,6 +120,7 @@ class StepMemory:
         return "\n".join([f"one {kind} step on {self.device}, its peak in {layer}, {phase}", *rows])
 
 
+@process.turn
 def measure_step(
     model: nn.Module,
     batch: Any,
@@ -153,7 +155,12 @@ def measure_step(
     memory from elsewhere (NumPy's own arrays, a BLAS's packing buffers) or another thread. On CUDA, the counters of the
     model's device are read wherever a layer begins or ends, in blocks of 512 bytes; memory on the host does not count.
 
-    Raises TypeError or ValueError for a batch, loss, output or optimiser that cannot make a step.
+    Threads that measure, and a training, take turns (`spectral_kernels.process.turn`): the allocations are of this
+    thread alone, and random numbers are nobody else's meanwhile.
+
+    Raises TypeError or ValueError for a batch, loss, output or optimiser that cannot make a step, and on the CPU
+    RuntimeError while another profiler of torch's is at work, in any thread: there can be one in a process, and a
+    second would empty the first one's record. One that begins in another thread meanwhile cannot be refused.
     """
     inputs, device = _checked(model, batch, targets, warmup, points)
     inputs = tuple(_own(x) for x in inputs)  # a model may write into its inputs, and they may collect gradients
@@ -471,11 +478,40 @@ class _Nothing:
         raise AssertionError("nothing was recorded")
 
 
+@process.turn
+def peak_bytes(step: Callable[[], Any]) -> int:
+    """Most bytes alive at once in torch's allocator on the CPU during a call, above those alive before it.
+
+    The call is made twice, and the second one counts. As in `measure_step`, what this thread allocates is seen, and
+    RuntimeError is raised while another profiler is at work.
+    """
+    recorder = _CpuEvents()
+    with recorder:
+        step()
+        recorder.mark(_MODEL, "step")
+        step()
+        recorder.mark(_MODEL, "step")
+    _, _, line = recorder.result()
+    return int(line.alive_bytes.max())
+
+
+def _another_profiler() -> bool:
+    """Whether a profiler of torch's is at work, in any thread, or prepared to begin, as in a schedule's warm-up."""
+    of_torch = torch.autograd.profiler
+    if of_torch._is_profiler_enabled or torch.autograd._profiler_enabled():
+        return True
+    # Of one that is prepared only the object itself knows.
+    return any(
+        isinstance(profile, of_torch.profile) and profile.entered and profile.kineto_results is None
+        for profile in gc.get_referrers(of_torch.profile)
+    )
+
+
 @contextmanager
 def without_stderr() -> Iterator[None]:
     """The profiler announces itself on the process's own standard error, each time."""
-    before = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
+    with process.turn, open(os.devnull, "wb") as nowhere:  # of two at once one might put the other's nowhere back
+        before = os.dup(2)
         os.dup2(nowhere.fileno(), 2)
         try:
             yield
@@ -494,17 +530,21 @@ class _CpuEvents:
         self._marks: list[tuple[str, str]] = []
         self._forward_mark = -1
         self._loss_address: int | None = None
-        self._profile: Any = torch.profiler.profile(
-            activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
-        )
+        # torch.profiler.profile holds itself, and so all events, until garbage is collected.
+        self._profile: Any = torch.autograd.profiler.profile(profile_memory=True)
 
     def __enter__(self) -> None:
+        if _another_profiler():
+            raise RuntimeError(
+                "a profiler of torch's is at work in this process, and a second one would empty its record: measure "
+                "memory before or after it. A training measures one step; measure=False leaves that out."
+            )
         with without_stderr():
-            self._profile.start()
+            self._profile.__enter__()
 
     def __exit__(self, *error: object) -> None:
         with without_stderr():
-            self._profile.stop()
+            self._profile.__exit__(None, None, None)
 
     def mark(self, layer: str, phase: str) -> None:
         with torch.profiler.record_function(f"{_MARK}{len(self._marks)}"):
@@ -516,7 +556,7 @@ class _CpuEvents:
 
     def _events(self) -> list[Any]:
         """Marks and CPU allocations in order of time."""
-        found, stack = [], list(self._profile.profiler.kineto_results.experimental_event_tree())
+        found, stack = [], list(self._profile.kineto_results.experimental_event_tree())
         while stack:
             event = stack.pop()
             stack.extend(event.children)

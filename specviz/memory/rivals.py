@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from spectral_kernels.dispatch import whole
 from torch import Tensor
 
-from specviz.memory.compress import Compression, pack_bits, unpack_bits
+from specviz.memory.compress import Compression
+from specviz.memory.keeping import pack_bits, unpack_bits
 
 
 def quantise_activations(bits: Literal[2, 4, 8] = 2) -> Compression:
@@ -18,7 +20,8 @@ def quantise_activations(bits: Literal[2, 4, 8] = 2) -> Compression:
     where we take a map, and shares out its bits between maps; we give every map the same). Which tensors are
     stored, and gates and max-pooling as bits: as `compress_activations`. Raises ValueError for other bits.
     """
-    if bits not in (2, 4, 8) or isinstance(bits, bool):
+    bits = whole(bits, "bits")  # type: ignore[assignment]
+    if bits not in (2, 4, 8):
         raise ValueError(f"bits={bits!r} must be 2, 4 or 8")
     return Compression(_Uniform(bits), "quantise_activations")
 

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import specviz.nn as snn
+from specviz.functional.symbolic import one_node
 from specviz.spectra import HalfSpectrum
 
 IMAGENET_SIDE = 128  # from this side on a network begins as on ImageNet: large strides, then max pooling
@@ -67,6 +68,7 @@ class Crop(nn.Module):
         super().__init__()
         self.multiple = multiple
 
+    @one_node
     def forward(self, X: HalfSpectrum) -> HalfSpectrum:
         h, w = (max(n // 2 // self.multiple * self.multiple, min(n, FEWEST_FREQUENCIES)) for n in X.size)
         return X.crop((h, w))
@@ -85,6 +87,7 @@ class ToImage(nn.Module):
         super().__init__()
         self.side = side
 
+    @one_node
     def forward(self, X: HalfSpectrum) -> Tensor:
         h, w = (min(n, self.side) for n in X.size)
         x = (X if X.size == (h, w) else X.crop((h, w))).image()
@@ -92,6 +95,11 @@ class ToImage(nn.Module):
 
     def extra_repr(self) -> str:
         return f"side={self.side}"
+
+
+@one_node
+def _joined(*parts: HalfSpectrum) -> HalfSpectrum:
+    return HalfSpectrum.cat(parts)
 
 
 @dataclass(frozen=True)
@@ -299,7 +307,7 @@ class SpectralForm(Form):
 
     @staticmethod  # a layer keeps it, and need not keep the form
     def concatenate(parts: list[Any]) -> Any:
-        return HalfSpectrum.cat(parts)
+        return _joined(*parts)
 
     def to_image(self, side: int) -> nn.Module:
         return ToImage(side)

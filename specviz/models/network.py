@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, Protocol
 
+from spectral_kernels import dispatch
 from torch import Tensor, nn
 
 import specviz.nn as snn
@@ -29,7 +30,8 @@ ARGUMENTS = f"""
                   "specnet"       snn.SpecNetBlock2d, cropping for pooling, no batch norm: the Spec- twin
                   or a function of nn.Conv2d's arguments that returns the layer
     activation    "relu" or "tanh"; for SpecNet an odd one: "tanh", "softsign", "arctan", "hardtanh", "identity" or a
-                  function. Default: ReLU, for SpecNet tanh. Linear layers of the head use it too
+                  function that is odd, monotone and continuous. Default: ReLU, for SpecNet tanh. Linear layers of the
+                  head use it too
     batch_norm    default: as the network usually is, but none with tanh, which is SpecNet's spatial baseline
     beta          SpecNet's threshold, by default 1; sv.models.set_beta changes it later
     compression   share of the coefficients that band-limited convolutions leave out, by default 0
@@ -92,7 +94,9 @@ def network(
             energy: float | None = None,
             dropout: float | None = None,
         ) -> nn.Module:
-            check_numbers(name, num_classes, image_size, in_channels, width, dropout)
+            num_classes, image_size, in_channels, width, dropout = check_numbers(
+                name, num_classes, image_size, in_channels, width, dropout
+            )
             if image_size < smallest:
                 raise ValueError(
                     f"{name}: image_size={image_size} is too small for its pooling. Use at least {smallest} pixels a "
@@ -142,15 +146,27 @@ def network(
 
 
 def check_numbers(
-    name: str, num_classes: int, image_size: int, in_channels: int, width: float, dropout: float | None
-) -> None:
-    for argument, value in (("num_classes", num_classes), ("image_size", image_size), ("in_channels", in_channels)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name}: {argument}={value!r} must be a whole number, at least 1")
+    name: str, num_classes: int, image_size: int, in_channels: int, width: float = 1.0, dropout: float | None = None
+) -> tuple[int, int, int, float, float | None]:
+    """The same as plain numbers; ValueError for those that no network has."""
+    counts = {"num_classes": num_classes, "image_size": image_size, "in_channels": in_channels}
+    num_classes, image_size, in_channels = (whole(name, argument, value) for argument, value in counts.items())
+    width = dispatch.real(width, f"{name}: width")
     if not 0 < width < float("inf"):
         raise ValueError(f"{name}: width={width} must be greater than 0; 1 is the original network")
-    if dropout is not None and not 0 <= dropout < 1:
-        raise ValueError(f"{name}: dropout={dropout} must be a share in [0, 1); 0 drops nothing")
+    if dropout is not None:
+        dropout = dispatch.real(dropout, f"{name}: dropout")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"{name}: dropout={dropout} must be a share in [0, 1); 0 drops nothing")
+    return num_classes, image_size, in_channels, width, dropout
+
+
+def whole(name: str, argument: str, value: int) -> int:
+    """A whole number from 1 on; ValueError for anything else."""
+    try:
+        return dispatch.whole(value, argument, 1)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}: {argument}={value!r} must be a whole number, at least 1") from None
 
 
 def _odd(name: str, activation: Activation | None) -> Activation:

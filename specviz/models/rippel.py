@@ -6,11 +6,12 @@ from collections import OrderedDict
 from typing import Any
 
 import torch
+from spectral_kernels import dispatch
 from torch import nn
 
 import specviz.nn as snn
 from specviz.models.forms import FEWEST_CHANNELS, start
-from specviz.models.network import Convolution, check_numbers, layer_of
+from specviz.models.network import Convolution, check_numbers, layer_of, whole
 
 
 def rippel_deep(
@@ -78,10 +79,11 @@ def rippel_pooling(
     gamma              each pooling leaves floor(gamma n) pixels of n a side
     frequency_dropout  draw a cut-off for each mini-batch in the pooling layers, with the paper's alpha 0.30, beta 0.15
     """
-    if depth < 1 or not 0 < gamma <= 1:
-        raise ValueError(f"rippel_pooling: depth={depth} must be at least 1, gamma={gamma} lie in (0, 1]")
+    depth, gamma = whole("rippel_pooling", "depth", depth), dispatch.real(gamma, "rippel_pooling: gamma")
+    if not 0 < gamma <= 1:
+        raise ValueError(f"rippel_pooling: gamma={gamma} must lie in (0, 1]")
     build = _Builder("rippel_pooling", num_classes, image_size, 1, in_channels, width, kernel_size, convolution)
-    side = image_size
+    side = build.side
     for m in range(1, depth + 1):
         side = int(gamma * side)
         if side < 1:
@@ -106,10 +108,13 @@ class _Builder:
         kernel_size: int,
         convolution: Convolution,
     ) -> None:
-        check_numbers(name, num_classes, image_size, in_channels, width, None)
+        num_classes, image_size, in_channels, width, _ = check_numbers(
+            name, num_classes, image_size, in_channels, width
+        )
         if image_size < smallest:
             raise ValueError(f"{name}: image_size={image_size} is too small for its pooling; use at least {smallest}")
-        if kernel_size < 1 or kernel_size % 2 == 0:
+        kernel_size = whole(name, "kernel_size", kernel_size)
+        if kernel_size % 2 == 0:
             raise ValueError(f"{name}: kernel_size={kernel_size} must be odd, so that maps keep their size")
         if convolution == "specnet":
             raise ValueError(f"{name} has no SpecNet form; sv.models.vgg11 is a plain network that has")

@@ -8,6 +8,7 @@ from torch import nn
 
 import specviz.nn as snn
 from specviz.models.forms import FEWEST_CHANNELS
+from specviz.models.network import check_numbers
 
 
 def fcn(num_classes: int = 2, *, in_channels: int = 1, width: float = 1.0, compression: float = 0.0) -> nn.Sequential:
@@ -20,10 +21,7 @@ def fcn(num_classes: int = 2, *, in_channels: int = 1, width: float = 1.0, compr
 
     Wang, Yan & Oates (2017), band-limited by Dziedzic et al. (2019).
     """
-    if num_classes < 1 or in_channels < 1 or not 0 < width < float("inf"):
-        raise ValueError(
-            f"fcn: {num_classes=} and {in_channels=} must be at least 1, {width=} greater than 0; 1 is the original"
-        )
+    num_classes, _, in_channels, width, _ = check_numbers("fcn", num_classes, 1, in_channels, width)
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     C = in_channels
     for i, (usual, taps) in enumerate(((128, 8), (256, 5), (128, 3)), 1):

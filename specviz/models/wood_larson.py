@@ -8,7 +8,7 @@ from typing import Literal
 from torch import nn
 
 import specviz.nn as snn
-from specviz.models.network import check_numbers
+from specviz.models.network import check_numbers, whole
 
 Filters = Literal["spatial", "full", "linear", "gaussian"]
 
@@ -33,7 +33,8 @@ def wood_larson(
     max_pool   spatial only: halve the maps after every convolution
     intercept  linear only: the published code's filters of 8 numbers, see `snn.ParametricSpectralConv2d`
     """
-    check_numbers("wood_larson", num_classes, image_size, in_channels, 1.0, None)
+    num_classes, image_size, in_channels, _, _ = check_numbers("wood_larson", num_classes, image_size, in_channels)
+    channels = whole("wood_larson", "channels", channels)
     if filters not in ("spatial", "full", "linear", "gaussian"):
         raise ValueError(f"wood_larson: filters={filters!r} must be spatial, full, linear or gaussian")
     if max_pool and (filters != "spatial" or image_size < 16):

@@ -2,40 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
+import torch
 import torch.nn.functional as F
+from spectral_kernels.dispatch import whole, wholes
 from torch import Tensor, nn
 
 from specviz.functional import band_limited as band
+from specviz.functional.symbolic import one_node
 from specviz.nn.twins import check_has_weight, empty_twin
+
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
 
 class _BandLimited(nn.Module):
     """The band of a convolution layer; mixed in before torch's own class, which owns weight and bias."""
 
-    last_algorithm: str | None = None  # which algorithm the last call ran: "gemm", "fft", "lowpass" or "direct"
-    last_share_discarded: float | None = None  # the true share of coefficients that the last call left out
+    # Which algorithm the last call ran: "gemm", "fft", "lowpass" or "direct"; and the true share of coefficients that
+    # it left out. None before the first call, and of a graph for many sizes, or whose band the data decide.
+    last_algorithm: str | None = None
+    last_share_discarded: float | None = None
     _compression: float
     _energy: float | None
     _algorithm: band.Algorithm
 
-    def __init__(
-        self,
-        *arguments: Any,
-        compression: float = 0.0,
-        energy: float | None = None,
-        algorithm: band.Algorithm = "auto",
-        **keywords: Any,
-    ) -> None:
-        super().__init__(*arguments, **keywords)
-        self.set_band(compression, energy)
-        self.algorithm = algorithm
-
     def set_band(self, compression: float = 0.0, energy: float | None = None) -> None:
         """Choose what is left out: a share of the coefficients, or all but a share of the energy."""
-        band.check_share(compression, energy)
-        self._compression, self._energy = float(compression), energy
+        self._compression, self._energy = band.check_share(compression, energy)
 
     @property
     def compression(self) -> float:
@@ -86,7 +81,7 @@ class _BandLimited(nn.Module):
             dims=dims,
             circular=circular,
         )
-        self.last_share_discarded = plan.share_discarded
+        self.last_share_discarded = None if plan is None else plan.share_discarded
         return y
 
     @classmethod
@@ -103,6 +98,28 @@ class _BandLimited(nn.Module):
         return f"{super().extra_repr()}, {how}"
 
 
+def _whole_numbers(
+    dims: int,
+    in_channels: Any,
+    out_channels: Any,
+    kernel_size: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: Any,
+) -> dict[str, Any]:
+    """A convolution's arguments as the whole numbers that torch's own class takes."""
+    return {
+        "in_channels": whole(in_channels, "in_channels"),
+        "out_channels": whole(out_channels, "out_channels"),
+        "kernel_size": wholes(kernel_size, dims, "kernel_size", 1),
+        "stride": wholes(stride, dims, "stride", 1),
+        "padding": padding if isinstance(padding, str) else wholes(padding, dims, "padding", 0),
+        "dilation": wholes(dilation, dims, "dilation", 1),
+        "groups": whole(groups, "groups", 1),
+    }
+
+
 class BandLimitedConv2d(_BandLimited, nn.Conv2d):
     """`torch.nn.Conv2d` without its high frequencies: its arguments, its parameters, its `state_dict`.
 
@@ -117,6 +134,30 @@ class BandLimitedConv2d(_BandLimited, nn.Conv2d):
 
     replaces = (nn.Conv2d,)
 
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int] = 1,
+        padding: str | int | Sequence[int] = 0,
+        dilation: int | Sequence[int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: PaddingMode = "zeros",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        *,
+        compression: float = 0.0,
+        energy: float | None = None,
+        algorithm: band.Algorithm = "auto",
+    ) -> None:
+        numbers = _whole_numbers(2, in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
+        super().__init__(**numbers, bias=bias, padding_mode=padding_mode, device=device, dtype=dtype)
+        self.set_band(compression, energy)
+        self.algorithm = algorithm
+
+    @one_node
     def forward(self, input: Tensor) -> Tensor:
         return self._convolve(input, 2)
 
@@ -126,5 +167,29 @@ class BandLimitedConv1d(_BandLimited, nn.Conv1d):
 
     replaces = (nn.Conv1d,)
 
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int] = 1,
+        padding: str | int | Sequence[int] = 0,
+        dilation: int | Sequence[int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: PaddingMode = "zeros",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        *,
+        compression: float = 0.0,
+        energy: float | None = None,
+        algorithm: band.Algorithm = "auto",
+    ) -> None:
+        numbers = _whole_numbers(1, in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
+        super().__init__(**numbers, bias=bias, padding_mode=padding_mode, device=device, dtype=dtype)
+        self.set_band(compression, energy)
+        self.algorithm = algorithm
+
+    @one_node
     def forward(self, input: Tensor) -> Tensor:
         return self._convolve(input, 1)

@@ -7,12 +7,15 @@ import warnings
 from collections.abc import Callable, Sequence
 
 import torch
+from spectral_kernels import dispatch
 from torch import Tensor, nn
 
 from specviz.functional import specnet
 from specviz.functional.activation import Activation, Precision
+from specviz.functional.symbolic import one_node
+from specviz.functional.thresholding import share_kept
+from specviz.functional.transformed import is_transformed
 from specviz.spectra import HalfSpectrum, Norm, StoredSpectrum
-from specviz.spectra.stored import Format
 
 
 class DeadBlock(UserWarning):
@@ -27,7 +30,8 @@ class SpecNetBlock2d(nn.Module):
 
     kernel_size  k or (k_h, k_w). The parameter is the spatial `weight` (O, C, k_h, k_w), as `Conv2d`'s
     beta         coefficients with magnitude at or under it are dropped, >= 0; `layer.beta = 0.5` at any time
-    activation   "tanh" (the paper's), "softsign", "arctan", "hardtanh", "identity", or an odd, monotone function
+    activation   "tanh" (the paper's), "softsign", "arctan", "hardtanh", "identity", or an odd, monotone, continuous
+                 function
     norm, storage, precision, bias, stride, padding, multiple    see `SF.specnet_block2d`
 
     An image is padded with zeros to H + k - 1, so that nothing wraps around; later blocks keep their size and wrap, as
@@ -47,7 +51,7 @@ class SpecNetBlock2d(nn.Module):
         beta: float,
         activation: Activation | Callable[[Tensor], Tensor] = "tanh",
         norm: Norm = "ortho",
-        storage: Format = "bitmap",
+        storage: specnet.Storage = "bitmap",
         precision: Precision = "float32",
         bias: bool = False,
         stride: int | Sequence[int] = 1,
@@ -58,16 +62,14 @@ class SpecNetBlock2d(nn.Module):
     ) -> None:
         super().__init__()
         specnet.check_options(beta, activation, norm, storage, precision, padding)
-        taps = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
-        if len(taps) != 2 or min(in_channels, out_channels, multiple, *taps) < 1:
-            raise ValueError(
-                f"SpecNetBlock2d({in_channels}, {out_channels}, {kernel_size}, multiple={multiple}): channels, kernel "
-                "size and multiple are whole numbers from 1 on"
-            )
+        in_channels = dispatch.whole(in_channels, "in_channels", 1)
+        out_channels = dispatch.whole(out_channels, "out_channels", 1)
+        taps = dispatch.wholes(kernel_size, 2, "kernel_size", 1)
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, taps
         self.activation, self.norm, self.storage, self.precision = activation, norm, storage, precision
-        self.stride, self.padding, self.multiple = stride, padding, multiple
-        self._beta = float(beta)
+        dispatch.wholes(stride, 2, "stride", 1)
+        self.stride, self.padding, self.multiple = stride, padding, dispatch.whole(multiple, "multiple", 1)
+        self._beta = dispatch.real(beta, "beta")
         self._warned = False
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, *taps, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype)) if bias else None
@@ -88,14 +90,15 @@ class SpecNetBlock2d(nn.Module):
     @beta.setter
     def beta(self, beta: float) -> None:
         specnet.check_options(beta, self.activation, self.norm, self.storage, self.precision, self.padding)
-        self._beta = float(beta)
+        self._beta = dispatch.real(beta, "beta")
 
     @property
     def dead(self) -> bool:
         """Whether the last call kept nothing."""
         return self.last_kept == 0
 
-    def forward(self, X: HalfSpectrum | Tensor, shortcut: HalfSpectrum | None = None) -> StoredSpectrum:
+    @one_node
+    def forward(self, X: HalfSpectrum | Tensor, shortcut: HalfSpectrum | None = None) -> HalfSpectrum:
         Y = specnet.specnet_block2d(
             X,
             self.weight,
@@ -110,8 +113,14 @@ class SpecNetBlock2d(nn.Module):
             precision=self.precision,
             shortcut=shortcut,
         )
-        self.last_kept = Y.parts[0].layout.share_kept
-        self._warn_if_dead()
+        if isinstance(Y, StoredSpectrum):
+            self.last_kept = Y.parts[0].layout.share_kept
+            self._warn_if_dead()
+        elif is_transformed(Y.values):
+            self.last_kept = None
+        else:
+            self.last_kept = share_kept(Y)
+            self._warn_if_dead()
         return Y
 
     def _warn_if_dead(self) -> None:

@@ -86,12 +86,15 @@ class _SpectralPool(nn.Module):
     """What the layers of one and two dimensions share."""
 
     dims: int
+    _pool: Callable[..., Tensor]
+    _pad: Callable[..., Tensor]
 
     def __init__(
         self,
         size: Size | Callable[[tuple[int, ...]], Size] | None = None,
         *,
         scale: float | Sequence[float] | None = None,
+        dropout: FrequencyDropout2d | None = None,
         nyquist: pooling.Nyquist = "sum",
         algorithm: pooling.Algorithm = "auto",
     ) -> None:
@@ -108,6 +111,16 @@ class _SpectralPool(nn.Module):
         if algorithm not in pooling.ALGORITHMS:
             raise ValueError(f"algorithm={algorithm!r} is unknown; pick one of {', '.join(pooling.ALGORITHMS)}")
         self.size, self.scale, self.nyquist, self.algorithm = size, scale, nyquist, algorithm
+        self.dropout = dropout
+
+    @one_node
+    def forward(self, x: Tensor) -> Tensor:
+        cutoff: Any = None if self.dropout is None else self.dropout.draw()
+        size = self._new_size(x)
+        # In an adaptive layer's place: such a layer may be asked for more than there is.
+        pooled = self.size.shrunk(tuple(x.shape[-self.dims :])) if isinstance(self.size, _Adaptive) else size
+        y = self._pool(x, pooled, cutoff=cutoff, nyquist=self.nyquist, algorithm=self.algorithm)
+        return y if pooled is size or pooled == size else self._pad(y, size, algorithm=self.algorithm)
 
     def _new_size(self, x: Tensor) -> Size:
         sides = tracing.known(x.shape[-self.dims :]) or tuple(x.shape[-self.dims :])
@@ -115,6 +128,26 @@ class _SpectralPool(nn.Module):
             return [torch.sym_max(1, math.floor(s * n + 1e-9)) for s, n in zip(self._scales, sides, strict=True)]
         size: Any = self.size
         return size(sides) if callable(size) else size
+
+    @classmethod
+    def like(cls, layer: nn.Module, **options: Any) -> Any:
+        """A spectral pooling layer whose maps are as large as those of one of torch's max, average or adaptive ones.
+
+        Where an adaptive layer's maps are larger than what they are made of, so are these, as by `SF.spectral_pad2d`.
+        """
+        if getattr(layer, "return_indices", False):
+            raise CannotReplace("it returns indices, which spectral pooling does not have")
+        if getattr(layer, "divisor_override", None):
+            raise CannotReplace("its divisor_override changes the mean, which spectral pooling keeps")
+        if hasattr(layer, "output_size"):
+            adaptive = _Adaptive.like(layer, cls.dims)
+            if adaptive.output == (None,) * cls.dims:
+                raise CannotReplace("its output_size is None: it does not shrink the map")
+            return cls(adaptive, **options).train(layer.training)
+        geometry = _Geometry.like(layer, cls.dims)
+        if max(geometry.stride) == 1:
+            raise CannotReplace("its stride is 1: it does not shrink the map")
+        return cls(geometry, **options).train(layer.training)
 
     def extra_repr(self) -> str:
         what = f"scale={self.scale}" if self.scale is not None else f"size={self.size}"
@@ -147,65 +180,34 @@ class SpectralPool2d(_SpectralPool):
     """
 
     dims = 2
-    replaces = (nn.MaxPool2d, nn.AvgPool2d)
-
-    def __init__(
-        self,
-        size: Size | Callable[[tuple[int, ...]], Size] | None = None,
-        *,
-        scale: float | Sequence[float] | None = None,
-        dropout: FrequencyDropout2d | None = None,
-        nyquist: pooling.Nyquist = "sum",
-        algorithm: pooling.Algorithm = "auto",
-    ) -> None:
-        super().__init__(size, scale=scale, nyquist=nyquist, algorithm=algorithm)
-        self.dropout = dropout
-
-    @one_node
-    def forward(self, x: Tensor) -> Tensor:
-        cutoff: Any = None if self.dropout is None else self.dropout.draw()
-        return pooling.spectral_pool2d(
-            x, self._new_size(x), cutoff=cutoff, nyquist=self.nyquist, algorithm=self.algorithm
-        )
-
-    @classmethod
-    def like(cls, layer: nn.Module, **options: Any) -> SpectralPool2d:
-        """A spectral pooling layer whose maps are as large as those of a max or average pooling layer."""
-        if getattr(layer, "return_indices", False):
-            raise CannotReplace("it returns indices, which spectral pooling does not have")
-        if getattr(layer, "divisor_override", None):
-            raise CannotReplace("its divisor_override changes the mean, which spectral pooling keeps")
-        geometry = _Geometry.of(layer)
-        if max(geometry.stride) == 1:
-            raise CannotReplace("its stride is 1: it does not shrink the map")
-        return cls(geometry, **options)
+    replaces = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+    _pool, _pad = staticmethod(pooling.spectral_pool2d), staticmethod(pooling.spectral_pad2d)
 
 
 class SpectralPool1d(_SpectralPool):
-    """`SpectralPool2d` along one axis: x (B, C, L) or (C, L) real -> (..., l)."""
+    """`SpectralPool2d` along one axis: x (B, C, L) or (C, L) real -> (..., l). A `FrequencyDropout2d` serves it too."""
 
     dims = 1
-
-    @one_node
-    def forward(self, x: Tensor) -> Tensor:
-        return pooling.spectral_pool1d(x, self._new_size(x), nyquist=self.nyquist, algorithm=self.algorithm)
+    replaces = (nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d, nn.AdaptiveMaxPool1d)
+    _pool, _pad = staticmethod(pooling.spectral_pool1d), staticmethod(pooling.spectral_pad1d)
 
 
 @dataclass(frozen=True)
 class _Geometry:
     """How large torch's pooling makes a map, as a function of its size."""
 
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    dilation: tuple[int, int]
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
     ceil_mode: bool
 
     @classmethod
-    def of(cls, layer: nn.Module) -> _Geometry:
+    def like(cls, layer: nn.Module, dims: int) -> _Geometry:
         pool: Any = layer
-        pairs = (pool.kernel_size, pool.stride, pool.padding, getattr(pool, "dilation", 1))
-        kernel, stride, padding, dilation = ((p, q) for p, q in (wholes(pair, 2, "pooling") for pair in pairs))
+        kernel, stride, padding, dilation = (
+            wholes(getattr(pool, name, 1), dims, name) for name in ("kernel_size", "stride", "padding", "dilation")
+        )
         return cls(kernel, stride, padding, dilation, pool.ceil_mode)
 
     def __call__(self, size: tuple[int, ...]) -> list[int]:
@@ -217,3 +219,23 @@ class _Geometry:
             # No window starts outside, as torch has it. Without a question: n may be a compiler's symbol.
             sides.append(torch.sym_min(side, (n + padding - 1) // stride + 1) if self.ceil_mode else side)
         return sides
+
+
+@dataclass(frozen=True)
+class _Adaptive:
+    """The size that torch's adaptive pooling makes of any map; None leaves an axis as it is."""
+
+    output: tuple[int | None, ...]
+
+    @classmethod
+    def like(cls, layer: nn.Module, dims: int) -> _Adaptive:
+        size: Any = layer.output_size
+        sides = tuple(size) if isinstance(size, Sequence) else (size,) * dims
+        return cls(tuple(n if n is None else whole(n, "output_size", 1) for n in sides))
+
+    def __call__(self, size: tuple[int, ...]) -> list[int]:
+        return [n if side is None else side for n, side in zip(size, self.output, strict=True)]
+
+    def shrunk(self, size: tuple[int, ...]) -> list[int]:
+        """As far as that is no more than there is."""
+        return [torch.sym_min(n, side) for n, side in zip(size, self(size), strict=True)]

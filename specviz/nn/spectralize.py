@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from spectral_kernels.dispatch import whole
 from torch import nn
 from torch.nn.modules import pooling
 from torch.nn.modules.conv import _ConvNd
 
-from specviz.nn.spectral_pool import SpectralPool2d
-from specviz.nn.twins import CannotReplace
+from specviz.nn.band_limited import BandLimitedConv1d, BandLimitedConv2d
+from specviz.nn.spectral_pool import SpectralPool1d, SpectralPool2d
+from specviz.nn.subclasses import ordinary
+from specviz.nn.twins import CannotReplace, check_forward, check_has_weight, take_over
 
 _POOLS = (
     pooling._MaxPoolNd,
@@ -24,13 +27,28 @@ _POOLS = (
 Option = Any  # a value for every layer, {layer name: value}, or a function of (name, layer)
 
 
+LARGE_DEPTHWISE = 7  # taps: depth-wise convolutions that are smaller are as quick in space
+
+
 @dataclass(frozen=True)
 class Swap:
-    """One layer of the model: its name, and why it was left as it was ("" if it was swapped)."""
+    """One layer of the model: its name, and why it was left as it was ("" if it was swapped).
+
+    taken_over  what was hung on it and is on the new layer now: how many hooks, names of attributes
+    lost        what was hung on it and is not, in words
+    """
 
     name: str
     layer: str
     kept_because: str = ""
+    taken_over: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        if self.kept_because:
+            return f"{self.name}: {self.layer}, kept: {self.kept_because}"
+        taken = f", with its {', '.join(self.taken_over)}" if self.taken_over else ""
+        return f"{self.name}: {self.layer}{taken}" + (f", WITHOUT its {', '.join(self.lost)}" if self.lost else "")
 
 
 @dataclass(frozen=True)
@@ -50,11 +68,14 @@ class Report:
         """Names of the layers that were left, and why."""
         return {swap.name: swap.kept_because for swap in self.swaps if swap.kept_because}
 
+    @property
+    def lost(self) -> dict[str, tuple[str, ...]]:
+        """Names of the layers that were swapped and had something hung on them that the new layer cannot take."""
+        return {swap.name: swap.lost for swap in self.swaps if swap.lost}
+
     def __str__(self) -> str:
-        lines = [f"{len(self.swapped)} of {len(self.swaps)} {self.what} swapped"]
-        for swap in self.swaps:
-            lines.append(f"  {swap.name}: {swap.layer}{f', kept: {swap.kept_because}' if swap.kept_because else ''}")
-        return "\n".join(lines)
+        lines = [f"{len(self.swapped)} of {len(self.swaps)} {self.what} swapped", *map(str, self.swaps)]
+        return "\n  ".join(lines)
 
 
 def spectralize(
@@ -63,6 +84,8 @@ def spectralize(
     *,
     skip: Callable[[str, nn.Module], bool] | tuple[str, ...] | list[str] = (),
     skip_kernels_up_to: int = 0,
+    swap_slow: bool = False,
+    subclasses: bool | tuple[type, ...] = False,
     **options: Option,
 ) -> Report:
     """Swap every layer of a kind in place for its spectral sibling.
@@ -71,11 +94,22 @@ def spectralize(
         `snn.BandLimitedConv2d`, `1d`       every `nn.Conv2d`, `1d`: its very parameters, the same `state_dict`
         `snn.SpectralParamConv2d`, `1d`     every `nn.Conv2d`, `1d`: the same filters as new parameters, `weight_hat`
         `snn.ParametricSpectralConv2d`      every `nn.Conv2d` that keeps the map's size: new filters, which start anew
-        `snn.SpectralPool2d`                every `nn.MaxPool2d` and `nn.AvgPool2d`: maps of the same sizes
+        `snn.SpectralPool2d`, `1d`          max, average, adaptive max and adaptive average pooling: maps of the same
+                                            sizes. The mean stays, so an adaptive average to one pixel is unchanged
     skip                names to leave, or a function of (name, layer) that says whether to leave it
     skip_kernels_up_to  leave layers whose kernel is at most this wide on every axis; 1 leaves the pointwise ones
+    swap_slow           band-limited layers leave 1 x 1 convolutions and depth-wise ones under 7 taps, where a band
+                        seldom saves time and usually costs some; True swaps these too
+    subclasses          True, or a tuple of classes: take layers of subclasses of torch's own too, such as timm's
+                        `Conv2dSame`. One with a forward of its own is tried out on drawn maps, and taken if that is
+                        torch's own forward, or pads by each map's size as TensorFlow does, which the new layer then
+                        does too; otherwise it is left
     options             for the new layers, such as `compression=0.5`: a value for all, a mapping from names to
                         values (others keep the default), or a function of (name, layer)
+
+    The new layers take over what was hung on the old: hooks of every kind (their handles go on working), attributes,
+    parameters, buffers and modules of their own. What a new layer cannot take, because it has that name itself or has
+    new parameters in the place of those with hooks, is in `report.lost`. A layer with a `forward` of its own is left.
 
     Returns a report of what was swapped and what was not, and why. A layer that is used in several places stays
     one layer. Give an optimiser the model's parameters after the swap: only band-limited layers keep the old ones.
@@ -86,16 +120,17 @@ def spectralize(
             f"layer={layer!r} does not take the place of another; pick snn.BandLimitedConv2d, snn.SpectralParamConv2d, "
             "snn.ParametricSpectralConv2d, snn.SpectralPool2d or a 1d one"
         )
-    pools = issubclass(layer, SpectralPool2d)
+    up_to = whole(skip_kernels_up_to, "skip_kernels_up_to")
+    chosen_classes = _classes(subclasses)
+    pools = issubclass(layer, SpectralPool1d | SpectralPool2d)
     what = "pooling layers" if pools else "convolutions"
     family = (*(_POOLS if pools else (_ConvNd,)), layer)
-    siblings = " or ".join(kind.__name__ for kind in layer.replaces)
     candidates: dict[str, nn.Module] = {name: m for name, m in model.named_modules() if isinstance(m, family)}
     _check_names(candidates, [] if callable(skip) else skip, "skip", what)
     for option, value in options.items():
         if isinstance(value, Mapping):
             _check_names(candidates, value, option, what)
-    swaps, twins = [], {}
+    reasons, twins = {}, {}
     weights = [m._parameters.get("weight") for m in candidates.values()]
     tied = {id(w) for i, w in enumerate(weights) if w is not None and any(w is other for other in weights[:i])}
     for name, module in candidates.items():
@@ -104,33 +139,89 @@ def spectralize(
             reason = "skipped by name" if not callable(skip) else "skipped as asked"
         elif isinstance(module, layer):
             reason = f"is a {layer.__name__} already"
-        elif type(module) not in layer.replaces:
-            reason = f"is a {type(module).__name__}, not a {siblings}"
-        elif max(kernel := _kernel(module)) <= skip_kernels_up_to:
-            reason = f"its kernel {kernel} is at most {skip_kernels_up_to} wide"
-        elif getattr(layer, "renews_parameters", False) and id(module._parameters.get("weight")) in tied:
+        elif type(module) not in layer.replaces and not (
+            isinstance(module, layer.replaces) and isinstance(module, chosen_classes)
+        ):
+            reason = _another(module, layer)
+        elif hasattr(module, "kernel_size") and max(kernel := _kernel(module)) <= up_to:
+            reason = f"its kernel {kernel} is at most {up_to} wide"
+        elif not swap_slow and issubclass(layer, BandLimitedConv1d | BandLimitedConv2d):
+            reason = _slow(module)
+        if not reason and getattr(layer, "renews_parameters", False) and id(module._parameters.get("weight")) in tied:
             reason = "its weight is tied to another layer's, and new parameters would not be"
         if not reason:
             chosen = {key: _option(value, name, module) for key, value in options.items()}
             try:
-                twins[module] = layer.like(module, **{key: v for key, v in chosen.items() if v is not None})
+                twins[module] = _twin(module, layer, {k: v for k, v in chosen.items() if v is not None})
             except CannotReplace as error:
                 reason = str(error)
-        swaps.append(Swap(name, str(module), reason))
+        reasons[name] = reason
     if model in twins:
         raise ValueError(
             f"the model itself is a {type(model).__name__}, which cannot be swapped in place; wrap it in nn.Sequential"
         )
-    for parent in list(model.modules()):
+    swaps = [
+        Swap(name, str(module), reasons[name], *(_take_over(module, twins[module], layer) if module in twins else ()))
+        for name, module in candidates.items()
+    ]
+    for parent in [*model.modules(), *twins.values()]:
         for child_name, child in list(parent._modules.items()):  # named_children passes over a second place
             if child in twins:
                 setattr(parent, child_name, twins[child])
     return Report(tuple(swaps), what)
 
 
+def _twin(module: nn.Module, layer: Any, options: dict[str, Any]) -> nn.Module:
+    """The layer that takes the place of this one; CannotReplace says why there is none."""
+    check_forward(module)
+    if isinstance(module, _ConvNd):
+        check_has_weight(module)
+    if type(module) not in layer.replaces:
+        module, layer = ordinary(module, _base(module, layer), layer)
+    twin: nn.Module = layer.like(module, **options)
+    return twin
+
+
+def _base(module: nn.Module, layer: Any) -> Any:
+    return next(base for base in layer.replaces if isinstance(module, base))
+
+
+def _take_over(module: nn.Module, twin: nn.Module, layer: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return take_over(module, twin, _base(module, layer))
+
+
+def _classes(subclasses: Any) -> tuple[type, ...]:
+    """The classes whose layers are taken, besides torch's own."""
+    if isinstance(subclasses, bool):
+        return (nn.Module,) if subclasses else ()
+    classes = subclasses if isinstance(subclasses, tuple) else (subclasses,)
+    if not all(isinstance(each, type) for each in classes):
+        raise TypeError(f"subclasses={subclasses!r} must be True, False or a tuple of classes")
+    return classes
+
+
+def _another(module: nn.Module, layer: Any) -> str:
+    *most, last = (kind.__name__ for kind in layer.replaces)
+    reason = f"is a {type(module).__name__}, not a {', '.join(most)}{' or ' if most else ''}{last}"
+    return (
+        f"{reason}; subclasses=True takes it if it computes the same" if isinstance(module, layer.replaces) else reason
+    )
+
+
+def _slow(conv: Any) -> str:
+    """Why a band would cost this convolution time; "" if it may save some."""
+    kernel = _kernel(conv)
+    if max(kernel) == 1:
+        return "its kernel has one tap, where a band seldom saves time; swap_slow=True swaps it"
+    if conv.groups == conv.in_channels > 1 and max(kernel) < LARGE_DEPTHWISE:
+        size = " x ".join(map(str, kernel))
+        return f"it is depth-wise, {size}, where a band seldom saves time; swap_slow=True swaps it"
+    return ""
+
+
 def _kernel(module: Any) -> tuple[int, ...]:
     size = module.kernel_size
-    return (size, size) if isinstance(size, int) else tuple(size)
+    return tuple(size) if isinstance(size, Sequence) else (size, size)
 
 
 def _check_names(candidates: Mapping[str, nn.Module], names: Any, option: str, what: str) -> None:

@@ -141,7 +141,7 @@ class HalfSpectrum:
 
     def __new__(cls, values: Any = None, *arguments: Any, **keywords: Any) -> HalfSpectrum:
         if isinstance(values, torch.fx.Proxy):  # torch.fx.symbolic_trace: one step of its graph, as a torch function is
-            spectrum: HalfSpectrum = values.tracer.create_proxy("call_function", cls, (values, *arguments), keywords)
+            spectrum: Any = values.tracer.create_proxy("call_function", cls, (values, *arguments), keywords)
             return spectrum
         return object.__new__(cls)
 
@@ -181,7 +181,7 @@ class HalfSpectrum:
     def of(cls, x: Any, norm: Norm = "ortho") -> HalfSpectrum:
         """Transform images: x (..., H, W) real, float32 or float64, a tensor or an array -> HalfSpectrum."""
         if isinstance(x, torch.fx.Proxy):
-            spectrum: HalfSpectrum = x.tracer.create_proxy("call_function", _spectrum_of, (x, norm), {})
+            spectrum: Any = x.tracer.create_proxy("call_function", _spectrum_of, (x, norm), {})
             return spectrum
         _check_not_onnx()
         x = _as_image(x)
@@ -223,8 +223,13 @@ class HalfSpectrum:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the dense coefficients."""
+        """Bytes that are stored: here all coefficients, densely."""
         return self.values.nbytes
+
+    @property
+    def dense_nbytes(self) -> int:
+        """Bytes of all coefficients stored densely."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
     @property
     def real_bins(self) -> list[tuple[int, int]]:
@@ -337,7 +342,7 @@ class HalfSpectrum:
         """
         for X in spectra:
             if isinstance(X, torch.fx.Proxy):
-                joined: HalfSpectrum = X.tracer.create_proxy("call_function", _cat, (list(spectra),), {})
+                joined: Any = X.tracer.create_proxy("call_function", _cat, (list(spectra),), {})
                 return joined
         if not spectra:
             raise ValueError("HalfSpectrum.cat needs at least one spectrum")

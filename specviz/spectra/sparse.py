@@ -26,12 +26,12 @@ class SparseSpectrum:
 
     @property
     def nbytes(self) -> int:
-        """Bytes allocated: ceil(N/8) for the bitmap and 8 (complex64) or 16 for each kept value."""
+        """Bytes that are stored: ceil(N/8) for the bitmap and 8 (complex64) or 16 for each kept value."""
         return self.bitmap.nbytes + self.values.nbytes
 
     @property
     def dense_nbytes(self) -> int:
-        """Bytes of the same half spectrum stored densely."""
+        """Bytes of all coefficients stored densely."""
         return math.prod(self.shape) * self.values.element_size()
 
     def expand(self) -> HalfSpectrum:

@@ -7,9 +7,10 @@ list of indices) says where they belong. No dense map of the whole batch exists 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from spectral_kernels import dispatch
 from torch import Tensor
 
 from specviz.spectra.half import HalfSpectrum, Norm
-from specviz.spectra.rows import Fold, Rows, add_terms, crop_fold, make_real_, rows_of
+from specviz.spectra.rows import Fold, add_terms, crop_fold, make_real_, rows_of
 
 Format = Literal["bitmap", "coo"]
 
@@ -159,25 +160,12 @@ def _span(layout: Layout, row: np.ndarray) -> tuple[int, int]:
     return int(row.min()) // group * group, (int(row.max()) // group + 1) * group
 
 
-class _Dense(torch.autograd.Function):
-    """The dense half plane of one part: (K,) -> (B, C, H, W//2+1)."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, places: Tensor, part: Part, size: tuple[int, int]) -> Tensor:
-        rows = rows_of(size)
-        ctx.layout, ctx.fold, ctx.rows, ctx.count, ctx.dtype = part.layout, part.fold, rows, len(values), values.dtype
-        ctx.save_for_backward(places)
-        plain = Layout(**{**vars(part.layout), "restore": None})  # values are coefficients here
-        return to_half_plane(read(plain, part.fold, places, values, 0, len(rows)), size)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (places,) = ctx.saved_tensors
-        back = torch.zeros(ctx.count, dtype=ctx.dtype, device=grad.device)
-        dense = from_half_plane_adjoint(grad, ctx.rows)
-        give_back_(ctx.layout, ctx.fold, places, dense, 0, len(ctx.rows), back)
-        return back, None, None, None
+@torch.compiler.disable(reason="a spectrum that is stored sparsely is made dense outside of a compiled graph")
+def _dense(part: Part, size: tuple[int, int]) -> Tensor:
+    """The dense half plane of one part: (B, C, H, W//2+1)."""
+    plain = Layout(**{**vars(part.layout), "restore": None})  # values are coefficients here
+    rows = read(plain, part.fold, part.places, part.values, 0, len(rows_of(size)))
+    return to_half_plane(rows + part.values[:0].sum(), size)  # plus 0, which autograd follows where nothing was kept
 
 
 def to_half_plane(dense: Tensor, size: tuple[int, int]) -> Tensor:
@@ -187,14 +175,6 @@ def to_half_plane(dense: Tensor, size: tuple[int, int]) -> Tensor:
     mirror = torch.from_numpy(np.flatnonzero(rows.mirror)).to(dense.device)
     plane[mirror] = plane[mirror].conj()
     return plane.permute(1, 2, 0).reshape(*dense.shape[1:], size[0], size[1] // 2 + 1)
-
-
-def from_half_plane_adjoint(grad: Tensor, rows: Rows) -> Tensor:
-    """The adjoint of `to_half_plane`: (B, C, H, W//2+1) -> (F, B, C)."""
-    flat = grad.flatten(-2).permute(2, 0, 1)
-    dense = flat.new_zeros(len(rows), *flat.shape[1:])
-    add_terms(dense, flat, rows.row, np.arange(len(rows.row)), rows.mirror)
-    return make_real_(dense, rows.real)
 
 
 class StoredSpectrum(HalfSpectrum):
@@ -218,7 +198,7 @@ class StoredSpectrum(HalfSpectrum):
     @property
     def values(self) -> Tensor:
         """The dense coefficients, made now: (B, C, H, W//2+1)."""
-        dense = [_Dense.apply(part.values, part.places, part, self.size) for part in self.parts]
+        dense = [_dense(part, self.size) for part in self.parts]
         return dense[0] if len(dense) == 1 else torch.cat(dense, 1)
 
     @property
@@ -232,22 +212,30 @@ class StoredSpectrum(HalfSpectrum):
         return self.parts[0].values.dtype
 
     @property
-    def stored_nbytes(self) -> dict[str, int]:
-        """Bytes that are kept for the backward pass, as "places" (bitmap or indices) and "values"."""
+    def nbytes(self) -> int:
+        """Bytes that are stored: what is kept for the backward pass."""
+        return sum(self.nbytes_by_kind.values())
+
+    @property
+    def nbytes_by_kind(self) -> dict[str, int]:
+        """The same, as "places" (bitmap or indices) and "values"."""
         parts = {id(part.places): part for part in self.parts}.values()  # what stands twice counts once
         return {
             "places": sum(part.places.nbytes for part in parts),
             "values": sum(part.kept_for_backward.nbytes for part in parts),
         }
 
-    def __repr__(self) -> str:
-        shape, stored = self.shape, sum(self.stored_nbytes.values())
-        return f"StoredSpectrum(shape={shape}, size={self.size}, norm={self.norm!r}, {stored} of {self.nbytes} bytes)"
-
     @property
-    def nbytes(self) -> int:
-        """Bytes that the dense coefficients would take."""
-        return math.prod(self.shape) * self.parts[0].values.element_size()
+    def stored_nbytes(self) -> dict[str, int]:
+        """The former name of `nbytes_by_kind`."""
+        warnings.warn(
+            "StoredSpectrum.stored_nbytes is now nbytes_by_kind, and their sum nbytes", DeprecationWarning, stacklevel=2
+        )
+        return self.nbytes_by_kind
+
+    def __repr__(self) -> str:
+        bytes_ = f"{self.nbytes} of {self.dense_nbytes} bytes"
+        return f"StoredSpectrum(shape={self.shape}, size={self.size}, norm={self.norm!r}, {bytes_})"
 
     def crop(self, size: tuple[int, int], keep: Literal["energy", "mean"] = "energy") -> HalfSpectrum:
         """As `HalfSpectrum.crop`, left to the reader: nothing is computed or stored now."""
@@ -261,4 +249,7 @@ class StoredSpectrum(HalfSpectrum):
     @classmethod
     def _joined(cls, spectra: list[HalfSpectrum]) -> HalfSpectrum:
         stored = [X for X in spectra if isinstance(X, StoredSpectrum)]
+        if len({X.dtype for X in stored}) > 1:
+            kinds = ", ".join(str(X.dtype) for X in stored)
+            raise TypeError(f"HalfSpectrum.cat takes spectra of one type, got {kinds}")
         return cls.of_parts(tuple(part for X in stored for part in X.parts), stored[0].size, stored[0].norm)

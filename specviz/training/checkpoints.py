@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import pickle
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,6 +63,26 @@ def found(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*.ckpt"), reverse=True)
 
 
+def sweep_up(folder: Path) -> None:
+    """Remove what processes that were killed while they wrote have left of a file."""
+    for part in folder.glob("*.part"):
+        process = part.suffixes[-2].removeprefix(".") if len(part.suffixes) > 1 else ""
+        if process.isdecimal() and not _lives(int(process)):
+            part.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    if os.name != "posix":  # elsewhere asking would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):  # another user's; no process's number
+        return True
+    return True
+
+
 def read(path: Path) -> dict[str, Any]:
     """A checkpoint's state, its tensors on the CPU. ValueError if it is damaged; nothing but data is unpickled."""
     content = path.read_bytes()
@@ -71,17 +90,29 @@ def read(path: Path) -> dict[str, Any]:
     if hashlib.sha256(content).digest() != digest:
         raise ValueError(f"{path} is damaged: its content is not what was written")
     try:
-        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # a crafted file makes torch raise nearly anything
         raise ValueError(f"{path} is no checkpoint of a training run: {error}") from error
+    if not isinstance(state, dict):
+        raise ValueError(f"{path} is no checkpoint of a training run: it holds a {type(state).__name__}")
     return state
 
 
-def newest(folder: Path) -> dict[str, Any] | None:
+@contextmanager
+def restoring(path: Path, what: str) -> Iterator[None]:
+    """Inside, what is read from a checkpoint becomes state; what does not fit is a ValueError that names the file."""
+    try:
+        yield
+    except (RuntimeError, TypeError, AttributeError, LookupError, ValueError) as error:
+        said = str(error) if str(error) else type(error).__name__
+        raise ValueError(f"{path} is whole, but its {what} does not fit this run: {said}") from error
+
+
+def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     """The newest checkpoint that can be read, with a warning for each that cannot; None if there is none."""
     for path in found(folder):
         try:
-            return read(path)
+            return path, read(path)
         except (ValueError, OSError) as error:
             warnings.warn(f"{error}. Training goes on from the checkpoint before, or anew.", stacklevel=3)
     return None

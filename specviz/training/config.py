@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, Literal, get_args, get_type_hints
 
+from spectral_kernels.dispatch import real, whole
+
 from specviz import models
 from specviz.memory import bfloat16_activations, compress_activations, quantise_activations
 
@@ -105,10 +107,9 @@ class Config:
         ):
             value = getattr(self, name)
             if not (value is None and name in OPTIONAL):
-                whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
-                _require(whole, f"{name}={value!r} must be a whole number, at least {least}")
+                object.__setattr__(self, name, whole(value, name, least))
         for name in ("learning_rate", "momentum", "weight_decay"):
-            _number(name, getattr(self, name))
+            object.__setattr__(self, name, _number(name, getattr(self, name)))
         _require(self.learning_rate > 0, f"learning_rate={self.learning_rate} must be greater than 0")
         _require(0 <= self.momentum < 1, f"momentum={self.momentum} must lie in [0, 1)")
         _require(self.weight_decay >= 0, f"weight_decay={self.weight_decay} must not be negative")
@@ -218,9 +219,12 @@ def _check_schedule(schedule: str, options: Mapping[str, float]) -> None:
             _require(value >= 0, f"lowest={value} must not be negative")
 
 
-def _number(name: str, value: Any) -> None:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+def _number(name: str, value: Any) -> Any:
+    """A finite number as JSON holds it: Python's as it is, another library's as Python's."""
+    number = real(value, name)
+    if not math.isfinite(number):
         raise TypeError(f"{name}={value!r} must be a number")
+    return value if type(value) in (int, float) else number
 
 
 def _plain(name: str, options: Any) -> dict[str, Any]:
@@ -228,10 +232,17 @@ def _plain(name: str, options: Any) -> dict[str, Any]:
     if not isinstance(options, Mapping):
         raise TypeError(f"{name}={options!r} must be a mapping of names to values")
     try:
-        plain: dict[str, Any] = json.loads(json.dumps(dict(options), allow_nan=False))
+        plain: dict[str, Any] = json.loads(json.dumps(dict(options), default=_single, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name}={dict(options)} cannot be written as JSON: {error}") from error
     return plain
+
+
+def _single(value: Any) -> Any:
+    """A single number of NumPy or torch as Python's."""
+    if getattr(value, "shape", None) != ():
+        raise TypeError(f"{value!r} is a {type(value).__name__}")
+    return value.item()
 
 
 def _require(condition: object, message: str) -> None:

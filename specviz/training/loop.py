@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
@@ -66,6 +67,17 @@ class Progress:
     memory: dict[str, int] | None = None
     run_seconds: float = 0.0
 
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Progress:
+        """From a checkpoint. ValueError for a value that is none of a progress's."""
+        usual = asdict(cls())
+        for name, value in values.items():
+            kinds = (dict, NoneType) if name == "memory" else (type(usual.get(name)),)
+            kinds = (*kinds, int) if float in kinds else kinds
+            if name not in usual or not isinstance(value, kinds) or (isinstance(value, int | float) and value < 0):
+                raise ValueError(f"{name}={value!r}")
+        return cls(**values)
+
     def next_epoch(self, row: dict[str, Any]) -> None:
         """Add a finished epoch's row and begin the next."""
         self.epochs.append(row)
@@ -78,6 +90,7 @@ class Outside:
     """What the caller of `train` wants to know, and may say, while it runs."""
 
     stop: threading.Event
+    give_way: Callable[[], object]  # between two batches: others may wait for what a run has for itself
     on_epoch: Callable[[dict[str, Any]], object] | None = None
     on_step: Callable[[dict[str, Any]], object] | None = None
     folder: Path | None = None
@@ -122,18 +135,24 @@ class Run(LightningModule):
         self.splits: dict[str, Split] = {"train": train, "test": test}
         self.identity = identity  # of the run: a checkpoint of another is refused
         self.maps = saved_maps(config)
-        self.progress = Progress(**state["progress"]) if state else Progress()
+        self.progress = Progress()
+        if state:
+            with checkpoints.restoring(state["file"], "progress"):
+                self.progress = Progress.of(state["progress"])
         self.began = time.perf_counter() - self.progress.run_seconds
         self._state = state
         if state:
-            network.load_state_dict(state["network"])
+            with checkpoints.restoring(state["file"], "network"):
+                network.load_state_dict(state["network"])
 
     # --- What Lightning asks for.
 
     def configure_optimizers(self) -> Optimizer:
         optimizer = make_optimizer(self.config)(self.network.parameters())
         if self._state:
-            optimizer.load_state_dict(self._state["optimizer"])
+            with checkpoints.restoring(self._state["file"], "optimizer"):
+                optimizer.load_state_dict(self._state["optimizer"])
+                check_shapes(optimizer)
         return optimizer
 
     def train_dataloader(self) -> Batches | NothingLeft:
@@ -151,7 +170,8 @@ class Run(LightningModule):
     def on_fit_start(self) -> None:
         self.splits = {name: split.to(self.device) for name, split in self.splits.items()}
         if self._state:
-            self.trainer.precision_plugin.load_state_dict(self._state["precision"])
+            with checkpoints.restoring(self._state["file"], "precision"):
+                self.trainer.precision_plugin.load_state_dict(self._state["precision"])
         if not self.trainer.is_global_zero:
             self._set_sums([0] * len(SUMS))
         if self.outside.measure and self.progress.memory is None and self.trainer.is_global_zero:
@@ -209,6 +229,7 @@ class Run(LightningModule):
             self._save()
         if stop:
             raise Stopped
+        self.outside.give_way()
 
     def on_validation_epoch_start(self) -> None:
         self._test = {"loss": 0.0, "correct": 0, "seen": 0}
@@ -218,6 +239,7 @@ class Run(LightningModule):
         if self.trainer.world_size == 1 and self.outside.stop.is_set():
             self._save()  # all of the epoch's batches are done: it goes on with the test set
             raise Stopped
+        self.outside.give_way()
         inputs, labels, examples = batch
         scores = self.network(self.normalise(inputs))
         self._test["loss"] += F.cross_entropy(scores.float(), labels, reduction="sum").item()
@@ -352,6 +374,14 @@ def make_optimizer(config: Config) -> Callable[..., Optimizer]:
     if config.optimizer == "adam":
         return partial(torch.optim.Adam, lr=rate, weight_decay=decay)
     return partial(torch.optim.SGD, lr=rate, weight_decay=decay, momentum=config.momentum)
+
+
+def check_shapes(optimizer: Optimizer) -> None:
+    """ValueError where an optimiser's state is of other shapes than its parameters, which torch does not look at."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
+                raise ValueError(f"{name} of shape {tuple(value.shape)} for a parameter {tuple(parameter.shape)}")
 
 
 def _wait_for(device: torch.device) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 import warnings
@@ -12,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from spectral_kernels import process
+from spectral_kernels.cores import torch_threads
+from torch import Tensor, nn
 
 from specviz import datasets, records
 from specviz.training import checkpoints, devices
@@ -20,13 +23,16 @@ from specviz.training.batches import seed_of, source
 from specviz.training.config import FOLDER, Config
 from specviz.training.evaluation import normaliser
 from specviz.training.sizes import at_side
-from specviz.training.weights import build, export_weights, own_random_state
+from specviz.training.weights import build, export_weights
 
 if TYPE_CHECKING:
     from specviz.datasets import Examples, ImageFolder
     from specviz.training.loop import Run
 
 WEIGHTS = "weights.safetensors"
+PARTS = {"config": dict, "data": list, "progress": dict, "network": dict, "optimizer": dict, "precision": dict}
+_quiet_runs = 0  # trainings under way; the process's turn, which they hold, guards it
+_loud: dict[logging.Logger, int] = {}  # the levels of Lightning's loggers before them
 # Lightning's options that a run decides itself, or that its checkpoints could not keep.
 OURS = (
     "accumulate_grad_batches",
@@ -96,21 +102,25 @@ def train(
 
     Images of whole numbers are normalised by their training set's mean and deviation in each channel, a folder's by
     those of at most 1000 of its pictures (`ImageFolder.channel_stats`); what is float32 is taken as it is. It runs in
-    any thread and leaves torch's random numbers as they were, but two runs at once in one process, or others' draws
-    meanwhile, disturb each other's dropout; give each a process.
+    any thread and leaves torch's random numbers as they were. Runs and measurements at once in one process take turns,
+    batch by batch, and callbacks are called in between: what they draw are the caller's random numbers. Others' draws
+    meanwhile, in other threads, disturb a run's dropout.
 
-    Raises ValueError for a folder with another config's or other data's checkpoint, and whatever the network raises
-    for data that it is not for. Data are told apart by their `checksum`: of all numbers in memory, of a folder's file
-    names, sizes and labels. A checkpoint that is damaged warns, and the one before is read.
+    Raises ValueError for a folder with another config's or other data's checkpoint, or with one that is whole and does
+    not fit, as after a change of the network's code; and whatever the network raises for data that it is not for. Data
+    are told apart by their `checksum`: of all numbers in memory, of a folder's file names, sizes and labels. A
+    checkpoint that is damaged warns, and the one before is read.
     """
     _check_options(every_n_train_steps, trainer_options or {})
     sets = data or load(config)
     from specviz.training import loop
 
+    own = _Own()
     outside = loop.Outside(
         stop or threading.Event(),
-        on_epoch,
-        on_step,
+        own.give_way,
+        own.without(on_epoch),
+        own.without(on_step),
         None if folder is None else Path(folder),
         every_n_train_steps,
         measure,
@@ -119,7 +129,7 @@ def train(
     train_split, test_split = (source(part, workers) for part in sets)
     identity = {"config": config.to_dict(), "data": [part.checksum() for part in sets]}
     state = _state(outside.folder, resume, identity)
-    with own_random_state(), _own_threads():
+    with own, torch_threads():
         run = loop.Run(
             config,
             build(config, sets[0]) if model is None else model,
@@ -159,7 +169,7 @@ def load(config: Config) -> tuple[Examples, Examples]:
 
 
 def _folders(config: Config) -> tuple[ImageFolder, ImageFolder]:
-    place = Path(config.dataset.removeprefix(FOLDER)).expanduser()
+    place = Path(os.path.expanduser(config.dataset.removeprefix(FOLDER)))
     held_out = [place / name for name in ("test", "val") if (place / name).is_dir()]
     if len(held_out) != 1:
         found = "both test and val" if held_out else "neither test nor val"
@@ -187,11 +197,17 @@ def _state(folder: Path | None, resume: bool, identity: Mapping[str, Any]) -> di
     if not resume:
         for path in (*checkpoints.found(folder), folder / WEIGHTS):
             path.unlink(missing_ok=True)  # another process may have been faster
-    state = checkpoints.newest(folder)
-    if state is None:
+    checkpoints.sweep_up(folder)
+    newest = checkpoints.newest(folder)
+    if newest is None:
         return None
-    was, config = state["config"], identity["config"]
+    path, state = newest
     way_out = "Train into another folder, or pass resume=False to begin anew."
+    for part, kind in PARTS.items():
+        if not isinstance(state.get(part), kind):
+            raise ValueError(f"{path} is no checkpoint of a training run: it holds no {part}. {way_out}")
+    state["file"] = path
+    was, config = state["config"], identity["config"]
     if other := [name for name in sorted({*was, *config}) if was.get(name) != config.get(name)]:
         said = ", ".join(f"{name}={was.get(name)!r} there, {config.get(name)!r} here" for name in other)
         raise ValueError(f"{folder} has the checkpoint of another config ({said}). {way_out}")
@@ -250,37 +266,80 @@ def _device_options(device: str) -> dict[str, Any]:
     return {"accelerator": chosen.type, "devices": 1 if chosen.index is None else [chosen.index]}
 
 
-@contextmanager
-def _own_threads() -> Iterator[None]:
-    """Inside and afterwards torch computes with as many threads as before, and so with the same last bits.
+class _Own:
+    """What a run has for itself while it computes: the process's turn, and a state of torch's random numbers.
 
-    When Numba starts its threads, at the first kernel, it changes torch's number; here that is over before we begin.
+    Between two batches, and while it calls back, others have them. So a measurement in another thread waits for a batch
+    at most, and a callback may wait for a thread that wants its turn.
     """
-    import numba
 
-    threads = torch.get_num_threads()
-    numba.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    def __enter__(self) -> None:
+        process.turn.__enter__()
+        self._others = _random_state()
+
+    def __exit__(self, *error: object) -> None:
+        _set_random_state(self._others)
+        process.turn.__exit__(*error)
+
+    @contextmanager
+    def _lent(self) -> Iterator[None]:
+        ours = _random_state()
+        _set_random_state(self._others)
+        try:
+            with process.turn.lent():
+                yield
+        finally:
+            self._others = _random_state()
+            _set_random_state(ours)
+
+    def give_way(self) -> None:
+        """Let those who wait have their turn."""
+        if process.turn.wanted:
+            with self._lent():
+                pass
+
+    def without(self, callback: Callable[[dict[str, Any]], object] | None) -> Callable[[dict[str, Any]], object] | None:
+        """The callback, called while others may have their turn."""
+        if callback is None:
+            return None
+
+        def call(row: dict[str, Any]) -> None:
+            with self._lent():
+                callback(row)
+
+        return call
+
+
+def _random_state() -> tuple[Tensor, list[Tensor]]:
+    return torch.get_rng_state(), torch.cuda.get_rng_state_all()
+
+
+def _set_random_state(state: tuple[Tensor, list[Tensor]]) -> None:
+    torch.set_rng_state(state[0])
+    torch.cuda.set_rng_state_all(state[1])
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Lightning's remarks on its own settings; its warnings of what may go wrong remain."""
+    """Without Lightning's remarks on its own settings; its warnings of what may go wrong remain.
+
+    Of several runs at once, which may end in any order, the last one brings the remarks back.
+    """
+    global _quiet_runs
     warnings.filterwarnings("ignore", "train_dataloader yielded None", UserWarning)  # on purpose, see Run
     warnings.filterwarnings("ignore", "`isinstance\\(treespec, LeafSpec\\)` is deprecated", FutureWarning)
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
+    for logger in (logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")):
+        if not _quiet_runs:
+            _loud[logger] = logger.level
         logger.setLevel(logging.ERROR)
+    _quiet_runs += 1
     try:
         yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        _quiet_runs -= 1
+        if not _quiet_runs:
+            for logger, level in _loud.items():
+                logger.setLevel(level)
 
 
 def _record(run: Run, status: str, where: Mapping[str, Any]) -> dict[str, Any]:

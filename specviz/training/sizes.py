@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from spectral_kernels.dispatch import whole
 
 import specviz.functional as SF
 from specviz.datasets import Labelled
@@ -18,6 +19,7 @@ def at_side(data: Labelled, side: int) -> Labelled:
     A smaller picture gets a black border, as even as whole pixels allow; a larger one keeps its low frequencies
     (`SF.spectral_pool2d`, rounded). ValueError for series and for pictures larger along one axis only.
     """
+    side = whole(side, "side", 1)
     if data.inputs.dtype != torch.uint8:
         raise ValueError(
             f"side={side} is for pictures; {data.name} holds {tuple(data.inputs.shape[1:])} float32 series"

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from spectral_kernels import process
+from torch import Tensor, nn
 
 from specviz import models
 from specviz.training.batches import seed_of
@@ -19,6 +22,8 @@ from specviz.training.config import Config
 
 if TYPE_CHECKING:
     from specviz.datasets import Examples
+
+_DIGEST = "sha256"  # a key of the metadata: safetensors holds no checksum of its own
 
 
 def build(config: Config, data: Examples) -> nn.Module:
@@ -50,9 +55,11 @@ def _started_by_torch(layer: nn.Linear) -> bool:
     return bool(layer.weight.detach().abs().max() <= layer.in_features**-0.5)
 
 
-def own_random_state() -> Any:
+@contextmanager
+def own_random_state() -> Iterator[None]:
     """Inside, torch's random numbers are one's own; afterwards they go on as they would have."""
-    return torch.random.fork_rng(range(torch.cuda.device_count()))
+    with process.turn, torch.random.fork_rng(range(torch.cuda.device_count())):
+        yield
 
 
 def _network(name: str) -> Callable[..., nn.Module]:
@@ -85,34 +92,74 @@ def _arguments(name: str, network: Callable[..., nn.Module], data: Examples) -> 
 
 
 def export_weights(model: nn.Module, path: str | Path, config: Config | None = None) -> None:
-    """Write parameters and buffers as a safetensors file, with the config in its metadata.
+    """Write parameters and buffers as a safetensors file, with the config in its metadata, and a digest of both.
 
     The file appears whole or not at all. A tensor that a model has under two names is written once.
     """
-    from safetensors.torch import save_model
+    from safetensors.torch import save_file, save_model
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replaced(path) as part:
         save_model(model, str(part), metadata=None if config is None else {"config": json.dumps(config.to_dict())})
+        tensors, metadata = _read(part)  # which tensors of two names are kept is for safetensors to say
+        save_file(tensors, part, metadata | {_DIGEST: _digest(tensors, metadata)})
 
 
 def import_weights(model: nn.Module, path: str | Path) -> Config | None:
     """Read the weights of `export_weights` into a network of the same build; returns the config they came with.
 
-    Raises ValueError for a file that is damaged or of another network, FileNotFoundError if there is none.
+    Raises ValueError for a file that is damaged or of another network, and then leaves the network as it was;
+    FileNotFoundError if there is none. A file that another program wrote has no digest, and is held against its format
+    and the network only.
     """
-    from safetensors import SafetensorError, safe_open
-    from safetensors.torch import load_model
-
+    path = Path(path)
+    tensors, metadata = _read(path)
+    wanted = metadata.pop(_DIGEST, None)
+    if wanted is not None and wanted != _digest(tensors, metadata):
+        raise ValueError(f"{path} is damaged: its content is not what was written")
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-        load_model(model, path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
+        config = Config.of_dict(json.loads(metadata["config"])) if "config" in metadata else None
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path} comes with a config that is none: {error}") from error
+    own = model.state_dict()
+    for name in [name for name in own if name not in tensors]:  # written once under another name
+        kept = metadata.get(name) or next((n for n in tensors if n in own and _is_same(own[n], own[name])), "")
+        if kept in tensors:
+            tensors[name] = tensors[kept]
+    before = {name: tensor.clone() for name, tensor in own.items()}
+    try:
+        model.load_state_dict(tensors)
     except RuntimeError as error:
+        model.load_state_dict(before)  # torch takes what fits and then complains of the rest
         raise ValueError(
             f"{path} holds the weights of another network than this {type(model).__name__}: {error}"
         ) from error
-    return Config.of_dict(json.loads(metadata["config"])) if "config" in metadata else None
+    return config
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors of a safetensors file, and its metadata."""
+    from safetensors import SafetensorError, safe_open
+
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; a safetensors file is expected")
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (SafetensorError, RuntimeError, TypeError, KeyError, ValueError) as error:
+        raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
+
+
+def _is_same(a: Tensor, b: Tensor) -> bool:
+    return a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.numel() > 0
+
+
+def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Of names, types, shapes and numbers, and of the metadata."""
+    digest = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

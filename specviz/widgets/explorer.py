@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
+import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -11,15 +14,23 @@ from typing import Any, Literal
 import ipywidgets as ipw
 import numpy as np
 import torch
+from spectral_kernels.cores import torch_threads
+from spectral_kernels.dispatch import real
 from torch import Tensor
 
-from specviz.datasets import photo_from
+from specviz.datasets import photo_from, photo_within
 from specviz.figures import MAX_SHOWN, Kind, LinePlot, Panel, still_picture, table, to_bytes
 from specviz.widgets.export import ExportButtons
 from specviz.widgets.lines import LinesView
+from specviz.widgets.lives import ClosedError, Displayed
 from specviz.widgets.panels import PanelsView
+from specviz.widgets.turns import turn
+from specviz.widgets.upload import PictureUpload
 
 LINES_WAIT, LINES_WAIT_AT_MOST = 0.12, 0.6  # seconds
+# Of an uploaded picture; more is scaled down. 1365 x 1024: on two cores a move of a slider takes about half a second.
+QUICK_PIXELS = 4 * 1024 * 1024 // 3
+_log = logging.getLogger("specviz.widgets")
 
 
 class GridSlider(ipw.IntSlider):
@@ -82,18 +93,19 @@ class GridSlider(ipw.IntSlider):
         return self._real
 
     @real.setter
-    def real(self, value: float) -> None:
-        self.check(value)
-        self._real = float(value)
+    def real(self, value: Any) -> None:
+        self._real = self.check(value)
         self.value = self._tick(self._real)
         self.text.value = self._text()
 
-    def check(self, value: Any) -> None:
-        """Raise ValueError for what is no number within the range."""
+    def check(self, value: Any) -> float:
+        """A number of Python or NumPy, or a tensor of one, as a float; ValueError for what is none in the range."""
         top = math.inf if self.open_ended else self.high
-        if not (isinstance(value, int | float | np.number) and self.low <= value <= top and math.isfinite(value)):
+        number = as_number(value)
+        if number is None or not self.low <= number <= top or not math.isfinite(number):
             span = f">= {self.low:g}" if self.open_ended else f"from {self.low:g} to {self.high:g}"
             raise ValueError(f"{self.name}={value!r} must be a number {span}")
+        return number
 
     def resize(self, low: float, high: float) -> None:
         """Change the range, keeping the value as far as it fits."""
@@ -130,18 +142,22 @@ class ExplorerView(ipw.VBox):
         return bundle
 
 
-class Explorer:
+class Explorer(Displayed):
     """Base of the explorers: a picture, controls, panels, curves and facts.
 
     A subclass names its controls as attributes and implements `_prepare(image)` (once a picture),
     `_frames()` (at each move) and `facts()`. `e.set(name=value)` sets controls in real units;
-    `e.load(source)` shows another picture; `e.view` is the widget to display.
+    `e.load(source)` shows another picture; `e.view` is the widget to display; `e.close()` frees all of it.
+
+    Explorers take turns, whichever threads the browser's messages and the cells come on: one computes at a time in a
+    process. Moves that come meanwhile wait in the browser, which then sends the last value only.
     """
 
     label = "Explorer"
     takes_pictures = True  # False: it shows something else, and `load` and the upload button have no place
 
     def __init__(self) -> None:
+        super().__init__()
         self.panels = PanelsView(self.label)
         self.panels.on_probe = self._probe
         self.panels.on_pick = lambda panel, x, y: self._guarded(lambda: self._pick(panel, x, y))
@@ -149,19 +165,17 @@ class Explorer:
         self.lines: list[LinesView] = []
         self.image: Tensor | None = None  # (H, W) or (3, H, W), the picture on screen
         self._quiet = False
-        self._redraw: asyncio.TimerHandle | None = None
-        self._redraw_by = 0.0
+        self._note = ""  # what there is to say of the picture on screen
+        self._loops: list[asyncio.AbstractEventLoop] = []  # of the last callback's thread, and of the first's
+        self._redraws_asked = 0
+        self._redraw_by: float | None = None  # at the latest, while one is due
         self._specs: list[Panel] = []
         self._described_for: Any = None
         self._still_frames: dict[str, np.ndarray] = {}
         self._last_frames: dict[str, np.ndarray] = {}
-        self.upload = ipw.FileUpload(
-            accept=".png,.jpg,.jpeg,.webp",
-            multiple=False,
-            description="Your picture",
-            layout=ipw.Layout(width="160px"),
-        )
-        self.upload.observe(self._uploaded, "value")
+        if self.takes_pictures:
+            self.upload = PictureUpload("Your picture")
+            self.upload.observe(self._uploaded, "value")
 
     # --- what a subclass provides
 
@@ -182,7 +196,7 @@ class Explorer:
         return ()
 
     def _frames(self) -> dict[str, Any]:
-        """Recompute: {"frames": ..., "facts": ..., "markers": ...} for `PanelsView.show`."""
+        """Recompute: {"frames": ..., "facts": ..., "markers": ..., "under_way": ...} for `PanelsView.show`."""
         raise NotImplementedError
 
     def _plots(self) -> list[LinePlot]:
@@ -202,6 +216,9 @@ class Explorer:
 
     # --- the shared machinery
 
+    def _at_once(self) -> list[ipw.Widget]:
+        return [self.upload] if self.takes_pictures else []
+
     def _assemble(self, image: Any, controls: list[Any]) -> None:
         """Lay out the view and show the first picture; a subclass calls it last in its constructor."""
         for control in self._controls().values():
@@ -213,24 +230,22 @@ class Explorer:
         row = ipw.HBox(controls, layout=ipw.Layout(flex_flow="row wrap"))
         plots = [view.figure for view in self.lines]
         self.view = ExplorerView([row, self.panels, *plots, self.export], self._still_picture, self.summary)
+        self._own_widgets()
         if self.takes_pictures:
             self.load(image)
         else:
             self._refresh()
 
     def set(self, **values: Any) -> None:
-        """Set controls in real units, e.g. `set(beta=0.9, norm="ortho")`, and refresh once."""
+        """Set controls in real units, e.g. `set(beta=0.9, norm="ortho")`, and refresh once.
+
+        Numbers may be Python's, NumPy's or tensors of one number. ValueError, and nothing set, if one does not fit.
+        """
         controls = self._controls()
         for name in values:
             if name not in controls:
                 raise ValueError(f"{type(self).__name__} has no control {name!r}; it has {', '.join(controls)}")
-            control = controls[name]
-            if isinstance(control, GridSlider):
-                control.check(values[name])
-            elif hasattr(control, "options"):
-                options = [o[1] if isinstance(o, tuple) else o for o in control.options]  # (label, value) or value
-                if values[name] not in options:
-                    raise ValueError(f"{name}={values[name]!r} is not one of {', '.join(map(str, options))}")
+            values[name] = _fitting(name, controls[name], values[name])
         with self._silently():
             for name, value in values.items():
                 setattr(controls[name], "real" if isinstance(controls[name], GridSlider) else "value", value)
@@ -238,99 +253,137 @@ class Explorer:
 
     def load(self, source: Any) -> None:
         """Show another picture: anything `datasets.photo_from` takes. A bad one shows a message instead."""
+        self._guarded(lambda: self._take(photo_from(source)))
 
-        def take() -> None:
-            image = photo_from(source)
-            with self._silently():
-                self._prepare(image)
-            self.image = image
-            self._described_for = None
-            self._refresh()
-
-        self._guarded(take)
+    def _take(self, image: Tensor, note: str = "") -> None:
+        """Show a checked picture, with what there is to say of it."""
+        with self._silently():
+            self._prepare(image)
+        self.image, self._note = image, note
+        self._described_for = None
+        self._refresh()
 
     def _uploaded(self, change: Any) -> None:
-        if change["new"]:
-            file = change["new"][0]
-            self.load(bytes(file["content"]))
-            if self.panels.message:
-                self.panels.say(self.panels.message.replace("the picture", file["name"], 1))
-            # Lets the same file be chosen again; no names of old files stay beside the button.
-            self.upload.value = ()
+        """Show the picture that came from the browser, scaled down where it would make the sliders slow."""
+        if not change["new"]:
+            return
+        file, name = change["new"][0], change["new"][0]["name"]
+
+        def take() -> None:
+            # The file is read out of turn: meanwhile the other explorers' sliders go on.
+            image, (height, width) = photo_within(bytes(file["content"]), QUICK_PIXELS, name)
+            h, w = image.shape[-2:]
+            scaled = f"{name}: scaled from {width} x {height} to {w} x {h}, so that the sliders stay quick"
+            with turn():
+                if not self.closed:
+                    self._take(image, scaled if (h, w) != (height, width) else "")
+
+        self._guarded(take)
+        change["owner"].value = ()  # so that the same file can be chosen again
 
     @contextmanager
     def _silently(self) -> Iterator[None]:
-        before, self._quiet = self._quiet, True
-        try:
-            yield
-        finally:
-            self._quiet = before
+        with turn():
+            before, self._quiet = self._quiet, True
+            try:
+                yield
+            finally:
+                self._quiet = before
 
     def _guarded(self, action: Callable[[], None]) -> None:
-        """Run a callback; what goes wrong is said in the widget, and the last good picture stays."""
+        """Run a callback; what goes wrong is said in the widget, and the last good picture stays.
+
+        The traceback goes to the log "specviz.widgets": as an error, or, of what is refused in words, as information.
+        """
         try:
             action()
+        except ClosedError:
+            raise
         except (ValueError, TypeError) as error:
+            _log.info("%s: %s", self.label, error, exc_info=True)
             self.panels.say(str(error))
         except Exception as error:
+            _log.exception("%s: this should not have happened", self.label)
             self.panels.say(f"This should not have happened: {type(error).__name__}: {error}")
 
-    def _describe_if_stale(self) -> bool:
-        """Describe the panels again if the picture or what they depend on changed."""
-        if self._described_for == (key := self._describes()):
-            return False
-        self._specs, self._still_frames = self._describe()
-        self.panels.describe(self._specs)
-        self._described_for = key
-        return True
-
     def _refresh(self) -> None:
-        if self._quiet or (self.takes_pictures and self.image is None):
-            return
+        self._note_loop()
+        if not self._quiet and not (self.takes_pictures and self.image is None):
+            self._guarded(self._show)
 
-        def show() -> None:
+    def _show(self) -> None:
+        key, before = self._describes(), (self._specs, self._still_frames)
+        stale = self._described_for != key  # the picture changed, or what its description depends on
+        try:
             with _one_thread(self._full_size()):
-                still = self._describe_if_stale()
+                if stale:
+                    self._specs, self._still_frames = self._describe()
                 shown = self._frames()
-            self._last_frames = shown["frames"]
-            controls = [c.accessible() for c in self._controls().values() if isinstance(c, GridSlider)]
+        except BaseException:
+            self._specs, self._still_frames = before  # of the picture that stays on screen
+            raise
+        self._last_frames = shown["frames"]
+        controls = [c.accessible() for c in self._controls().values() if isinstance(c, GridSlider)]
+        with self.panels.hold_sync():  # in one message: new panels do not fit the old frames
+            if stale:
+                self.panels.describe(self._specs)
             self.panels.show(
                 shown["frames"],
-                self._still_frames if still else None,
+                self._still_frames if stale else None,
                 full_size=self._full_size(),
                 facts=shown["facts"],
                 markers=shown.get("markers", {}),
                 controls=controls,
                 message="",
+                note=self._note,
+                under_way=shown.get("under_way", ""),
             )
-            self._redraw_lines_soon()
-
-        self._guarded(show)
+        self._described_for = key
+        self._redraw_lines_soon()
 
     def _full_size(self) -> tuple[int, int] | None:
         """(H, W) of the picture that the frames stand for; None where each is small and shown whole."""
         assert self.image is not None
         return self.image.shape[-2], self.image.shape[-1]
 
+    def _note_loop(self) -> None:
+        """Keep the event loop that this thread runs, if it runs one: the kernel's own, or that of a subshell."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        if loop not in self._loops[:1]:
+            self._loops = [loop, *self._loops[-1:]]
+
     def _redraw_lines_soon(self) -> None:
         """Redraw the curves when the slider rests a moment, or a few times a second while it moves.
 
-        plotly takes tens of milliseconds for a curve; at each move that would hold up the pictures.
+        plotly takes tens of milliseconds for a curve; at each move that would hold up the pictures. The timer is of
+        the loop on this thread. It is never cancelled, since the next move may come on another thread: one that is no
+        longer needed does nothing.
         """
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:  # a plain script: there is nobody to wait for
             return self._redraw_lines()
-        now = loop.time()
-        if self._redraw is None:
+        now = time.monotonic()
+        if self._redraw_by is None:
             self._redraw_by = now + LINES_WAIT_AT_MOST
-        else:
-            self._redraw.cancel()
-        when = min(now + LINES_WAIT, max(self._redraw_by, now))
-        self._redraw = loop.call_at(when, lambda: self._guarded(self._redraw_lines))
+        self._redraws_asked += 1
+        number, last, own = self._redraws_asked, now + LINES_WAIT >= self._redraw_by, weakref.ref(self)
+
+        def due() -> None:
+            with turn():
+                explorer = own()
+                if explorer is None or explorer.closed or explorer._redraw_by is None:
+                    return
+                if last or number == explorer._redraws_asked:
+                    explorer._guarded(explorer._redraw_lines)
+
+        loop.call_later(min(LINES_WAIT, max(self._redraw_by - now, 0.0)), due)
 
     def _redraw_lines(self) -> None:
-        self._redraw = None
+        self._redraw_by = None
         for view, plot in zip(self.lines, self._plots(), strict=True):
             view.show(plot)
 
@@ -365,15 +418,39 @@ class Explorer:
         return still_picture(self._specs, frames, self._plots(), caption or self.panels.message, kind)
 
 
+def as_number(value: Any) -> float | None:
+    """A real number as a float; None for what is none."""
+    try:
+        return real(value, "value")
+    except TypeError:
+        return None
+
+
+def _fitting(name: str, control: Any, value: Any) -> Any:
+    """The value as the control takes it: a float, one of its options, or a bool; ValueError if it does not fit."""
+    if isinstance(control, GridSlider):
+        return control.check(value)
+    if isinstance(control, ipw.Checkbox):
+        options = [True, False]
+    elif hasattr(control, "options"):
+        options = [o[1] if isinstance(o, tuple) else o for o in control.options]  # (label, value) or value
+    else:
+        return value
+    value = bool(value) if isinstance(value, np.bool_) else value
+    number = as_number(value)
+    for option in options:
+        if option is value or (isinstance(value, str) and option == value):
+            return option
+        if not isinstance(option, str) and number is not None and option == number:
+            return option
+    raise ValueError(f"{name}={value!r} is not one of {', '.join(map(str, options))}")
+
+
 @contextmanager
 def _one_thread(size: tuple[int, int] | None) -> Iterator[None]:
     """One thread for a small picture: between two moves torch's other threads fall asleep, and waking takes longer."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1 if size is None or size[0] * size[1] <= 2**19 else before)
-    try:
+    with torch_threads(1 if size is None or size[0] * size[1] <= 2**19 else None):
         yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def shown_factor(image: Tensor) -> int:

@@ -20,8 +20,8 @@ class ExportButtons(anywidget.AnyWidget):
     What `content` raises is said beside the buttons. The bytes travel once and stay nowhere.
     """
 
-    _esm = _HERE / "export.js"
-    _css = _HERE / "export.css"
+    _esm = (_HERE / "export.js").read_text("utf-8")
+    _css = (_HERE / "export.css").read_text("utf-8")
 
     label = traitlets.Unicode().tag(sync=True)  # what is saved
 

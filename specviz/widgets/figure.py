@@ -6,16 +6,18 @@ from specviz.figures import Figure, file_content
 from specviz.widgets.explorer import ExplorerView
 from specviz.widgets.export import ExportButtons
 from specviz.widgets.lines import PlotView
+from specviz.widgets.lives import Displayed
 from specviz.widgets.panels import PanelsView
 
 
-class FigureView:
-    """A figure under the pointer: `FigureView(figure).view` is the widget to display.
+class FigureView(Displayed):
+    """A figure under the pointer: `FigureView(figure).view` is the widget to display, `close()` frees it.
 
     figure  a LinePlot, a Matrix, Violins or a RankDiagram
     """
 
     def __init__(self, figure: Figure) -> None:
+        super().__init__()
         self.figure = figure
         self.plot = PlotView(**figure.plotly(dark=False))
         # It has no pictures here: it says which theme the page has, and fits the plot to its width.
@@ -25,3 +27,4 @@ class FigureView:
         self.view = ExplorerView(
             [self.plot.figure, self.panels, self.export], lambda: file_content(figure, "png"), lambda: repr(figure)
         )
+        self._own_widgets()

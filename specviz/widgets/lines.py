@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +15,32 @@ import traitlets
 
 from specviz.figures import LinePlot
 from specviz.figures.lines import band_points, line_points
+from specviz.widgets.turns import in_turn
 
-_HERE = Path(__file__).parent
+_ESM = (Path(__file__).parent / "plotly.js").read_text("utf-8")
 _PLOTLY = Path(plotly.basewidget.__file__).parent / "package_data" / "widgetbundle.js"
 
 
 class _Script(anywidget.AnyWidget):
     """Brings plotly's script to the page; plotly.js says why."""
 
-    _esm = _HERE / "plotly.js"
+    _esm = _ESM
     script = traitlets.Bytes().tag(sync=True)
 
 
-@cache
+_scripts: list[_Script] = []  # at most one
+
+
+@in_turn
 def _script() -> _Script:
-    return _Script(script=_PLOTLY.read_bytes())
+    """The one for all figures of this process; a new one where `Widget.close_all()` has closed it."""
+    if not _scripts or _scripts[0].comm is None:
+        _scripts[:] = [_Script(script=_PLOTLY.read_bytes())]
+    return _scripts[0]
 
 
 class _Figure(go.FigureWidget):
-    _esm = _HERE / "plotly.js"
+    _esm = _ESM
 
 
 class PlotView:

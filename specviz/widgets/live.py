@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -15,13 +15,15 @@ import anywidget
 import ipywidgets as ipw
 import numba
 import numpy as np
-import torch
+from spectral_kernels.cores import torch_threads
+from spectral_kernels.process import Lock
 
 from specviz import datasets, records, training
 from specviz.compare import Summary, finished
 from specviz.figures import BLUE, GREY, Line, LinePlot
 from specviz.widgets.explorer import GridSlider
 from specviz.widgets.training import CurvesExplorer, over_seeds
+from specviz.widgets.turns import turn
 
 NETWORKS = {"LeNet": "lenet", "AlexNet": "alexnet", "VGG-11": "vgg11"}
 FORMS = {"ReLU": "relu", "tanh": "tanh", "SpecNet": "specnet"}
@@ -43,7 +45,7 @@ USUAL = training.Config(
 )
 SMOOTHED = 20  # steps
 DRAWN_EVERY = 0.25  # seconds
-_one_run = threading.Lock()  # two at once in one process would draw from each other's random numbers
+_one_run = Lock()  # two at once in one process would draw from each other's random numbers
 
 
 class LiveRun:
@@ -62,7 +64,7 @@ class LiveRun:
         self.error: Exception | None = None
         self.began, self.seconds = time.perf_counter(), 0.0
         self._stop = threading.Event()
-        self._between = threading.Lock()  # after `stop` has returned nothing is added
+        self._between = Lock()  # after `stop` has returned nothing is added
         self._drawn = 0.0
         self._thread = threading.Thread(target=self._run, name="live training", daemon=True)
 
@@ -136,7 +138,7 @@ class LiveRun:
 
 
 @contextmanager
-def _released(lock: threading.Lock) -> Iterator[None]:
+def _released(lock: Lock) -> Iterator[None]:
     try:
         yield
     finally:
@@ -146,13 +148,9 @@ def _released(lock: threading.Lock) -> Iterator[None]:
 @contextmanager
 def _on_one_thread() -> Iterator[None]:
     """Torch and Numba compute in this thread alone, so that the kernel has a core left for the sliders."""
-    before = torch.get_num_threads()
-    numba.set_num_threads(1)  # of this thread only
-    torch.set_num_threads(1)
-    try:
+    with torch_threads(1):
+        numba.set_num_threads(1)  # of this thread only
         yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class Presence(anywidget.AnyWidget):
@@ -161,9 +159,14 @@ class Presence(anywidget.AnyWidget):
     _esm = """
     export default () => {
       let views = 0;
+      const tell = (model) => {
+        try {
+          model.send("gone");
+        } catch { /* so is the kernel, and the training with it */ }
+      };
       return { render({ model }) {
         views += 1;
-        return () => { views -= 1; setTimeout(() => { if (!views) model.send("gone"); }, 200); };
+        return () => { views -= 1; setTimeout(() => views || tell(model), 200); };
       } };
     };
     """
@@ -199,6 +202,7 @@ class LiveTrainingExplorer(CurvesExplorer):
         super().__init__()
         self._rows = finished(_shipped() if rows is None else rows)
         self._run: LiveRun | None = None
+        self._drawn_by: Any = None  # the event loop that was asked to draw, until it begins
         there = datasets.names()
         wide = ipw.Layout(width="340px")
         self.network = ipw.Dropdown(options=list(NETWORKS.items()), description="network", layout=wide)
@@ -222,7 +226,13 @@ class LiveTrainingExplorer(CurvesExplorer):
         right = [self.beta.row(), self.epochs.row(), self.seed.row()]
         self._assemble(None, [ipw.VBox(left), ipw.VBox(right)])
         self.view.children = [*self.view.children, Presence(self.stop)]
-        self.view.observe(lambda change: self.stop(), "comm")  # the view was closed
+
+    def _at_once(self) -> list[ipw.Widget]:
+        return [*super()._at_once(), self.stop_button]
+
+    def _before_close(self) -> None:
+        if (run := vars(self).get("_run")) is not None:
+            run.stop()
 
     def _controls(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("network", "dataset", "form", "beta", "epochs", "seed")}
@@ -238,32 +248,49 @@ class LiveTrainingExplorer(CurvesExplorer):
         """Train what the controls say. ValueError while a training is under way."""
         if self.running:
             raise ValueError("a training is under way here: stop() it first, or wait() for its end")
+        self._note_loop()
         self._run = LiveRun(self._config(), self._teller())
         self._run.start()
         self._refresh()
 
     def stop(self) -> None:
         """End the training; what it has learnt so far stays on screen."""
-        if self._run is not None and self._run.running:
-            self._run.stop()
+        run = self._run
+        if run is not None and run.running:
+            run.stop()  # before the turn, for which another explorer may let this one wait
             self._refresh()
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait for the training's thread to end, at most so many seconds."""
-        if self._run is not None:
-            self._run.wait(timeout)
+        run = self._run
+        if run is not None:
+            run.wait(timeout)
             self._refresh()
 
     def _teller(self) -> Callable[[], None]:
-        """What a run calls from its thread: the event loop then draws. In a script `wait` does."""
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            return lambda: None
+        """What a run calls from its thread: an event loop then draws. In a script `wait` does."""
+        own = weakref.ref(self)
+
+        def draw() -> None:
+            with turn():
+                explorer = own()
+                if explorer is not None and not explorer.closed:
+                    explorer._drawn_by = None  # what comes from now on is not in this drawing
+                    explorer._refresh()
 
         def tell() -> None:
-            with suppress(RuntimeError):  # the loop has been closed: there is nobody to see it
-                loop.call_soon_threadsafe(self._refresh)
+            explorer = own()
+            if explorer is None or explorer.closed:
+                return
+            if explorer._drawn_by is not None and not explorer._drawn_by.is_closed():
+                return
+            for loop in explorer._loops:
+                try:
+                    explorer._drawn_by = loop
+                    loop.call_soon_threadsafe(draw)
+                    return
+                except RuntimeError:  # closed with its subshell: the kernel's own goes on
+                    explorer._drawn_by = None
 
         return tell
 
@@ -363,7 +390,8 @@ class LiveTrainingExplorer(CurvesExplorer):
         if f["apart"] is not None:
             apart = f"{100 * f['apart']:.2f} points apart"
             shown.append(["its own record", apart, "the same config and seed; at most, over the epochs so far"])
-        return {"frames": {}, "facts": shown}
+        lost = f"The training ended with it, at step {f['step']} of {f['steps'] or 'many'}." if self.running else ""
+        return {"frames": {}, "facts": shown, "under_way": lost}
 
     def _shown_record(self, f: dict[str, Any]) -> list[str]:
         rows = self._recorded()

@@ -150,6 +150,78 @@ class PanelView {
   }
 }
 
+// --- a kernel that ends: the page keeps the widgets, and nobody answers them any more
+
+const ENDS = {
+  restarting: "The kernel was restarted",
+  autorestarting: "The kernel died and was started again",
+  dead: "The kernel died",
+  terminating: "The kernel was shut down",
+};
+
+// Calls `ended(how)` when the kernel of a model ends, or has ended already; returns what stops the watch.
+function watchKernel(model, root, ended) {
+  const manager = model.widget_manager;
+  const session = manager?.context?.sessionContext;
+  const disconnected = () => root.closest(".jupyter-widgets-disconnected") && ended("The kernel was restarted or has ended");
+  // ipywidgets takes notice of restarts alone; of other ends JupyterLab tells. A kernel that the server starts again
+  // is "restarting" first, and "autorestarting" then.
+  const over = (how) => {
+    ended(how);
+    manager.disconnect?.();
+  };
+  const status = (_, status) => status in ENDS && over(ENDS[status]);
+  const changed = (_, { newValue }) =>
+    over(newValue ? "This notebook was given another kernel" : "The kernel was shut down");
+  session?.statusChanged.connect(status);
+  session?.kernelChanged.connect(changed);
+  model.on("comm_live_update", disconnected);
+  disconnected();
+  return () => {
+    session?.statusChanged.disconnect(status);
+    session?.kernelChanged.disconnect(changed);
+    model.off("comm_live_update", disconnected);
+  };
+}
+
+// Runs the cells above one and then itself. JupyterLab hands its commands to pages that `specviz lab` serves.
+async function runAgain(app, cell) {
+  const notebook = app.shell.currentWidget?.content;
+  const index = notebook?.widgets?.findIndex((widget) => widget.node === cell) ?? -1;
+  if (index < 0) return;
+  notebook.deselectAll();
+  notebook.activeCellIndex = index;
+  if (index === 0 || (await app.commands.execute("notebook:run-all-above"))) {
+    notebook.activeCellIndex = index;
+    await app.commands.execute("notebook:run-cell");
+  }
+}
+
+// Says what happened in place of controls that nobody answers, and how to go on; returns what says it otherwise.
+function showEnd(root, how, lost) {
+  const cell = root.closest(".jp-Cell");
+  const prompt = cell?.querySelector(".jp-InputPrompt")?.textContent.replace(":", "").trim();
+  root.closest(".specviz-explorer")?.classList.add("specviz-over");
+  const note = el("div", "specviz-end", null);
+  note.setAttribute("role", "alert");
+  const said = el("span", "", note);
+  const say = (how) => (said.textContent = `${how}, and what was computed here is gone. ${lost}`);
+  say(how);
+  const app = window.jupyterapp;
+  if (cell && app?.commands?.hasCommand("notebook:run-all-above")) {
+    const again = el("button", "", note, "Start again");
+    again.type = "button";
+    again.title = "Run the cells above this one, and then this one";
+    again.addEventListener("click", () => {
+      again.disabled = true;
+      runAgain(app, cell).finally(() => (again.disabled = false));
+    });
+  } else
+    el("span", "", note, `To start again, run the cells above and then this one${prompt ? `, ${prompt}` : ""}.`);
+  root.prepend(note);
+  return say;
+}
+
 function render({ model, el: root }) {
   root.classList.add("specviz");
   root.setAttribute("role", "group");
@@ -159,6 +231,8 @@ function render({ model, el: root }) {
   readout.setAttribute("aria-live", "polite");
   const message = el("div", "specviz-message", root);
   message.setAttribute("role", "alert");
+  const note = el("div", "specviz-note", root);
+  note.setAttribute("role", "status");
   const facts = el("div", "specviz-facts", root);
   facts.setAttribute("role", "list");
   let views = {};
@@ -167,6 +241,8 @@ function render({ model, el: root }) {
     model.on(event, handler);
     cleanup.push(() => model.off(event, handler));
   };
+
+  let over = null; // what says otherwise how the kernel ended, if it has
 
   // At most one probe is on its way; a moving pointer would queue hundreds.
   let waiting = false, next = null;
@@ -188,6 +264,7 @@ function render({ model, el: root }) {
     setTimeout(() => waiting && flush(), 1000); // no kernel answers: do not wait for ever
   };
   const post = (type, panel, at) => {
+    if (over) return;
     if (type === "leave") {
       next = null;
       readout.textContent = "\u00a0";
@@ -234,6 +311,8 @@ function render({ model, el: root }) {
     );
     message.textContent = model.get("message");
     message.hidden = !message.textContent;
+    note.textContent = model.get("note");
+    note.hidden = !note.textContent;
     root.dataset.seq = seq;
     requestAnimationFrame(() => {
       label();
@@ -252,6 +331,12 @@ function render({ model, el: root }) {
   // The sliders beside this view may be laid out after it.
   const late = [100, 500, 2000].map((delay) => setTimeout(label, delay));
   cleanup.push(() => late.forEach(clearTimeout));
+
+  const ended = (how) => {
+    if (!over) over = showEnd(root, how, model.get("under_way"));
+    else if (how === ENDS.autorestarting) over(how); // first it looked like a restart
+  };
+  cleanup.push(watchKernel(model, root, ended));
 
   const theme = () => {
     const light = document.body.dataset.jpThemeLight;

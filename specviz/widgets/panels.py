@@ -23,8 +23,9 @@ class PanelsView(anywidget.AnyWidget):
     `on_pick(panel, x, y)` is called for a click, or Enter at the keyboard's cursor.
     """
 
-    _esm = _HERE / "panels.js"
-    _css = _HERE / "panels.css"
+    # As text: anywidget watches a path for changes, and what watches holds every widget of the class for ever.
+    _esm = (_HERE / "panels.js").read_text("utf-8")
+    _css = (_HERE / "panels.css").read_text("utf-8")
 
     label = traitlets.Unicode().tag(sync=True)  # the group's accessible name
     panels: Any = traitlets.List().tag(sync=True)
@@ -32,7 +33,9 @@ class PanelsView(anywidget.AnyWidget):
     frames = traitlets.Dict().tag(sync=True)  # frames that change with every move of a slider
     markers = traitlets.Dict().tag(sync=True)
     facts: Any = traitlets.List().tag(sync=True)  # [name, value, hint]
-    message = traitlets.Unicode().tag(sync=True)
+    message = traitlets.Unicode().tag(sync=True)  # what went wrong
+    note = traitlets.Unicode().tag(sync=True)  # what there is to say of the picture
+    under_way = traitlets.Unicode().tag(sync=True)  # what is lost if the kernel ends now
     controls: Any = traitlets.List().tag(sync=True)  # accessible names of slider handles, which ipywidgets leaves bare
     seq = traitlets.Int(0).tag(sync=True)
     dark = traitlets.Bool(False).tag(sync=True)

@@ -18,6 +18,7 @@ import specviz.nn as snn
 from specviz.datasets import PHOTOS, photo_patches
 from specviz.figures import BLUE, ORANGE, PURPLE, Line, LinePlot
 from specviz.widgets.explorer import Explorer
+from specviz.widgets.turns import turn
 
 STEPS = 150
 PATCH = 16  # pixels a side
@@ -127,6 +128,7 @@ class ParametrisationExplorer(Explorer):
         self.stop.on_click(lambda _: self._stop())
         self._path: list[tuple[float, float, float]] = []
         self._training: asyncio.Task[None] | None = None
+        self._round = 0  # counts the trainings: one that is no longer the last ends
         self._live = False
         with self._silently():
             self.set(optimiser=optimiser, numbers=numbers, start=start, taps=taps)
@@ -147,6 +149,12 @@ class ParametrisationExplorer(Explorer):
         finally:
             self._live = before
 
+    def _at_once(self) -> list[ipw.Widget]:
+        return [*super()._at_once(), self.stop]
+
+    def _before_close(self) -> None:
+        self._round = 0
+
     def _race(self) -> Iterator[tuple[float, float, float]]:
         return race(
             self.optimiser.value, self.taps.value, self.numbers.value == "orthogonal", self.start.value == "matched"
@@ -155,7 +163,7 @@ class ParametrisationExplorer(Explorer):
     def _refresh(self) -> None:
         if self._quiet:
             return
-        self._cancel()
+        self._round += 1
         try:
             loop = asyncio.get_running_loop() if self._live else None
         except RuntimeError:  # a plain script
@@ -165,43 +173,46 @@ class ParametrisationExplorer(Explorer):
             super()._refresh()
         else:
             self._path = []
-            self._training = loop.create_task(self._train())
+            self._training = loop.create_task(self._train(self._round))  # asyncio itself keeps no reference to it
 
-    async def _train(self) -> None:
-        """Train a little, draw, let the kernel see to the buttons, and so on."""
-        self.stop.disabled = False
+    async def _train(self, number: int) -> None:
+        """Train a little, draw, let the kernel see to the buttons, and so on, until another training begins.
+
+        The next one may be on another thread, whose loop cannot cancel this one: each looks whether it is the last.
+        """
         race = self._race()
-        try:
-            training = True
-            while training:
-                training = self._train_until(race, time.perf_counter() + 0.1)
-                super()._refresh()
-                await asyncio.sleep(0.01)
-        finally:
-            self.stop.disabled = True
+        going = True
+        while going:
+            with turn():
+                if self.closed or self._round != number:
+                    return
+                going, went_well = self._train_until(race, time.perf_counter() + 0.1)
+                self.stop.disabled = not going
+                if went_well:  # else it has been said what went wrong
+                    super()._refresh()
+            await asyncio.sleep(0.01)
 
-    def _train_until(self, race: Iterator[tuple[float, float, float]], until: float) -> bool:
-        """Take steps until then; False when there are no more, or something went wrong, which is said."""
-        going = False
+    def _train_until(self, race: Iterator[tuple[float, float, float]], until: float) -> tuple[bool, bool]:
+        """Take steps until then: whether there are more, and whether all went well; what went wrong is said."""
+        going, went_well = False, False
 
         def steps() -> None:
-            nonlocal going
+            nonlocal going, went_well
             for losses in race:
                 self._path.append(losses)
                 if time.perf_counter() > until:
                     going = True
-                    return
+                    break
+            went_well = True
 
         self._guarded(steps)
-        return going
-
-    def _cancel(self) -> None:
-        if self._training is not None and not self._training.done():
-            self._training.cancel()
+        return going, went_well
 
     def _stop(self) -> None:
-        self._cancel()
-        super()._refresh()
+        self._round += 1  # before the turn, for which another explorer may let this one wait
+        with turn():
+            self.stop.disabled = True
+            super()._refresh()
 
     def _describe(self) -> tuple[list[Any], dict[str, np.ndarray]]:
         return [], {}

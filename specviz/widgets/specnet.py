@@ -272,8 +272,8 @@ class SpecNetExplorer(Explorer):
             "probability": chances.max().item(),
             "accuracy": accuracy,
             "share_kept": [Y.parts[0].layout.share_kept for Y in stores],
-            "stored_bytes": [sum(Y.stored_nbytes.values()) for Y in stores],
-            "dense_bytes": [Y.nbytes for Y in stores],
+            "stored_bytes": [Y.nbytes for Y in stores],
+            "dense_bytes": [Y.dense_nbytes for Y in stores],
         }
         spectrum, shown = self._specs[1], self._specs[2]
         magnitude = self._product.abs()

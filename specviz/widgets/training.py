@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -13,8 +14,9 @@ import numpy as np
 from specviz import records
 from specviz.compare import Summary, finished, number, paired
 from specviz.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, Line, LinePlot, Panel
-from specviz.widgets.explorer import Explorer, GridSlider
+from specviz.widgets.explorer import Explorer, GridSlider, as_number
 from specviz.widgets.lines import LinesView
+from specviz.widgets.turns import receive_in_turn
 
 ACCURACY = "epochs.-1.test_accuracy"
 THEIRS = {"is wider": "wider network", "was trained far longer": "trained far longer"}  # in a fact, in a legend
@@ -78,10 +80,13 @@ class ValuesSlider(GridSlider):
     def _at(self, tick: int) -> float:
         return self.values[min(tick, len(self.values) - 1)]
 
-    def check(self, value: Any) -> None:
-        """Raise ValueError for a number that is none of them."""
-        if value not in self.values:
-            raise ValueError(f"{self.name}={value!r} is not one of {', '.join(f'{v:g}' for v in self.values)}")
+    def check(self, value: Any) -> float:
+        """The one of them that a number is, to float32's rounding; ValueError for what is none."""
+        number = as_number(value)
+        for own in self.values:
+            if number is not None and math.isclose(own, number, rel_tol=1e-6):
+                return own
+        raise ValueError(f"{self.name}={value!r} is not one of {', '.join(f'{v:g}' for v in self.values)}")
 
 
 class CurvesExplorer(Explorer):
@@ -105,16 +110,20 @@ class CurvesExplorer(Explorer):
         self.view.children = [*others[:above], self.grid, *others[above:]]
 
     def _redraw_lines(self) -> None:
-        plots = self._plots()
+        plots, old = self._plots(), []
         for i, (view, plot) in enumerate(zip(self.lines, plots, strict=True)):
             if _bands(view.plot) != _bands(plot):
+                old.append(view)
                 self.lines[i] = LinesView(plot)
+                receive_in_turn(self.lines[i].figure)
             elif _looks(view.plot) != _looks(plot):
                 view.plot = plot
             else:
                 continue
             self.lines[i].set_dark(self.panels.dark)
         self.grid.children = [view.figure for view in self.lines]
+        for view in old:
+            view.figure.close()
         super()._redraw_lines()
 
     def _describe(self) -> tuple[list[Panel], dict[str, np.ndarray]]:

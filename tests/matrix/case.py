@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -243,7 +244,8 @@ def as_real(y: Tensor) -> Tensor:
 
 def first_line(error: BaseException) -> str:
     """What an error says, in a line; of torch.compile's also the line that says of what it speaks."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # the ONNX exporter writes in colours
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
     more = [line for line in lines[1:] if line.startswith(("Developer debug context:", "Explanation:"))]
     return " ".join([*lines[:1], *more])[:300] if lines else type(error).__name__
 

@@ -81,9 +81,8 @@ def _model(name: str) -> nn.Module:
 
 def _pictures() -> Tensor:
     """Photographs, not noise: what a threshold drops of noise is no measure."""
-    photos = torch.from_numpy(sv.datasets.photo("astronaut")).float()
-    photos = photos.movedim(-1, 0) if photos.shape[-1] == 3 else photos
-    tiles = photos.unfold(1, 128, 128).unfold(2, 128, 128).flatten(1, 2).transpose(0, 1)
+    photo = sv.datasets.photo("astronaut")
+    tiles = photo.unfold(1, 128, 128).unfold(2, 128, 128).flatten(1, 2).transpose(0, 1)
     x = nn.functional.interpolate(tiles[:BATCH].contiguous(), SIDE, mode="area")
     return (x - x.mean()) / x.std()
 

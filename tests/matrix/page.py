@@ -97,14 +97,14 @@ def _group_cell(record: dict[str, Any], tools: list[str]) -> str:
     asked = {tool: outcome for tool, outcome in outcomes.items() if outcome != NO_CELL}
     if not asked:
         return "–"
-    marks = {FAILS: "✗", MISSING: "not run"}
-    others = [
-        f"{tool} {marks.get(outcome) or _number(record['subject'], tool)}"
+    marks = {
+        tool: {WORKS: "✓", FAILS: "✗", MISSING: "not run"}.get(outcome) or _number(record["subject"], tool)
         for tool, outcome in asked.items()
-        if outcome != WORKS
-    ]
-    works = "✓" if WORKS in asked.values() else ""
-    return "; ".join(filter(None, [works, *others]))
+    }
+    if len(set(marks.values())) == 1:
+        return marks.popitem()[1]
+    others = [f"{tool} {mark}" for tool, mark in marks.items() if mark != "✓"]
+    return "; ".join(["✓", *others] if "✓" in marks.values() else others)
 
 
 def _number(subject: str, tool: str) -> str:

@@ -26,7 +26,50 @@ class Refusal:
         )
 
 
-REFUSED: tuple[Refusal, ...] = ()
+REFUSED: tuple[Refusal, ...] = (
+    Refusal(
+        (
+            "HalfSpectrum*",
+            "SF.threshold",
+            "SF.activate",
+            "SF.compress",
+            "SpecNetBlock2d*",
+            "SF.specnet_block2d",
+            "*, specnet",
+        ),
+        ("ONNX",),
+        "ONNX has no complex numbers, so no spectrum can be exported. Spectral pooling, band-limited convolutions and "
+        "convolutions with spectral filters can: they go as real matrix products.",
+        "a HalfSpectrum has no ONNX form",
+    ),
+    Refusal(
+        ("SF.parametric_bank",),
+        ("ONNX",),
+        "Its result is complex, and ONNX has no complex numbers. The convolution with these filters can be exported.",
+        "parametric_bank has no ONNX form",
+    ),
+    Refusal(
+        ("HalfSpectrum*", "SF.threshold", "SF.activate", "SF.compress"),
+        ("float16", "bfloat16"),
+        "torch has no FFT in half precision on the CPU. Call .float() on the image first; under autocast spectra are "
+        "float32 by themselves.",
+        "HalfSpectrum.of takes float32 or float64 images",
+    ),
+    Refusal(
+        ("SpecNetBlock2d*", "SF.specnet_block2d", "*, specnet"),
+        ("float16", "bfloat16"),
+        "A block works on spectra, in float32 or float64. Autocast takes it; precision= stores in half precision what "
+        "waits for the backward pass.",
+        "a SpecNet block takes float32 or float64 maps",
+    ),
+    Refusal(
+        ("SF.compress",),
+        ("meta device",),
+        "How many coefficients a threshold keeps depends on their numbers, and the meta device has none. SF.threshold, "
+        "which is dense, takes it.",
+        "no kernel runs on device",
+    ),
+)
 
 
 def refusal_of(subject: str, tool: str) -> Refusal | None:

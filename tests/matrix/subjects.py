@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -28,6 +28,8 @@ class Subject:
     training    True or False where the module is tried in that mode alone; None: as the tool wants it
     draws       makes modules one of which the module that is tried equals at each call, because it draws numbers
     differentiable  False where the result takes no part in autograd
+    maps        False where x is no batch of maps, though it has four axes
+    deep        a network of so many layers that tracers take minutes: asked of one of each kind alone
     rounds      how many times the usual rounding errors are allowed, and why: a network is deeper than a layer
     """
 
@@ -42,8 +44,9 @@ class Subject:
     training: bool | None = None
     draws: Callable[[], list[nn.Module]] | None = None
     differentiable: bool = True
+    maps: bool = True
+    deep: bool = False
     rounds: float = 1.0
-    notes: dict[str, str] = field(default_factory=dict)
 
 
 class Call(nn.Module):
@@ -287,13 +290,14 @@ def _on_spectrum(title: str, step: Any, covers: str, **settings: Any) -> Subject
     )
 
 
-def _network(name: str, title: str, *, shape: tuple[int, ...] = IMAGES, **options: Any) -> Subject:
+def _network(name: str, title: str, *, shape: tuple[int, ...] = IMAGES, deep: bool = False, **options: Any) -> Subject:
     return Subject(
         f"models.{name}{f', {title}' if title else ''}",
         "models",
         lambda: _model(name, **options),
         shape,
         (f"models.{name}",),
+        deep=deep,
         rounds=20,  # a dozen layers, ReLUs and normalisations multiply the errors of one
     )
 
@@ -387,8 +391,8 @@ def _spectral_param() -> list[Subject]:
     return [
         _layer("SpectralParamConv2d", "", family, MAPS, 2, 4, 3, padding=1),
         _layer("SpectralParamConv1d", "", family, SERIES, 2, 4, 3, padding=1),
-        _function("spectral_parameters", family, (4, 2, 3, 5), other_size=(5, 3)),
-        _function("filters_from_parameters", family, (4, 2, 3, 5), other_size=(5, 3)),
+        _function("spectral_parameters", family, (4, 2, 3, 5), other_size=(5, 3), maps=False),
+        _function("filters_from_parameters", family, (4, 2, 3, 5), other_size=(5, 3), maps=False),
     ]
 
 
@@ -470,13 +474,24 @@ def _models() -> list[Subject]:
     return [
         _network("lenet", "band-limited", width=0.5, **band),
         _network("lenet", "specnet", width=0.5, **specnet),
-        _network("alexnet", "band-limited", width=0.05, **band),
+        _network("alexnet", "band-limited", width=0.05, dropout=0, **band),
         _network("vgg11", "spectral-param", width=0.06, **spectral),
         _network("vgg16", "band-limited", width=0.06, **band),
         _network("resnet18", "band-limited", width=0.06, **band),
-        _network("resnet18", "specnet", width=0.06, **specnet),
-        _network("densenet40", "band-limited", width=0.3, image_size=8, shape=(2, 3, 8, 8), **band),
-        _network("densenet121", "spectral-param", width=0.12, image_size=8, shape=(2, 3, 8, 8), **spectral),
+        _network("resnet18", "specnet", width=0.06, deep=True, **specnet),
+        # Batch norm of two numbers has no good gradient: four pictures, and 2 x 2 pixels at the end.
+        _network("densenet40", "band-limited", deep=True, width=0.3, image_size=8, shape=(4, 3, 8, 8), **band),
+        _network(
+            "densenet121",
+            "spectral-param",
+            deep=True,
+            width=0.12,
+            image_size=16,
+            shape=(4, 3, 16, 16),
+            activation="tanh",
+            batch_norm=True,
+            **spectral,  # no kinks: so many ReLUs turn rounding into other signs
+        ),
         _network("rippel_deep", "spectral-param", width=0.05, **spectral),
         _network("rippel_generic", "spectral-param", width=0.05, **spectral),
         _network("rippel_pooling", "", width=0.05),

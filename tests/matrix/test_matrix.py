@@ -1,4 +1,4 @@
-"""A core of the matrix, in which every subject, every tool and every family with every tool occurs; and its page.
+"""A core of the matrix: every subject, every tool, and every family of subjects with every group of tools.
 
 The whole, with inductor and timm's networks, is `make matrix`.
 """
@@ -13,8 +13,7 @@ from torch import nn
 
 import specviz as sv
 from matrix.case import Case, Wrong
-from matrix.cells import FAILS, MISSING, REFUSED, WORKS, all_cells, judged
-from matrix.page import PAGE, RECORD, page
+from matrix.cells import FAILS, REFUSED, WORKS, all_cells, judged
 from matrix.refused import REFUSED as REFUSALS
 from matrix.refused import refusal_of
 from matrix.subjects import LEFT_OUT, SUBJECTS, Subject
@@ -25,22 +24,27 @@ SOURCES = [*ROOT.glob("specviz/**/*.py"), *ROOT.glob("kernels/**/*.py")]
 # Of networks, whole cells take seconds: the core takes the small ones, and the others in eager alone.
 LIGHT = {"models.lenet, band-limited", "models.lenet, specnet", "models.fcn", "models.wood_larson, gaussian"}
 INDUCTOR = "SpectralPool2d"  # the one subject that the core compiles with inductor
+EVERY = {"torch.compile": 2, "torch.export": 3}  # their cells take seconds: a family meets every second, or third, tool
 
 
 def core() -> list[tuple[str, list[str]]]:
-    """(tool, subjects): every family meets every tool once, its subjects taking turns; every subject occurs."""
+    """(tool, subjects): families meet tools in turns, and the subjects of a family take turns."""
     families = defaultdict(list)
     for subject in SUBJECTS.values():
-        if subject.family != "models" or subject.name in LIGHT:
+        if subject.family != "torch's own" and (subject.family != "models" or subject.name in LIGHT):
             families[subject.family].append(subject.name)
     found = []
-    quick = [tool.name for tool in TOOLS.values() if not tool.slow]
-    for turn, tool in enumerate(quick):
-        chosen = [names[turn % len(names)] for names in families.values()]
+    for turn, tool in enumerate(quick_tools()):
+        every = 2 if tool == "ONNX" else EVERY.get(TOOLS[tool].group, 1)
+        chosen = [names[turn % len(names)] for i, names in enumerate(families.values()) if (i + turn) % every == 0]
         if tool == "eager":
             chosen = list(SUBJECTS)
         found += [(tool, chosen)] if TOOLS[tool].together else [(tool, [name]) for name in chosen]
     return [*found, ("compile, inductor", [INDUCTOR])]
+
+
+def quick_tools() -> list[str]:
+    return [tool.name for tool in TOOLS.values() if not tool.slow]
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +60,16 @@ def test_a_subject_works_under_a_tool_or_is_refused_as_the_docs_say(zygote, tool
     assert not [f"{cell.subject}: {cell.detail}" for cell in cells if cell.outcome == FAILS]
 
 
-def test_every_subject_every_tool_and_every_family_with_every_tool_is_in_the_core():
+def test_the_core_has_every_subject_every_tool_and_every_family_with_every_group_of_tools():
     cells = {(subject, tool) for tool, subjects in core() for subject in subjects}
     assert {subject for subject, _ in cells} == set(SUBJECTS)
-    assert {tool for _, tool in cells} == {tool.name for tool in TOOLS.values() if not tool.networks}
-    families = {subject.family for subject in SUBJECTS.values()}
-    quick = {tool.name for tool in TOOLS.values() if not tool.slow}
-    assert {(SUBJECTS[subject].family, tool) for subject, tool in cells} >= {(f, t) for f in families for t in quick}
+    assert {tool for _, tool in cells} == {*quick_tools(), "compile, inductor"}
+    families = {subject.family for subject in SUBJECTS.values()} - {"torch's own"}
+    groups = {TOOLS[tool].group for tool in quick_tools()}
+    met = {(SUBJECTS[subject].family, TOOLS[tool].group) for subject, tool in cells}
+    assert met >= {(family, group) for family in families for group in groups}
+    simple = [tool for tool in quick_tools() if TOOLS[tool].group not in EVERY and tool != "ONNX"]
+    assert {(SUBJECTS[s].family, tool) for s, tool in cells} >= {(f, tool) for f in families for tool in simple}
 
 
 def public_names() -> set[str]:
@@ -206,26 +213,3 @@ def test_every_refusal_has_a_reason_and_words_that_the_source_says():
         assert any(refusal.covers(subject, tool) for subject, tool in all_cells()), refusal
     for subject, tool in all_cells():
         refusal_of(subject, tool)  # raises where two speak of one cell
-
-
-# --- The record and its page
-
-
-@pytest.fixture(scope="module")
-def records():
-    return sv.records.read(RECORD)
-
-
-def test_the_page_is_what_the_record_says(records):
-    assert PAGE.read_text("utf-8") == page(records)
-
-
-def test_the_record_holds_the_whole_matrix(records):
-    assert {(record["subject"], tool) for record in records for tool in record["cells"]} == set(all_cells())
-
-
-def test_no_cell_of_the_record_fails_or_was_not_run(records):
-    outcomes = {(r["subject"], tool): o for r in records for tool, (o, _) in r["cells"].items()}
-    assert not [cell for cell, outcome in outcomes.items() if outcome in (FAILS, MISSING)]
-    for (subject, tool), outcome in outcomes.items():
-        assert (outcome == REFUSED) == (refusal_of(subject, tool) is not None and outcome != "not asked")

@@ -123,7 +123,7 @@ def _in_a_fork(subjects: list[str], tool: str) -> Iterator[Cell]:
             os.close(read)
             _be_the_child(subjects, tool, write, printed.fileno())
         os.close(write)
-        waiting, began = list(subjects), time.monotonic()
+        waiting, began, ended = list(subjects), time.monotonic(), ""
         try:
             for line in _lines(read, child, TOOLS[tool].limit):
                 cell = Cell(**json.loads(line))
@@ -132,7 +132,8 @@ def _in_a_fork(subjects: list[str], tool: str) -> Iterator[Cell]:
                 yield cell
                 if not waiting:
                     break
-            ended = ""
+            else:
+                os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # it ends itself, and how is read below
         except TimeoutError as error:
             ended = str(error)
         finally:

@@ -45,3 +45,27 @@ def test_votes_activate_and_go_back_to_the_same_bits(votes, activation, dtype):
     expected = expected_out, bitmap, values, activate.reference_backward(grad, bitmap, values, activation)
     for actual, wanted in zip(made[True], expected, strict=True):
         np.testing.assert_allclose(actual, wanted, rtol=1e-4 if dtype == np.complex64 else 1e-12, atol=1e-6)
+
+
+PARTS = [0.0, -0.0, 1.0, -0.5, 1e-30, 1e30, np.inf, -np.inf, np.nan]
+
+
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
+@pytest.mark.parametrize("activation", activate.ACTIVATIONS)
+@pytest.mark.parametrize("beta", [0.0, 1.0, np.inf])
+def test_cuda_agrees_with_the_reference_on_every_pair_of_special_numbers(dtype, activation, beta):
+    z = np.array([complex(a, b) for a in PARTS for b in PARTS], dtype)
+    grad = np.where(np.abs(z) > 1e20, 2, z[::-1]).astype(dtype)  # there a slope is rounding: times infinity none agree
+    store = activate.cuda(cuda.to_device(z), beta, activation, tile=TILE)
+    back = activate.cuda_backward(cuda.to_device(grad), *store[1:], activation, tile=TILE)
+    expected = activate.reference(z, beta, activation)
+    expected += (activate.reference_backward(grad, *expected[1:], activation),)
+    for made, wanted in zip((*store, back), expected, strict=True):
+        # Part by part: a complex number with one NaN counts as NaN, whatever its other part.
+        real = "u1" if wanted.dtype == np.uint8 else wanted.real.dtype
+        made, wanted = (np.ascontiguousarray(array).view(real) for array in (made.copy_to_host(), wanted))
+        tolerance = 1e-5 if dtype == np.complex64 else 1e-14
+        np.testing.assert_allclose(made, wanted, rtol=tolerance, atol=tolerance)
+        if real != "u1":
+            same = np.isnan(wanted) | (np.signbit(made) == np.signbit(wanted))
+            assert same.all()

@@ -150,3 +150,19 @@ def test_a_vote_that_a_lane_misses_is_an_error_of_the_simulated_warp(votes):
 
     with pytest.raises(AssertionError, match="left or branched off"):
         kernel[1, 32](cuda.device_array(32, np.int32))
+
+
+PARTS = [0.0, -0.0, 1.0, -0.5, 1e-30, 1e30, np.inf, -np.inf, np.nan]
+
+
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
+@pytest.mark.parametrize("beta", [0.0, 1.0, 1e200, np.inf])
+def test_cuda_agrees_with_the_reference_on_every_pair_of_special_numbers_to_the_bit(dtype, beta):
+    z = np.array([complex(a, b) for a in PARTS for b in PARTS], dtype)
+    bitmap, values = threshold.cuda(cuda.to_device(z), beta, tile=TILE)
+    dense = threshold.cuda_expand(bitmap, values, z.size, tile=TILE)
+    gathered = threshold.cuda_gather(cuda.to_device(z[::-1].copy()), bitmap, tile=TILE)
+    expected = threshold.reference(z, beta)
+    expected += threshold.reference_expand(*expected, z.size), threshold.reference_gather(z[::-1], expected[0])
+    for made, wanted in zip((bitmap, values, dense, gathered), expected, strict=True):
+        assert made.copy_to_host().tobytes() == wanted.tobytes()

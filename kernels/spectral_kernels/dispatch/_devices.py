@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spectral_kernels.process import Lock
+from spectral_kernels.cores import numba_threads
+from spectral_kernels.process import Lock, is_forked
 
 Form = Literal["auto", "reference", "cpu", "cuda"]
 FORMS = ("auto", "reference", "cpu", "cuda")
@@ -66,9 +67,12 @@ def plain(x: Tensor) -> Tensor:
 
 @contextmanager
 def threads_for(entries: int) -> Iterator[None]:
-    """All cores for large arrays, one for small ones; one call at a time."""
+    """All cores for large arrays, one for small ones; one call at a time. In a forked child one, see `cores`."""
+    if is_forked():  # without a pool there is nothing to take turns at
+        yield
+        return
     with _one_at_a_time:
-        before = numba.get_num_threads()
+        before = numba_threads()
         if entries > SMALL or before == 1:
             yield
             return

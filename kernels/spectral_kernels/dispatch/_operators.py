@@ -26,7 +26,7 @@ class Call:
     numbers  the arguments that are no tensors, in order
     shapes   of the tensor arguments, in order; None for a tensor that was not given
     tensors  the tensor arguments themselves, where the operator keeps them; None elsewhere
-    outputs  the results, for an operator that keeps them; otherwise empty
+    outputs  the results, where the operator keeps them; None elsewhere
     needs    which tensor arguments need a gradient
     """
 
@@ -63,7 +63,7 @@ class Operator:
         self._tensors = [i for i, a in enumerate(arguments) if str(a.type) in ("Tensor", "Optional[Tensor]")]
         self._numbers = [i for i in range(len(arguments)) if i not in self._tensors]
         self._keeps: tuple[int, ...] = ()
-        self._keeps_outputs = False
+        self._keeps_outputs: tuple[int, ...] = ()
         self._joint = False  # linear in all tensors together: what has no tangent, or no gradient, counts as zeros
         self._backward: Callable[..., Any] = self._refuse
         self._jvp: Callable[..., Any] = self._refuse
@@ -125,17 +125,20 @@ class Operator:
         jvp: Callable[..., Any],
         *,
         keeps: Sequence[int] | None = None,
-        keeps_outputs: bool = False,
+        keeps_outputs: bool | Sequence[int] = False,
     ) -> Callable[..., Any]:
         """Declare its derivatives.
 
         backward(call, *grads) -> a gradient, or None, for each tensor argument; one of several grads may be None
         jvp(call, *tangents)   -> the results' tangents; one of several tangents may be None
         keeps                  which tensor arguments derivatives need, counted among tensors; None for all
-        keeps_outputs          whether they need the results
+        keeps_outputs          whether they need the results, or which of them
         """
         self._keeps = tuple(range(len(self._tensors)) if keeps is None else keeps)
-        self._keeps_outputs = keeps_outputs
+        every = range(len(self.overload._schema.returns))
+        self._keeps_outputs = tuple(
+            (every if keeps_outputs else ()) if isinstance(keeps_outputs, bool) else keeps_outputs
+        )
         self._backward, self._jvp = backward, jvp
         return backward
 
@@ -176,14 +179,16 @@ def _transforms() -> AbstractContextManager[Any]:
 def _differentiated(operator: Operator) -> Callable[..., Any]:
     """The operator's kernel for autograd: an autograd.Function around the step below it."""
     places, others = operator._tensors, operator._numbers
+    results_of = len(operator.overload._schema.returns)
 
     def call_of(ctx: Any) -> Call:
         call = Call()
         call.numbers, call.shapes = ctx.numbers, ctx.shapes
         saved = ctx.saved_tensors
-        kept = dict(zip(operator._keeps, saved, strict=False))
-        call.tensors = tuple(kept.get(i) for i in range(len(places)))
-        call.outputs = saved[len(operator._keeps) :]
+        inputs = dict(zip(operator._keeps, saved, strict=False))
+        outputs = dict(zip(operator._keeps_outputs, saved[len(inputs) :], strict=True))
+        call.tensors = tuple(inputs.get(i) for i in range(len(places)))
+        call.outputs = tuple(outputs.get(i) for i in range(results_of))
         call.needs = tuple(ctx.needs_input_grad[1 + place] for place in places)
         return call
 
@@ -195,7 +200,8 @@ def _differentiated(operator: Operator) -> Callable[..., Any]:
             tensors = [arguments[place] for place in places]
             ctx.numbers = tuple(arguments[place] for place in others)
             ctx.shapes = tuple(None if tensor is None else tensor.shape for tensor in tensors)
-            kept = [*(tensors[i] for i in operator._keeps), *(_plain_tuple(results) if operator._keeps_outputs else ())]
+            outputs = _plain_tuple(results)
+            kept = [*(tensors[i] for i in operator._keeps), *(outputs[i] for i in operator._keeps_outputs)]
             ctx.save_for_backward(*kept)
             if forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
                 ctx.save_for_forward(*kept)
@@ -223,6 +229,8 @@ def _differentiated(operator: Operator) -> Callable[..., Any]:
         if not (transformed or (torch.is_grad_enabled() and any(_requires_grad(arguments[place]) for place in places))):
             with torch._C._AutoDispatchBelowAutograd():
                 return operator.overload.redispatch(keyset & torch._C._after_autograd_keyset, *arguments)
+        if not transformed:
+            return Step.apply(keyset, *arguments)  # type: ignore[attr-defined]
         with enable_single_level_autograd_function():
             return Step.apply(keyset, *arguments)  # type: ignore[attr-defined]
 

@@ -15,14 +15,13 @@ Shape letters: B batch, C channels in, O channels out, G groups, H W pixels, F r
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import lru_cache
+from typing import Any
 
 import torch
+from spectral_kernels.dispatch import real, whole, wholes
 from torch import Tensor
 
-from specviz.functional.band_limited.choice import ALGORITHMS, Algorithm, choose_algorithm, transforms
-from specviz.functional.band_limited.direct import ConvolveLowpassed, direct
+from specviz.functional.band_limited.choice import ALGORITHMS, Algorithm
 from specviz.functional.band_limited.plan import (
     Axis,
     Plan,
@@ -32,9 +31,10 @@ from specviz.functional.band_limited.plan import (
     fast_size,
     published_floats,
 )
-from specviz.functional.band_limited.product import multiply
-from specviz.functional.band_limited.transforms import analyse_fft, analyse_gemm, synthesise_fft, synthesise_gemm
-from specviz.functional.precision import autocasts, no_autocast
+from specviz.functional.band_limited.routes import Settings, convolve_maps
+from specviz.functional.precision import no_autocast, working_dtypes
+from specviz.functional.symbolic import one_node
+from specviz.functional.tracing import is_channels_last, shape_of
 
 __all__ = [
     "ALGORITHMS",
@@ -54,56 +54,71 @@ __all__ = [
 ]
 
 
-def _numbers(value: int | Sequence[int], dims: int, name: str, least: int) -> tuple[int, ...]:
-    values = (value,) * dims if isinstance(value, int) else tuple(value)
-    if len(values) != dims or any(not isinstance(v, int) or v < least for v in values):
-        raise ValueError(f"{name}={value!r} must be a whole number >= {least}, or {dims} of them")
-    return values
-
-
-def check_share(compression: float, energy: float | None) -> None:
-    """Raise ValueError unless one of them says what to keep, within its range."""
+def check_share(compression: float, energy: float | None) -> tuple[float, float | None]:
+    """Both as numbers. Raises ValueError unless one of them says what to keep, within its range."""
+    numbers = []
     for name, share in (("compression", compression), ("energy", 1.0 if energy is None else energy)):
-        if not isinstance(share, int | float):
-            raise TypeError(f"{name}={share!r} must be a number, the share to leave out or to keep")
-    if not 0 <= compression < 1:
-        raise ValueError(f"compression={compression} must lie in [0, 1): it is the share of coefficients left out")
-    if energy is not None:
-        if compression:
-            raise ValueError(f"compression={compression} and energy={energy} both choose the band; give one of them")
-        if not 0 < energy <= 1:
-            raise ValueError(f"energy={energy} must lie in (0, 1]: it is the share of energy kept")
+        try:
+            numbers.append(real(share, name))
+        except TypeError:
+            raise TypeError(f"{name}={share!r} must be a number, the share to leave out or to keep") from None
+    left_out, kept = numbers
+    if not 0 <= left_out < 1:
+        raise ValueError(f"compression={left_out} must lie in [0, 1): it is the share of coefficients left out")
+    if energy is None:
+        return left_out, None
+    if left_out:
+        raise ValueError(f"compression={left_out} and energy={kept} both choose the band; give one of them")
+    if not 0 < kept <= 1:
+        raise ValueError(f"energy={kept} must lie in (0, 1]: it is the share of energy kept")
+    return left_out, kept
 
 
 def _check_tensors(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, dims: int) -> None:
-    name = f"band_limited_conv{dims}d"
+    name, sides, filters = f"band_limited_conv{dims}d", shape_of(x), shape_of(weight)
     if x.ndim not in (dims + 1, dims + 2) or weight.ndim != dims + 2:
         raise ValueError(
             f"{name} takes x of {dims + 2} dimensions (or {dims + 1} without a batch) and weight of {dims + 2}, "
-            f"got {tuple(x.shape)} and {tuple(weight.shape)}"
+            f"got {tuple(sides)} and {tuple(filters)}"
         )
     for what, tensor in (("x", x), ("weight", weight)):
         if not tensor.is_floating_point():
             raise TypeError(f"{name} takes real floating-point tensors; {what} is {tensor.dtype}: use .float()")
-    if not isinstance(groups, int) or groups < 1 or weight.shape[0] % groups:
-        raise ValueError(f"groups={groups} must divide the {weight.shape[0]} output channels")
-    if x.shape[-dims - 1] != weight.shape[1] * groups:
+    if filters[0] % groups:
+        raise ValueError(f"groups={groups} must divide the {filters[0]} output channels")
+    if sides[-dims - 1] != filters[1] * groups:
         raise ValueError(
-            f"x has {x.shape[-dims - 1]} channels, but weight {tuple(weight.shape)} with groups={groups} "
-            f"takes {weight.shape[1] * groups}"
+            f"x has {sides[-dims - 1]} channels, but weight {tuple(filters)} with groups={groups} "
+            f"takes {filters[1] * groups}"
         )
-    if bias is not None and bias.shape != weight.shape[:1]:
+    if bias is not None and tuple(shape_of(bias)) != (filters[0],):
         raise ValueError(
-            f"bias has shape {tuple(bias.shape)}; it must have one number for each output, {weight.shape[0]}"
+            f"bias has shape {tuple(shape_of(bias))}; it must have one number for each output, {filters[0]}"
         )
-    if 0 in x.shape[-dims:] or 0 in weight.shape:
-        raise ValueError(f"nothing to convolve: x {tuple(x.shape)}, weight {tuple(weight.shape)}")
+    if bias is not None and not bias.is_floating_point():
+        raise TypeError(f"{name} takes real floating-point tensors; bias is {bias.dtype}")
+    if 0 in sides[-dims:] or 0 in filters:
+        raise ValueError(f"nothing to convolve: x {tuple(sides)}, weight {tuple(filters)}")
 
 
 def same_padding(taps: int, dilation: int) -> tuple[int, int]:
     """Zeros before and after an axis that keep its size at stride 1; the odd one goes after, as in torch."""
     total = dilation * (taps - 1)
     return total // 2, total - total // 2
+
+
+def _pads(padding: Any, taps: Sequence[int], strides: Sequence[int], dilations: Sequence[int]) -> Any:
+    """Pixels before and after each axis."""
+    if not isinstance(padding, str):
+        return tuple((p, p) for p in wholes(padding, len(strides), "padding", 0))
+    if padding not in ("same", "valid"):
+        raise ValueError(f'padding={padding!r} is unknown; pick "same", "valid" or numbers')
+    if padding == "valid":
+        return ((0, 0),) * len(strides)
+    if any(s != 1 for s in strides):
+        stride = strides[0] if len(set(strides)) == 1 else strides
+        raise ValueError(f'padding="same" keeps the size, so it needs stride 1, not {stride}')
+    return tuple(same_padding(t, d) for t, d in zip(taps, dilations, strict=True))
 
 
 def convolve(
@@ -120,110 +135,34 @@ def convolve(
     algorithm: Algorithm,
     dims: int,
     circular: bool = False,
-) -> tuple[Tensor, Plan, Algorithm]:
-    """What the layers call: the outputs, the plan that was followed and the algorithm that ran."""
-    check_share(compression, energy)
+) -> tuple[Tensor, Any, Any]:
+    """What the layers call: the outputs, the `Plan` that was followed and the algorithm that ran.
+
+    Both are None where they are not known yet: in a graph for many sizes, or one whose band the data will decide.
+    """
+    compression, energy = check_share(compression, energy)
+    groups = whole(groups, "groups", 1)
     _check_tensors(x, weight, bias, groups, dims)
     if algorithm not in ALGORITHMS:
         raise ValueError(f"algorithm={algorithm!r} is unknown; pick one of {', '.join(ALGORITHMS)}")
-    stride_, dilation_ = _numbers(stride, dims, "stride", 1), _numbers(dilation, dims, "dilation", 1)
-    taps = tuple(weight.shape[2:])
-    if isinstance(padding, str):
-        if padding not in ("same", "valid"):
-            raise ValueError(f'padding={padding!r} is unknown; pick "same", "valid" or numbers')
-        if padding == "same" and any(s != 1 for s in stride_):
-            raise ValueError(f'padding="same" keeps the size, so it needs stride 1, not {stride}')
-        pads = [same_padding(t, d) if padding == "same" else (0, 0) for t, d in zip(taps, dilation_, strict=True)]
-    else:
-        pads = [(p, p) for p in _numbers(padding, dims, "padding", 0)]
-    batched = x if x.ndim == dims + 2 else x[None]
-    plan = _plan(tuple(batched.shape[2:]), taps, tuple(pads), stride_, dilation_, circular, float(compression))
+    strides, dilations = wholes(stride, dims, "stride", 1), wholes(dilation, dims, "dilation", 1)
+    pads = _pads(padding, shape_of(weight)[2:], strides, dilations)
+    settings = Settings(strides, pads, dilations, groups, circular, compression, energy, algorithm)
+    working, result = working_dtypes(x, weight, bias)
+    maps, taps = (x if x.ndim == dims + 2 else x[None]), weight
     if dims == 1:
-        batched, weight = batched.unsqueeze(-2), weight.unsqueeze(-2)
-    working = torch.promote_types(torch.promote_types(batched.dtype, weight.dtype), torch.float32)
-    result = _result_dtype(x, weight)
+        maps, taps = maps.unsqueeze(-2), taps.unsqueeze(-2)
     with no_autocast(x.device.type):
-        y, plan, ran = _run(
-            batched.to(working),
-            weight.to(working),
-            plan,
-            energy,
-            algorithm,
-            groups,
-        )
+        y, plan, ran = convolve_maps(maps.to(working), taps.to(working), settings)
         if bias is not None:
             y = y + bias.to(working)[:, None, None]
+    if dims == 2 and (is_channels_last(maps) or is_channels_last(taps)):  # as torch's convolution does
+        y = y.contiguous(memory_format=torch.channels_last)
     y = y.squeeze(-2) if dims == 1 else y
     return (y if x.ndim == dims + 2 else y[0]).to(result), plan, ran
 
 
-def _result_dtype(x: Tensor, weight: Tensor) -> torch.dtype:
-    """What torch's own convolution would return, also under autocast."""
-    if autocasts(x.device.type) and x.dtype != torch.float64:
-        return torch.get_autocast_dtype(x.device.type)
-    if x.dtype != weight.dtype:
-        raise TypeError(f"x is {x.dtype} but weight is {weight.dtype}; convert one of them")
-    return x.dtype
-
-
-@lru_cache(maxsize=1024)  # building it anew took a tenth of a small layer's time
-def _plan(
-    sizes: tuple[int, ...],
-    taps: tuple[int, ...],
-    pads: tuple[tuple[int, int], ...],
-    strides: tuple[int, ...],
-    dilations: tuple[int, ...],
-    circular: bool,
-    compression: float,
-) -> Plan:
-    """The plan for this shape, with the band that the compression means."""
-    dims = len(sizes)
-    axes = [_axis(*numbers, circular) for numbers in zip(sizes, taps, pads, strides, dilations, strict=True)]
-    axes = [replace(axis, k=band_for_compression(axis.S, compression, dims)) for axis in axes]
-    if dims == 1:
-        axes = [_axis(1, 1, (0, 0), 1, 1, True), *axes]  # the single row of a series is always whole
-    return Plan(axes[0], axes[1], dims, circular)
-
-
-def _axis(size: int, taps: int, pad: tuple[int, int], stride: int, dilation: int, circular: bool) -> Axis:
-    """One axis with its whole band."""
-    padded, reach = size + sum(pad), dilation * (taps - 1)
-    if reach + 1 > padded and not circular:
-        raise ValueError(
-            f"the kernel spans {reach + 1} pixels ({taps} taps, dilation {dilation}), "
-            f"more than the padded map's {padded}; use padding >= {-(-(reach + 1 - size) // 2)}"
-        )
-    if reach + 1 > padded:
-        raise ValueError(f"a kernel spanning {reach + 1} pixels has no output on a circular map of {padded}")
-    S = size if circular else fast_size(padded)
-    return Axis(size, S, S // 2 + 1, taps, dilation, -pad[0], stride, (padded - reach - 1) // stride + 1)
-
-
-def _run(
-    x: Tensor, weight: Tensor, plan: Plan, energy: float | None, algorithm: Algorithm, groups: int
-) -> tuple[Tensor, Plan, Algorithm]:
-    h, w = plan.h, plan.w
-    if energy is not None and x.shape[0]:  # nothing says what an empty batch needs
-        bands = band_for_energy(x, plan, energy)
-        plan = replace(plan, h=replace(h, k=bands[0]), w=replace(w, k=bands[1]))
-    complete = (plan.h.k, plan.w.k) == (h.half, w.half)
-    if algorithm == "direct" and not complete:
-        raise ValueError('algorithm="direct" is torch\'s own convolution: it cannot leave out frequencies')
-    chosen = algorithm
-    if algorithm == "auto":
-        chosen = choose_algorithm(plan, x.shape[0], x.shape[1], weight.shape[0], groups)
-    if chosen == "direct":
-        return direct(x, weight, plan, groups), plan, chosen
-    if x.shape[0] == 0:
-        empty = x.new_zeros(0, weight.shape[0], plan.h.outputs, plan.w.outputs)
-        return empty + 0 * (x.sum() + weight.sum()), plan, chosen
-    if chosen == "lowpass":
-        x_hat = transforms(plan)[0](x, plan)
-        return ConvolveLowpassed.apply(*x_hat, weight, plan, groups), plan, chosen
-    analyse, synthesise = (analyse_gemm, synthesise_gemm) if chosen == "gemm" else (analyse_fft, synthesise_fft)
-    return synthesise(multiply(analyse(x, plan), weight, plan, groups), plan), plan, chosen
-
-
+@one_node
 def band_limited_conv2d(
     x: Tensor,
     weight: Tensor,
@@ -244,8 +183,11 @@ def band_limited_conv2d(
     energy       instead: keep the smallest band that holds this share of the map's energy, in (0, 1]
     algorithm    "auto", "gemm", "fft", "lowpass" or "direct" (compression 0 only); the same result beyond rounding
 
-    What autograd keeps is the map's retained coefficients and the taps. Dziedzic et al. (2019); where their code pads
-    to a power of two we take the next fast size, so the plane is smaller and the band has the same rule.
+    What autograd keeps is the map's retained coefficients and the taps; in a graph compiled for many sizes, or in
+    energy mode, the map. An exported program is made of matrix products ("gemm") or torch's own convolution, unless it
+    is told to take "fft" or "lowpass" or is for many sizes: then it needs this package where it runs, and ONNX, which
+    knows no such operator, raises ValueError for many sizes. Dziedzic et al. (2019); where their code pads to a power
+    of two we take the next fast size, so the plane is smaller and the band has the same rule.
     """
     y, _, _ = convolve(
         x, weight, bias, stride, padding, dilation, groups,
@@ -254,6 +196,7 @@ def band_limited_conv2d(
     return y
 
 
+@one_node
 def band_limited_conv1d(
     x: Tensor,
     weight: Tensor,

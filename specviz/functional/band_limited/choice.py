@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
-from specviz.functional.band_limited import transforms as by
-from specviz.functional.band_limited.plan import Plan
+import torch
+
+from specviz.functional.band_limited.plan import Plan, plan_of
+from specviz.functional.band_limited.transforms import By
 
 Algorithm = Literal["auto", "gemm", "fft", "lowpass", "direct"]
 ALGORITHMS = ("auto", "gemm", "fft", "lowpass", "direct")
@@ -40,9 +42,10 @@ def _gemm_is_faster(plan: Plan) -> bool:
     return _gemm_ns(plan, 1, (pixels[0] // 2, pixels[1] // 2)) <= _fft_ns(plan, 1)
 
 
-def transforms(plan: Plan) -> tuple[Any, Any]:
-    """The faster pair of transforms, to the spectrum and back."""
-    return (by.analyse_gemm, by.synthesise_gemm) if _gemm_is_faster(plan) else (by.analyse_fft, by.synthesise_fft)
+@torch.compiler.assume_constant_result
+def transform_by(numbers: tuple[int, ...]) -> By:
+    """The faster pair of transforms of the plan that has these numbers."""
+    return "gemm" if _gemm_is_faster(plan_of(numbers)) else "fft"
 
 
 def estimated_ns(plan: Plan, batch: int, channels: int, outputs: int, groups: int, algorithm: Algorithm) -> float:
@@ -73,9 +76,16 @@ def estimated_ns(plan: Plan, batch: int, channels: int, outputs: int, groups: in
 def choose_algorithm(plan: Plan, batch: int, channels: int, outputs: int, groups: int) -> Algorithm:
     """The algorithm with the lowest estimate; where nothing is left out, torch's own unless another is far better."""
     shape = batch, channels, outputs, groups
-    complete = (plan.h.k, plan.w.k) == (plan.h.half, plan.w.half)
+    complete = plan.is_complete
     candidates: tuple[Algorithm, ...] = ("gemm", "fft") if complete else ("gemm", "fft", "lowpass")
-    best = min(candidates, key=lambda algorithm: estimated_ns(plan, *shape, algorithm))
-    if complete and estimated_ns(plan, *shape, best) > LEAVE_DIRECT * estimated_ns(plan, *shape, "direct"):
+    estimates = {algorithm: estimated_ns(plan, *shape, algorithm) for algorithm in candidates}
+    best = min(estimates, key=estimates.__getitem__)
+    if complete and estimates[best] > LEAVE_DIRECT * estimated_ns(plan, *shape, "direct"):
         return "direct"
     return best
+
+
+@torch.compiler.assume_constant_result
+def chosen(numbers: tuple[int, ...], batch: int, channels: int, outputs: int, groups: int) -> Algorithm:
+    """`choose_algorithm` for the plan that has these numbers; a compiler asks it, and does not look inside."""
+    return choose_algorithm(plan_of(numbers), batch, channels, outputs, groups)

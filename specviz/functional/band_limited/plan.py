@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -74,6 +76,11 @@ class Axis:
     outputs: int
 
     @property
+    def numbers(self) -> tuple[int, ...]:
+        """All of it in a row, in the order above."""
+        return self.size, self.S, self.k, self.taps, self.dilation, self.first, self.step, self.outputs
+
+    @property
     def half(self) -> int:
         """Frequencies of the half axis: 0 .. S//2."""
         return self.S // 2 + 1
@@ -109,6 +116,16 @@ class Plan:
     circular: bool = False  # the map itself wraps around: S is its size
 
     @property
+    def numbers(self) -> tuple[int, ...]:
+        """All of it in a row, as operators and graphs take it; `plan_of` undoes it."""
+        return *self.h.numbers, *self.w.numbers, self.dims, int(self.circular)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is left out."""
+        return (self.h.k, self.w.k) == (self.h.half, self.w.half)
+
+    @property
     def rows(self) -> int:
         """Retained frequencies down the map, negative ones included: u = 0 .. k-1, then the negative ones rising."""
         return self.h.k + self.h.negative
@@ -125,6 +142,59 @@ class Plan:
         return 1 - kept[0] * kept[1] / (self.h.S * self.w.S)
 
 
+@lru_cache(maxsize=1024)  # building it anew took a tenth of a small layer's time
+def make_plan(
+    sizes: tuple[int, ...],
+    taps: tuple[int, ...],
+    pads: tuple[tuple[int, int], ...],
+    strides: tuple[int, ...],
+    dilations: tuple[int, ...],
+    circular: bool,
+    compression: float,
+) -> Plan:
+    """The plan for this shape, with the band that the compression means."""
+    dims = len(sizes)
+    axes = [_axis(*numbers, circular) for numbers in zip(sizes, taps, pads, strides, dilations, strict=True)]
+    axes = [replace(axis, k=band_for_compression(axis.S, compression, dims)) for axis in axes]
+    if dims == 1:
+        axes = [_axis(1, 1, (0, 0), 1, 1, True), *axes]  # the single row of a series is always whole
+    return Plan(axes[0], axes[1], dims, circular)
+
+
+def _axis(size: int, taps: int, pad: tuple[int, int], stride: int, dilation: int, circular: bool) -> Axis:
+    """One axis with its whole band."""
+    padded, reach = size + sum(pad), dilation * (taps - 1)
+    if circular and max(pad) > size:
+        raise ValueError(
+            f"padding {max(pad)} wraps around a circular map of {size} more than once; use padding <= {size}"
+        )
+    if reach + 1 > padded and not circular:
+        raise ValueError(
+            f"the kernel spans {reach + 1} pixels ({taps} taps, dilation {dilation}), "
+            f"more than the padded map's {padded}; use padding >= {-(-(reach + 1 - size) // 2)}"
+        )
+    if reach + 1 > padded:
+        raise ValueError(f"a kernel spanning {reach + 1} pixels has no output on a circular map of {padded}")
+    S = size if circular else fast_size(padded)
+    return Axis(size, S, S // 2 + 1, taps, dilation, -pad[0], stride, (padded - reach - 1) // stride + 1)
+
+
+def plan_of(numbers: Sequence[int]) -> Plan:
+    """The plan that these are the `numbers` of."""
+    if torch.compiler.is_compiling():  # a compiler would look through the cache, and warn
+        return _new_plan(tuple(numbers))
+    return _plan_of(tuple(numbers))
+
+
+def _new_plan(numbers: tuple[int, ...]) -> Plan:
+    half = len(numbers) // 2 - 1
+    dims, circular = numbers[2 * half :]
+    return Plan(Axis(*numbers[:half]), Axis(*numbers[half : 2 * half]), dims, bool(circular))
+
+
+_plan_of = lru_cache(maxsize=1024)(_new_plan)
+
+
 def energy_by_band(x: Tensor, plan: Plan) -> tuple[list[tuple[int, int]], Tensor]:
     """Every band (k_h, k_w) that an energy may choose, rising, and the padded map's energy in each: (bands,) float64.
 
@@ -137,13 +207,18 @@ def energy_by_band(x: Tensor, plan: Plan) -> tuple[list[tuple[int, int]], Tensor
     folded = power[: h.half].clone()
     folded[1 : (h.S + 1) // 2] += power[h.half :].flip(0)
     held = folded.cumsum(0).cumsum(1).cpu()
-    if plan.dims == 1:
-        bands = [(1, k) for k in range(1, w.half + 1)]
-    else:
-        fractions = sorted({j / half for half in (h.half, w.half) for j in range(1, half + 1)})
-        bands = [(_share_of(h.half, f), _share_of(w.half, f)) for f in fractions]
+    bands = energy_bands(plan)
     k_h, k_w = torch.tensor(bands).T
     return bands, held[k_h - 1, k_w - 1]
+
+
+def energy_bands(plan: Plan) -> list[tuple[int, int]]:
+    """Every band that an energy may choose, rising."""
+    h, w = plan.h.half, plan.w.half
+    if plan.dims == 1:
+        return [(1, k) for k in range(1, w + 1)]
+    fractions = sorted({j / half for half in (h, w) for j in range(1, half + 1)})
+    return [(_share_of(h, f), _share_of(w, f)) for f in fractions]
 
 
 def _share_of(half: int, fraction: float) -> int:

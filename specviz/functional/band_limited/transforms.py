@@ -1,23 +1,27 @@
 """Retained spectra of maps, and maps of retained spectra: by matrix products, or by FFT and crop.
 
-Every transform has its exact transpose beside it. `of` says which pixels: see `Axis.positions`.
+Every transform has its exact transpose beside it. `of` says which pixels: see `Axis.positions`. Each is a function
+of torch's own operations, for programs that run elsewhere, and an operator, which keeps nothing for its backward.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from spectral_kernels import dispatch
-from spectral_kernels.dispatch import constant
+from spectral_kernels.dispatch import Call, constant, operator
 from torch import Tensor
 
-from specviz.functional.band_limited.plan import Axis, Of, Plan
+from specviz.functional import tracing
+from specviz.functional.band_limited.plan import Axis, Of, Plan, plan_of
+from specviz.functional.precision import no_autocast
 
 Spectrum = tuple[Tensor, Tensor]  # real and imaginary part, each (F, B, channels)
+By = Literal["gemm", "fft"]
 
 
 def _turns(S: int, frequencies: Sequence[int], positions: range) -> np.ndarray:
@@ -37,21 +41,23 @@ def _constant(array: np.ndarray, dtype: torch.dtype, device: torch.device) -> Te
     return torch.as_tensor(array, dtype=dtype, device=device)
 
 
-def _waves(plan: Plan, of: Of, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+def _waves(numbers: tuple[int, ...], of: Of, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """cos and sin at the positions: down (2, rows, positions) and across (2, k, positions).
 
     Towards pixels they carry the inverse's weights: a column that has a mirror counts twice, and 1 / (S_h S_w).
     """
+    plan = plan_of(numbers)
     h, w = plan.h, plan.w
     down = _turns(h.S, _row_frequencies(h), h.positions(of))
     across = _turns(w.S, range(w.k), w.positions(of))
     if of in ("padded", "outputs"):
-        across = across * _column_weights(w)[:, None] / (h.S * w.S)
+        across = across * column_weights(w)[:, None] / (h.S * w.S)
     return _constant(down, dtype, device), _constant(across, dtype, device)
 
 
-def filter_waves(plan: Plan, dtype: torch.dtype, device: torch.device) -> tuple[Tensor]:
+def filter_waves(numbers: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> tuple[Tensor]:
     """exp(+i(a + b)) at every retained frequency and tap: (2, F, taps), real then imaginary part."""
+    plan = plan_of(numbers)
     h, w = plan.h, plan.w
     down = _turns(h.S, _row_frequencies(h), h.positions("taps"))
     across = _turns(w.S, range(w.k), w.positions("taps"))
@@ -60,96 +66,49 @@ def filter_waves(plan: Plan, dtype: torch.dtype, device: torch.device) -> tuple[
     return (_constant(np.stack([waves.real, waves.imag]), dtype, device),)
 
 
-class _Analyse(torch.autograd.Function):
-    """Sum x exp(-i(a + b)) over the map's pixels: (N, H, W) -> twice (k, rows, N). Linear; keeps nothing of x.
-
-    No transpose is made: the products read their operands transposed, which costs a BLAS nothing.
-    """
-
-    @staticmethod
-    def forward(x: Tensor, down: Tensor, across: Tensor) -> Spectrum:
-        N, H, W = x.shape
-        k, rows = across.shape[1], down.shape[1]
-        cos_across, sin_across = (across.reshape(2 * k, W) @ x.reshape(N * H, W).t()).reshape(2, k, N, H).mT
-        cos, sin = (part.expand(k, rows, H) for part in down)
-        real, imag = torch.bmm(cos, cos_across), torch.bmm(cos, sin_across)
-        if rows > 1:  # frequency 0 alone has no sine
-            real, imag = real.baddbmm_(sin, sin_across, alpha=-1), imag.baddbmm_(sin, cos_across)
-        return real, imag.neg_()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Spectrum) -> None:
-        ctx.save_for_backward(*inputs[1:])
-
-    @staticmethod
-    def backward(ctx: Any, real: Tensor, imag: Tensor) -> tuple[Tensor | None, ...]:
-        return _Synthesise.apply(real, imag, *ctx.saved_tensors), None, None
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], x: Tensor, down: Tensor, across: Tensor) -> tuple[Spectrum, Any]:
-        maps = x.movedim(in_dims[0], 0).flatten(0, 1)  # more maps, that is all
-        real, imag = _Analyse.apply(maps, down, across)
-        split = (info.batch_size, -1)
-        return (real.unflatten(-1, split), imag.unflatten(-1, split)), (2, 2)
-
-
-class _Synthesise(torch.autograd.Function):
-    """The transpose of `_Analyse`, sum Re((real + i imag) exp(i(a + b))): twice (k, rows, N) -> (N, H, W)."""
-
-    @staticmethod
-    def forward(real: Tensor, imag: Tensor, down: Tensor, across: Tensor) -> Tensor:
-        k, rows, N = real.shape
-        H, W = down.shape[2], across.shape[2]
-        cos, sin = (part.expand(k, rows, H) for part in down)
-        cos_across, sin_across = torch.bmm(real.mT, cos), torch.bmm(imag.mT, cos)
-        if rows > 1:
-            cos_across.baddbmm_(imag.mT, sin, alpha=-1)
-            sin_across.baddbmm_(real.mT, sin)
-        x = cos_across.reshape(k, N * H).t() @ across[0]
-        return x.addmm_(sin_across.reshape(k, N * H).t(), across[1], alpha=-1).reshape(N, H, W)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[2:])
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return *_Analyse.apply(grad, *ctx.saved_tensors), None, None
-
-    @staticmethod
-    def vmap(
-        info: Any, in_dims: tuple[Any, ...], real: Tensor, imag: Tensor, down: Tensor, across: Tensor
-    ) -> tuple[Tensor, int]:
-        parts = []
-        for part, dim in zip((real, imag), in_dims[:2], strict=True):
-            batched = part[..., None].expand(*part.shape, info.batch_size) if dim is None else part.movedim(dim, -1)
-            parts.append(batched.mT.flatten(-2))
-        maps = _Synthesise.apply(*parts, down, across)
-        return maps.unflatten(0, (info.batch_size, -1)), 0
-
-
-def analyse_gemm(x: Tensor, plan: Plan, of: Of = "map") -> Spectrum:
-    """Retained spectrum of pixels by matrix products: (B, C, H, W) -> twice (F, B, C)."""
-    B, C, H, W = x.shape
-    real, imag = _Analyse.apply(x.reshape(B * C, H, W), *constant(_waves, plan, of, x.dtype, x.device))
-    return real.reshape(plan.frequencies, B, C), imag.reshape(plan.frequencies, B, C)
-
-
-def synthesise_gemm(y_hat: Spectrum, plan: Plan, of: Of = "outputs") -> Tensor:
-    """Pixels from their retained spectrum: twice (F, B, O) -> (B, O, positions, positions)."""
-    like = y_hat[0]
-    _, B, out = like.shape
-    real, imag = (part.reshape(plan.w.k, plan.rows, B * out) for part in y_hat)
-    y = _Synthesise.apply(real, imag, *constant(_waves, plan, of, like.dtype, like.device))
-    return y.reshape(B, out, *y.shape[1:])
-
-
-def _column_weights(w: Axis) -> np.ndarray:
+def column_weights(w: Axis) -> np.ndarray:
     """How often each retained column stands in the full plane: (k,), 1 or 2."""
     return np.where(np.arange(w.k) * 2 % w.S == 0, 1.0, 2.0)
 
 
-def _spectrum_by_fft(x: Tensor, plan: Plan, of: Of) -> Spectrum:
+def _add_product(total: Tensor, a: Tensor, b: Tensor, sign: int) -> Tensor:
+    """total + sign * a @ b, of matrices or of batches; in the memory of `total`, but for programs that others read."""
+    if tracing.leaves_a_program():
+        return torch.baddbmm(total, a, b, alpha=sign) if a.ndim == 3 else torch.addmm(total, a, b, alpha=sign)
+    return total.baddbmm_(a, b, alpha=sign) if a.ndim == 3 else total.addmm_(a, b, alpha=sign)
+
+
+def _analyse_gemm(x: Tensor, plan: Plan, of: Of) -> Spectrum:
+    """Sum x exp(-i(a + b)) over the pixels: (B, C, H, W) -> twice (F, B, C).
+
+    No transpose is made: the products read their operands transposed, which costs a BLAS nothing.
+    """
+    down, across = constant(_waves, plan.numbers, of, x.dtype, x.device)
+    C, k, rows, H, W = x.shape[1], plan.w.k, plan.rows, down.shape[2], across.shape[2]
+    turned = (across.reshape(2 * k, W) @ x.reshape(-1, W).t()).reshape(2, k, -1, H).transpose(2, 3)
+    cos_across, sin_across = turned[0], turned[1]
+    cos, sin = down[0].expand(k, rows, H), down[1].expand(k, rows, H)
+    real, minus = torch.bmm(cos, cos_across), torch.bmm(cos, sin_across)
+    if rows > 1:  # frequency 0 alone has no sine
+        real, minus = _add_product(real, sin, sin_across, -1), _add_product(minus, sin, cos_across, 1)
+    imag = minus.neg() if tracing.leaves_a_program() else minus.neg_()
+    return real.reshape(plan.frequencies, -1, C), imag.reshape(plan.frequencies, -1, C)
+
+
+def _synthesise_gemm(real: Tensor, imag: Tensor, plan: Plan, of: Of) -> Tensor:
+    """The transpose: the sum of Re((real + i imag) exp(i(a + b))), twice (F, B, C) -> (B, C, H, W)."""
+    down, across = constant(_waves, plan.numbers, of, real.dtype, real.device)
+    C, k, rows, H = real.shape[2], plan.w.k, plan.rows, down.shape[2]
+    real, imag = (part.reshape(k, rows, -1).transpose(1, 2) for part in (real, imag))
+    cos, sin = down[0].expand(k, rows, H), down[1].expand(k, rows, H)
+    cos_across, sin_across = torch.bmm(real, cos), torch.bmm(imag, cos)
+    if rows > 1:
+        cos_across, sin_across = _add_product(cos_across, imag, sin, -1), _add_product(sin_across, real, sin, 1)
+    x = cos_across.reshape(k, -1).t() @ across[0]
+    return _add_product(x, sin_across.reshape(k, -1).t(), across[1], -1).reshape(-1, C, H, across.shape[2])
+
+
+def _analyse_fft(x: Tensor, plan: Plan, of: Of) -> Spectrum:
     h, w = plan.h, plan.w
     if of != "map":  # pixels that wrap around fall on each other
         for dim, axis in ((-2, h), (-1, w)):
@@ -163,7 +122,7 @@ def _spectrum_by_fft(x: Tensor, plan: Plan, of: Of) -> Spectrum:
     return real * scale, imag * scale
 
 
-def _pixels_by_fft(real: Tensor, imag: Tensor, plan: Plan, of: Of) -> Tensor:
+def _synthesise_fft(real: Tensor, imag: Tensor, plan: Plan, of: Of) -> Tensor:
     h, w = plan.h, plan.w
     if of == "map":  # the inverse FFT brings the weights with it
         scale = _plane_weights(plan, real.dtype, real.device).reciprocal()
@@ -176,51 +135,79 @@ def _pixels_by_fft(real: Tensor, imag: Tensor, plan: Plan, of: Of) -> Tensor:
 
 
 def _plane_weights(plan: Plan, dtype: torch.dtype, device: torch.device) -> Tensor:
-    weights = np.repeat(_column_weights(plan.w), plan.rows)[:, None, None] / (plan.h.S * plan.w.S)
+    weights = np.repeat(column_weights(plan.w), plan.rows)[:, None, None] / (plan.h.S * plan.w.S)
     return _constant(weights, dtype, device)
 
 
-class _AnalyseByFFT(torch.autograd.Function):
-    """`_Analyse` by FFT, then crop. torch's own rfft would keep its padded input for backward; this keeps nothing."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, plan: Plan, of: Of) -> Spectrum:
-        return _spectrum_by_fft(x, plan, of)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Spectrum) -> None:
-        ctx.plan, ctx.of = inputs[1:]
-
-    @staticmethod
-    def backward(ctx: Any, real: Tensor, imag: Tensor) -> tuple[Tensor | None, ...]:
-        return _SynthesiseByFFT.apply(real, imag, ctx.plan, ctx.of), None, None
+@operator("specviz::band_analyse")
+def _analyse(x: Tensor, plan: list[int], of: str, by: str) -> tuple[Tensor, Tensor]:
+    """torch's own rfft would keep its padded input for backward; this keeps nothing."""
+    run: Callable[..., Any] = _analyse_gemm if by == "gemm" else _analyse_fft
+    with no_autocast(x.device.type):
+        real, imag = run(x.detach(), plan_of(plan), of)
+    return real.contiguous(), imag.contiguous()
 
 
-class _SynthesiseByFFT(torch.autograd.Function):
-    """The transpose of `_AnalyseByFFT`: padding with zeros, then an inverse FFT."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(real: Tensor, imag: Tensor, plan: Plan, of: Of) -> Tensor:
-        return _pixels_by_fft(real, imag, plan, of)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.plan, ctx.of = inputs[2:]
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return *_AnalyseByFFT.apply(grad, ctx.plan, ctx.of), None, None
+@operator("specviz::band_synthesise")
+def _synthesise(real: Tensor, imag: Tensor, plan: list[int], of: str, by: str) -> Tensor:
+    run: Callable[..., Any] = _synthesise_gemm if by == "gemm" else _synthesise_fft
+    with no_autocast(real.device.type):
+        return run(real.detach(), imag.detach(), plan_of(plan), of).contiguous()
 
 
-def analyse_fft(x: Tensor, plan: Plan, of: Of = "map") -> Spectrum:
-    """`analyse_gemm` by FFT, then crop."""
-    return _AnalyseByFFT.apply(x, plan, of)
+@_analyse.fake
+def _(x: Tensor, plan: list[int], of: str, by: str) -> tuple[Tensor, Tensor]:
+    shape = plan_of(plan).frequencies, x.shape[0], x.shape[1]
+    return x.new_empty(shape), x.new_empty(shape)
 
 
-def synthesise_fft(y_hat: Spectrum, plan: Plan, of: Of = "outputs") -> Tensor:
-    """`synthesise_gemm` by padding the spectrum with zeros and an inverse FFT."""
-    return _SynthesiseByFFT.apply(*y_hat, plan, of)
+@_synthesise.fake
+def _(real: Tensor, imag: Tensor, plan: list[int], of: Any, by: str) -> Tensor:
+    h, w = plan_of(plan).h, plan_of(plan).w
+    return real.new_empty(*real.shape[1:], len(h.positions(of)), len(w.positions(of)))
+
+
+@_analyse.linear
+def _(call: Call, real: Tensor, imag: Tensor) -> Tensor:
+    return _synthesise(real, imag, *call.numbers)
+
+
+@_synthesise.linear
+def _(call: Call, grad: Tensor) -> Spectrum:
+    return _analyse(grad, *call.numbers)
+
+
+@_analyse.vmap
+def _(info: Any, in_dims: tuple[Any, ...], x: Tensor, *numbers: Any) -> tuple[Spectrum, Any]:
+    real, imag = _analyse(x.movedim(in_dims[0], 0).flatten(0, 1), *numbers)  # more maps, that is all
+    split = (info.batch_size, -1)
+    return (real.unflatten(1, split), imag.unflatten(1, split)), (1, 1)
+
+
+@_synthesise.vmap
+def _(info: Any, in_dims: tuple[Any, ...], real: Tensor, imag: Tensor, *numbers: Any) -> tuple[Tensor, int]:
+    parts = (
+        mapped(part, dim, info.batch_size, 1).flatten(1, 2) for part, dim in zip((real, imag), in_dims[:2], strict=True)
+    )
+    return _synthesise(*parts, *numbers).unflatten(0, (info.batch_size, -1)), 0
+
+
+def mapped(tensor: Tensor, dim: int | None, size: int, to: int) -> Tensor:
+    """A tensor under vmap with the mapped dimension at `to`; repeated along it where it is not mapped."""
+    if dim is not None:
+        return tensor.movedim(dim, to)
+    return tensor.unsqueeze(to).expand(*tensor.shape[:to], size, *tensor.shape[to:])
+
+
+def analyse(x: Tensor, plan: Plan, of: Of = "map", *, by: By) -> Spectrum:
+    """Retained spectrum of pixels: (B, C, H, W) -> twice (F, B, C)."""
+    if by == "gemm" and tracing.leaves_a_program():
+        return _analyse_gemm(x, plan, of)
+    return _analyse(x, plan.numbers, of, by)
+
+
+def synthesise(y_hat: Spectrum, plan: Plan, of: Of = "outputs", *, by: By) -> Tensor:
+    """Pixels from their retained spectrum: twice (F, B, O) -> (B, O, positions, positions)."""
+    if by == "gemm" and tracing.leaves_a_program():
+        return _synthesise_gemm(*y_hat, plan, of)
+    return _synthesise(*y_hat, plan.numbers, of, by)

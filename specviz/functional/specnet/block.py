@@ -19,19 +19,28 @@ from specviz.functional.precision import no_autocast
 from specviz.functional.specnet.packed import Packed
 from specviz.functional.specnet.plan import Kernels, Plan, chunks
 from specviz.functional.specnet.sources import Reader
+from specviz.functional.transformed import differentiable_once
 from specviz.spectra.rows import Fold, add_terms, make_real_, rows_of
 from specviz.spectra.stored import Layout, group_of
 
+NO_SECOND = (
+    "a SpecNet block whose maps are stored sparsely has no second derivative: for one, give it storage='dense' "
+    "(a layer has the attribute too), or use torch.func"
+)
+
 
 class Block(torch.autograd.Function):
-    """(plan, batch, weight (O, C, k, k), bias (O,) or None, tensors of inputs and shortcuts) -> values, places, kept.
+    """(plan, batch, anchor, weight (O, C, k, k), bias (O,) or None, tensors of inputs and shortcuts) -> values, places,
+    kept.
 
     `plan.made` then says how they lie. Kept for backward: that, and what the inputs keep, which their own blocks
-    share; nothing dense but what came in dense.
+    share; nothing dense but what came in dense. The anchor, which is empty, is what a second derivative is refused by.
     """
 
     @staticmethod
-    def forward(ctx: Any, plan: Plan, batch: int, weight: Tensor, bias: Tensor | None, *tensors: Tensor) -> Any:
+    def forward(
+        ctx: Any, plan: Plan, batch: int, anchor: Tensor | None, weight: Tensor, bias: Tensor | None, *tensors: Tensor
+    ) -> Any:
         with no_autocast(weight.device.type):
             values, places, kept, layout = _Forward(plan, batch, weight, bias, tensors).run().finish()
         plan.made.append(layout)
@@ -41,24 +50,24 @@ class Block(torch.autograd.Function):
         mine: list[Tensor] = []
         for source in plan.inputs + plan.shortcuts:
             mine += source.keep(*(left.pop(0) for _ in range(source.tensors)))
-        ctx.save_for_backward(weight, places, kept, *mine)
+        ctx.save_for_backward(anchor, weight, places, kept, *mine)
         ctx.mark_non_differentiable(places)
         if kept is not values:
             ctx.mark_non_differentiable(kept)
         return values, places, kept if kept is not values else None
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        weight, places, kept, *left = ctx.saved_tensors
-        with no_autocast(weight.device.type):
+    def backward(ctx: Any, came_in: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        anchor, weight, places, kept, *left = ctx.saved_tensors
+        with torch.no_grad(), no_autocast(weight.device.type):
             full = kept if kept.is_complex() else torch.view_as_complex(kept.float())
             # Where nothing was kept the slope is 0, so the gradient is as sparse as the map.
-            grad = torch.view_as_complex(torch.view_as_real(grad.contiguous()) * slopes(ctx.plan.activation, full))
+            grad = torch.view_as_complex(torch.view_as_real(came_in.contiguous()) * slopes(ctx.plan.activation, full))
             del full
             adjoint = _Backward(ctx, weight, left, places, grad)
             adjoint.run()
-            return None, None, *adjoint.grads()
+            grads = adjoint.grads()
+        return None, None, None, *differentiable_once(grads, (came_in, anchor), NO_SECOND)
 
 
 class _Pass:
@@ -147,8 +156,8 @@ class _Backward(_Pass):
         self.layout = Layout(**{**vars(ctx.layout), "restore": None})  # of gradients, which stand as they are
         self.places, self.grad = places, grad
         self.needs_input, self.needs_shortcut = ctx.needed
-        self.weight_grad = self.kernels.no_gradient() if ctx.needs_input_grad[2] else None
-        self.bias_grad = weight.new_zeros(self.O) if ctx.needs_input_grad[3] else None
+        self.weight_grad = self.kernels.no_gradient() if ctx.needs_input_grad[3] else None
+        self.bias_grad = weight.new_zeros(self.O) if ctx.needs_input_grad[4] else None
 
     def run(self) -> None:
         fold = self.plan.fold
@@ -199,7 +208,7 @@ class _Backward(_Pass):
 
 def _needed(ctx: Any, plan: Plan) -> tuple[list[bool], list[bool]]:
     """Which inputs and shortcuts want a gradient: their first tensor is the one that autograd follows."""
-    at, needed = 4, []
+    at, needed = 5, []
     for source in plan.inputs + plan.shortcuts:
         needed.append(bool(ctx.needs_input_grad[at]))
         at += source.tensors

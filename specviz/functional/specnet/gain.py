@@ -8,18 +8,11 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+from spectral_kernels import dispatch
 from torch import Tensor
 
-from specviz.functional.activation import check_activation
-from specviz.functional.thresholding import _check_beta
-
-NAMED: dict[str, Callable[[Tensor], Tensor]] = {
-    "tanh": torch.tanh,
-    "softsign": torch.nn.functional.softsign,
-    "arctan": torch.arctan,
-    "hardtanh": torch.nn.functional.hardtanh,
-    "identity": lambda a: a,
-}
+from specviz.functional.activation import NAMED, check_activation, real_numbers
+from specviz.functional.thresholding import check_beta
 
 
 def weight_gain(beta: float, activation: str | Callable[[Tensor], Tensor] = "tanh", *, margin: float = 1.1) -> float:
@@ -32,18 +25,18 @@ def weight_gain(beta: float, activation: str | Callable[[Tensor], Tensor] = "tan
     beta 1. The few coefficients that are real, such as the map's mean, fall under beta more often and would need 3.9:
     at the default they fade with depth. A larger margin keeps them, and more of everything.
     """
-    _check_beta(beta)
+    beta, margin = check_beta(beta), dispatch.real(margin, "margin")
     check_activation(activation)
     if not margin >= 1:
         raise ValueError(f"margin={margin} must be at least 1: below it every frequency dies out")
-    return (margin * critical_variance(float(beta), activation)) ** 0.5
+    return (margin * critical_variance(beta, activation)) ** 0.5
 
 
 @lru_cache(maxsize=256)
 def critical_variance(beta: float, activation: Any, real: bool = False) -> float:
     """The smallest g^2 at which complex, or real, coefficients survive: min of s^2 / E[|f(y)|^2 where |y| > beta]."""
     function = NAMED[activation] if isinstance(activation, str) else activation
-    with torch.device("cpu"):  # also where a network is being built on another device, or on none
+    with real_numbers():
         s = torch.logspace(-2, 2, 241, dtype=torch.float64) * max(
             beta, 0.01
         )  # far below beta none is kept, far above all
@@ -54,8 +47,7 @@ def critical_variance(beta: float, activation: Any, real: bool = False) -> float
         else:
             radius = s[:, None] * (-quantile.log()).sqrt()
             angle = (torch.arange(16, dtype=torch.float64) + 0.5) / 16 * torch.pi / 2  # odd: one quadrant tells all
-        with torch.no_grad():
-            parts = [function(radius[..., None] * wave) for wave in (angle.cos(), angle.sin())]
+        parts = [function(radius[..., None] * wave) for wave in (angle.cos(), angle.sin())]
         power = (parts[0].square() + parts[1].square()).mean(-1)
         left = (power * (radius > beta)).mean(-1)
         return float(torch.where(left > 0, s.square() / left, torch.inf).min())

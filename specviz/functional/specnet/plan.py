@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -53,9 +52,7 @@ class Plan:
 
     @property
     def bias_factor(self) -> float:
-        """What a constant of 1 is at frequency 0."""
-        pixels = math.prod(self.size)
-        return {"ortho": math.sqrt(pixels), "backward": float(pixels), "forward": 1.0}[self.norm]
+        return bias_factor(self.size, self.norm)
 
     @property
     def filled(self) -> int:
@@ -68,6 +65,12 @@ class Plan:
         """How many rows before the threshold may hold something but for a bias, without a stride."""
         rows = len(rows_of(self.size))
         return max([self.filled, *(source.filled(rows) for source in self.shortcuts)])
+
+
+def bias_factor(size: tuple[int, int], norm: Norm) -> float:
+    """What a map's constant of 1 is at frequency 0."""
+    pixels = math.prod(size)  # a symbol in graphs for all sizes
+    return {"ortho": pixels**0.5, "backward": pixels, "forward": 1.0}[norm]
 
 
 def chunks(rows: int, entries: int, group: int, itemsize: int) -> Iterator[tuple[int, int]]:
@@ -105,6 +108,7 @@ class Kernels:
         self.dtype = torch.complex64 if weight.dtype == torch.float32 else torch.complex128
         self.taps = self.weight.permute(2, 3, 1, 0).reshape(-1, math.prod(self.channels))
         self.one_tap = len(self.taps) == 1
+        self._back: Tensor | None = None
         self.can_skip = weight.device.type == "cpu" and not self.one_tap
         if not self.one_tap:
             (self.waves,) = constant(_waves, size, tuple(weight.shape[2:]), self.dtype, weight.device)
@@ -127,7 +131,7 @@ class Kernels:
         """The adjoint of `multiply`: (f, B, O) -> (f, B, C)."""
         if self.one_tap:
             return dy @ self._filter().mH
-        parts = self._parts(self._taps_back, first, len(dy)).unflatten(-1, self.channels[::-1])
+        parts = self._parts(self._taps_back(), first, len(dy)).unflatten(-1, self.channels[::-1])
         if self._skips(share):
             return dispatch.sparse_product(dy, parts, conjugate=True)
         return torch.bmm(dy, torch.complex(*parts).conj())
@@ -159,10 +163,11 @@ class Kernels:
     def _skips(self, share: float) -> bool:
         return self.can_skip and share < SPARSE
 
-    @cached_property
     def _taps_back(self) -> Tensor:
         """(k * k, O * C)."""
-        return self.weight.permute(2, 3, 0, 1).reshape(self.taps.shape)
+        if self._back is None:
+            self._back = self.weight.permute(2, 3, 0, 1).reshape(self.taps.shape)
+        return self._back
 
     def _wave_parts(self, first: int, count: int) -> Tensor:
         """(2, count, k * k), real and imaginary part."""

@@ -178,8 +178,10 @@ Source = StoredSource | DenseSource | ImageSource
 Opened = OpenedStore | OpenedDense
 
 
-def sources_of(X: HalfSpectrum) -> tuple[list[Source], list[Tensor]]:
-    """How to read a spectrum (B, C, H, W//2+1), and the tensors that are read."""
+def sources_of(X: HalfSpectrum | Tensor, size: tuple[int, int], norm: Norm) -> tuple[list[Source], list[Tensor]]:
+    """How to read an image, or a spectrum (B, C, H, W//2+1), of the transform's size, and the tensors that are read."""
+    if isinstance(X, Tensor):
+        return [ImageSource(X.shape[1], size, norm)], [X]
     if not isinstance(X, StoredSpectrum):
         return [DenseSource(X.shape[1], X.size)], [X.values]
     sources: list[Source] = [StoredSource(part.layout, part.fold) for part in X.parts]

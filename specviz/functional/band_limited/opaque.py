@@ -1,0 +1,266 @@
+"""The whole convolution as one operator: for sizes that a compiler does not know, and for bands that data decide.
+
+It keeps the map and the taps and transforms the map again for its backward, as its retained frequencies, which would
+be less, are not counted before it runs. Three operators, closed under differentiation: the convolution is linear in the
+map and in the taps, its band held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from spectral_kernels.dispatch import Call, operator
+from torch import Tensor
+
+from specviz.functional.band_limited.choice import choose_algorithm, transform_by
+from specviz.functional.band_limited.direct import convolve_lowpassed, direct
+from specviz.functional.band_limited.plan import Plan, band_for_energy, make_plan
+from specviz.functional.band_limited.product import multiply, multiply_to_map, multiply_to_taps
+from specviz.functional.band_limited.transforms import By, analyse, synthesise
+from specviz.functional.precision import no_autocast
+
+
+def by_algorithm(x: Tensor, weight: Tensor, plan: Plan, algorithm: str, groups: int) -> Tensor:
+    """The convolution that a plan lays out: (B, C, H, W), (O, C/G, taps_h, taps_w) -> (B, O, H', W')."""
+    if algorithm == "direct":
+        return direct(x, weight, plan, groups)
+    by: By = "gemm" if algorithm == "gemm" else "fft"
+    if algorithm == "lowpass":
+        by = transform_by(plan.numbers)
+        return convolve_lowpassed(analyse(x, plan, by=by), weight, plan, groups, by)
+    return synthesise(multiply(analyse(x, plan, by=by), weight, plan, groups), plan, by=by)
+
+
+def with_energy(plan: Plan, x: Tensor, energy: float) -> Plan:
+    """The plan with the smallest band that holds this share of the map's energy."""
+    return with_band(plan, band_for_energy(x, plan, energy))
+
+
+def with_band(plan: Plan, band: Sequence[int]) -> Plan:
+    return replace(plan, h=replace(plan.h, k=int(band[0])), w=replace(plan.w, k=int(band[1])))
+
+
+@operator("specviz::band_limited")
+def _whole(
+    x: Tensor,
+    weight: Tensor,
+    band: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    circular: bool,
+    compression: float,
+    energy: float,
+    algorithm: str,
+) -> tuple[Tensor, Tensor]:
+    """Outputs, and the band that was kept: (2,) int64, on the CPU.
+
+    stride, dilation  for each axis; padding before and after, axis by axis; energy 0 leaves it to `compression`
+    """
+    x, weight = x.detach(), weight.detach()
+    plan = _plan(x, weight, band, stride, padding, dilation, circular, compression)
+    with no_autocast(x.device.type):
+        if band is None and energy and x.shape[0]:
+            plan = with_energy(plan, x, energy)
+        kept = torch.tensor([plan.h.k, plan.w.k])
+        if x.shape[0] == 0:
+            return x.new_zeros(0, weight.shape[0], plan.h.outputs, plan.w.outputs), kept
+        if algorithm == "direct" and not plan.is_complete:
+            raise ValueError('algorithm="direct" is torch\'s own convolution: it cannot leave out frequencies')
+        if algorithm == "auto":
+            algorithm = choose_algorithm(plan, x.shape[0], x.shape[1], weight.shape[0], groups)
+        return by_algorithm(x, weight, plan, algorithm, groups).contiguous(), kept
+
+
+def _plan(x: Tensor, weight: Tensor, band: Tensor | None, *laid: Any) -> Plan:
+    return _plan_for(tuple(x.shape[2:]), tuple(weight.shape[2:]), band, *laid)
+
+
+def _plan_for(
+    size: tuple[int, ...],
+    taps: tuple[int, ...],
+    band: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    circular: bool,
+    compression: float,
+) -> Plan:
+    dims = len(stride)
+    pads = tuple(zip(padding[::2], padding[1::2], strict=True))
+    plan = make_plan(size[-dims:], taps[-dims:], pads, tuple(stride), tuple(dilation), circular, compression)
+    return plan if band is None else with_band(plan, band.tolist())
+
+
+@operator("specviz::band_limited_to_map")
+def _whole_to_map(
+    grad: Tensor,
+    weight: Tensor,
+    band: Tensor,
+    size: list[int],
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    circular: bool,
+) -> Tensor:
+    """Its transpose in the map, whose size it is told."""
+    plan = _plan_for(tuple(size), tuple(weight.shape[2:]), band, stride, padding, dilation, circular, 0.0)
+    if grad.shape[0] == 0:
+        return grad.new_zeros(0, weight.shape[1] * groups, *size)
+    by = transform_by(plan.numbers)
+    with no_autocast(grad.device.type):
+        grad_hat = analyse(grad.detach(), plan, "outputs", by=by)
+        return synthesise(multiply_to_map(grad_hat, weight.detach(), plan, groups), plan, "map", by=by).contiguous()
+
+
+@operator("specviz::band_limited_to_taps")
+def _whole_to_taps(
+    x: Tensor,
+    grad: Tensor,
+    band: Tensor,
+    taps: list[int],
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    circular: bool,
+) -> Tensor:
+    """Its transpose in the taps, of which it is told how many they are."""
+    plan = _plan_for(tuple(x.shape[2:]), tuple(taps), band, stride, padding, dilation, circular, 0.0)
+    if x.shape[0] == 0:
+        return x.new_zeros(grad.shape[1], x.shape[1] // groups, *taps)
+    by = transform_by(plan.numbers)
+    with no_autocast(x.device.type):
+        x_hat = analyse(x.detach(), plan, by=by)
+        return multiply_to_taps(x_hat, analyse(grad.detach(), plan, "outputs", by=by), plan, groups).contiguous()
+
+
+@_whole.fake
+def _(
+    x: Tensor, weight: Tensor, band: Any, stride: Any, padding: Any, dilation: Any, *rest: Any
+) -> tuple[Tensor, Tensor]:
+    sides = list(x.shape[2:])
+    for i in range(-len(stride), 0):
+        reach = dilation[i] * (weight.shape[i] - 1) + 1
+        sides[i] = (x.shape[i] + padding[2 * i] + padding[2 * i + 1] - reach) // stride[i] + 1
+    return x.new_empty(x.shape[0], weight.shape[0], *sides), torch.empty(2, dtype=torch.int64, device="cpu")
+
+
+@_whole_to_map.fake
+def _(grad: Tensor, weight: Tensor, band: Tensor, size: Any, stride: Any, padding: Any, dilation: Any, groups: int,
+      circular: bool) -> Tensor:  # fmt: skip
+    return grad.new_empty(grad.shape[0], weight.shape[1] * groups, *size)
+
+
+@_whole_to_taps.fake
+def _(x: Tensor, grad: Tensor, band: Tensor, taps: Any, stride: Any, padding: Any, dilation: Any, groups: int,
+      circular: bool) -> Tensor:  # fmt: skip
+    return x.new_empty(grad.shape[1], x.shape[1] // groups, *taps)
+
+
+def _sum(*parts: Tensor | None) -> Tensor | None:
+    there = [part for part in parts if part is not None]
+    return sum(there[1:], there[0]) if there else None
+
+
+def _backward(call: Call, grad: Tensor | None, _: Any) -> tuple[Any, ...]:
+    (x, weight, _), (_, band), laid = call.tensors, call.outputs, call.numbers[:5]
+    if grad is None:
+        return None, None, None
+    to_x = _whole_to_map(grad, weight, band, list(x.shape[2:]), *laid) if call.needs[0] else None
+    to_w = _whole_to_taps(x, grad, band, list(weight.shape[2:]), *laid) if call.needs[1] else None
+    return to_x, to_w, None
+
+
+def _tangent(call: Call, t_x: Tensor | None, t_w: Tensor | None, _: Any) -> tuple[Tensor | None, None]:
+    (x, weight, _), (_, band) = call.tensors, call.outputs
+    along_x = None if t_x is None else _whole(t_x, weight, band, *call.numbers)[0]
+    along_w = None if t_w is None else _whole(x, t_w, band, *call.numbers)[0]
+    return _sum(along_x, along_w), None
+
+
+_whole.differentiable(_backward, _tangent, keeps=[0, 1], keeps_outputs=[1])
+
+
+def _rest(call: Call) -> tuple[Any, ...]:
+    """What `_whole` is told beside the numbers that its transposes know: the band is given."""
+    return *call.numbers[1:], 0.0, 0.0, "auto"
+
+
+def _to_map_backward(call: Call, again: Tensor) -> tuple[Any, ...]:
+    grad, weight, band = call.tensors
+    to_grad = _whole(again, weight, band, *_rest(call))[0] if call.needs[0] else None
+    to_w = _whole_to_taps(again, grad, band, list(weight.shape[2:]), *call.numbers[1:]) if call.needs[1] else None
+    return to_grad, to_w, None
+
+
+def _to_map_tangent(call: Call, t_grad: Tensor | None, t_w: Tensor | None, _: Any) -> Tensor | None:
+    grad, weight, band = call.tensors
+    return _sum(
+        None if t_grad is None else _whole_to_map(t_grad, weight, band, *call.numbers),
+        None if t_w is None else _whole_to_map(grad, t_w, band, *call.numbers),
+    )
+
+
+def _to_taps_backward(call: Call, again: Tensor) -> tuple[Any, ...]:
+    x, grad, band = call.tensors
+    to_x = _whole_to_map(grad, again, band, list(x.shape[2:]), *call.numbers[1:]) if call.needs[0] else None
+    to_grad = _whole(x, again, band, *_rest(call))[0] if call.needs[1] else None
+    return to_x, to_grad, None
+
+
+def _to_taps_tangent(call: Call, t_x: Tensor | None, t_grad: Tensor | None, _: Any) -> Tensor | None:
+    x, grad, band = call.tensors
+    return _sum(
+        None if t_x is None else _whole_to_taps(t_x, grad, band, *call.numbers),
+        None if t_grad is None else _whole_to_taps(x, t_grad, band, *call.numbers),
+    )
+
+
+_whole_to_map.differentiable(_to_map_backward, _to_map_tangent)
+_whole_to_taps.differentiable(_to_taps_backward, _to_taps_tangent)
+
+
+def _one_by_one(run: Any) -> Any:
+    """Under vmap: each has its own band, so each is a call of its own."""
+
+    def rule(info: Any, in_dims: Any, *arguments: Any) -> Any:
+        def of(i: int) -> list[Any]:
+            pairs = zip(arguments, in_dims, strict=True)
+            return [a.select(dim, i) if isinstance(a, Tensor) and dim is not None else a for a, dim in pairs]
+
+        each = [run(*of(i)) for i in range(info.batch_size)]
+        if isinstance(each[0], tuple):
+            return tuple(torch.stack(parts) for parts in zip(*each, strict=True)), (0, 0)
+        return torch.stack(each), 0
+
+    return rule
+
+
+for _operator in (_whole, _whole_to_map, _whole_to_taps):
+    _operator.vmap(_one_by_one(_operator))
+
+
+def convolve_whole(
+    x: Tensor,
+    weight: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    dilation: Sequence[int],
+    groups: int,
+    circular: bool,
+    compression: float,
+    energy: float | None,
+    algorithm: str,
+) -> Tensor:
+    """(B, C, H, W), (O, C/G, taps_h, taps_w) -> (B, O, H', W'), whatever is known of their sizes and values."""
+    around = [side for pair in padding for side in pair]
+    y, _ = _whole(
+        x, weight, None, list(stride), around, list(dilation), groups, circular, compression, energy or 0.0, algorithm
+    )
+    return y

@@ -1,0 +1,160 @@
+"""How a convolution is carried out: here and now, in a program for elsewhere, or in one for sizes and data to come."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from spectral_kernels.dispatch import constant
+from torch import Tensor
+
+from specviz.functional import tracing
+from specviz.functional.band_limited.choice import Algorithm, chosen
+from specviz.functional.band_limited.opaque import by_algorithm, convolve_whole, with_energy
+from specviz.functional.band_limited.plan import Plan, energy_bands, make_plan, plan_of
+from specviz.functional.band_limited.product import multiply
+from specviz.functional.band_limited.transforms import Spectrum, analyse, column_weights, synthesise
+
+USUAL_BATCH = 32  # of a graph for every batch, to choose its algorithm by
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to convolve, along each axis; `pads` are pixels before and after."""
+
+    strides: tuple[int, ...]
+    pads: tuple[tuple[int, int], ...]
+    dilations: tuple[int, ...]
+    groups: int
+    circular: bool
+    compression: float
+    energy: float | None
+    algorithm: Algorithm
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is left out, whatever the data."""
+        return not self.compression and not self.asks_data
+
+    @property
+    def asks_data(self) -> bool:
+        """Whether the data decide what is left out."""
+        return self.energy is not None and self.energy < 1
+
+
+Ran = tuple[Tensor, Plan | None, Algorithm | None]
+
+
+def convolve_maps(x: Tensor, weight: Tensor, settings: Settings) -> Ran:
+    """(B, C, H, W), (O, C/G, taps_h, taps_w) -> (B, O, H', W'), the plan and the algorithm, where they are known."""
+    dims = len(settings.strides)
+    sizes, taps = tracing.known(x.shape[-dims:]), tracing.known(weight.shape[-dims:])
+    program = tracing.leaves_a_program()
+    if sizes is None or taps is None or (settings.asks_data and not program and not tracing.is_readable(x)):
+        return _of_any_size(x, weight, settings)
+    s = settings
+    shape = sizes, taps, s.pads, s.strides, s.dilations, s.circular, s.compression
+    plan = plan_of(_planned(*shape)) if torch.compiler.is_compiling() else make_plan(*shape)
+    if program:
+        return _written_down(x, weight, plan, settings)
+    return _carried_out(x, weight, plan, settings)
+
+
+@torch.compiler.assume_constant_result
+def _planned(*shape: Any) -> tuple[int, ...]:
+    """The numbers of a plan; a compiler asks for them, and does not look inside."""
+    return make_plan(*shape).numbers
+
+
+def _check_direct(plan: Plan, settings: Settings) -> None:
+    if settings.algorithm == "direct" and not plan.is_complete:
+        raise ValueError('algorithm="direct" is torch\'s own convolution: it cannot leave out frequencies')
+
+
+def _carried_out(x: Tensor, weight: Tensor, plan: Plan, settings: Settings) -> Ran:
+    batch, groups, algorithm = x.shape[0], settings.groups, settings.algorithm
+    if settings.asks_data and batch:  # nothing says what an empty batch needs
+        plan = with_energy(plan, x, settings.energy or 1.0)
+    _check_direct(plan, settings)
+    if algorithm == "auto":
+        about = batch if tracing.known((batch,)) else USUAL_BATCH
+        algorithm = chosen(plan.numbers, about, x.shape[1], weight.shape[0], groups)
+    if algorithm != "direct" and batch == 0:
+        empty = x.new_zeros(0, weight.shape[0], plan.h.outputs, plan.w.outputs)
+        return empty + 0 * (x.sum() + weight.sum()), plan, algorithm
+    return by_algorithm(x, weight, plan, algorithm, groups), plan, algorithm
+
+
+def _written_down(x: Tensor, weight: Tensor, plan: Plan, settings: Settings) -> Ran:
+    """In operations of torch's own, which every place knows; in operators of ours only if it is told to."""
+    groups, algorithm = settings.groups, settings.algorithm
+    if settings.asks_data:
+        if algorithm == "direct":
+            raise ValueError('algorithm="direct" is torch\'s own convolution: it cannot leave out frequencies')
+        x_hat = _masked(analyse(x, plan, by="gemm"), plan, settings.energy or 1.0)
+        return synthesise(multiply(x_hat, weight, plan, groups), plan, by="gemm"), None, None
+    _check_direct(plan, settings)
+    if algorithm in ("fft", "lowpass") and not tracing.for_onnx():
+        return by_algorithm(x, weight, plan, algorithm, groups), plan, algorithm
+    ran: Algorithm = "direct" if plan.is_complete and algorithm in ("auto", "direct") else "gemm"
+    return by_algorithm(x, weight, plan, ran, groups), plan, ran
+
+
+def _masked(x_hat: Spectrum, plan: Plan, energy: float) -> Spectrum:
+    """A whole spectrum without what `band_for_energy` leaves out; no number is read, so that a graph can hold it."""
+    re, im = x_hat
+    weights, rows, folding, columns, bands = constant(_energy_table, plan.numbers, re.device)
+    power = (re.square() + im.square()).double().sum((1, 2)) * weights
+    held = (power.reshape(plan.w.k, plan.rows) @ folding).t().cumsum(0).cumsum(1)[bands[:, 0] - 1, bands[:, 1] - 1]
+    enough = held >= energy * held[-1]
+    first = torch.where(enough.any(), enough.long().argmax(), len(energy_bands(plan)) - 1)
+    kept = bands.index_select(0, first.reshape(1))  # bands[first] would read the number
+    mask = ((columns < kept[:, 1])[:, None] & (rows < kept[:, 0])).reshape(-1, 1, 1).to(re.dtype)
+    return re * mask, im * mask
+
+
+def _energy_table(numbers: tuple[int, ...], device: torch.device) -> tuple[Tensor, ...]:
+    """Of a whole spectrum: how often each entry stands in the plane, |u| of its rows, what adds rows u and -u, v of its
+    columns, and the bands."""
+    plan = plan_of(numbers)
+    weights = torch.as_tensor(column_weights(plan.w), device=device).repeat_interleave(plan.rows)
+    rows = torch.tensor([*range(plan.h.k), *range(plan.h.negative, 0, -1)], device=device)
+    folding = F.one_hot(rows, plan.h.half).double()
+    return (
+        weights,
+        rows,
+        folding,
+        torch.arange(plan.w.k, device=device),
+        torch.tensor(energy_bands(plan), device=device),
+    )
+
+
+def _of_any_size(x: Tensor, weight: Tensor, settings: Settings) -> Ran:
+    s, dims = settings, len(settings.strides)
+    if s.is_complete and s.algorithm in ("auto", "direct"):
+        return _direct_of_any_size(x, weight, settings), None, "direct"
+    if tracing.for_onnx():
+        raise ValueError(
+            f"band_limited_conv{dims}d has no ONNX form for maps of many sizes: export it for one size, "
+            "with a dynamic batch if need be"
+        )
+    y = convolve_whole(
+        x, weight, s.strides, s.pads, s.dilations, s.groups, s.circular, s.compression, s.energy, s.algorithm
+    )
+    return y, None, None
+
+
+def _direct_of_any_size(x: Tensor, weight: Tensor, settings: Settings) -> Tensor:
+    s, series = settings, len(settings.strides) == 1  # a series is a map of one row
+    strides, dilations = ((1, *s.strides), (1, *s.dilations)) if series else (s.strides, s.dilations)
+    (top, bottom), (left, right) = ((0, 0), *s.pads) if series else s.pads
+    around: Any = (0, 0)
+    if s.circular:
+        x = F.pad(x, (left, right, top, bottom), mode="circular")
+    elif (top, left) == (bottom, right):
+        around = (top, left)
+    else:
+        x = F.pad(x, (left, right, top, bottom))
+    return F.conv2d(x, weight, None, strides, around, dilations, s.groups)

@@ -1,0 +1,186 @@
+"""How a saved tensor is kept that is no map: as it is, by its shape alone, or as bits. All of these are exact."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CHUNK = 1 << 18  # codes that NumPy packs at a time: its own memory, which torch's allocator does not see, stays small
+
+
+class Packed(Protocol):
+    """What stands for a saved tensor until the backward pass asks for it."""
+
+    def unpack(self) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The tensor itself, and the version it had: torch checks versions only of tensors that no hook has seen."""
+
+    tensor: Tensor
+    version: int
+
+    @staticmethod
+    def of(tensor: Tensor) -> Kept:
+        # Detached: an operation's own output would hold the graph that holds it.
+        return Kept(tensor.detach(), tensor._version)
+
+    def unpack(self) -> Tensor:
+        if self.tensor._version != self.version:
+            shape = "nested tensor" if self.tensor.is_nested else tuple(self.tensor.shape)
+            raise RuntimeError(
+                "one of the variables needed for gradient computation has been modified by an inplace operation: a "
+                f"{shape} {self.tensor.dtype} is at version {self.tensor._version}; expected "
+                f"version {self.version} instead"
+            )
+        return self.tensor
+
+
+@dataclass(frozen=True)
+class ShapeOnly:
+    """A tensor whose backward asks for its shape alone, such as max-pooling's input: of its numbers, nothing."""
+
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+    @staticmethod
+    def of(x: Tensor) -> ShapeOnly:
+        return ShapeOnly(tuple(x.shape), x.stride(), x.dtype, x.device)
+
+    def unpack(self) -> Tensor:
+        return torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device=self.device)
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One bit an element: `on` or `off`."""
+
+    bits: Tensor
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    on: float
+    off: float
+    layout: torch.memory_format
+
+    @staticmethod
+    def of(mask: Tensor, dtype: torch.dtype, on: float = 1.0, off: float = 0.0) -> Gate:
+        last = mask.ndim == 4 and not mask.is_contiguous() and mask.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if last else torch.contiguous_format
+        flat = mask.permute(0, 2, 3, 1) if last else mask
+        return Gate(pack_bits(flat.reshape(-1), 1), tuple(mask.shape), dtype, on, off, layout)
+
+    @property
+    def nbytes(self) -> int:
+        return self.bits.nbytes
+
+    def unpack(self) -> Tensor:
+        shape = self.shape
+        last = self.layout == torch.channels_last
+        if last:
+            shape = (shape[0], *shape[2:], shape[1])
+        plain = (self.on, self.off) == (1, 0) or self.dtype == torch.bool
+        dtype = self.dtype if plain else torch.bool
+        mask = unpack_bits(self.bits, 1, torch.Size(shape).numel(), dtype).view(shape)
+        mask = mask.permute(0, 3, 1, 2) if last else mask
+        if plain:
+            return mask
+        return torch.where(mask, torch.tensor(self.on, dtype=self.dtype, device=mask.device), self.off)
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Indices of max-pooling: each as its place within its own window, in 1, 2, 4 or 8 bits."""
+
+    codes: Tensor
+    width: int
+    shape: tuple[int, ...]
+    window: Window
+
+    @staticmethod
+    def of(indices: Tensor, window: Window) -> Positions:
+        width = window.bits
+        offset = indices.contiguous() - window.corners(indices)
+        # An index is row * W + column, and a window is narrower than W.
+        row = torch.div(offset, window.columns, rounding_mode="floor")
+        code = (row // window.dilation[0]) * window.kernel[1] + (offset - row * window.columns) // window.dilation[1]
+        return Positions(pack_bits(code.reshape(-1).to(torch.uint8), width), width, tuple(indices.shape), window)
+
+    @property
+    def nbytes(self) -> int:
+        return self.codes.nbytes
+
+    def unpack(self) -> Tensor:
+        code = unpack_bits(self.codes, self.width, torch.Size(self.shape).numel()).view(self.shape).long()
+        row = torch.div(code, self.window.kernel[1], rounding_mode="floor")
+        column = code - row * self.window.kernel[1]
+        offset = row * (self.window.dilation[0] * self.window.columns) + column * self.window.dilation[1]
+        return offset + self.window.corners(code)
+
+
+@dataclass(frozen=True)
+class Window:
+    """The windows of a max-pooling over maps with `columns` columns."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    columns: int
+
+    @property
+    def bits(self) -> int:
+        places = self.kernel[0] * self.kernel[1]
+        return next(bits for bits in (1, 2, 4, 8, 64) if places <= 1 << bits)
+
+    def corners(self, like: Tensor) -> Tensor:
+        """Index of each window's first place, which padding may put outside: (rows, columns)."""
+        rows, columns = (torch.arange(n, device=like.device) for n in like.shape[-2:])
+        top, left = rows * self.stride[0] - self.padding[0], columns * self.stride[1] - self.padding[1]
+        return top[:, None] * self.columns + left
+
+
+def pack_bits(codes: Tensor, width: int) -> Tensor:
+    """(N,) bool or uint8 codes under 2^width -> (ceil(N * width / 8),) uint8; width 1, 2, 4 or 8, lowest bits first.
+
+    In memory of torch's allocator, which torch's tools count; NumPy's own would be seen by none of them.
+    """
+    per_byte = 8 // width
+    codes = codes.view(torch.uint8) if codes.dtype == torch.bool else codes
+    if width == 8:
+        return codes
+    if width == 1 and codes.device.type == "cpu":
+        packed = torch.empty(-(-len(codes) // 8), dtype=torch.uint8)
+        source, target = codes.numpy(), packed.numpy()
+        for start in range(0, len(source), CHUNK):
+            bits = np.packbits(source[start : start + CHUNK], bitorder="little")
+            target[start // 8 : start // 8 + len(bits)] = bits
+        return packed
+    codes = F.pad(codes, (0, -len(codes) % per_byte)).view(-1, per_byte)
+    packed = codes[:, 0].clone()
+    for i in range(1, per_byte):
+        packed |= codes[:, i] << (i * width)
+    return packed
+
+
+def unpack_bits(packed: Tensor, width: int, count: int, dtype: torch.dtype = torch.uint8) -> Tensor:
+    """Undo `pack_bits`: (count,) of `dtype`."""
+    if width == 8:
+        return packed.to(dtype)
+    if width == 1 and packed.device.type == "cpu":
+        codes = torch.empty(count, dtype=dtype)
+        source = packed.numpy()
+        for start in range(0, count, CHUNK):
+            part = codes[start : start + CHUNK]
+            bits = np.unpackbits(source[start // 8 : (start + CHUNK) // 8], count=len(part), bitorder="little")
+            part.copy_(torch.from_numpy(bits))
+        return codes
+    shifts = torch.arange(0, 8, width, dtype=torch.uint8, device=packed.device)
+    return ((packed[:, None] >> shifts) & ((1 << width) - 1)).reshape(-1)[:count].to(dtype)

@@ -1,0 +1,116 @@
+"""Why saved tensors were left as they were: said once, with the way out, where nothing was compressed."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from spectral_kernels.process import Lock
+from torch import Tensor
+
+MIN_PIXELS = 8  # a map's mean and scale alone take 8 bytes
+MIN_BYTES = 4096  # of a tensor: what is smaller costs more time than it saves memory
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+_CHECKPOINT = "torch.utils.checkpoint saves memory there"
+
+# By name: what is the case, and what to do.
+REASONS = {
+    "dimensions": (
+        "most of what was saved does not have the 3 or 4 dimensions of maps, (B, C, L) or (B, C, H, W)",
+        f"Volumes (B, C, D, H, W) and matrices stay as they are; {_CHECKPOINT}.",
+    ),
+    "small": (
+        f"the maps are small: under {MIN_BYTES} bytes a tensor, or under {MIN_PIXELS} pixels a map",
+        "Compressing them would cost more than it saves; larger batches or images are compressed.",
+    ),
+    "operation": (
+        "the operations that saved most need it exactly, since the gradient of a square root, say, does not bear an "
+        "error in it",
+        "The maps that convolutions, normalisations, products, smooth activations and custom autograd functions save "
+        f"are compressed; for all else, {_CHECKPOINT}.",
+    ),
+    "kind": (
+        "most of what was saved is not in plain tensors of floating-point numbers but complex, sparse, nested, "
+        "quantised, on another device or of a subclass",
+        f"Such tensors stay as they are; {_CHECKPOINT}.",
+    ),
+    "unseen": (
+        "most was saved where the operation cannot be seen, in TorchScript or other compiled code, and without it a "
+        "map cannot be told from what must stay exact",
+        "Call the Python module instead of its scripted, traced or compiled form.",
+    ),
+    "compiled": (
+        "functions compiled by torch.compile keep what they choose, and keep it themselves",
+        "Call the module uncompiled, or leave it compiled without the context; torch.compile recomputes "
+        "instead of keeping with torch._functorch.config.activation_memory_budget < 1.",
+    ),
+    "compiling": (
+        "it runs inside of a function that torch.compile or torch.export traces, and compiled code keeps what it "
+        "chooses, and keeps it itself",
+        "Enter the context outside of compiled code, around modules that are not compiled; of a module under "
+        "`compressed`, call remove() first.",
+    ),
+    "tracing": (
+        "torch.jit.trace, torch.export or make_fx records what runs, or runs it with fake tensors, which hold nothing",
+        "Trace outside of the context; of a module under `compressed`, call remove() first.",
+    ),
+    "transform": (
+        "torch.func's transforms (grad, vjp, jvp, vmap and their kin) keep what they need themselves",
+        "Gradients are plain's; to be rid of this warning, leave the context around them, and call remove() of a "
+        "module under `compressed`.",
+    ),
+    "exact": (
+        "all that was saved are parameters, inputs and other tensors that require no gradient, which live anyway",
+        "Maps between layers are compressed: put the context around the whole forward pass.",
+    ),
+}
+
+_said: set[str] = set()
+_lock = Lock()
+
+
+class NothingCompressedWarning(UserWarning):
+    """A context ended and had compressed no map, though something was saved in it. Once a process for each reason."""
+
+
+class Left:
+    """The bytes that were left as they were, by reason."""
+
+    def __init__(self) -> None:
+        self._bytes: dict[str, int] = {}
+
+    def add(self, x: Tensor, reason: str) -> None:
+        # Of a size that is a compiler's symbol nothing is asked: that would fix it.
+        size = x.numel() * x.dtype.itemsize
+        self._bytes[reason] = self._bytes.get(reason, 0) + (size if isinstance(size, int) else 0)
+
+    @property
+    def reason(self) -> str | None:
+        """That of the most bytes. None if nothing was left; "exact" only if nothing was left for another reason."""
+        left = {name: size for name, size in self._bytes.items() if name != "exact"} or self._bytes
+        return max(left, key=left.__getitem__) if left else None
+
+
+def why_no_map(x: Tensor) -> str | None:
+    """The reason why a plain tensor is no map to be compressed; None if it is one."""
+    if not x.requires_grad or x.is_leaf:
+        return "exact"
+    if x.device.type not in ("cpu", "cuda") or x.dtype not in DTYPES:
+        return "kind"
+    if x.ndim not in (3, 4):
+        return "dimensions"
+    is_small = x.shape[2:].numel() < MIN_PIXELS or x.nbytes < MIN_BYTES
+    return "small" if is_small or x.untyped_storage().nbytes() < x.nbytes else None  # an expanded tensor is small
+
+
+@torch.compiler.assume_constant_result  # a compiler runs it once, when it traces
+def warn_once(name: str, reason: str, stacklevel: int = 2) -> None:
+    with _lock:
+        if reason in _said:
+            return
+        _said.add(reason)
+    case, way_out = REASONS[reason]
+    text = f"{name}() has compressed no map, so that its share is NaN: {case}. {way_out}"
+    warnings.warn(text, NothingCompressedWarning, stacklevel=stacklevel)

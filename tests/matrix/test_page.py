@@ -1,0 +1,33 @@
+"""specviz/TORCH.md is printed from the record of a whole run, in which nothing fails."""
+
+import pytest
+
+import specviz as sv
+from matrix.cells import FAILS, MISSING, NO_CELL, REFUSED, all_cells
+from matrix.page import PAGE, RECORD, page
+from matrix.refused import refusal_of
+from matrix.zygote import ROOT
+
+
+@pytest.fixture(scope="module")
+def records():
+    return sv.records.read(RECORD)
+
+
+def test_the_page_is_what_the_record_says(records):
+    assert PAGE.read_text("utf-8") == page(records)
+
+
+def test_the_readme_leads_to_the_page():
+    assert f"]({PAGE.relative_to(ROOT)})" in (ROOT / "README.md").read_text("utf-8")
+
+
+def test_the_record_holds_the_whole_matrix(records):
+    assert {(record["subject"], tool) for record in records for tool in record["cells"]} == set(all_cells())
+
+
+def test_no_cell_of_the_record_fails_or_was_not_run(records):
+    outcomes = {(r["subject"], tool): o for r in records for tool, (o, _) in r["cells"].items()}
+    assert not [cell for cell, outcome in outcomes.items() if outcome in (FAILS, MISSING)]
+    for (subject, tool), outcome in outcomes.items():
+        assert (outcome == REFUSED) == (refusal_of(subject, tool) is not None and outcome != NO_CELL)

@@ -1,0 +1,71 @@
+"""Two explorers in one kernel whose callbacks JupyterLab delivers on two threads; a page that outlives its kernel."""
+
+import ast
+from functools import partial
+
+import pytest
+from pages import in_kernel, open_cells, shown_facts, wait_until
+
+pytestmark = pytest.mark.browser
+
+# Which threads computed, and how many at once; each explorer has a network of its own, small, so that a step is quick.
+BEGIN = """
+import threading
+import torch
+from torch import nn
+import specviz as sv
+
+threads, inside, most = set(), 0, 0
+
+
+def watched(measure):
+    def measured(self):
+        global inside, most
+        threads.add(threading.get_ident())
+        inside += 1
+        most = max(most, inside)
+        try:
+            return measure(self)
+        finally:
+            inside -= 1
+    return measured
+
+
+sv.widgets.StepExplorer._frames = watched(sv.widgets.StepExplorer._frames)
+
+
+def explorer():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.Tanh())
+    return sv.widgets.StepExplorer(model, torch.randn(4, 3, 16, 16))
+"""
+
+
+def handle(page, number: int):
+    return page.locator(".specviz-explorer").nth(number).get_by_role("slider", name="threshold")
+
+
+def test_two_live_steps_moved_at_once_end_at_their_last_values_with_the_kernel_alive():
+    with open_cells(BEGIN, "first = explorer()\nfirst.view", "second = explorer()\nsecond.view") as page:
+        in_kernel(page, "threads.clear(); most = 0", "0")
+        for turn in range(12):
+            for number, key in ((0, "ArrowRight"), (1, "ArrowLeft" if turn % 3 == 2 else "ArrowRight")):
+                handle(page, number).focus()
+                for _ in range(1 + (turn + number) % 3):
+                    page.keyboard.press(key)
+        ends = [float(handle(page, number).get_attribute("aria-valuenow")) / 20 for number in (0, 1)]
+        assert ends[0] != ends[1] != 0.25
+        facts = f"[e.facts()['threshold'] for e in (first, second)] == {ends}"
+        wait_until(page, lambda there: there == "True", lambda: in_kernel(page, "", facts))
+        assert in_kernel(page, "", "(len(threads), most)") == "(2, 1)"
+        # The pages and the facts are those of an explorer that nobody disturbed.
+        for number, name in enumerate(("first", "second")):
+            alone = in_kernel(page, f"alone = explorer(); alone.set(threshold={ends[number]})", "alone.panels.facts")
+            expected = {fact[0]: fact[1] for fact in ast.literal_eval(alone)}
+            own = page.locator(".specviz-explorer").nth(number)
+            assert wait_until(page, expected.__eq__, partial(shown_facts, own)) == expected
+            assert in_kernel(page, "", f"{name}.facts() == alone.facts()") == "True"
+            y = ast.literal_eval(in_kernel(page, "", "alone.lines[0].plot.lines[1].y.tolist()"))
+            drawn = "(gd) => [...(gd._fullData?.[1]?.y ?? [])]"
+            curve = own.locator(".js-plotly-plot")
+            wait_until(page, y.__eq__, partial(curve.evaluate, drawn))

@@ -1,0 +1,191 @@
+"""Measuring in several threads, beside a training, and under somebody's profiler: the numbers of one thread, alone.
+
+Everything runs in a process of its own, so that one that dies fails its test and no other.
+"""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+MODELS = """
+import gc, os, threading
+import torch
+from torch import nn
+import specviz as sv
+import specviz.nn as snn
+
+gc.freeze()  # what imports made: collecting garbage, as every measurement does, is quicker without it
+
+def conv(width):
+    return nn.Sequential(nn.Conv2d(1, width, 3), nn.ReLU(), nn.Conv2d(width, 4, 3), nn.Dropout(0.2))
+
+def band_limited():
+    return nn.Sequential(snn.BandLimitedConv2d(1, 4, 5, compression=0.5), nn.Tanh(), snn.SpectralPool2d((8, 8)))
+
+x = torch.rand(4, 1, 24, 24)
+
+def numbers(model, context=sv.memory.compress_activations):
+    step = sv.memory.measure_step(model, x, context=context)
+    line = step.timeline
+    return (step.peak_bytes, step.saved_bytes, step.hooked_bytes, step.workspace_bytes, sorted(step.saved_by_layer),
+            line.alive_bytes.tolist(), line.layer, line.phase)
+
+def in_threads(*works):
+    errors = []
+    def guarded(work):
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+    threads = [threading.Thread(target=guarded, args=(work,)) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+"""
+
+
+def run(program: str) -> None:
+    """The program after MODELS, in a process of its own. AssertionError with its last words if it does not end well."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    command = [sys.executable, "-X", "faulthandler", "-c", MODELS + textwrap.dedent(program)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, env=environment)
+    assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr[-4000:]}"
+
+
+def test_two_threads_that_measure_get_the_numbers_of_one():
+    run("""
+        models = [conv(4), conv(8), band_limited()]
+        alone = [numbers(model) for model in models]
+        state = torch.get_rng_state()
+        found = [[], [], []]
+
+        def work(i):
+            for _ in range(8):
+                found[i].append(numbers(models[i]))
+
+        in_threads(*(lambda i=i: work(i) for i in range(3)))
+        for one, many in zip(alone, found):
+            assert len(many) == 8 and all(now == one for now in many), (one[:4], [now[:4] for now in many])
+        assert torch.equal(torch.get_rng_state(), state)
+    """)
+
+
+def test_standard_error_is_what_it_was_after_many_threads_silenced_it():
+    run("""
+        from specviz.memory.measure import without_stderr
+        before = os.fstat(2)
+
+        def work():
+            for _ in range(300):
+                with without_stderr():
+                    assert os.path.samestat(os.fstat(2), os.stat(os.devnull))
+
+        in_threads(work, work, work, work)
+        assert os.path.samestat(os.fstat(2), before)
+        assert os.dup(2) < 20  # the next free number: none was left open
+    """)
+
+
+def test_a_training_beside_measurements_gives_the_same_record_and_they_the_same_numbers():
+    run("""
+        import test_training as t
+
+        setup = t.config(epochs=4)
+        expected = t.metrics(t.quick(setup))
+        model = conv(4)
+        alone = numbers(model)
+        records, begun, state = [], threading.Event(), torch.get_rng_state()
+        training = threading.Thread(
+            target=lambda: records.append(t.quick(setup, measure=True, on_step=lambda _: begun.set()))
+        )
+        training.start()
+        begun.wait()
+        beside = 0
+        for _ in range(20):
+            assert numbers(model) == alone
+            beside += training.is_alive()
+        training.join()
+        assert beside > 0
+        assert records[0]["status"] == "finished"
+        assert t.metrics(records[0]) == expected
+        assert torch.equal(torch.get_rng_state(), state)
+    """)
+
+
+def test_a_measurement_under_another_profiler_is_refused_in_words_and_leaves_its_events():
+    run("""
+        from torch.profiler import ProfilerActivity, profile, schedule
+
+        model = conv(4)
+        numbers(model)
+
+        def refused(call):
+            try:
+                call()
+            except RuntimeError as error:
+                assert "a profiler of torch's is at work" in str(error) and "measure=False" in str(error), error
+            else:
+                raise AssertionError("not refused")
+
+        def all_refused():
+            refused(lambda: numbers(model))
+            refused(lambda: sv.memory.measure.peak_bytes(lambda: model(x)))
+
+        def events(profiled):
+            return [event.name for event in profiled.events() if event.name.startswith("aten::")]
+
+        with profile(activities=[ProfilerActivity.CPU]) as here:
+            model(x)
+            all_refused()
+            torch.ones(7)
+        assert events(here).count("aten::conv2d") == 2 and "aten::ones" in events(here)
+        numbers(model)  # when it is over, there is nothing to refuse
+
+        with profile(activities=[ProfilerActivity.CPU], schedule=schedule(wait=0, warmup=1, active=1)) as later:
+            all_refused()  # it is prepared, and not yet at work
+            later.step()
+            model(x)
+        assert events(later).count("aten::conv2d") == 2
+        numbers(model)
+
+        begun, asked, found = threading.Event(), threading.Event(), []
+
+        def work():
+            with profile(activities=[ProfilerActivity.CPU]) as elsewhere:
+                model(x)
+                begun.set()
+                asked.wait()
+                torch.ones(7)
+            found.extend(events(elsewhere))
+
+        other = threading.Thread(target=work)
+        other.start()
+        begun.wait()
+        all_refused()
+        asked.set()
+        other.join()
+        assert found.count("aten::conv2d") == 2 and "aten::ones" in found
+        numbers(model)
+
+        with torch.autograd.profiler.emit_itt():  # for Intel's tools, as emit_nvtx is for NVIDIA's
+            all_refused()
+        numbers(model)
+    """)
+
+
+def test_measuring_leaves_nothing_for_the_garbage_collector():
+    run("""
+        model = conv(4)
+        sv.memory.measure.peak_bytes(lambda: model(x).mean().backward())
+        gc.collect()
+        gc.disable()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        sv.memory.measure.peak_bytes(lambda: model(x).mean().backward())
+        gc.collect()
+        assert not gc.garbage, gc.garbage[:10]
+    """)

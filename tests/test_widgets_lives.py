@@ -1,0 +1,304 @@
+"""Explorers that are closed, or whose cells are run again, leave nothing behind; what the reader holds stays open."""
+
+import gc
+import subprocess
+import sys
+import weakref
+
+import ipywidgets as ipw
+import numpy as np
+import pytest
+import torch
+from ipywidgets.widgets import widget as registry
+
+import specviz as sv
+from specviz.figures import Violins
+from specviz.widgets import (
+    ActivationExplorer,
+    BandLimitExplorer,
+    ConvolutionExplorer,
+    Explorer,
+    FigureView,
+    FilterExplorer,
+    GridSlider,
+    LiveTrainingExplorer,
+    MemoryExplorer,
+    ParametrisationExplorer,
+    PoolingExplorer,
+    SpecNetExplorer,
+    SpeedExplorer,
+    StepExplorer,
+    SymmetryExplorer,
+    ThresholdExplorer,
+    TrainingExplorer,
+)
+from specviz.widgets.lines import _script
+from specviz.widgets.lives import ClosedError
+
+
+def image() -> torch.Tensor:
+    return torch.rand(3, 20, 24, generator=torch.Generator().manual_seed(0))
+
+
+def small_step() -> StepExplorer:
+    return StepExplorer(torch.nn.Conv2d(3, 4, 3), torch.rand(2, 3, 8, 8))
+
+
+EVERY = {
+    **{
+        make.__name__: lambda make=make: make(image())
+        for make in (
+            ActivationExplorer, BandLimitExplorer, ConvolutionExplorer, FilterExplorer, PoolingExplorer,
+            SymmetryExplorer, ThresholdExplorer,
+        )
+    },
+    **{make.__name__: make for make in (MemoryExplorer, SpecNetExplorer, SpeedExplorer, TrainingExplorer)},
+    "LiveTrainingExplorer": lambda: LiveTrainingExplorer([]),
+    "ParametrisationExplorer": lambda: ParametrisationExplorer(taps=3),
+    "StepExplorer": small_step,
+    "FigureView": lambda: FigureView(Violins("v", "y", {"one": [1.0, 2.0, 4.0]})),
+}  # fmt: skip
+
+
+def widgets() -> set[str]:
+    """Ids of the widgets that ipywidgets keeps."""
+    _script()  # one for all, which stays
+    return set(registry._instances)
+
+
+def moved(made) -> None:
+    """After the first move there are timers, curves and caches, and all that may hold on to it."""
+    for control in made._controls().values() if isinstance(made, Explorer) else ():
+        if isinstance(control, GridSlider) and control.max > control.min:
+            control.value = control.min if control.value == control.max else control.value + 1
+            return
+
+
+def test_every_public_explorer_is_tried():
+    named = {name for name in sv.widgets.__all__ if name.endswith(("Explorer", "View"))}
+    assert named == {*EVERY, "Explorer"}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_close_frees_the_whole_tree_and_once_more_does_nothing(name, monkeypatch):
+    monkeypatch.setattr(sv.widgets.parametrisation, "STEPS", 5)
+    before = widgets()
+    made = EVERY[name]()
+    moved(made)
+    view = made.view  # as IPython's history of results holds it
+    freed = [weakref.ref(part) for part in (made.panels, made.export, *view.children)]
+    freed += [weakref.ref(value) for value in vars(made).values() if isinstance(value, torch.Tensor)]
+    assert not made.closed
+    made.close()
+    made.close()
+    assert made.closed
+    assert widgets() == before
+    gc.collect()
+    assert [ref() for ref in freed if ref() is not None] == []
+    with pytest.raises(ClosedError, match=rf"this {name} is closed, because close\(\) was called; make a new one"):
+        made.view  # noqa: B018
+    freed = weakref.ref(made)
+    del made, view
+    gc.collect()
+    assert freed() is None
+
+
+@pytest.mark.parametrize("use", ["facts", "set", "load", "csv", "summary"])
+def test_a_closed_explorer_says_so_in_words_whatever_is_asked(use):
+    explorer = ThresholdExplorer(image())
+    slider = explorer.beta
+    explorer.close()
+    with pytest.raises(ClosedError, match="this ThresholdExplorer is closed"):
+        getattr(explorer, use)(*([image()] if use == "load" else []))
+    with pytest.raises(ClosedError, match="this ThresholdExplorer is closed"):
+        slider.value += 1
+    assert not hasattr(explorer, "_repr_html_")  # what a notebook asks of everything it shows
+
+
+def test_an_open_explorer_has_no_attributes_but_its_own():
+    with pytest.raises(AttributeError, match="'ThresholdExplorer' object has no attribute 'gamma'"):
+        ThresholdExplorer(image()).gamma  # noqa: B018
+
+
+def test_an_explorer_that_cannot_be_made_leaves_no_widget():
+    before = widgets()
+    with pytest.raises(ValueError, match="side=0"):
+        SymmetryExplorer(image(), side=0)
+    with pytest.raises(ValueError, match="threshold β='a'"):
+        ThresholdExplorer(image(), beta="a")
+    assert widgets() == before
+
+
+def test_a_view_that_the_reader_closes_takes_its_widgets_with_it_and_the_explorer_still_answers():
+    before = widgets()
+    explorer = ThresholdExplorer(image())
+    explorer.view.close()
+    assert widgets() == before
+    explorer.set(beta=0.25)
+    assert explorer.facts()["beta"] == 0.25
+    freed = weakref.ref(explorer)
+    del explorer
+    gc.collect()
+    assert freed() is None
+
+
+def test_closing_all_widgets_frees_explorers_and_later_figures_bring_plotlys_script_again():
+    explorer = ThresholdExplorer(image())
+    freed = [weakref.ref(explorer), weakref.ref(explorer.panels), weakref.ref(explorer.image)]
+    ipw.Widget.close_all()
+    del explorer
+    gc.collect()
+    assert [ref() for ref in freed] == [None] * 3
+    figures = ThresholdExplorer(image()).lines
+    assert figures[0].figure.comm is not None
+    assert _script().comm is not None
+
+
+def test_curves_that_come_and_go_leave_no_figure_behind():
+    explorer = TrainingExplorer()
+    settings = [{"experiment": e} for e in explorer.experiment.options] * 2
+    counts = []
+    for setting in settings:
+        explorer.set(**setting)
+        counts.append(len(registry._instances))
+    half = len(counts) // 2
+    assert counts[:half] == counts[half:]
+
+
+# --- cells that are run again, in an IPython of their own
+
+SHELL = """
+import gc, sys, weakref
+import psutil
+import torch
+import specviz as sv
+from IPython.core.interactiveshell import InteractiveShell
+from specviz.widgets.lives import Displayed
+
+shell = InteractiveShell.instance()
+shell.displayhook.write_format_data = lambda *args: None  # no picture of each result on the terminal
+shell.user_ns.update(sv=sv, picture=torch.rand(3, 20, 24))
+
+
+def run(source, cell=None):
+    result = shell.run_cell(source, store_history=True, cell_id=cell)
+    result.raise_error()
+    return result.result
+
+
+def open_ones():
+    gc.collect()
+    return [thing for thing in gc.get_objects() if isinstance(thing, Displayed) and not thing.closed]
+
+
+MAKE = "e = sv.widgets.ThresholdExplorer(picture)"
+SHOW = MAKE + chr(10) + "e.view"
+"""
+
+
+def in_ipython(source: str) -> str:
+    done = subprocess.run([sys.executable, "-c", SHELL + source], capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_a_cell_run_again_closes_what_its_former_run_made():
+    in_ipython("""
+for again in range(4):
+    run(SHOW, "one")
+    assert open_ones() == [shell.user_ns["e"]], again
+for again in range(3):
+    run("sv.widgets.ThresholdExplorer(picture).view", "two")  # a result, and no name
+    assert len(open_ones()) == 2, again
+for again in range(3):
+    run("from IPython.display import display" + chr(10) +
+        "for i in range(3): display(sv.widgets.SymmetryExplorer(picture).view)", "three")
+    assert len(open_ones()) == 5, again
+run("1", "three")  # edited: it makes none now
+assert len(open_ones()) == 2
+for again in range(3):
+    run(SHOW)  # a front end that names no cells: by its text
+    assert len(open_ones()) == 3, again
+""")
+
+
+HELD = {
+    "by a name": "held = e",
+    "by its view's name": "held = e.view",
+    "in a list": "held = [1, [e]]",
+    "by an object": "held = type('Holder', (), {})(); held.explorer = e",
+    "by a function": "held = lambda e=e: e.facts()",
+    "by a method": "held = e.facts",
+    "in a box": "import ipywidgets; held = ipywidgets.VBox([e.view])",
+    "by a thread": "import threading; stop = threading.Event(); "
+    "held = threading.Thread(target=lambda e: stop.wait(), args=(e,), daemon=True); held.start()",
+}
+
+
+@pytest.mark.parametrize("how", HELD)
+def test_an_explorer_that_the_reader_holds_stays_open_until_it_is_let_go(how):
+    in_ipython(f"""
+run(SHOW, "one")
+first = weakref.ref(shell.user_ns["e"])
+run({HELD[how]!r}, "two")
+for again in range(2):
+    run(SHOW, "one")
+    assert not first().closed
+    assert first().facts()["beta"] == 1.0
+    assert len(open_ones()) == 2
+if "stop" in shell.user_ns:
+    run("stop.set(); held.join()", "two")
+run("held = None", "two")
+run(SHOW, "one")
+assert first() is None or first().closed
+assert len(open_ones()) == 1
+""")
+
+
+def test_another_cell_that_takes_the_name_leaves_what_is_on_the_page():
+    in_ipython("""
+run(SHOW, "one")
+run(SHOW, "two")
+assert len(open_ones()) == 2
+run("del e", "three")
+assert len(open_ones()) == 2
+run("1", "one")
+assert len(open_ones()) == 1
+""")
+
+
+def test_a_run_that_fails_keeps_what_still_has_its_name():
+    in_ipython("""
+run(SHOW, "one")
+made = shell.user_ns["e"]
+shell.run_cell("1 / 0" + chr(10) + SHOW, cell_id="one", store_history=True)
+assert not made.closed and made.facts()
+del made
+run(SHOW, "one")
+assert len(open_ones()) == 1
+""")
+
+
+def test_what_a_callback_makes_belongs_to_no_cell():
+    in_ipython("""
+run("1", "one")
+made = sv.widgets.ThresholdExplorer(torch.rand(8, 8))  # as a button's callback would, between two cells
+run("2", "one")
+run("3", "one")
+assert open_ones() == [made]
+""")
+
+
+def test_resident_memory_stays_flat_over_twenty_runs_of_a_cell_with_a_large_picture():
+    found = in_ipython("""
+shell.user_ns["picture"] = torch.rand(3, 768, 768)
+sizes = []
+for again in range(23):
+    run(SHOW, "one")
+    gc.collect()
+    sizes.append(psutil.Process().memory_info().rss)
+print(*sizes[2:])
+""")
+    sizes = np.array([int(word) for word in found.splitlines()[-1].split()]) / 2**20
+    # One explorer of this picture takes 43 MiB; the last runs must not stand above the first ones by half of one.
+    assert abs(np.median(sizes[-5:]) - np.median(sizes[:5])) < 20, sizes

@@ -1,0 +1,61 @@
+"""All parts in a row, a record each: `make torture`, or python -m torture [PART ...] from tests/.
+
+Writes data/results/torture.jsonl; a part that is run alone takes its own place in there. Takes some hours on two
+cores, most of it mutants. Ends with status 1 if anything was found.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from specviz import records
+from torture import compression, files, kills, layers, mutants, sliders
+
+RECORD = Path(__file__).resolve().parent.parent.parent / "data" / "results" / "torture.jsonl"
+FLAT = 0.02  # resident memory may grow by this share
+KILLED_AT_LEAST = 0.85  # of the mutants
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+# What runs, and what of its result must hold.
+PARTS: dict[str, tuple[Callable[[], dict[str, Any]], Callable[[dict[str, Any]], bool]]] = {
+    "layers": (lambda: layers.run(10_000, say=say), lambda r: r["wrong"] == 0),
+    "files": (lambda: files.run(300), lambda r: r["silent"] == r["tracebacks"] == 0),
+    "kills": (lambda: kills.run(100), lambda r: r["lost"] == r["doubled"] == r["half_written"] == r["different"] == 0),
+    "compression": (lambda: compression.run(2000), lambda r: r["growth"] <= FLAT),
+    "sliders": (lambda: sliders.run(2000), lambda r: r["growth"] <= FLAT),
+    "mutants": (lambda: mutants.run(500, say=say), lambda r: r["share"] >= KILLED_AT_LEAST),
+}
+
+
+def main(names: list[str]) -> int:
+    unknown = [name for name in names if name not in PARTS]
+    if unknown:
+        print(f"no such part: {', '.join(unknown)}; there are {', '.join(PARTS)}", file=sys.stderr)
+        return 2
+    bad = []
+    for name in names or PARTS:
+        run, holds = PARTS[name]
+        say(f"== {name}")
+        began = time.perf_counter()
+        result = {"experiment": "torture", "part": name, **run(), "seconds": round(time.perf_counter() - began, 1)}
+        result["holds"] = bool(holds(result))
+        bad += [] if result["holds"] else [name]
+        others = [row for row in (records.read(RECORD) if RECORD.exists() else []) if row["part"] != name]
+        order = list(PARTS)
+        rows = sorted([*others, records.stamp(result)], key=lambda row: order.index(row["part"]))
+        records.write(RECORD, rows)
+        say(f"{'holds' if result['holds'] else 'DOES NOT HOLD'}, {result['seconds']:.0f} s")
+    say("found: " + (", ".join(bad) or "nothing"))
+    return bool(bad)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

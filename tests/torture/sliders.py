@@ -1,0 +1,124 @@
+"""Thousands of moves of every explorer's controls, and what the process holds in memory at their end."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import random
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+READINGS = 10  # of resident memory, over the first and over the last tenth of the moves
+SLOW = {"StepExplorer": 300 / 2000}  # each move of it is two training steps that are measured
+
+
+def resident_mib() -> float:
+    """What the process holds in memory. Linux only."""
+    gc.collect()
+    return int(re.findall(r"^Rss:\s+(\d+)", Path("/proc/self/smaps_rollup").read_text(), re.M)[0]) / 1024
+
+
+def explorers() -> dict[str, Callable[[], Any]]:
+    """How to make each explorer that the package shows, of a size that lets a move take some milliseconds."""
+    import torch
+
+    import specviz as sv
+
+    widgets = sv.widgets
+    picture = torch.rand(3, 192, 160, generator=torch.Generator().manual_seed(0))
+    own: dict[str, Callable[[], Any]] = {
+        "StepExplorer": lambda: widgets.StepExplorer(torch.nn.Conv2d(3, 8, 3), torch.rand(4, 3, 24, 24)),
+        "LiveTrainingExplorer": lambda: widgets.LiveTrainingExplorer(),
+    }
+    found = {}
+    for name in widgets.__all__:
+        made = getattr(widgets, name)
+        if name.endswith("Explorer") and made is not widgets.Explorer:
+            takes = made.takes_pictures
+            found[name] = own.get(name, (lambda made=made: made(picture)) if takes else made)
+    return found
+
+
+def run(moves: int) -> dict[str, Any]:
+    """Move every explorer so often (StepExplorer a seventh as often), each in a process of its own.
+
+    Resident MiB after a warm-up and at the end, the medians of ten readings each, and the share by which they grew;
+    `growth` is the largest of these shares.
+    """
+    found = {name: _in_a_process(name, max(2 * READINGS, round(moves * SLOW.get(name, 1)))) for name in explorers()}
+    return {"moves": moves, "explorers": found, "growth": max(each["growth"] for each in found.values())}
+
+
+def run_one(name: str, moves: int) -> dict[str, Any]:
+    """The same for one explorer, in this process."""
+    import comm
+
+    import specviz as sv
+
+    comm.create_comm = _Serialised
+    sv.widgets.parametrisation.STEPS = 5  # it trains at every move
+    return asyncio.run(_moved(explorers()[name](), moves))
+
+
+async def _moved(explorer: Any, moves: int) -> dict[str, Any]:
+    draw = random.Random(0)
+    for _ in range(max(60, moves // 10)):
+        await _move(explorer, draw)
+    every, readings = max(1, moves // 10 // READINGS), []
+    for i in range(moves):
+        await _move(explorer, draw)
+        if i % every == 0:
+            readings.append(resident_mib())
+    if explorer.panels.message:
+        raise RuntimeError(f"{type(explorer).__name__} ends with the message {explorer.panels.message!r}")
+    first, last = (statistics.median(part) for part in (readings[:READINGS], readings[-READINGS:]))
+    return {"moves": moves, "first_resident_mib": first, "last_resident_mib": last, "growth": last / first - 1}
+
+
+async def _move(explorer: Any, draw: random.Random) -> None:
+    """A message of the browser about one control, drawn at random; curves follow when their time has come."""
+    control = draw.choice(list(explorer._controls().values()))
+    if hasattr(control, "options"):
+        state: dict[str, Any] = {"index": draw.randrange(len(control.options))}
+    elif isinstance(control.value, bool):
+        state = {"value": not control.value}
+    else:
+        state = {"value": draw.randint(control.min, control.max)}
+    control.comm.callback({"content": {"data": {"method": "update", "state": state}}, "buffers": []})
+    await asyncio.sleep(0)
+
+
+class _Serialised:
+    """A comm that makes messages as a kernel does, and sends them nowhere."""
+
+    def __init__(self, comm_id: str | None = None, **message: Any) -> None:
+        self.comm_id, self.kernel = comm_id or f"{id(self):x}", True
+        self.send(**message)
+
+    def send(self, data: Any = None, buffers: Any = None, **_: Any) -> None:
+        json.dumps(data)
+        b"".join(bytes(buffer) for buffer in buffers or ())
+
+    def on_msg(self, callback: Any) -> None:
+        self.callback = callback
+
+    def close(self, *_: Any, **__: Any) -> None:
+        self.callback = None
+
+
+def _in_a_process(name: str, moves: int) -> dict[str, Any]:
+    done = subprocess.run([sys.executable, __file__, name, str(moves)], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{name} ended with {done.returncode}: {done.stderr[-2000:]}")
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+if __name__ == "__main__":
+    print(json.dumps(run_one(sys.argv[1], int(sys.argv[2]))))
