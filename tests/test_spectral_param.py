@@ -353,6 +353,15 @@ def test_what_is_no_size_is_refused_where_it_enters(keywords, error, message):
         snn.SpectralParamConv2d(2, 4, **keywords)
 
 
+@pytest.mark.parametrize("step", [SF.spectral_parameters, SF.filters_from_parameters])
+def test_channels_last_filters_stay_channels_last(step):
+    w = torch.randn(3, 2, 3, 5)
+    numbers = step(w.to(memory_format=torch.channels_last))
+    assert numbers.is_contiguous(memory_format=torch.channels_last)
+    assert step(w).is_contiguous()
+    assert_close(numbers, step(w))
+
+
 def test_circular_padding_wraps_around_once_as_torchs():
     for padding in (5, 6, 9):
         layer, plain = (
