@@ -1,8 +1,10 @@
 """Filters trained as Fourier coefficients: the same function, and under SGD the same path, as filters in space."""
 
 import copy
+import inspect
 import io
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -306,9 +308,157 @@ def test_pooling_layers_are_swapped_for_maps_of_the_same_size():
         snn.spectralize(model, snn.SpectralPool2d, skip=["0"])
 
 
+LAYERS = [(snn.SpectralParamConv1d, nn.Conv1d, (2, 9)), (snn.SpectralParamConv2d, nn.Conv2d, (2, 8, 9))]
+
+
+@pytest.mark.parametrize(("ours", "theirs", "shape"), LAYERS)
+def test_its_signature_is_torchs_and_it_is_made_without_drawing(ours, theirs, shape):
+    mine, other = (inspect.signature(kind).parameters for kind in (ours, theirs))
+    assert list(mine) == [*other, "orthogonal"]
+    assert [p.default for p in mine.values()][:-1] == [p.default for p in other.values()]
+    layer = ours(2, 3, 3, orthogonal=False)
+    bare = torch.nn.utils.skip_init(ours, 2, 3, 3, orthogonal=False)
+    bare.load_state_dict(layer.state_dict())
+    x = torch.randn(1, *shape)
+    assert torch.equal(bare(x), layer(x))
+    assert ours(2, 3, 3, device="meta")(x.to("meta")).shape == layer(x).shape
+
+
+@pytest.mark.parametrize(("ours", "theirs", "shape"), LAYERS)
+def test_whole_numbers_of_any_library_and_sequences_of_one(ours, theirs, shape):
+    numbers = {"stride": (2,), "padding": np.int64(1), "dilation": [1], "groups": torch.tensor(2)}
+    layer = ours(np.int32(2), torch.tensor(4), np.int64(3), **numbers)
+    plain = theirs(2, 4, 3, stride=2, padding=1, groups=2)
+    for name in ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups"):
+        assert getattr(layer, name) == getattr(plain, name)
+    layer.set_filters(plain.weight)
+    layer.bias = plain.bias
+    x = torch.randn(2, *shape)
+    assert_close(layer(x), plain(x))
+
+
+@pytest.mark.parametrize(
+    ("keywords", "error", "message"),
+    [
+        ({"kernel_size": 3.5}, ValueError, "kernel_size=3.5 must be a whole number >= 1, or 2 of them"),
+        ({"kernel_size": (3, 3, 3)}, ValueError, r"kernel_size=\(3, 3, 3\) must be"),
+        ({"kernel_size": 3, "stride": 0}, ValueError, "stride=0 must be a whole number >= 1"),
+        ({"kernel_size": 3, "padding": -1}, ValueError, "padding=-1 must be a whole number >= 0"),
+        ({"kernel_size": "3"}, TypeError, "kernel_size='3' must be a whole number >= 1"),
+        ({"kernel_size": 3, "padding": "all"}, ValueError, "Invalid padding string"),
+    ],
+)
+def test_what_is_no_size_is_refused_where_it_enters(keywords, error, message):
+    with pytest.raises(error, match=message):
+        snn.SpectralParamConv2d(2, 4, **keywords)
+
+
+@pytest.mark.parametrize("step", [SF.spectral_parameters, SF.filters_from_parameters])
+def test_channels_last_filters_stay_channels_last(step):
+    w = torch.randn(3, 2, 3, 5)
+    numbers = step(w.to(memory_format=torch.channels_last))
+    assert numbers.is_contiguous(memory_format=torch.channels_last)
+    assert step(w).is_contiguous()
+    assert_close(numbers, step(w))
+
+
+def test_circular_padding_wraps_around_once_as_torchs():
+    for padding in (5, 6, 9):
+        layer, plain = (
+            kind(1, 1, 3, padding=padding, padding_mode="circular") for kind in (snn.SpectralParamConv2d, nn.Conv2d)
+        )
+        layer.set_filters(plain.weight)
+        x = torch.randn(1, 1, 5, 5)
+        if padding == 5:
+            assert_close(layer(x), plain(x) - plain.bias[:, None, None] + layer.bias[:, None, None])
+            continue
+        for each in (layer, plain):
+            with pytest.raises(RuntimeError, match="wrapping around more than once"):
+                each(x)
+
+
+def test_filters_that_are_not_real_are_refused_and_none_is_changed():
+    layer = snn.SpectralParamConv2d(2, 3, 3)
+    before = layer.filters().detach().clone()
+    for bad in (torch.zeros(3, 2, 3, 3) + 1j, torch.zeros(3, 2, 3, 3, dtype=torch.int64)):
+        with pytest.raises(TypeError, match=f"real floating point, not {bad.dtype}"):
+            layer.set_filters(bad)
+        with pytest.raises((TypeError, RuntimeError), match=f"real floating point, not {bad.dtype}"):
+            layer.load_state_dict({"weight": bad, "bias": torch.zeros(3)})
+    assert torch.equal(layer.filters(), before)
+    layer.set_filters(torch.ones(3, 2, 3, 3, dtype=torch.float64))  # another precision is rounded, once
+    assert_close(layer.filters(), torch.ones(3, 2, 3, 3))
+
+
+def test_its_numbers_may_be_made_of_others():
+    layer, x = snn.SpectralParamConv2d(2, 3, 3), torch.randn(2, 2, 8, 9)
+    y = layer(x)
+    torch.nn.utils.parametrizations.weight_norm(layer, "weight_hat")
+    assert_close(layer(x), y)
+    with pytest.raises(AttributeError, match=r"layer.filters\(\) computes"):
+        _ = layer.weight
+    w = torch.randn(3, 2, 3, 3)
+    layer.set_filters(w)  # and so the parameters that weight_hat is made of
+    assert_close(layer.filters(), w)
+    torch.manual_seed(5)
+    layer.reset_parameters()
+    torch.manual_seed(5)
+    assert_close(layer.filters(), nn.Conv2d(2, 3, 3).weight)
+    layer(x).sum().backward()
+    assert all(p.grad is not None for p in layer.parameters())
+
+
+@pytest.mark.parametrize(("ours", "theirs", "shape"), LAYERS)
+def test_torch_func_and_forward_mode_give_what_autograd_gives(ours, theirs, shape):
+    layer, x = ours(2, 3, 3, dtype=torch.float64), torch.randn(2, *shape, dtype=torch.float64)
+    names, parameters = zip(*((n, p.detach().requires_grad_()) for n, p in layer.named_parameters()), strict=True)
+
+    def run(x, *parameters):
+        return torch.func.functional_call(layer, dict(zip(names, parameters, strict=True)), (x,))
+
+    tensors = (x[:1].requires_grad_(), *parameters)
+    assert torch.autograd.gradcheck(run, tensors, check_forward_ad=True, fast_mode=True)
+    assert torch.autograd.gradgradcheck(run, tensors, check_fwd_over_rev=True, fast_mode=True)
+    plain = tuple(p.detach() for p in parameters)
+    by_numbers = torch.func.grad(lambda x, *p: run(x, *p).sin().sum(), argnums=1)
+    per_sample = torch.func.vmap(by_numbers, (0, None, None))(x[:, None].detach(), *plain)
+    for i, one in enumerate(x.detach()):
+        assert_close(per_sample[i], by_numbers(one[None], *plain))
+
+
+def test_it_is_exported_for_any_size_and_one_node_of_torch_fx():
+    layer, x = snn.SpectralParamConv2d(2, 3, 3, padding=1), torch.randn(2, 2, 8, 9)
+    dynamic = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
+    program = torch.export.export(layer, (x,), dynamic_shapes=(dynamic,)).module()
+    graph = torch.fx.symbolic_trace(nn.Sequential(layer, nn.ReLU()))
+    assert [node.op for node in graph.graph.nodes] == ["placeholder", "call_module", "call_module", "output"]
+    for shape in ((2, 2, 8, 9), (3, 2, 7, 12)):
+        x = torch.randn(shape)
+        assert_close(program(x), layer(x))
+        assert_close(graph(x), layer(x).relu())
+
+
+@pytest.mark.parametrize(("ours", "theirs", "shape"), LAYERS)
+def test_onnx_runs_it(ours, theirs, shape):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+    pytest.importorskip("onnxscript", reason="needs onnxscript")
+    layer = ours(2, 3, 3, padding=1).eval()
+    batch = ({0: torch.export.Dim("batch")},)
+    program = torch.onnx.export(layer, (torch.randn(3, *shape),), dynamo=True, verbose=False, dynamic_shapes=batch)
+    run = onnxruntime.InferenceSession(program.model_proto.SerializeToString(), providers=["CPUExecutionProvider"]).run
+    for n in (3, 5):
+        x = torch.randn(n, *shape)
+        (y,) = run(None, {program.model.graph.inputs[0].name: x.numpy()})
+        exact = copy.deepcopy(layer).double()(x.double())
+        assert (torch.from_numpy(y) - exact).abs().max() < 1e-5 * exact.square().mean().sqrt()
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
+        (lambda: SF.spectral_parameters(torch.zeros(2, 3, 4, 4), dims=3), ValueError, "dims=3 must be 1 for filters"),
+        (lambda: SF.spectral_parameters(torch.zeros(2, 3, 4, 4), dims=0), ValueError, "dims=0 must be a whole number"),
+        (lambda: SF.filters_from_parameters(torch.zeros(4), dims="1"), TypeError, "dims='1' must be a whole number"),
         (lambda: SF.spectral_parameters(torch.zeros(2, 2, dtype=torch.complex64)), TypeError, "real floating point"),
         (lambda: SF.spectral_parameters(torch.zeros(3)), ValueError, r"end in \(k_h, k_w\)"),
         (lambda: SF.filters_from_parameters(torch.zeros(2, 0, 3)), ValueError, "at least one tap"),

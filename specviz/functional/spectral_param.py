@@ -17,6 +17,7 @@ from torch import Tensor
 
 from specviz.functional.precision import no_autocast
 from specviz.functional.symbolic import one_node
+from specviz.functional.tracing import is_channels_last
 
 MAX_TAPS = 4096  # the map is a matrix of taps x taps: 64 MiB in float32
 
@@ -62,7 +63,8 @@ def _map(make: Any, x: Tensor, orthogonal: bool, dims: int) -> Tensor:
     (matrix,) = constant(make, k_h, k_w, orthogonal, working, x.device)
     with no_autocast(x.device.type):
         numbers = x.reshape(*x.shape[: x.ndim - dims], -1).to(working) @ matrix.mT
-    return numbers.reshape(x.shape).to(x.dtype)
+    numbers = numbers.reshape(x.shape).to(x.dtype)
+    return numbers.contiguous(memory_format=torch.channels_last) if is_channels_last(x) else numbers
 
 
 @one_node
