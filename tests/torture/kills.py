@@ -298,8 +298,9 @@ def _started(arguments: list[str], folder: Path) -> Iterator[subprocess.Popen[by
         try:
             yield process
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            if _group(process.pid):  # a number is another's only once its group is empty
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
