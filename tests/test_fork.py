@@ -31,6 +31,7 @@ import specviz.functional as SF
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system that forks")
 PACKAGES = [Path(sv.__file__).parent, Path(spectral_kernels.__file__).parent]
 NO_KERNEL = {"FORMS", "Form", "choose_form", "constant", "cuda_is_available", "mirrors", "real", "whole", "wholes"}
+NO_KERNEL |= {"Call", "Operator", "has_symbol", "in_onnx_export", "operator", "untraced"}
 ENDS_WITHIN = 300  # seconds; a child that takes longer hangs. On a busy machine one compiles for half a minute
 
 
@@ -72,6 +73,7 @@ def operations() -> dict:
     native, native_w = random_complex(4, 16, 99), random_complex(16, 16, 99)
     images, grad = random_complex(2, 4, W, W // 2 + 1), random_complex(2, 16, W, W // 2 + 1)
     weight = torch.randn(16, 4, 2, 6, generator=torch.Generator().manual_seed(1)) / 4
+    pixels = random_complex(2, 4, W, W).real.contiguous()
     flat, mirror = maps.reshape(N, -1), dispatch.mirrors((W, W))
     bitmap, values = dispatch.threshold_pack(maps, 1.0, form="reference")
     rms, largest = dispatch.quantise_measure(flat, mirror, form="reference")
@@ -81,7 +83,9 @@ def operations() -> dict:
         "activate": lambda: dispatch.activate(maps, 1.0),
         "activate_backward": lambda: dispatch.activate_backward(maps, bitmap, values),
         "crop": lambda: dispatch.crop(maps, W, (5, 5)),
+        "filter_maps": lambda: dispatch.filter_maps(pixels, weight),
         "filters": lambda: dispatch.filters(images, weight, W),
+        "filters_bank": lambda: dispatch.filters_bank(weight, (W, W)),
         "filters_gradient": lambda: dispatch.filters_gradient(images, grad, weight, W, False, "cpu"),
         "pad": lambda: dispatch.pad(re, im, (W, W), (5, 5)),
         "pool": lambda: dispatch.pool(maps, W, (small, small)),
