@@ -9,6 +9,7 @@ from typing import Any
 import ipywidgets as ipw
 import numpy as np
 import torch
+from spectral_kernels import process
 from torch import Tensor, nn
 
 from specviz import models, records
@@ -170,7 +171,7 @@ class StepExplorer(Explorer):
         if (model is None) != (inputs is None):
             raise ValueError("give a model and a batch for it, StepExplorer(model, inputs), or neither")
         if model is None or inputs is None:
-            with torch.random.fork_rng(devices=[]):
+            with process.turn, torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
                 model = models.vgg11(5, in_channels=1, width=0.25)
             inputs, targets = photo_patches(32, 4)

@@ -12,6 +12,7 @@ import ipywidgets as ipw
 import numpy as np
 import torch
 import torch.nn.functional as F
+from spectral_kernels import process
 from torch import Tensor, nn
 
 import specviz.nn as snn
@@ -36,7 +37,7 @@ def two_networks(taps: int, orthogonal: bool, matched: bool, seed: int = 0) -> t
     orthogonal  mirrored coefficients carry sqrt(2); False leaves it away
     matched     False starts the twin as a replication of the paper does, whose initialisation forgets k^2
     """
-    with torch.random.fork_rng(devices=[]):  # the reader's own random numbers are none of our business
+    with process.turn, torch.random.fork_rng(devices=[]):  # the reader's own random numbers are none of our business
         torch.manual_seed(seed)
         spatial = _network(taps)
     spectral = copy.deepcopy(spatial)

@@ -13,6 +13,7 @@ import ipywidgets as ipw
 import numpy as np
 import torch
 import torch.nn.functional as F
+from spectral_kernels import process
 from torch import Tensor, nn
 
 import specviz.functional as SF
@@ -54,7 +55,7 @@ def small_specnet(
 def _trained(beta: float, activation: Activation | Callable[[Tensor], Tensor], seed: int) -> nn.Sequential:
     images, labels = windows(TRAINED_ON, 2 * seed)
     images = images.double()  # in float32 training magnifies a rounding, and the page would differ by machine
-    with torch.random.fork_rng(devices=[]), _one_thread(None):  # the reader's random numbers are theirs
+    with process.turn, torch.random.fork_rng(devices=[]), _one_thread(None):  # the reader's random numbers are theirs
         torch.manual_seed(seed)
         layers: list[nn.Module] = []
         for C, out in zip((1, *CHANNELS), CHANNELS, strict=False):
