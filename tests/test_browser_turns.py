@@ -1,7 +1,6 @@
 """Two explorers in one kernel whose callbacks JupyterLab delivers on two threads; a page that outlives its kernel."""
 
 import ast
-from functools import partial
 
 import pytest
 from pages import in_kernel, open_cells, shown_facts, wait_until
@@ -58,14 +57,16 @@ def test_two_live_steps_moved_at_once_end_at_their_last_values_with_the_kernel_a
         facts = f"[e.facts()['threshold'] for e in (first, second)] == {ends}"
         wait_until(page, lambda there: there == "True", lambda: in_kernel(page, "", facts))
         assert in_kernel(page, "", "(len(threads), most)") == "(2, 1)"
-        # The pages and the facts are those of an explorer that nobody disturbed.
         for number, name in enumerate(("first", "second")):
-            alone = in_kernel(page, f"alone = explorer(); alone.set(threshold={ends[number]})", "alone.panels.facts")
-            expected = {fact[0]: fact[1] for fact in ast.literal_eval(alone)}
-            own = page.locator(".specviz-explorer").nth(number)
-            assert wait_until(page, expected.__eq__, partial(shown_facts, own)) == expected
-            assert in_kernel(page, "", f"{name}.facts() == alone.facts()") == "True"
-            y = ast.literal_eval(in_kernel(page, "", "alone.lines[0].plot.lines[1].y.tolist()"))
-            drawn = "(gd) => [...(gd._fullData?.[1]?.y ?? [])]"
-            curve = own.locator(".js-plotly-plot")
-            wait_until(page, y.__eq__, partial(curve.evaluate, drawn))
+            check_undisturbed(page, page.locator(".specviz-explorer").nth(number), name, ends[number])
+
+
+def check_undisturbed(page, own, name: str, threshold: float):
+    """The page, the facts and the curve are those of an explorer that nobody disturbed."""
+    alone = in_kernel(page, f"alone = explorer(); alone.set(threshold={threshold})", "alone.panels.facts")
+    expected = {fact[0]: fact[1] for fact in ast.literal_eval(alone)}
+    wait_until(page, lambda shown: shown == expected, lambda: shown_facts(own))
+    assert in_kernel(page, "", f"{name}.facts() == alone.facts()") == "True"
+    y = ast.literal_eval(in_kernel(page, "", "alone.lines[0].plot.lines[1].y.tolist()"))
+    drawn = "(gd) => [...(gd._fullData?.[1]?.y ?? [])]"
+    wait_until(page, lambda now: now == y, lambda: own.locator(".js-plotly-plot").evaluate(drawn))

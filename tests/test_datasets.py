@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageSequence
 
 import specviz as sv
-from specviz.datasets import MAX_SIDE, PHOTOS, luminance, photo, photo_from
+from specviz.datasets import MAX_SIDE, PHOTOS, luminance, photo, photo_from, photo_within
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -620,3 +620,55 @@ def test_the_series_is_the_published_file():
 def test_an_unknown_series_names_those_there_are():
     with pytest.raises(ValueError, match="no series is named 'stocks'; pick one of elnino"):
         sv.datasets.series("stocks")
+
+
+# --- files that are scaled down as they are read
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_a_file_within_the_pixels_is_read_as_it_is(kind):
+    image, size = photo_within(encode(RGB, kind, lossless=True), RGB.shape[0] * RGB.shape[1])
+    assert torch.equal(image, photo_from(encode(RGB, kind, lossless=True)))
+    assert size == RGB.shape[:2]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_a_larger_file_is_scaled_to_about_the_pixels_in_its_own_proportion(kind):
+    smooth = Image.fromarray(RGB).resize((900, 600), Image.Resampling.BICUBIC)
+    options = {"quality": 95} if kind == "JPEG" else {"lossless": True} if kind == "WEBP" else {}
+    image, size = photo_within(encode(smooth, kind, **options), 15_000)
+    assert (image.shape, size) == ((3, 100, 150), (600, 900))
+    expected = as_image(np.asarray(smooth.resize((150, 100), Image.Resampling.LANCZOS)))
+    assert (image - expected).abs().max() < (0.08 if kind == "JPEG" else 1e-6)  # a JPEG is lossy
+
+
+def test_sixteen_bits_stay_sixteen_bits_when_scaled():
+    deep = np.full((60, 60), 257, np.uint16)
+    image, _ = photo_within(encode(deep), 400)
+    assert image.shape == (20, 20)
+    assert (image - 257 / 65535).abs().max() <= 0.5 / 65535  # 8 bits would miss it by half of 1/255
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_a_turned_photograph_is_scaled_upright_and_tells_its_upright_size(orientation):
+    large = Image.fromarray(RGB).resize((300, 200))
+    image, size = photo_within(encode(large, "JPEG", exif=turned(orientation)), 15_000)
+    assert size == ((300, 200) if orientation > 4 else (200, 300))
+    assert image.shape == ((3, 150, 100) if orientation > 4 else (3, 100, 150))
+
+
+def test_a_side_over_the_limit_is_scaled_even_of_few_pixels():
+    image, size = photo_within(encode(np.zeros((1, 40_000), np.uint8)), 10**6)
+    assert (image.shape, size) == ((1, MAX_SIDE), (1, 40_000))
+
+
+def test_a_picture_of_190_million_pixels_is_refused_before_it_is_decoded_and_says_how_many():
+    # Its head promises 13800 x 13800; were it decoded, it would be found to be cut short.
+    head = png_by_hand((13_800, 13_800), 8, 0, b"")
+    with pytest.raises(ValueError, match=r"mine.png has 190 million pixels; at most 134 million can be scaled down"):
+        photo_within(head, 10**6, "mine.png")
+    with pytest.raises(ValueError, match=r"has 190 million pixels; far more than 4096 pixels a side; scale it down"):
+        photo_from(head)
+    head = png_by_hand((12_000, 12_000), 8, 0, b"")  # below Pillow's own limit
+    with pytest.raises(ValueError, match=r"has 144 million pixels; at most 134 million"):
+        photo_within(head, 10**6)

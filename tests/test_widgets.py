@@ -137,6 +137,38 @@ def test_a_wrong_setting_is_refused_where_it_enters(values, error, message):
     assert (explorer.beta.real, explorer.norm.value) == (0.5, "ortho")  # nothing was half applied
 
 
+@pytest.mark.parametrize("beta", [np.float32(0.5), np.float64(0.5), np.int64(1), torch.tensor(0.5), torch.tensor(1)])
+def test_a_slider_takes_numbers_of_numpy_and_tensors_of_one_number(beta):
+    explorer = ThresholdExplorer(torch.rand(8, 8), beta=beta)
+    assert explorer.facts()["beta"] == float(beta)
+    explorer.set(beta=0.25)
+    explorer.set(beta=beta)
+    assert (type(explorer.beta.real), explorer.beta.real) == (float, float(beta))
+    assert explorer.beta.check(beta) == float(beta)
+
+
+@pytest.mark.parametrize("beta", [True, 1j, torch.tensor([0.5, 0.6]), torch.tensor(True), np.array([1.0]), None])
+def test_what_is_no_real_number_is_refused_by_a_slider(beta):
+    explorer = ThresholdExplorer(torch.rand(8, 8), beta=0.5)
+    with pytest.raises(ValueError, match="must be a number >= 0"):
+        explorer.set(beta=beta)
+    assert explorer.beta.real == 0.5
+
+
+def test_choices_take_numbers_of_numpy_and_tensors_too():
+    rows = [bench_row(k, 0.5, "auto", 1.0) for k in (3, 7)]
+    explorer = SpeedExplorer(rows)
+    for taps in (np.int64(7), torch.tensor(7), 7.0):
+        explorer.set(taps=3)
+        explorer.set(taps=taps)
+        assert (explorer.taps.value, type(explorer.taps.value)) == (7, int)
+    symmetry = SymmetryExplorer(torch.rand(8, 8))
+    symmetry.set(linked=np.False_)
+    assert symmetry.facts()["linked"] is False
+    with pytest.raises(ValueError, match="linked='no' is not one of True, False"):
+        symmetry.set(linked="no")
+
+
 TAKE_PICTURES = [ThresholdExplorer, SymmetryExplorer, ConvolutionExplorer, BandLimitExplorer]
 TAKE_PICTURES += [PoolingExplorer, FilterExplorer]
 BAD = {
@@ -189,15 +221,91 @@ def test_an_upload_names_the_file_in_its_message():
     assert explorer.upload.value == ()
 
 
-def test_an_unexpected_error_in_a_callback_reaches_the_reader(monkeypatch):
+def jpeg(width: int, height: int) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(np.full((height, width, 3), 128, np.uint8)).save(out, "JPEG")
+    return out.getvalue()
+
+
+def chosen(name: str, content: bytes) -> tuple:
+    """What the upload button holds when a file has come."""
+    return ({"name": name, "type": "", "size": len(content), "content": memoryview(content)},)
+
+
+def test_a_large_upload_is_scaled_down_and_the_page_says_so_until_another_picture_comes():
+    explorer = ThresholdExplorer(torch.rand(8, 8))
+    explorer.upload.value = chosen("big.jpg", jpeg(4000, 3000))
+    note = "big.jpg: scaled from 4000 x 3000 to 1365 x 1024, so that the sliders stay quick"
+    assert (explorer.image.shape, explorer.panels.note, explorer.panels.message) == ((3, 1024, 1365), note, "")
+    explorer.beta.value += 1
+    assert explorer.panels.note == note
+    explorer.upload.value = chosen("text.png", b"text")  # a bad one leaves the picture, and what is said of it
+    assert explorer.panels.note == note
+    explorer.upload.value = chosen("small.jpg", jpeg(30, 20))
+    assert (explorer.image.shape, explorer.panels.note) == ((3, 20, 30), "")
+
+
+def test_a_picture_given_in_code_is_kept_as_it_is():
+    image = torch.rand(1200, 1300)
+    explorer = SymmetryExplorer(image)
+    assert torch.equal(explorer.image, image)
+    assert explorer.panels.note == ""
+
+
+def test_a_file_comes_in_parts_and_each_is_answered(monkeypatch):
+    explorer, sent = ThresholdExplorer(torch.rand(8, 8)), []
+    monkeypatch.setattr(explorer.upload, "send", sent.append)
+    file = jpeg(30, 20)
+    half, whole = len(file) // 2, len(file)
+
+    def part(request, at, data, last=False, size=whole):
+        head = {"name": "small.jpg", "mime": "image/jpeg", "size": size, "modified": 0, "request": request}
+        content = {"type": "part", "at": at, "last": last, **head}
+        explorer.upload._handle_custom_msg(content, [memoryview(data)])
+
+    part("given up", 0, b"other")
+    part("new", 0, file[:half])
+    part("given up", 5, b"the rest of the other", last=True)  # too late
+    part("new", half, file[half:], last=True)
+    assert [(m["type"], m["request"], m.get("bytes")) for m in sent] == [
+        ("arrived", "given up", 5),
+        ("arrived", "new", half),
+        ("arrived", "new", len(file)),
+        ("done", "new", None),
+    ]
+    assert explorer.image.shape == (3, 20, 30)
+    part("huge", 0, b"x", size=2**40)
+    assert sent[-1]["text"] == "small.jpg has 1048576 MiB; at most 256 can be loaded"
+    assert explorer.image.shape == (3, 20, 30)
+
+
+def test_an_unexpected_error_in_a_callback_reaches_the_reader_and_its_traceback_the_log(monkeypatch, caplog):
     explorer = ThresholdExplorer(sv.datasets.photo("camera"))
 
     def fail():
         raise RuntimeError("out of ideas")
 
     monkeypatch.setattr(explorer, "_frames", fail)
-    explorer.beta.value = 3
+    with caplog.at_level("INFO", "specviz.widgets"):
+        explorer.beta.value = 3
     assert explorer.panels.message == "This should not have happened: RuntimeError: out of ideas"
+    (entry,) = caplog.records
+    assert (entry.name, entry.levelname, entry.exc_info[1].args) == ("specviz.widgets", "ERROR", ("out of ideas",))
+    assert "in fail" in caplog.text
+    # What is refused in words is no error of the program: its traceback is there for who asks for it.
+    caplog.clear()
+    with caplog.at_level("INFO", "specviz.widgets"):
+        explorer.load(torch.full((8, 8), float("nan")))
+    assert [(entry.levelname, bool(entry.exc_info)) for entry in caplog.records] == [("INFO", True)]
+
+
+def test_a_description_whose_frames_failed_is_made_anew(monkeypatch):
+    explorer = ThresholdExplorer(torch.zeros(8, 8))
+    with monkeypatch.context() as patch:
+        patch.setattr(explorer, "_frames", lambda: 1 / 0)
+        explorer.load(torch.ones(8, 8))
+    explorer.set(beta=0.5)
+    assert set(explorer.panels.still["photo"]["data"]) == {255}  # the new picture's, not the old one's
 
 
 def test_one_move_is_one_message_with_all_panels(monkeypatch):

@@ -248,6 +248,8 @@ for again in range(2):
     assert len(open_ones()) == 2
 if "stop" in shell.user_ns:
     run("stop.set(); held.join()", "two")
+if "ipywidgets" in shell.user_ns:
+    run("held.close()", "two")  # until then ipywidgets itself keeps the box, and the box the view
 run("held = None", "two")
 run(SHOW, "one")
 assert first() is None or first().closed
