@@ -145,6 +145,15 @@ def test_a_lent_turn_comes_back_after_those_who_wait_and_is_kept_in_an_inner_blo
     assert log == ["inner", "other", "mine again", "still mine", "other"]
 
 
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C raises, also where the tests run in the background of a shell, which has them ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_who_is_interrupted_while_waiting_leaves_the_queue_and_a_lender_has_it_back_first():
     turn = Turn()
     interrupt = partial(signal.pthread_kill, threading.main_thread().ident, signal.SIGINT)
