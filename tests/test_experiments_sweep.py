@@ -143,8 +143,15 @@ class Cluster:
         self.workers: list[subprocess.Popen] = []
         self.log = (folder / "log").open("w")
         self.scheduler = self._start("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
-        until(self.file.exists)
-        self.address = json.loads(self.file.read_text())["address"]
+        until(self._written)
+        self.address = self._written()["address"]
+
+    def _written(self) -> dict | None:
+        """What the scheduler wrote of itself; it may be half of it."""
+        try:
+            return json.loads(self.file.read_text())
+        except (FileNotFoundError, ValueError):
+            return None
 
     def _start(self, *arguments: str) -> subprocess.Popen:
         # A trial that is killed with its worker, and another that is only near it, are tried twice each.
