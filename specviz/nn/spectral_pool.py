@@ -118,12 +118,15 @@ class _SpectralPool(nn.Module):
         cutoff: Any = None if self.dropout is None else self.dropout.draw()
         size = self._new_size(x)
         # In an adaptive layer's place: such a layer may be asked for more than there is.
-        pooled = self.size.shrunk(tuple(x.shape[-self.dims :])) if isinstance(self.size, _Adaptive) else size
+        pooled = self.size.shrunk(self._sides(x)) if isinstance(self.size, _Adaptive) else size
         y = self._pool(x, pooled, cutoff=cutoff, nyquist=self.nyquist, algorithm=self.algorithm)
         return y if pooled is size or pooled == size else self._pad(y, size, algorithm=self.algorithm)
 
+    def _sides(self, x: Tensor) -> tuple[int, ...]:
+        return tuple(tracing.known(x.shape[-self.dims :]) or x.shape[-self.dims :])
+
     def _new_size(self, x: Tensor) -> Size:
-        sides = tracing.known(x.shape[-self.dims :]) or tuple(x.shape[-self.dims :])
+        sides = self._sides(x)
         if self.scale is not None:  # 0.7 of 10 pixels are 7, although 0.7 * 10 may fall short of it
             return [torch.sym_max(1, math.floor(s * n + 1e-9)) for s, n in zip(self._scales, sides, strict=True)]
         size: Any = self.size
