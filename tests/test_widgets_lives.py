@@ -299,8 +299,9 @@ for again in range(23):
     run(SHOW, "one")
     gc.collect()
     sizes.append(psutil.Process().memory_info().rss)
-print(*sizes[2:])
+print(chr(10) + "resident", *sizes[2:], flush=True)
 """)
-    sizes = np.array([int(word) for word in found.splitlines()[-1].split()]) / 2**20
+    (line,) = [line for line in found.splitlines() if line.startswith("resident ")]  # among what the cells show
+    sizes = np.array([int(word) for word in line.split()[1:]]) / 2**20
     # One explorer of this picture takes 43 MiB; the last runs must not stand above the first ones by half of one.
     assert abs(np.median(sizes[-5:]) - np.median(sizes[:5])) < 20, sizes
