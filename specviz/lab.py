@@ -64,8 +64,6 @@ def command(port: int, notebook: str, root: Path = ROOT, browser: bool = True) -
         "--ServerApp.port_retries=0",
         f"--ServerApp.root_dir={root}",
         f"--LabApp.default_url=/lab/tree/{quote(notebook)}",
-        # A picture of 4096 x 4096 is larger than tornado's default of 10 MiB for a message from the browser.
-        "--ServerApp.tornado_settings={'websocket_max_message_size': 268435456}",
         # A panel that lost its kernel runs its cell again by JupyterLab's commands.
         "--LabApp.expose_app_in_browser=True",
         *([] if browser else ["--no-browser"]),
