@@ -17,6 +17,7 @@ from torture import compression, files, kills, layers, mutants, sliders
 
 RECORD = Path(__file__).resolve().parent.parent.parent / "data" / "results" / "torture.jsonl"
 FLAT = 0.02  # resident memory may grow by this share
+FOLLOWED = 0.2  # of the moves draw, at least; the others move a control to where it stands
 KILLED_AT_LEAST = 0.85  # of the mutants
 
 
@@ -24,13 +25,20 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
+def _none(result: dict[str, Any], *counts: str) -> bool:
+    return all(result[name] == 0 for name in counts)
+
+
 # What runs, and what of its result must hold.
 PARTS: dict[str, tuple[Callable[[], dict[str, Any]], Callable[[dict[str, Any]], bool]]] = {
     "layers": (lambda: layers.run(10_000, say=say), lambda r: r["wrong"] == 0),
-    "files": (lambda: files.run(300), lambda r: r["silent"] == r["tracebacks"] == 0),
-    "kills": (lambda: kills.run(100), lambda r: r["lost"] == r["doubled"] == r["half_written"] == r["different"] == 0),
+    "files": (lambda: files.run(300, say=say), lambda r: _none(r, "silent", "tracebacks", "unnamed")),
+    "kills": (
+        lambda: kills.run(100, say=say),
+        lambda r: _none(r, "lost", "doubled", "half_written", "different", "orphans"),
+    ),
     "compression": (lambda: compression.run(2000), lambda r: r["growth"] <= FLAT),
-    "sliders": (lambda: sliders.run(2000), lambda r: r["growth"] <= FLAT),
+    "sliders": (lambda: sliders.run(2000), lambda r: r["growth"] <= FLAT and r["followed"] >= FOLLOWED),
     "mutants": (lambda: mutants.run(500, say=say), lambda r: r["share"] >= KILLED_AT_LEAST),
 }
 

@@ -1,11 +1,7 @@
 """Thousands of training steps with compressed activations, and what the process holds at their end."""
 
-import gc
 import json
-import re
-import statistics
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,8 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from specviz.memory import bfloat16_activations, compress_activations, compressed, quantise_activations
+from torture import resident
 
-MIB = 2**20
 # One after the other, step by step: each has state of its own that could pile up.
 CONTEXTS = (
     compress_activations,
@@ -22,12 +18,6 @@ CONTEXTS = (
     quantise_activations,
     bfloat16_activations,
 )
-
-
-def resident_mib() -> float:
-    """What the process holds in memory. Linux only."""
-    gc.collect()
-    return int(re.findall(r"^Rss:\s+(\d+)", Path("/proc/self/smaps_rollup").read_text(), re.M)[0]) / 1024
 
 
 def network() -> nn.Sequential:
@@ -42,13 +32,9 @@ def network() -> nn.Sequential:
 
 
 def run(steps: int) -> dict[str, Any]:
-    """Train `steps` steps after a warm-up: resident MiB after it and at the end, and the share by which they grew.
-
-    Each of the two is the median of ten readings, over the first and the last tenth of the steps, since a heap that is
-    given back and taken again breathes by more than leaks would grow in a step.
-    """
-    if steps < 20:
-        raise ValueError(f"steps={steps} must be at least 20: resident memory is read ten times at either end")
+    """Train `steps` steps after a warm-up: what the process holds after it and at the end, and how much that grew."""
+    if steps < 2 * resident.READINGS:
+        raise ValueError(f"steps={steps} must be {2 * resident.READINGS} or more: memory is read ten times at either end")
     torch.manual_seed(0)
     net, batches = network(), [4, 16, 9]  # sizes change, as those of a last batch do
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
@@ -65,20 +51,12 @@ def run(steps: int) -> dict[str, Any]:
 
     for i in range(max(60, steps // 10)):
         step(i)
-    every = max(1, steps // 10 // 10)
     readings = []
     for i in range(steps):
         step(i)
-        if i % every == 0:
-            readings.append(resident_mib())
-    first, last = (statistics.median(part) for part in (readings[:10], readings[-10:]))
-    return {
-        "steps": steps,
-        "first_resident_mib": first,
-        "last_resident_mib": last,
-        "most_resident_mib": max(readings),
-        "growth": last / first - 1,
-    }
+        if resident.is_read(i, steps):
+            readings.append(resident.mib())
+    return {"steps": steps, **resident.growth(readings)}
 
 
 if __name__ == "__main__":

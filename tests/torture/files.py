@@ -703,7 +703,7 @@ def _by_command(kind: Kind, folder: Path, target: str, verdict: str, in_a_proces
     said = " ".join(output.split())[:200]
     if status:
         return "refused", said
-    if verdict in ("refused", "unnamed") and Path(target).stem not in output:
+    if verdict in ("refused", "unnamed") and Path(target).name not in output:
         return "silent", said
     return "ended well", said
 

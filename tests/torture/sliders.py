@@ -1,27 +1,22 @@
-"""Thousands of moves of every explorer's controls, and what the process holds in memory at their end."""
+"""Thousands of moves of every explorer's controls, and what the process holds in memory at their end.
+
+    python -m torture.sliders ThresholdExplorer 2000          from tests/: one of them
+"""
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import random
-import re
-import statistics
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-READINGS = 10  # of resident memory, over the first and over the last tenth of the moves
+from torture import resident
+
 SLOW = {"StepExplorer": 300 / 2000}  # each move of it is two training steps that are measured
-
-
-def resident_mib() -> float:
-    """What the process holds in memory. Linux only."""
-    gc.collect()
-    return int(re.findall(r"^Rss:\s+(\d+)", Path("/proc/self/smaps_rollup").read_text(), re.M)[0]) / 1024
 
 
 def explorers() -> dict[str, Callable[[], Any]]:
@@ -48,11 +43,17 @@ def explorers() -> dict[str, Callable[[], Any]]:
 def run(moves: int) -> dict[str, Any]:
     """Move every explorer so often (StepExplorer a seventh as often), each in a process of its own.
 
-    Resident MiB after a warm-up and at the end, the medians of ten readings each, and the share by which they grew;
-    `growth` is the largest of these shares.
+    Resident MiB after a warm-up and at the end, the share by which they grew, and how many of the moves drew new
+    frames; `growth` is the largest of these shares, `followed` the smallest share of moves that drew.
     """
-    found = {name: _in_a_process(name, max(2 * READINGS, round(moves * SLOW.get(name, 1)))) for name in explorers()}
-    return {"moves": moves, "explorers": found, "growth": max(each["growth"] for each in found.values())}
+    least = 2 * resident.READINGS
+    found = {name: _in_a_process(name, max(least, round(moves * SLOW.get(name, 1)))) for name in explorers()}
+    return {
+        "moves": moves,
+        "explorers": found,
+        "growth": max(each["growth"] for each in found.values()),
+        "followed": min(each["drawn"] / each["moves"] for each in found.values()),
+    }
 
 
 def run_one(name: str, moves: int) -> dict[str, Any]:
@@ -67,18 +68,25 @@ def run_one(name: str, moves: int) -> dict[str, Any]:
 
 
 async def _moved(explorer: Any, moves: int) -> dict[str, Any]:
-    draw = random.Random(0)
+    draw, frames, drawn = random.Random(0), explorer._frames, 0
+
+    def counted() -> dict[str, Any]:
+        nonlocal drawn
+        drawn += 1
+        shown: dict[str, Any] = frames()
+        return shown
+
+    explorer._frames = counted
     for _ in range(max(60, moves // 10)):
         await _move(explorer, draw)
-    every, readings = max(1, moves // 10 // READINGS), []
+    drawn, readings = 0, []
     for i in range(moves):
         await _move(explorer, draw)
-        if i % every == 0:
-            readings.append(resident_mib())
+        if resident.is_read(i, moves):
+            readings.append(resident.mib())
     if explorer.panels.message:
         raise RuntimeError(f"{type(explorer).__name__} ends with the message {explorer.panels.message!r}")
-    first, last = (statistics.median(part) for part in (readings[:READINGS], readings[-READINGS:]))
-    return {"moves": moves, "first_resident_mib": first, "last_resident_mib": last, "growth": last / first - 1}
+    return {"moves": moves, "drawn": drawn, **resident.growth(readings)}
 
 
 async def _move(explorer: Any, draw: random.Random) -> None:
@@ -113,7 +121,9 @@ class _Serialised:
 
 
 def _in_a_process(name: str, moves: int) -> dict[str, Any]:
-    done = subprocess.run([sys.executable, __file__, name, str(moves)], capture_output=True, text=True)
+    command = [sys.executable, "-W", "ignore", "-m", "torture.sliders", name, str(moves)]
+    tests = Path(__file__).resolve().parent.parent
+    done = subprocess.run(command, cwd=tests, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{name} ended with {done.returncode}: {done.stderr[-2000:]}")
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

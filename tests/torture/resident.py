@@ -1,0 +1,36 @@
+"""Does what a process holds in memory grow?"""
+
+from __future__ import annotations
+
+import gc
+import re
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+READINGS = 10  # at either end: a heap that is given back and taken again breathes by more than a leak adds in a step
+
+
+def mib() -> float:
+    """What this process holds, its garbage collected. Linux only."""
+    gc.collect()
+    return int(re.findall(r"^Rss:\s+(\d+)", Path("/proc/self/smaps_rollup").read_text(), re.M)[0]) / 1024
+
+
+def is_read(i: int, steps: int) -> bool:
+    """Is the memory read after step `i`? Ten times in each tenth of the steps."""
+    return i % max(1, steps // 10 // READINGS) == 0
+
+
+def growth(readings: Sequence[float]) -> dict[str, Any]:
+    """From the medians of the first and of the last ten readings: MiB, and the share by which they grew."""
+    if len(readings) < 2 * READINGS:
+        raise ValueError(f"{len(readings)} readings: {2 * READINGS} at least, {READINGS} at either end")
+    first, last = (statistics.median(part) for part in (readings[:READINGS], readings[-READINGS:]))
+    return {
+        "first_resident_mib": first,
+        "last_resident_mib": last,
+        "most_resident_mib": max(readings),
+        "growth": last / first - 1,
+    }
