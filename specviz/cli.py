@@ -406,18 +406,20 @@ def _found(
     from specviz.experiments.store import collect_shipped
 
     scales = list(experiment.scales) if scale is None else [scale]
-    trials = {size: experiment.trials(size, seeds) for size in scales}
     stores = {size: Store.at(out, experiment.name, size) for size in scales}
-    if mine := [size for size in scales if any(stores[size].names())]:
-        size = mine[0]
-        return size, f"Your records in {stores[size].location}", trials[size], _collected(stores[size], trials[size])
+    if with_records := [size for size in scales if any(stores[size].names())]:
+        size = with_records[0]
+        trials = experiment.trials(size, seeds)
+        return size, f"Your records in {stores[size].location}", trials, _collected(stores[size], trials)
     if out is None and experiment.is_of_the_library:
         for size in scales:
-            if (found := collect_shipped(experiment.name, size, [trial.id for trial in trials[size]])) is not None:
+            trials = experiment.trials(size, seeds)
+            if (found := collect_shipped(experiment.name, size, [trial.id for trial in trials])) is not None:
                 none = f"(there are none of yours in {stores[size].location})"
-                return size, f"The records that come with the project {none}", trials[size], found
+                return size, f"The records that come with the project {none}", trials, found
     size = scales[0]
-    return size, f"No records in {stores[size].location}", trials[size], _collected(stores[size], trials[size])
+    trials = experiment.trials(size, seeds)
+    return size, f"No records in {stores[size].location}", trials, _collected(stores[size], trials)
 
 
 def _collected(store: Store, trials: list[Trial]) -> Collected:

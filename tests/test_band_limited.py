@@ -383,3 +383,11 @@ def test_nan_in_a_map_is_seen_in_that_map_and_no_other():
     y = SF.band_limited_conv2d(x, randn(4, 3, 3, 3), compression=0.5)
     assert y[0].isnan().any()
     assert y[1].isfinite().all()
+
+
+def test_torchs_default_device_changes_no_band():
+    x, w = randn(1, 2, 12, 12), randn(3, 2, 3, 3, seed=1)
+    expected = ours[2](x, w, padding=1, energy=0.5)
+    with torch.device("meta"):
+        y = ours[2](x, w, padding=1, energy=0.5)
+    assert y.equal(expected)

@@ -211,3 +211,20 @@ def test_mapped_fake_and_compiled_they_are_the_same(name):
         assert f(X[0].to("meta")).shape == expected[0].shape
     traced = torch.jit.trace(f, X[0])
     assert_close(traced(X[1]), expected[1])
+
+
+@pytest.mark.parametrize("needs", [(True, False), (False, True), (True, True)])
+def test_of_a_product_only_what_a_gradient_needs_is_kept(needs):
+    x = torch.randn(3, 4, 5, dtype=torch.complex128, requires_grad=needs[0])
+    w = torch.randn(3, 5, 6, dtype=torch.complex128, requires_grad=needs[1])
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.shape) or t, lambda t: t):
+        y = dispatch.product(x, w, form="cpu")
+    assert sorted(kept) == sorted(shape for shape, other in ((x.shape, needs[1]), (w.shape, needs[0])) if other)
+    y.abs().sum().backward()
+    expected = [t.detach().requires_grad_(n) for t, n in zip((x, w), needs, strict=True)]
+    torch.bmm(*expected).abs().sum().backward()
+    for mine, theirs in zip((x, w), expected, strict=True):
+        assert (mine.grad is None) == (theirs.grad is None)
+        if theirs.grad is not None:
+            torch.testing.assert_close(mine.grad, theirs.grad)

@@ -844,3 +844,10 @@ def test_a_decorator_or_a_second_entry_is_refused():
     context = compress_activations()
     with context, pytest.raises(RuntimeError, match=r"this compress_activations\(\) is active already"):
         context.__enter__()
+
+
+def test_a_first_use_under_another_default_device_leaves_the_next_one_right():
+    maps = torch.randn(2, 3, 7, 5, generator=torch.Generator().manual_seed(0))  # a size that no other test has
+    with torch.device("meta"):
+        MapStore(0.0, values="float32").pack(maps)
+    torch.testing.assert_close(MapStore(0.0, values="float32").pack(maps).unpack(), maps, rtol=0, atol=1e-5)

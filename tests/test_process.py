@@ -278,3 +278,15 @@ def test_a_constant_is_plain_whoever_asked_for_it_first(n, ask):
     assert not torch._C._functorch.is_functorch_wrapped_tensor(kept)
     x = torch.ones(n, dtype=torch.float64)
     assert torch.func.grad(lambda x: (x * constant(_ramp, n)[0]).sum())(x).equal(kept)
+
+
+def _ramp_anywhere(n: int) -> tuple[torch.Tensor]:
+    return (torch.arange(n, dtype=torch.float64),)
+
+
+def test_a_constant_stays_on_its_own_device_whatever_torchs_default_is():
+    with torch.device("meta"):
+        constant(_ramp_anywhere, 104)
+    (kept,) = constant(_ramp_anywhere, 104)
+    assert kept.device.type == "cpu"
+    assert kept.equal(torch.arange(104, dtype=torch.float64))

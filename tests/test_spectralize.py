@@ -414,3 +414,30 @@ def test_a_whole_network_keeps_its_hooks_and_its_state_through_a_file():
     torch.save(model.state_dict(), file)
     file.seek(0)
     model.load_state_dict(torch.load(file, weights_only=True))
+
+
+class OwnAverage(nn.AvgPool2d):
+    pass
+
+
+def test_a_subclass_of_average_pooling_with_a_divisor_of_its_own_is_left():
+    model = nn.Sequential(OwnAverage(2, divisor_override=3))
+    report = snn.spectralize(model, snn.SpectralPool2d, subclasses=True)
+    assert "divisor_override" in report.kept["0"]
+    assert type(model[0]) is OwnAverage
+
+
+class Normalising(nn.Conv2d):
+    def __init__(self, *arguments, **keywords):
+        super().__init__(*arguments, **keywords)
+        self.norm = nn.BatchNorm2d(self.out_channels)
+
+    def forward(self, x):
+        return self.norm(super().forward(x))
+
+
+def test_trying_out_a_layer_leaves_its_buffers_as_they_were():
+    model = nn.Sequential(Normalising(3, 4, 3))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    snn.spectralize(model, snn.BandLimitedConv2d, subclasses=True)
+    assert all(value.equal(before[name]) for name, value in model.state_dict().items())

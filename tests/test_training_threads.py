@@ -85,3 +85,32 @@ def test_a_training_under_a_profiler_says_what_to_leave_out():
             quick(config(epochs=1), measure=True)
         assert quick(config(epochs=1), measure=False)["status"] == "finished"
     assert sum(event.name == "aten::convolution" for event in profile.events()) >= 8
+
+
+def test_a_state_that_cannot_be_read_or_set_gives_the_turn_back(monkeypatch):
+    from specviz.training import run
+
+    def broken(*_):
+        raise RuntimeError("no such generator")
+
+    def free():
+        taken = []
+        thread = threading.Thread(target=lambda: taken.append(_take()), daemon=True)
+        thread.start()
+        thread.join(5)
+        return bool(taken)
+
+    def _take():
+        with turn:
+            return True
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "_random_state", broken)
+        with pytest.raises(RuntimeError, match="no such generator"), run._Own():
+            raise AssertionError("it was entered")
+    assert free()
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "_set_random_state", broken)
+        with pytest.raises(RuntimeError, match="no such generator"), run._Own():
+            pass
+    assert free()

@@ -264,3 +264,23 @@ def test_a_child_forked_during_a_turn_has_turns_of_its_own():
     release.set()
     thread.join(60)
     until(lambda: (status := os.waitpid(child, os.WNOHANG)) != (0, 0) and os.waitstatus_to_exitcode(status[1]) == 7)
+
+
+def test_an_uploaded_file_is_decoded_while_another_explorer_has_its_turn(monkeypatch):
+    from specviz.widgets import explorer as module
+
+    explorer, decoded = ThresholdExplorer(torch.rand(8, 8)), threading.Event()
+
+    def decode(*_):
+        decoded.set()
+        return torch.rand(6, 7), (6, 7)
+
+    monkeypatch.setattr(module, "photo_within", decode)
+    file = {"name": "mine.png", "content": memoryview(b"png")}
+    with turn():
+        thread = threading.Thread(target=lambda: setattr(explorer.upload, "value", (file,)))
+        thread.start()
+        assert decoded.wait(20), "it waits for its turn before it has decoded anything"
+        assert explorer.image.shape == (8, 8)
+    thread.join(60)
+    assert explorer.image.shape == (6, 7)

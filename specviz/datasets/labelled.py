@@ -132,10 +132,10 @@ def in_short(data: Any, what: str) -> str:
 
 def stratified(name: str, labels: Tensor, classes: int, count: int, seed: int) -> Tensor:
     """(count,) places of examples, each class with its share: see `Labelled.take`. `name` is for the error."""
-    count = _count(count, 0)
-    if not 1 <= count <= len(labels):
+    number = _count(count, 0)
+    if not 1 <= number <= len(labels):
         raise ValueError(f"{name}: count={count} must lie between 1 and its {len(labels)} examples")
-    return _ranking(labels, classes, seed)[:count]
+    return _ranking(labels, classes, seed)[:number]
 
 
 def _count(number: Any, examples: int) -> int:

@@ -187,7 +187,9 @@ def _resample(
     with no_autocast(x.device.type):  # a mean over many pixels is no place for 8 bits
         values = x.float() if half else x
         if size is None or target is None or isinstance(cutoff, Tensor) or not _by_matrix(x, size, target, algorithm):
-            share = cutoff if cutoff is None or isinstance(cutoff, Tensor) else torch.tensor(cutoff).double()
+            share = (
+                cutoff if cutoff is None or isinstance(cutoff, Tensor) else torch.tensor(cutoff, device="cpu").double()
+            )
             y = _resample_operator(values, share, *new, nyquist, False, algorithm, name)
             if tracing.is_channels_last(x):
                 y = y.contiguous(memory_format=torch.channels_last)

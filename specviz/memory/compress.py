@@ -6,12 +6,11 @@ import hashlib
 import sys
 import threading
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import torch
+from spectral_kernels.dispatch import untraced
 from spectral_kernels.process import Lock
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
@@ -289,20 +288,6 @@ def _is_recorded() -> bool:
     return torch._C._get_tracing_state() is not None or any(torch._C._get_dispatch_mode(key) for key in modes)
 
 
-@contextmanager
-def _unrecorded() -> Iterator[None]:
-    """What runs in here is no part of what torch.jit.trace records, down to a tensor's name."""
-    state = torch._C._get_tracing_state()
-    if state is None:
-        yield
-        return
-    torch._C._set_tracing_state(None)  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        torch._C._set_tracing_state(state)  # type: ignore[attr-defined]
-
-
 class _Saving:
     """The pack hook, and what it knows: the stored copies that are alive, and what was left as it was."""
 
@@ -318,7 +303,7 @@ class _Saving:
     def pack(self, tensor: Tensor) -> Packed:
         role = running_role(sys._getframe(1))
         is_recorded = _is_recorded()
-        with torch._C.DisableTorchFunction(), torch.no_grad(), _unrecorded():
+        with torch._C.DisableTorchFunction(), torch.no_grad(), untraced():
             if is_recorded:
                 return self.as_it_is(tensor, "tracing")
             if not is_plain(tensor):

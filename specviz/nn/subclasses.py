@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from spectral_kernels import process
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
@@ -95,7 +96,16 @@ def _ordinary_conv(module: Any, base: Any, layer: Any) -> tuple[nn.Module, Any]:
 @torch.no_grad()
 def _ordinary_pool(module: Any, base: Any) -> nn.Module:
     """Of pooling only the sizes of its maps matter."""
-    names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "output_size", "return_indices")
+    names = (
+        "kernel_size",
+        "stride",
+        "padding",
+        "dilation",
+        "ceil_mode",
+        "output_size",
+        "return_indices",
+        "divisor_override",
+    )
     settings = {name: getattr(module, name) for name in names if hasattr(module, name)}
     as_set: nn.Module = base(**settings)
     if not _has_own(module, base, "forward") or settings.get("return_indices"):
@@ -147,11 +157,15 @@ def _tried(module: nn.Module, x: Tensor) -> Any:
     """What its forward gives, without its hooks; neither it nor torch's random numbers are changed by that."""
     copied = type(module).__new__(type(module))
     vars(copied).update({name: v.copy() if isinstance(v, dict | set) else v for name, v in vars(module).items()})
+    buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]  # the copy's are the module's own
     try:
-        with torch.random.fork_rng(range(torch.cuda.device_count())):
+        with process.turn, torch.random.fork_rng(range(torch.cuda.device_count())):
             return copied.forward(x)
     except Exception as error:  # a forward of anybody's
         raise CannotReplace(f"the forward of a {type(module).__name__} cannot be tried out: {error}") from error
+    finally:
+        for buffer, before in buffers:
+            buffer.copy_(before)
 
 
 def _alike(y: Any, expected: Tensor) -> bool:

@@ -275,11 +275,17 @@ class _Own:
 
     def __enter__(self) -> None:
         process.turn.__enter__()
-        self._others = _random_state()
+        try:
+            self._others = _random_state()
+        except BaseException:
+            process.turn.__exit__()
+            raise
 
     def __exit__(self, *error: object) -> None:
-        _set_random_state(self._others)
-        process.turn.__exit__(*error)
+        try:
+            _set_random_state(self._others)
+        finally:
+            process.turn.__exit__(*error)
 
     @contextmanager
     def _lent(self) -> Iterator[None]:

@@ -301,10 +301,15 @@ class Explorer(Displayed):
             raise
         except (ValueError, TypeError) as error:
             _log.info("%s: %s", self.label, error, exc_info=True)
-            self.panels.say(str(error))
+            self._say(str(error))
         except Exception as error:
             _log.exception("%s: this should not have happened", self.label)
-            self.panels.say(f"This should not have happened: {type(error).__name__}: {error}")
+            self._say(f"This should not have happened: {type(error).__name__}: {error}")
+
+    def _say(self, text: str) -> None:
+        with turn():
+            if not self.closed:
+                self.panels.say(text)
 
     def _refresh(self) -> None:
         self._note_loop()

@@ -45,7 +45,7 @@ USUAL = training.Config(
 )
 SMOOTHED = 20  # steps
 DRAWN_EVERY = 0.25  # seconds
-_one_run = Lock()  # two at once in one process would draw from each other's random numbers
+_one_run = Lock()  # panels train one after the other
 
 
 class LiveRun:

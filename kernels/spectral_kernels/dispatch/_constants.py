@@ -24,7 +24,8 @@ def constant(make: Callable[..., tuple[Tensor, ...]], *arguments: Any) -> tuple[
 
     Made anew under torch.compile, whose graph must not hold it, and under dispatch modes such as FakeTensorMode, whose
     tensors are not real. What is kept is plain, because it is used again by others: it is made outside inference mode,
-    and outside of torch.func's transforms, which would wrap it at a level that ends with the call. An exported or
+    and outside of torch.func's transforms, which would wrap it at a level that ends with the call; where it names no
+    device it is on the CPU, whatever torch's default device is at the first call. An exported or
     traced program holds it as a constant, unless a size in it is a symbol, which stands for many: such a program makes
     it anew. For torch.export, arguments are functions, numbers, names and tuples of them.
     """
@@ -54,7 +55,7 @@ def _remembered(make: Callable[..., tuple[Tensor, ...]], *arguments: Any) -> tup
         if key in _kept:
             _kept.move_to_end(key)
             return _kept[key]
-    with torch.inference_mode(False), torch.no_grad(), torch._C._DisableFuncTorch(), untraced():
+    with torch.inference_mode(False), torch.no_grad(), torch._C._DisableFuncTorch(), untraced(), torch.device("cpu"):
         tensors = make(*arguments)
     with _lock:
         _kept[key] = tensors

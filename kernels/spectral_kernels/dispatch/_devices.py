@@ -85,7 +85,7 @@ def threads_for(entries: int) -> Iterator[None]:
 
 def host_empty(shape: Any, dtype: Any) -> np.ndarray:
     """An array in memory from torch's allocator, so that torch's own profiler sees what a CPU form allocates."""
-    return torch.empty(shape, dtype=_torch_dtype(dtype)).numpy()
+    return torch.empty(shape, dtype=_torch_dtype(dtype), device="cpu").numpy()
 
 
 @cache  # a dtype's name takes NumPy as long to spell as a small array takes to allocate
@@ -102,11 +102,6 @@ def on_gpu(device: torch.device) -> dict[str, Any]:
         return torch.empty(shape, dtype=dtype if isinstance(dtype, torch.dtype) else _torch_dtype(dtype), device=device)
 
     return {"stream": cuda.external_stream(torch.cuda.current_stream(device).cuda_stream), "empty": empty}
-
-
-# Operations that layers are made of are torch custom operators: torch.compile and vmap see one opaque operation, and
-# their derivatives are made of the operators themselves, so there are derivatives of every order.
-operator = torch.library.custom_op
 
 
 def need_complex(name: str, **tensors: Tensor) -> None:

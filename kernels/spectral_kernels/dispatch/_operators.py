@@ -64,6 +64,7 @@ class Operator:
         self._numbers = [i for i in range(len(arguments)) if i not in self._tensors]
         self._keeps: tuple[int, ...] = ()
         self._keeps_outputs: tuple[int, ...] = ()
+        self._alone = False  # a tensor's own gradient does not need it
         self._joint = False  # linear in all tensors together: what has no tangent, or no gradient, counts as zeros
         self._backward: Callable[..., Any] = self._refuse
         self._jvp: Callable[..., Any] = self._refuse
@@ -105,7 +106,7 @@ class Operator:
     def multilinear(self, backward: Callable[..., Any]) -> Callable[..., Any]:
         """Declare it linear in each tensor alone: backward(call, *grads) -> a gradient, or None, for each.
 
-        Keeps its tensors. It has one result.
+        It has one result. Of its tensors it keeps those that another one's gradient needs: ask `call.needs` first.
         """
 
         def jvp(call: Call, *tangents: Any) -> Any:
@@ -117,7 +118,9 @@ class Operator:
                     total = part if total is None else total + part
             return total
 
-        return self.differentiable(backward, jvp)
+        self.differentiable(backward, jvp)
+        self._alone = True
+        return backward
 
     def differentiable(
         self,
@@ -125,20 +128,17 @@ class Operator:
         jvp: Callable[..., Any],
         *,
         keeps: Sequence[int] | None = None,
-        keeps_outputs: bool | Sequence[int] = False,
+        keeps_outputs: Sequence[int] = (),
     ) -> Callable[..., Any]:
         """Declare its derivatives.
 
         backward(call, *grads) -> a gradient, or None, for each tensor argument; one of several grads may be None
         jvp(call, *tangents)   -> the results' tangents; one of several tangents may be None
         keeps                  which tensor arguments derivatives need, counted among tensors; None for all
-        keeps_outputs          whether they need the results, or which of them
+        keeps_outputs          which results they need
         """
         self._keeps = tuple(range(len(self._tensors)) if keeps is None else keeps)
-        every = range(len(self.overload._schema.returns))
-        self._keeps_outputs = tuple(
-            (every if keeps_outputs else ()) if isinstance(keeps_outputs, bool) else keeps_outputs
-        )
+        self._keeps_outputs = tuple(keeps_outputs)
         self._backward, self._jvp = backward, jvp
         return backward
 
@@ -202,9 +202,12 @@ def _differentiated(operator: Operator) -> Callable[..., Any]:
             ctx.shapes = tuple(None if tensor is None else tensor.shape for tensor in tensors)
             outputs = _plain_tuple(results)
             kept = [*(tensors[i] for i in operator._keeps), *(outputs[i] for i in operator._keeps_outputs)]
-            ctx.save_for_backward(*kept)
             if forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
                 ctx.save_for_forward(*kept)
+            elif operator._alone:
+                needed = [ctx.needs_input_grad[1 + place] for place in places]
+                kept = [t if any(needed[:i] + needed[i + 1 :]) else None for i, t in enumerate(kept)]
+            ctx.save_for_backward(*kept)
             ctx.set_materialize_grads(operator._joint)
             return results
 

@@ -148,27 +148,16 @@ def _(x_hat: Tensor, bitmap: Tensor, kept: int, form: str) -> Tensor:
     return some(x_hat, kept)
 
 
-# Both are linear in the coefficients, so derivatives need the bitmap alone: the coefficients may be freed.
-def _expand_backward(call: Call, grad: Tensor) -> tuple[None, Tensor]:
+@_expand.multilinear
+def _(call: Call, grad: Tensor) -> tuple[None, Tensor]:
     (bitmap, _), (_, form) = call.tensors, call.numbers
     return None, _gather(grad, bitmap, call.shapes[1][0], form)
 
 
-def _expand_jvp(call: Call, _: Any, tangent: Tensor) -> Tensor:
-    return _expand(call.tensors[0], tangent, *call.numbers)
-
-
-def _gather_backward(call: Call, grad: Tensor) -> tuple[Tensor, None]:
+@_gather.multilinear
+def _(call: Call, grad: Tensor) -> tuple[Tensor, None]:
     (_, bitmap), (_, form) = call.tensors, call.numbers
     return _expand(bitmap, grad, call.shapes[0][0], form), None
-
-
-def _gather_jvp(call: Call, tangent: Tensor, _: Any) -> Tensor:
-    return _gather(tangent, call.tensors[1], *call.numbers)
-
-
-_expand.differentiable(_expand_backward, _expand_jvp, keeps=(0,))
-_gather.differentiable(_gather_backward, _gather_jvp, keeps=(1,))
 
 
 @_pack.vmap

@@ -66,7 +66,7 @@ def _whole(
     with no_autocast(x.device.type):
         if band is None and energy and x.shape[0]:
             plan = with_energy(plan, x, energy)
-        kept = torch.tensor([plan.h.k, plan.w.k])
+        kept = torch.tensor([plan.h.k, plan.w.k], device="cpu")
         if x.shape[0] == 0:
             return x.new_zeros(0, weight.shape[0], plan.h.outputs, plan.w.outputs), kept
         if algorithm == "direct" and not plan.is_complete:
@@ -168,10 +168,8 @@ def _sum(*parts: Tensor | None) -> Tensor | None:
     return sum(there[1:], there[0]) if there else None
 
 
-def _backward(call: Call, grad: Tensor | None, _: Any) -> tuple[Any, ...]:
+def _backward(call: Call, grad: Tensor, _: Any) -> tuple[Any, ...]:
     (x, weight, _), (_, band), laid = call.tensors, call.outputs, call.numbers[:5]
-    if grad is None:
-        return None, None, None
     to_x = _whole_to_map(grad, weight, band, list(x.shape[2:]), *laid) if call.needs[0] else None
     to_w = _whole_to_taps(x, grad, band, list(weight.shape[2:]), *laid) if call.needs[1] else None
     return to_x, to_w, None
@@ -192,38 +190,20 @@ def _rest(call: Call) -> tuple[Any, ...]:
     return *call.numbers[1:], 0.0, 0.0, "auto"
 
 
-def _to_map_backward(call: Call, again: Tensor) -> tuple[Any, ...]:
-    grad, weight, band = call.tensors
+@_whole_to_map.multilinear
+def _(call: Call, again: Tensor) -> tuple[Any, ...]:
+    (grad, weight, band), taps = call.tensors, list(call.shapes[1][2:])
     to_grad = _whole(again, weight, band, *_rest(call))[0] if call.needs[0] else None
-    to_w = _whole_to_taps(again, grad, band, list(weight.shape[2:]), *call.numbers[1:]) if call.needs[1] else None
+    to_w = _whole_to_taps(again, grad, band, taps, *call.numbers[1:]) if call.needs[1] else None
     return to_grad, to_w, None
 
 
-def _to_map_tangent(call: Call, t_grad: Tensor | None, t_w: Tensor | None, _: Any) -> Tensor | None:
-    grad, weight, band = call.tensors
-    return _sum(
-        None if t_grad is None else _whole_to_map(t_grad, weight, band, *call.numbers),
-        None if t_w is None else _whole_to_map(grad, t_w, band, *call.numbers),
-    )
-
-
-def _to_taps_backward(call: Call, again: Tensor) -> tuple[Any, ...]:
-    x, grad, band = call.tensors
-    to_x = _whole_to_map(grad, again, band, list(x.shape[2:]), *call.numbers[1:]) if call.needs[0] else None
+@_whole_to_taps.multilinear
+def _(call: Call, again: Tensor) -> tuple[Any, ...]:
+    (x, grad, band), size = call.tensors, list(call.shapes[0][2:])
+    to_x = _whole_to_map(grad, again, band, size, *call.numbers[1:]) if call.needs[0] else None
     to_grad = _whole(x, again, band, *_rest(call))[0] if call.needs[1] else None
     return to_x, to_grad, None
-
-
-def _to_taps_tangent(call: Call, t_x: Tensor | None, t_grad: Tensor | None, _: Any) -> Tensor | None:
-    x, grad, band = call.tensors
-    return _sum(
-        None if t_x is None else _whole_to_taps(t_x, grad, band, *call.numbers),
-        None if t_grad is None else _whole_to_taps(x, t_grad, band, *call.numbers),
-    )
-
-
-_whole_to_map.differentiable(_to_map_backward, _to_map_tangent)
-_whole_to_taps.differentiable(_to_taps_backward, _to_taps_tangent)
 
 
 def _one_by_one(run: Any) -> Any:

@@ -208,7 +208,7 @@ def energy_by_band(x: Tensor, plan: Plan) -> tuple[list[tuple[int, int]], Tensor
     folded[1 : (h.S + 1) // 2] += power[h.half :].flip(0)
     held = folded.cumsum(0).cumsum(1).cpu()
     bands = energy_bands(plan)
-    k_h, k_w = torch.tensor(bands).T
+    k_h, k_w = torch.tensor(bands, device=held.device).T
     return bands, held[k_h - 1, k_w - 1]
 
 
