@@ -34,7 +34,7 @@ def network() -> nn.Sequential:
 def run(steps: int) -> dict[str, Any]:
     """Train `steps` steps after a warm-up: what the process holds after it and at the end, and how much that grew."""
     if steps < 2 * resident.READINGS:
-        raise ValueError(f"steps={steps} must be {2 * resident.READINGS} or more: memory is read ten times at either end")
+        raise ValueError(f"steps={steps} must be {2 * resident.READINGS} or more: each end is read ten times")
     torch.manual_seed(0)
     net, batches = network(), [4, 16, 9]  # sizes change, as those of a last batch do
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
