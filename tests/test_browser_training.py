@@ -110,8 +110,10 @@ def test_a_live_training_grows_stops_and_ends_with_its_view(page):
     explorer.get_by_role("button", name="Stop").click()
     wait_until(page, lambda threads: threads == 0, lambda: live_threads(page))
     stopped = wait_until(page, lambda facts: facts.get("live run") == "stopped", lambda: shown_facts(explorer))
-    losses = curve_of(explorer, 0, "live")
-    assert stopped["progress"] == f"step {len(losses)} of 630"
+    # Facts and curves are drawn one after the other.
+    losses = wait_until(
+        page, lambda y: stopped["progress"] == f"step {len(y)} of 630", lambda: curve_of(explorer, 0, "live")
+    )
     page.wait_for_timeout(500)
     assert (shown_facts(explorer), curve_of(explorer, 0, "live")) == (stopped, losses)
     # Anew, and then its cell is run again.
