@@ -85,7 +85,7 @@ $(GPU_SWEEPS): gpu-sweep-%:
 	$(HERE) -m specviz.cli results $* --scale $(SCALE) --out $(OUT) --export $(OUT)/$*-$(SCALE).jsonl && exit $$status
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .matrix
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .matrix .torture
 
 .venv/ready-lab: $(INPUTS)
 	@.ci/setup ready-lab

@@ -338,6 +338,7 @@ def _train_on_a_rank(rank, folder):
     model = nn.parallel.DistributedDataParallel(Unit(dtype=torch.float64))
     loss(model(randn(4, 2, 6, 7)[2 * rank : 2 * rank + 2])).backward()
     torch.save([p.grad for p in model.parameters()], folder / f"{rank}.pt")
+    del model  # freed after its process group, it now and then waits for a thread that waits for it
     dist.destroy_process_group()
 
 

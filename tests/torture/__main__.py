@@ -29,17 +29,19 @@ def _none(result: dict[str, Any], *counts: str) -> bool:
     return all(result[name] == 0 for name in counts)
 
 
-# What runs, and what of its result must hold.
-PARTS: dict[str, tuple[Callable[[], dict[str, Any]], Callable[[dict[str, Any]], bool]]] = {
-    "layers": (lambda: layers.run(10_000, say=say), lambda r: r["wrong"] == 0),
-    "files": (lambda: files.run(300, say=say), lambda r: _none(r, "silent", "tracebacks", "unnamed")),
+Keep = Callable[[dict[str, Any]], None]
+
+# What runs, and what of its result must hold. `keep` puts into the record what is known so far.
+PARTS: dict[str, tuple[Callable[[Keep], dict[str, Any]], Callable[[dict[str, Any]], bool]]] = {
+    "layers": (lambda keep: layers.run(10_000, say=say), lambda r: r["wrong"] == 0),
+    "files": (lambda keep: files.run(300, say=say), lambda r: _none(r, "silent", "tracebacks", "unnamed")),
     "kills": (
-        lambda: kills.run(100, say=say),
+        lambda keep: kills.run(100, say=say),
         lambda r: _none(r, "lost", "doubled", "half_written", "different", "orphans"),
     ),
-    "compression": (lambda: compression.run(2000), lambda r: r["growth"] <= FLAT),
-    "sliders": (lambda: sliders.run(2000), lambda r: r["growth"] <= FLAT and r["followed"] >= FOLLOWED),
-    "mutants": (lambda: mutants.run(500, say=say), lambda r: r["share"] >= KILLED_AT_LEAST),
+    "compression": (lambda keep: compression.run(2000), lambda r: r["growth"] <= FLAT),
+    "sliders": (lambda keep: sliders.run(2000), lambda r: r["growth"] <= FLAT and r["followed"] >= FOLLOWED),
+    "mutants": (lambda keep: mutants.run(500, say=say, keep=keep), lambda r: r["share"] >= KILLED_AT_LEAST),
 }
 
 
@@ -48,21 +50,28 @@ def main(names: list[str]) -> int:
     if unknown:
         print(f"no such part: {', '.join(unknown)}; there are {', '.join(PARTS)}", file=sys.stderr)
         return 2
-    bad = []
-    for name in names or PARTS:
-        run, holds = PARTS[name]
-        say(f"== {name}")
-        began = time.perf_counter()
-        result = {"experiment": "torture", "part": name, **run(), "seconds": round(time.perf_counter() - began, 1)}
-        result["holds"] = bool(holds(result))
-        bad += [] if result["holds"] else [name]
-        others = [row for row in (records.read(RECORD) if RECORD.exists() else []) if row["part"] != name]
-        order = list(PARTS)
-        rows = sorted([*others, records.stamp(result)], key=lambda row: order.index(row["part"]))
-        records.write(RECORD, rows)
-        say(f"{'holds' if result['holds'] else 'DOES NOT HOLD'}, {result['seconds']:.0f} s")
+    bad = [name for name in names or PARTS if not _run(name)]
     say("found: " + (", ".join(bad) or "nothing"))
     return bool(bad)
+
+
+def _run(name: str) -> bool:
+    """Run a part, put its row into the record; does it hold?"""
+    run, holds = PARTS[name]
+    say(f"== {name}")
+    began = time.perf_counter()
+    row: dict[str, Any] = {}
+
+    def keep(result: dict[str, Any]) -> None:
+        seconds = round(time.perf_counter() - began, 1)
+        row.update(experiment="torture", part=name, **result, seconds=seconds, holds=bool(holds(result)))
+        others = [other for other in (records.read(RECORD) if RECORD.exists() else []) if other["part"] != name]
+        order = list(PARTS)
+        records.write(RECORD, sorted([*others, records.stamp(row)], key=lambda row: order.index(row["part"])))
+
+    keep(run(keep))
+    say(f"{'holds' if row['holds'] else 'DOES NOT HOLD'}, {row['seconds']:.0f} s")
+    return bool(row["holds"])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """Mutation testing of spectra, functional and memory: do the tests notice when the code is made wrong?
 
 mutmut makes the mutants (an operator, a number, an argument, a name changed at a time) and runs for each the tests
-that reach it; a seeded sample of all of them is tried. Messages of errors are mutated too, and count.
+that reach it; a seeded sample of all of them is tried, a hundred at a time. Messages of errors are mutated too, and
+count. Functions with a decorator are not mutated (mutmut cannot), other than static and class methods: a fifth here.
+Stopped, it goes on where it was, as long as the checkout holds the same commit.
 
     python -m torture.mutants 500          from tests/, in a checkout; `pip install mutmut` first
 """
@@ -15,7 +17,7 @@ import random
 import shutil
 import subprocess
 import sys
-import tempfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,9 @@ TESTS = [
     "test_memory*", "test_torture",
 ]  # fmt: skip
 A_SMALL_FILE = "specviz.functional.precision.*"  # the first call makes all mutants; it needs a name
-KILLED = {1, 3, 36, 24, 152, 255, -24, -9, -11, -6, 37}  # a failed test, a crash, a time-out (it loops), a type error
+AT_ONCE = 100  # before verdicts are counted; mutmut runs the unchanged code's tests before each such lot
+# A failed test, an error within pytest, a time-out (it loops), a crash. Not: no test, not tried, killed for its memory.
+KILLED = {1, 3, 36, 24, 152, -24, -11, -6}
 
 
 def _configuration(tests: list[str], unfit: list[str]) -> str:
@@ -40,6 +44,8 @@ def _configuration(tests: list[str], unfit: list[str]) -> str:
             f"only_mutate = {json.dumps([f'specviz/{name}/*' for name in MUTATED])}",
             'also_copy = ["data", "notebooks", "README.md", "Makefile"]',
             'process_isolation = "forkserver"  # a process that has run torch is no good parent',
+            "timeout_constant = 15.0  # seconds",
+            "timeout_multiplier = 2.0  # and as much again: it counts all cores' time",
             f"pytest_add_cli_args = {json.dumps(arguments)}",
             f"pytest_add_cli_args_test_selection = {json.dumps(tests)}",
             "",
@@ -98,45 +104,73 @@ def wilson(successes: int, tries: int) -> tuple[float, float]:
 
 
 def run(
-    sample: int = 500, seed: int = 0, children: int = 2, say: Callable[[str], object] = lambda text: None
+    sample: int = 500,
+    seed: int = 0,
+    children: int = 2,
+    say: Callable[[str], object] = lambda text: None,
+    keep: Callable[[dict[str, Any]], object] = lambda result: None,
 ) -> dict[str, Any]:
-    """The share of `sample` mutants that die, with its interval, and the survivors as differences."""
-    folder = Path(tempfile.mkdtemp(prefix="mutants-"))
-    try:
-        files = subprocess.run(["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True, check=True).stdout
-        for name in files.splitlines():
-            if (ROOT / name).is_file():
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / name, folder / name)
-        tests = sorted({f"tests/{p.name}" for name in TESTS for p in (folder / "tests").glob(f"{name}.py")})
-        project = (folder / "pyproject.toml").read_text()
-        (folder / "pyproject.toml").write_text(project + _configuration(tests, []))
-        say("making mutants")
-        _mutmut(folder, [A_SMALL_FILE], children)  # its tests may fail, for the reason that follows
-        unfit = _unfit(folder, tests)
-        say(f"{len(unfit)} tests cannot run among trampolines; timing the others")
-        (folder / "pyproject.toml").write_text(project + _configuration(tests, unfit))
-        status, printed = _mutmut(folder, [A_SMALL_FILE], children)
-        if status:
-            raise RuntimeError(f"mutmut stopped:\n{printed}")
-        names = sorted(_results(folder))
-        chosen = sorted(random.Random(seed).sample(names, min(sample, len(names))))
-        say(f"{len(names)} mutants; trying {len(chosen)}")
-        status, printed = _mutmut(folder, chosen, children)
-        if status:
-            raise RuntimeError(f"mutmut stopped:\n{printed}")
-        codes = {name: _results(folder)[name] for name in chosen}
-        killed = [name for name, code in codes.items() if code in KILLED]
-        rest = [name for name in chosen if name not in set(killed)]
-        low, high = wilson(len(killed), len(chosen))
-        return {
-            "part": "mutants", "seed": seed, "mutants": len(names), "sample": len(chosen), "killed": len(killed),
-            "share": len(killed) / len(chosen), "low": low, "high": high, "of": list(MUTATED),
-            "tests_left_out": len(unfit),
-            "survivors": [{"name": name, "code": codes[name], "change": _shown(folder, name)} for name in rest],
+    """The share of `sample` mutants that die, with its interval, and the survivors as differences.
+
+    `keep` gets the same of each lot and those before it: they are the first of the sample's random order.
+    """
+    commit = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    folder = ROOT / ".torture" / f"mutants-{commit.stdout.strip()[:12]}"
+    unfit, names = _made(folder, children, say)
+    chosen = random.Random(seed).sample(names, min(sample, len(names)))
+    say(f"{len(names)} mutants; trying {len(chosen)}")
+    for end in range(AT_ONCE, len(chosen) + AT_ONCE, AT_ONCE):
+        lot = chosen[:end]
+        verdicts = _results(folder)
+        if left := [name for name in lot if verdicts[name] is None]:
+            status, printed = _mutmut(folder, left, children)
+            if status:
+                raise RuntimeError(f"mutmut stopped:\n{printed}")
+            verdicts = _results(folder)
+        codes = {name: verdicts[name] for name in lot}
+        survived = [name for name, code in codes.items() if code not in KILLED]
+        killed = len(lot) - len(survived)
+        low, high = wilson(killed, len(lot))
+        result = {
+            "seed": seed, "mutants": len(names), "sample": len(lot), "killed": killed,
+            "share": killed / len(lot), "low": low, "high": high, "of": list(MUTATED),
+            "codes": {str(code): count for code, count in sorted(Counter(codes.values()).items(), key=str)},
+            "tests_left_out": unfit,
+            "survivors": [{"name": name, "code": codes[name], "change": _shown(folder, name)} for name in survived],
         }  # fmt: skip
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        say(f"{killed} of {len(lot)} died")
+        keep(result)
+    shutil.rmtree(folder, ignore_errors=True)
+    return result
+
+
+def _made(folder: Path, children: int, say: Callable[[str], object]) -> tuple[list[str], list[str]]:
+    """A copy of the checkout in which mutmut has made all mutants: the tests left out there, and the mutants' names."""
+    made = folder / "made.json"
+    if made.exists():
+        unfit: list[str] = json.loads(made.read_text())
+        return unfit, sorted(_results(folder))
+    shutil.rmtree(folder, ignore_errors=True)
+    files = subprocess.run(["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True, check=True).stdout
+    for name in files.splitlines():
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    tests = sorted({f"tests/{p.name}" for name in TESTS for p in (folder / "tests").glob(f"{name}.py")})
+    project = (folder / "pyproject.toml").read_text()
+    (folder / "pyproject.toml").write_text(project + _configuration(tests, []))
+    say("making mutants")
+    _, printed = _mutmut(folder, [A_SMALL_FILE], children)  # its tests may fail, for the reason that follows
+    if not (folder / "mutants" / "specviz").is_dir():
+        raise RuntimeError(f"mutmut made no mutants:\n{printed}")
+    unfit = _unfit(folder, tests)
+    say(f"{len(unfit)} tests cannot run among trampolines; timing the others")
+    (folder / "pyproject.toml").write_text(project + _configuration(tests, unfit))
+    status, printed = _mutmut(folder, [A_SMALL_FILE], children)
+    if status:
+        raise RuntimeError(f"mutmut stopped:\n{printed}")
+    made.write_text(json.dumps(unfit))
+    return unfit, sorted(_results(folder))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Thousands of moves of every explorer's controls, and what the process holds in memory at their end.
 
-    python -m torture.sliders ThresholdExplorer 2000          from tests/: one of them
+python -m torture.sliders ThresholdExplorer 2000          from tests/: one of them
 """
 
 from __future__ import annotations
