@@ -2,6 +2,7 @@
 
 import decimal
 import fractions
+import functools
 import io
 import itertools
 
@@ -339,10 +340,16 @@ STRANGE = {
     "a negative number": -1e300,
 }
 ELNINO = sv.datasets.series("elnino")
-EXPLORER = sv.widgets.ThresholdExplorer(photo)
+
+
+@functools.cache
+def explorer():
+    return sv.widgets.ThresholdExplorer(photo)
+
+
 ANSWERED = {
     "compare": lambda answer: exercises.compare(answer, 3.0, "share", "%"),
-    "check_share": lambda answer: exercises.check_share(EXPLORER, answer, 0.1),
+    "check_share": lambda answer: exercises.check_share(explorer(), answer, 0.1),
     "check_partner": exercises.check_partner,
     "check_real_bins": lambda answer: exercises.check_real_bins(answer, (6, 7)),
     "check_beta_for_share": lambda answer: exercises.check_beta_for_share(answer, photo),

@@ -361,8 +361,9 @@ def test_compiled_and_exported_it_computes_the_same_and_so_does_eager_afterwards
 def test_shapes_alone_traced_and_faked_it_leaves_eager_as_it_was(kind, options):
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    more = {"size": (5, 9)} if kind == "full" else {}  # a size of no other test: nothing is remembered yet
-    layer, x = layer_of(kind, options, **more), torch.randn(2, 2, 5, 9, dtype=torch.float64)
+    size = (11 + EVERY_KIND.index((kind, options)), 9)  # of no other test and no other kind: nothing is remembered yet
+    more = {"size": size} if kind == "full" else {}
+    layer, x = layer_of(kind, options, **more), torch.randn(2, 2, *size, dtype=torch.float64)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         fake = layer(mode.from_tensor(x))
     graph = torch.fx.experimental.proxy_tensor.make_fx(
@@ -373,8 +374,8 @@ def test_shapes_alone_traced_and_faked_it_leaves_eager_as_it_was(kind, options):
     y = layer(x)
     assert type(y.detach()) is torch.Tensor
     assert fake.shape == meta.shape == graph(x, layer.weight.detach()).shape == y.shape
-    K = layer.bank((5, 9)).expand(-1, 2, -1, -1)
-    assert_close(y, torch.fft.irfft2(torch.einsum("bchv,ochv->bohv", torch.fft.rfft2(x), K), s=(5, 9)))
+    K = layer.bank(size).expand(-1, 2, -1, -1)
+    assert_close(y, torch.fft.irfft2(torch.einsum("bchv,ochv->bohv", torch.fft.rfft2(x), K), s=size))
     assert_close(graph(2 * x, layer.weight.detach()), layer(2 * x))
 
 

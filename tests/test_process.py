@@ -11,14 +11,19 @@ import torch
 from spectral_kernels.cores import torch_threads
 from spectral_kernels.dispatch import constant, real, whole, wholes
 from spectral_kernels.process import Lock, Turn
+from tools import waiting
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 
 def _in_child(claim) -> int:
-    """The exit status of a forked child that runs the claim: 0 where it holds, 3 where it hangs."""
+    """The exit status of a forked child that runs the claim: 0 where it holds, 1 where not, 2 where it raises."""
     pid = os.fork()
     if pid == 0:
-        os._exit(0 if claim() else 1)
+        try:
+            signal.alarm(60)  # ends the child, with -14, where it hangs
+            os._exit(0 if claim() else 1)
+        finally:  # an exception must not run the rest of the tests in here
+            os._exit(2)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
@@ -61,12 +66,6 @@ class Inside:
     def leave(self) -> None:
         self.may_leave.set()
         self.thread.join()
-
-
-def waiting(turn, count: int) -> None:
-    """Until so many threads wait for the turn."""
-    while len(turn._waiting) < count:
-        threading.Event().wait(0.001)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system that forks")

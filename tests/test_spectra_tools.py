@@ -241,7 +241,8 @@ def test_a_spectrum_whose_size_would_be_lost_is_not_exported():
 def test_shapes_alone_traced_and_faked_it_leaves_eager_as_it_was(path):
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    net, x = Net(path), maps(2, 3, 6, 7)  # sizes of no other test: nothing is remembered yet
+    # A size of no other test and no other path: nothing is remembered yet.
+    net, x = Net(path), maps(2, 3, 11 + NETS.index(path), 27)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         fake = net(mode.from_tensor(x))
 

@@ -9,9 +9,10 @@ import threading
 
 import pytest
 import torch
+from tools import waiting
 
 import specviz as sv
-from specviz.widgets import LiveTrainingExplorer, SymmetryExplorer, ThresholdExplorer, live
+from specviz.widgets import LiveTrainingExplorer, SymmetryExplorer, ThresholdExplorer, live, turns
 from specviz.widgets.turns import turn
 
 # Two explorers moved by two threads, as JupyterLab's subshells do; then the same by one thread, one after the other.
@@ -106,7 +107,7 @@ def test_whatever_is_asked_of_an_explorer_waits_for_its_turn(call):
     explorer = ThresholdExplorer(torch.rand(8, 8))
     with turn():
         thread = started(CALLS[call], explorer)
-        thread.join(0.05)
+        waiting(turns._turn, 1)
         assert thread.is_alive()
     thread.join(60)
     assert not thread.is_alive()
@@ -230,7 +231,8 @@ def test_a_live_training_is_drawn_by_a_loop_that_goes_on(loops, monkeypatch):
 def test_threads_born_meanwhile_have_torchs_own_number_of_threads():
     """A new thread takes over what torch was told last, whoever told it, and keeps it."""
     expected, found = torch.get_num_threads(), []
-    assert expected > 1, "on one core there is nothing to see"
+    if expected == 1:
+        pytest.skip("on one core there is nothing to see")
 
     def look():
         torch.ones(3).sum()

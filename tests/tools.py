@@ -1,10 +1,19 @@
-"""What the tests of torch's tools share: the same model in float64, eager, is what everything is held against."""
+"""What tests share. Of torch's tools: the same model in float64, eager, is what everything is held against."""
 
 import copy
 import io
+import time
 
 import torch
 from torch.testing import assert_close
+
+
+def waiting(turn, count: int) -> None:
+    """Until so many threads wait for the turn."""
+    end = time.monotonic() + 60
+    while len(turn._waiting) < count:
+        assert time.monotonic() < end, f"{len(turn._waiting)} threads wait, not {count}"
+        time.sleep(0.001)
 
 
 def randn(*shape, seed=0, dtype=torch.float32):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from spectral_kernels import process
 from spectral_kernels.cores import torch_threads
+from spectral_kernels.dispatch import whole
 from torch import Tensor, nn
 
 from specviz import datasets, records
@@ -111,7 +112,9 @@ def train(
     are told apart by their `checksum`: of all numbers in memory, of a folder's file names, sizes and labels. A
     checkpoint that is damaged warns, and the one before is read.
     """
-    _check_options(every_n_train_steps, trainer_options or {})
+    _check_options(trainer_options or {})
+    if every_n_train_steps is not None:
+        every_n_train_steps = whole(every_n_train_steps, "every_n_train_steps", 1)
     sets = data or load(config)
     from specviz.training import loop
 
@@ -183,9 +186,7 @@ def _folders(config: Config) -> tuple[ImageFolder, ImageFolder]:
     return train, datasets.image_folder(held_out[0], config.side, classes=train.classes, **options)
 
 
-def _check_options(every_n_train_steps: int | None, trainer_options: Mapping[str, Any]) -> None:
-    if every_n_train_steps is not None and every_n_train_steps < 1:
-        raise ValueError(f"every_n_train_steps={every_n_train_steps} must be at least 1, or None: at the end of epochs")
+def _check_options(trainer_options: Mapping[str, Any]) -> None:
     if ours := [name for name in OURS if name in trainer_options]:
         raise ValueError(f"trainer_options has {', '.join(ours)}, which the config and its checkpoints decide")
 

@@ -8,13 +8,13 @@ from functools import wraps
 from typing import Any, TypeVar
 
 import ipywidgets as ipw
-from spectral_kernels.process import Lock
+from spectral_kernels.process import Turn
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 # One for the process: torch's number of threads, its profiler and its random numbers are the process's too.
 # Reentrant, since a callback may set a control whose callback follows. What waits for another thread must not hold it.
-_turn = Lock(reentrant=True)
+_turn = Turn()
 
 
 @contextmanager
