@@ -21,6 +21,7 @@ from collections.abc import Callable
 import specviz as sv
 from matrix.cells import FAILS, Cell, Job, jobs
 from matrix.page import PAGE, RECORD, page, records_of
+from matrix.refused import FALLS_SHORT
 from matrix.tools import TOOLS
 from matrix.zygote import ROOT, Zygote
 
@@ -76,7 +77,7 @@ def _whole(wanted: list[Job], workers: int) -> int:
         if cell.outcome == FAILS:
             _print(cell)
     print(f"{RECORD.relative_to(ROOT)} and {PAGE.relative_to(ROOT)} are written")
-    return any(cell.outcome == FAILS for cell in cells)
+    return any(cell.outcome == FAILS and (cell.subject, cell.tool) not in FALLS_SHORT for cell in cells)
 
 
 def _cells_of_this_code() -> list[Cell]:

@@ -7,8 +7,8 @@ from typing import Any
 
 from matrix.cells import FAILS, MISSING, NO_CELL, REFUSED, WORKS, Cell
 from matrix.networks import NETWORKS
+from matrix.refused import FALLS_SHORT, refusal_of
 from matrix.refused import REFUSED as REFUSALS
-from matrix.refused import refusal_of
 from matrix.subjects import LEFT_OUT, SUBJECTS
 from matrix.tools import TOOLS
 from matrix.zygote import ROOT
@@ -136,11 +136,12 @@ def _refusals(records: list[dict[str, Any]]) -> str:
 
 
 def _failures(records: list[dict[str, Any]]) -> str:
-    rows = [["what", "with", "what happens"]]
+    rows = [["what", "with", "what happens", ""]]
     for record in records:
         for tool, (outcome, detail) in record["cells"].items():
             if outcome in (FAILS, MISSING):
-                rows.append([f"`{record['subject']}`", tool, detail.replace("|", "\\|").replace("<", "\\<")])
+                why = FALLS_SHORT.get((record["subject"], tool), "")
+                rows.append([f"`{record['subject']}`", tool, detail.replace("|", "\\|").replace("<", "\\<"), why])
     return "## What fails\n\n" + _table(rows) if len(rows) > 1 else ""
 
 

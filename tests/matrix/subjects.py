@@ -480,7 +480,18 @@ def _models() -> list[Subject]:
         _network("resnet18", "band-limited", width=0.06, **band),
         _network("resnet18", "specnet", width=0.06, deep=True, **specnet),
         # Batch norm of two numbers has no good gradient: four pictures, and 2 x 2 pixels at the end.
-        _network("densenet40", "band-limited", deep=True, width=0.3, image_size=8, shape=(4, 3, 8, 8), **band),
+        # And no kinks: so many ReLUs turn rounding into other signs.
+        _network(
+            "densenet40",
+            "band-limited",
+            deep=True,
+            width=0.3,
+            image_size=8,
+            shape=(4, 3, 8, 8),
+            activation="tanh",
+            batch_norm=True,
+            **band,
+        ),
         _network(
             "densenet121",
             "spectral-param",
@@ -490,7 +501,7 @@ def _models() -> list[Subject]:
             shape=(4, 3, 16, 16),
             activation="tanh",
             batch_norm=True,
-            **spectral,  # no kinks: so many ReLUs turn rounding into other signs
+            **spectral,
         ),
         _network("rippel_deep", "spectral-param", width=0.05, **spectral),
         _network("rippel_generic", "spectral-param", width=0.05, **spectral),

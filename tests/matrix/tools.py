@@ -496,8 +496,9 @@ def call_with_other_parameters(case: Case) -> None:
     case.check_module(module)
 
 
-@tool("skip_init", "modules", lacking=_no_layer)
+@tool("skip_init", "modules", lacking=lambda s: _no_layer(s) or _no_parameters(s))
 def skip_init(case: Case) -> None:
+    """Of layers with parameters: what has none has nothing to skip, and takes no device, as torch's own pooling."""
     make: Any = case.subject.layer
     layer = torch.nn.utils.skip_init(make.func, *make.args, **make.keywords)
     _like_the_layer(case, layer)
