@@ -601,7 +601,7 @@ def test_the_record_is_what_a_step_by_step_loop_computes():
     assert (record["train_examples"], record["test_examples"], record["processes"]) == (60, 25, 1)
     assert record["device"] == "cpu"
     assert record["commit"] == records.commit()
-    assert Config.of_dict(record["config"]) == setup
+    assert Config.of_dict(record["config"], trust=True) == setup
 
 
 def linear(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
@@ -791,7 +791,7 @@ def test_weights_come_back_from_their_file_with_their_config(tmp_path):
     export_weights(net, tmp_path / "deep" / "w.safetensors", setup)
     other = build(replace(setup, seed=9), data)
     assert not same(net.state_dict(), other.state_dict())
-    assert import_weights(other, tmp_path / "deep" / "w.safetensors") == setup
+    assert import_weights(other, tmp_path / "deep" / "w.safetensors", trust=True) == setup
     assert same(net.state_dict(), other.state_dict())
     export_weights(net, tmp_path / "w.safetensors")
     assert import_weights(other, tmp_path / "w.safetensors") is None
@@ -859,6 +859,56 @@ def test_weights_with_a_crafted_config_are_refused_and_not_loaded(tmp_path, conf
     with pytest.raises(ValueError, match=r"w.safetensors comes with a config that is none"):
         import_weights(other, tmp_path / "w.safetensors")
     assert torch.equal(other.weight, before)
+
+
+def test_a_file_chooses_no_code(tmp_path, monkeypatch):
+    (tmp_path / "attackers.py").write_text(
+        "import pathlib\npathlib.Path(__file__).with_name('imported').touch()\n"
+        "def net(**_):\n    pathlib.Path(__file__).with_name('called').touch()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    attack = config(network="attackers:net")
+    net, data = nn.Linear(2, 2), patches()[0]
+    for chosen in (attack, config(network="os:system")):
+        export_weights(net, tmp_path / "w.safetensors", chosen)
+        before = net.weight.detach().clone()
+        with pytest.raises(ValueError, match=r"(?s)w.safetensors comes with .*network='.*' is code .*trust=True"):
+            import_weights(net, tmp_path / "w.safetensors")
+        with pytest.raises(ValueError, match="trust=True"):
+            Config.of_dict(chosen.to_dict())
+        assert torch.equal(net.weight, before)
+    assert not (tmp_path / "imported").exists()
+    # It is an attack where somebody trusts the file; and what it gives is no network.
+    export_weights(net, tmp_path / "w.safetensors", attack)
+    trusted = import_weights(net, tmp_path / "w.safetensors", trust=True)
+    assert not (tmp_path / "imported").exists(), "reading runs nothing"
+    with pytest.raises(ValueError, match="network attackers:net gives a NoneType; an nn.Module is expected"):
+        build(trusted, data)
+    assert (tmp_path / "called").exists()
+
+
+def test_names_of_the_library_need_no_trust(tmp_path):
+    setup = config(network="lenet")
+    net = nn.Linear(2, 2)
+    export_weights(net, tmp_path / "w.safetensors", setup)
+    assert import_weights(net, tmp_path / "w.safetensors") == setup
+
+
+NO_FUNCTION = 3
+
+
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [
+        (f"{__name__}:NO_FUNCTION", "is a int; a function that gives an nn.Module"),
+        (f"{__name__}:config", "gives a |cannot be built with"),
+        ("builtins:dict", "does not say what it takes|gives a dict"),
+        ("math:tau", "is a float; a function"),
+    ],
+)
+def test_what_gives_no_module_is_no_network(network, words):
+    with pytest.raises(ValueError, match=words):
+        build(config(network=network), patches()[0])
 
 
 def test_weights_of_another_program_are_read_without_a_digest(tmp_path):
