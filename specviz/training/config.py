@@ -261,11 +261,11 @@ def _plain(name: str, options: Any) -> dict[str, Any]:
     except RecursionError:
         text = "[" * (DEEPEST + 1) + "]" * (DEEPEST + 1)
     plain: dict[str, Any] = json.loads(text)
-    _require(not _is_deeper(plain, DEEPEST), f"{name} has more than {DEEPEST} brackets within each other")
+    _require(not is_deeper(plain, DEEPEST), f"{name} has more than {DEEPEST} brackets within each other")
     return plain
 
 
-def _is_deeper(value: Any, most: int) -> bool:
+def is_deeper(value: Any, most: int) -> bool:
     """Whether dictionaries and lists lie more than so many deep in each other; without recursion."""
     level = [value]
     for _ in range(most + 1):
