@@ -13,6 +13,7 @@ from spectral_kernels.dispatch import real, whole
 
 from specviz import models
 from specviz.memory import bfloat16_activations, compress_activations, quantise_activations
+from specviz.records import is_deeper
 
 # Options of each schedule and what they are by default.
 SCHEDULES: dict[str, dict[str, float]] = {
@@ -263,15 +264,6 @@ def _plain(name: str, options: Any) -> dict[str, Any]:
     plain: dict[str, Any] = json.loads(text)
     _require(not is_deeper(plain, DEEPEST), f"{name} has more than {DEEPEST} brackets within each other")
     return plain
-
-
-def is_deeper(value: Any, most: int) -> bool:
-    """Whether dictionaries and lists lie more than so many deep in each other; without recursion."""
-    level = [value]
-    for _ in range(most + 1):
-        level = [part for part in level if isinstance(part, dict | list)]
-        level = [inner for part in level for inner in (part.values() if isinstance(part, dict) else part)]
-    return bool(level)
 
 
 def _single(value: Any) -> Any:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from specviz import datasets, records
 from specviz.training import checkpoints, devices
 from specviz.training.batches import seed_of, source
-from specviz.training.config import DEEPEST, FOLDER, Config, is_deeper
+from specviz.training.config import DEEPEST, FOLDER, Config
 from specviz.training.evaluation import normaliser
 from specviz.training.sizes import at_side
 from specviz.training.weights import build, export_weights
@@ -234,7 +234,7 @@ def _check(path: Path, state: Mapping[str, Any]) -> None:
         if not isinstance(state.get(part), kind):
             raise ValueError(f"{path} is no checkpoint of a training run: it holds no {part}")
     with checkpoints.restoring(path, "config"):
-        if is_deeper(state["config"], DEEPEST + 1):
+        if records.is_deeper(state["config"], DEEPEST + 1):
             raise ValueError(f"it has more than {DEEPEST} brackets within each other")
         json.dumps(state["config"])
     if not all(type(checksum) is int for checksum in state["data"]):
