@@ -218,7 +218,7 @@ def search(
     if any(t.state.name == "COMPLETE" for t in found.get_trials(deepcopy=False)):
         params = ", ".join(f"{path} {value:.6g}" if isinstance(value, float) else f"{path} {value}"
                            for path, value in found.best_params.items())  # fmt: skip
-        print(f"best {_experiment(name).metric} {found.best_value:.6g} with {params}")
+        print(_plain(f"best {_experiment(name).metric} {found.best_value:.6g} with {params}"))
     _finish(outcome)
 
 
@@ -246,11 +246,11 @@ def results(
     size, source, trials, found = _told(lambda: _found(experiment, scale, seeds, out))
     metrics = metric or metrics_of(experiment.plot, found.records.values())
     _told(lambda: check_metrics(metric or [], found.records.values()))
-    print(f"{source}, scale {size}:")
+    print(_plain(f"{source}, scale {size}:"))
     if found.records:
         _console().print(_table(grouped(trials, found.records, metrics), metrics))
         if experiment.claims:
-            print(judge(experiment.claims, found.records.values()))
+            print(_plain(str(judge(experiment.claims, found.records.values()))))
     print(f"{len(found.records):,} of {len(trials):,} trials have a record")
     _list("missing", {trial: "" for trial in found.missing})
     _list("failed", {trial: str(failure["error"]) for trial, failure in found.failed.items()})
@@ -422,16 +422,16 @@ def _found(
     if with_records := [size for size in scales if any(stores[size].names())]:
         size = with_records[0]
         trials = experiment.trials(size, seeds)
-        return size, f"Your records in {stores[size].location}", trials, _collected(stores[size], trials)
+        return size, f"Your records in {stores[size].shown}", trials, _collected(stores[size], trials)
     if out is None and experiment.is_of_the_library:
         for size in scales:
             trials = experiment.trials(size, seeds)
             if (found := collect_shipped(experiment.name, size, [trial.id for trial in trials])) is not None:
-                none = f"(there are none of yours in {stores[size].location})"
+                none = f"(there are none of yours in {stores[size].shown})"
                 return size, f"The records that come with the project {none}", trials, found
     size = scales[0]
     trials = experiment.trials(size, seeds)
-    return size, f"No records in {stores[size].location}", trials, _collected(stores[size], trials)
+    return size, f"No records in {stores[size].shown}", trials, _collected(stores[size], trials)
 
 
 def _collected(store: Store, trials: list[Trial]) -> Collected:
@@ -445,7 +445,7 @@ def _told(action: Callable[[], T]) -> T:
     try:
         return action()
     except (SweepError, ValueError, OSError) as error:
-        sys.exit(str(error))
+        sys.exit(_plain(str(error)))
     except KeyboardInterrupt:
         print("stopped; what has a record keeps it, and the same command does the rest", file=sys.stderr)
         raise typer.Exit(130) from None
@@ -456,7 +456,7 @@ def _in_words(action: Callable[[], object]) -> None:
     try:
         action()
     except (ValueError, OSError) as error:
-        sys.exit(str(error))
+        sys.exit(_plain(str(error)))
 
 
 def _finish(outcome: Outcome) -> None:
@@ -476,22 +476,37 @@ def _console() -> Console:
 
 def _table(groups: list[Group], metrics: list[str]) -> Table:
     """Groups that have a record: labels, each metric's mean and spread, and over how many seeds."""
+    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     paths = list(dict.fromkeys(path for group in groups for path in group.labels))
-    table = Table(*(path.rpartition(".")[2] for path in paths), *metrics, "seeds", box=None, pad_edge=False)
+    heads = [*(path.rpartition(".")[2] for path in paths), *metrics, "seeds"]
+    table = Table(*(escape(_plain(head)) for head in heads), box=None, pad_edge=False)
     for group in (group for group in groups if group.done):
         figures = [str(group.figures[metric]) if metric in group.figures else "" for metric in metrics]
         seeds = f"{group.done} of {group.trials}" + (f", {group.unfinished} unfinished" if group.unfinished else "")
-        table.add_row(*(str(group.labels.get(path, "")) for path in paths), *figures, seeds)
+        labels = [str(group.labels.get(path, "")) for path in paths]
+        table.add_row(*(Text(_plain(cell)) for cell in [*labels, *figures, seeds]))
     return table
+
+
+def _plain(text: str) -> str:
+    """Text that may come from a file, as a terminal may have it: what would move its cursor is written out.
+
+    So are halves of characters, which cannot be printed. Addresses in it are without user and password.
+    """
+    from specviz.experiments.plain import without_secrets
+
+    lines = without_secrets(text).split("\n")
+    return "\n".join("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in lines)
 
 
 def _list(title: str, entries: dict[str, str], most: int = 10) -> None:
     if entries:
         print(f"{len(entries):,} {title}:")
     for name, why in list(entries.items())[:most]:
-        print(f"  {name}" + (f": {why}" if why else ""))
+        print(_plain(f"  {name}" + (f": {why}" if why else "")))
     if len(entries) > most:
         print(f"  and {len(entries) - most:,} more")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from numbers import Integral, Real
@@ -46,6 +47,15 @@ def plain(value: Any, where: str = "value") -> Any:
     raise TypeError(
         f"{where} is a {type(value).__name__}, which JSON does not have; store text, numbers, lists or dicts"
     )
+
+
+_USER = re.compile(r"(://)(?:[^\s/@]*|[^\s/:]*:(?!\d+/)\S*)@")  # a password may hold slashes, though it must not
+_QUERY = re.compile(r"((?<!file)://[^\s?]*)\?[^\s'\")]*")  # a folder's name may hold a question mark
+
+
+def without_secrets(text: str) -> str:
+    """The text, with the addresses in it as they may be shown to anybody: without user, password and query."""
+    return _QUERY.sub(r"\1", _USER.sub(r"\1", text))
 
 
 def numbers_of(value: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from specviz.compare import finished
 from specviz.compare import number as number_at
 from specviz.experiments.experiment import Experiment, Trial
+from specviz.experiments.plain import without_secrets
 from specviz.experiments.store import Store
 from specviz.experiments.sweep import SweepError, connected, run_on, shared_store
 from specviz.experiments.trial import Outcome, bar
@@ -67,13 +68,21 @@ def _readable(storage: str) -> Iterator[None]:
 
     try:
         yield
-    except (ArgumentError, NoSuchModuleError) as error:
+    except (ArgumentError, NoSuchModuleError, ImportError) as error:
+        why = _said(error, storage)
         raise ValueError(
-            f"storage={storage!r} is no address of a database, as sqlite:///study.db is: {error}"
+            f"storage={without_secrets(storage)!r} is no address of a database that can be opened here, as "
+            f"sqlite:///study.db is, or postgresql://host/name with its package installed: {why}"
         ) from error
     except (OptunaError, SQLAlchemyError) as error:
-        why = str(error.__cause__ or error).splitlines()[0]
-        raise SweepError(f"the study in {storage} cannot be read or written: {why}") from error
+        why = _said(error.__cause__ or error, storage)
+        raise SweepError(f"the study in {without_secrets(storage)} cannot be read or written: {why}") from error
+
+
+def _said(error: BaseException, storage: str) -> str:
+    """The first line of an error, without what in the database's address is secret."""
+    lines = str(error).replace(storage, without_secrets(storage)).splitlines() or [type(error).__name__]
+    return without_secrets(lines[0])
 
 
 def _opened(name: str, storage: str, direction: Literal["maximize", "minimize"]) -> optuna.Study:
@@ -85,13 +94,11 @@ def _opened(name: str, storage: str, direction: Literal["maximize", "minimize"])
         kept = optuna.create_study(study_name=name, storage=storage, direction=direction, load_if_exists=True)
         if any(trial.state.name == "COMPLETE" for trial in kept.get_trials(deepcopy=False)):
             kept.best_trial  # noqa: B018 (which is asked of the database)
-    except (ArgumentError, NoSuchModuleError, optuna.exceptions.OptunaError):
+    except (ArgumentError, NoSuchModuleError, ImportError, optuna.exceptions.OptunaError):
         raise
     except Exception as error:  # a damaged database makes Optuna raise nearly anything
-        said = str(error.__cause__ or error).splitlines() or [""]
-        raise SweepError(
-            f"the study in {storage} cannot be read or written: {type(error).__name__}: {said[0]}"
-        ) from error
+        said = f"{type(error).__name__}: {_said(error.__cause__ or error, storage)}"
+        raise SweepError(f"the study in {without_secrets(storage)} cannot be read or written: {said}") from error
     return kept
 
 
@@ -162,7 +169,7 @@ def _search(
 def _beside(store: Store) -> str:
     """The address of a database beside the records; ValueError where they are in no folder of this machine's."""
     if (folder := store.folder_here()) is None:
-        raise ValueError(f"a study cannot lie in {store.location}; name a database, as in storage='sqlite:///study.db'")
+        raise ValueError(f"a study cannot lie in {store.shown}; name a database, as in storage='sqlite:///study.db'")
     folder.parent.mkdir(parents=True, exist_ok=True)
     return f"sqlite:///{folder}.db"
 
@@ -175,7 +182,7 @@ def _tell(study: optuna.Study, number: int, experiment: Experiment, store: Store
     """Tell the study what the trial's record says; or return why it says nothing."""
     record = store.read(trial)
     if record is None:
-        return f"its worker wrote a record, but not to where this machine reads {store.location}"
+        return f"its worker wrote a record, but not to where this machine reads {store.shown}"
     if not finished([record]):
         return f"its run ended as {record['status']}"
     value = number_at(record, experiment.metric)

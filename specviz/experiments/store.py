@@ -21,7 +21,7 @@ from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[impor
 
 from specviz import records
 from specviz.experiments.experiment import trial_id
-from specviz.experiments.plain import plain
+from specviz.experiments.plain import plain, without_secrets
 
 _AT_ONCE = 1000  # files read in one request, which object stores answer side by side
 _RECORD, _FAILED = ".json", ".failed.json"
@@ -65,9 +65,16 @@ class Store:
         location = default_location() if location is None else os.fspath(location)
         try:
             files, path = fsspec.url_to_fs(location)
-        except (ImportError, ValueError) as error:
-            raise ValueError(f"records cannot go to {location}: {error}") from error
-        return cls(files.unstrip_protocol(path), experiment, scale)
+        except Exception as error:  # each file system has its own for what it cannot make of an address
+            raise ValueError(_unusable(location, error)) from error
+        # Others' would lose the host and what else is in the address.
+        spelt_out = isinstance(files, LocalFileSystem | MemoryFileSystem)
+        return cls(files.unstrip_protocol(path) if spelt_out else location, experiment, scale)
+
+    @property
+    def shown(self) -> str:
+        """The location as it may be printed: without user, password and query."""
+        return without_secrets(self.location)
 
     @property
     def one_process(self) -> bool:
@@ -96,13 +103,18 @@ class Store:
         """Ids with a file of a record, and of a failure, from one listing; nothing is opened."""
         files, folder = self._open()
         files.invalidate_cache()  # other processes write here
-        with contextlib.suppress(FileNotFoundError):
+        try:
             found = {path.rsplit("/", 1)[-1] for path in files.ls(folder, detail=False)}
-            visible = {name for name in found if not name.startswith(".")}
-            failed = {name.removesuffix(_FAILED) for name in visible if name.endswith(_FAILED)}
-            done = {name.removesuffix(_RECORD) for name in visible if name.endswith(_RECORD)}
-            return {name for name in done if not name.endswith(".failed")}, failed
-        return set(), set()
+        except FileNotFoundError:
+            return set(), set()
+        except NotImplementedError as error:
+            raise ValueError(_unusable(self.location, error)) from error
+        except OSError as error:
+            raise OSError(_unusable(self.location, error)) from error
+        visible = {name for name in found if not name.startswith(".")}
+        failed = {name.removesuffix(_FAILED) for name in visible if name.endswith(_FAILED)}
+        done = {name.removesuffix(_RECORD) for name in visible if name.endswith(_RECORD)}
+        return {name for name in done if not name.endswith(".failed")}, failed
 
     def done(self, trials: Iterable[str]) -> tuple[set[str], dict[str, str]]:
         """Which of these trials have a record, and {file: why} of files that should be one and are not."""
@@ -145,7 +157,7 @@ class Store:
 
     def _file(self, trial: str) -> str:
         files, folder = self._open()
-        return files.unstrip_protocol(f"{folder}/{trial}{_RECORD}")
+        return without_secrets(files.unstrip_protocol(f"{folder}/{trial}{_RECORD}"))
 
     def _put(self, name: str, content: dict[str, Any]) -> None:
         files, folder = self._open()
@@ -153,10 +165,15 @@ class Store:
         put = _replace if isinstance(files, LocalFileSystem) else files.pipe_file
         # A put to an object store is atomic. Elsewhere a file cut short is no record, and its trial runs again.
         try:
-            put(f"{folder}/{name}", data)
-        except FileNotFoundError:  # the folder's first file
-            files.makedirs(folder, exist_ok=True)
-            put(f"{folder}/{name}", data)
+            try:
+                put(f"{folder}/{name}", data)
+            except FileNotFoundError:  # the folder's first file
+                files.makedirs(folder, exist_ok=True)
+                put(f"{folder}/{name}", data)
+        except NotImplementedError as error:  # as of what can only be read
+            raise ValueError(_unusable(self.location, error)) from error
+        except OSError as error:
+            raise OSError(_unusable(self.location, error)) from error
 
     def _read_all(self, trials: list[str], suffix: str) -> Iterator[tuple[str, dict[str, Any] | None, str]]:
         """(id, content, "") of each trial's file, or (id, None, why not)."""
@@ -169,7 +186,7 @@ class Store:
 
     def _parsed(self, trial: str, content: bytes | Exception, suffix: str) -> tuple[dict[str, Any] | None, str]:
         if isinstance(content, Exception):
-            return None, f"it cannot be read: {content}"
+            return None, f"it cannot be read: {without_secrets(str(content))}"
         try:
             record = records.parsed(content.removeprefix(BOM_UTF8))
         except ValueError as error:
@@ -217,6 +234,14 @@ def export(found: Collected, path: str | os.PathLike[str]) -> int:
     """Write records as one file of JSON lines, sorted by id, and say how many."""
     records.write(path, [found.records[trial] for trial in sorted(found.records)])
     return len(found.records)
+
+
+def _unusable(location: str, error: Exception) -> str:
+    why = without_secrets(str(error).replace(location, without_secrets(location)) or type(error).__name__)
+    return (
+        f"records cannot go to {without_secrets(location)}: {why}; a folder that you may write to is taken, or an "
+        "address that fsspec knows and writes to, as s3://bucket/folder"
+    )
 
 
 def _replace(path: str, data: bytes) -> None:

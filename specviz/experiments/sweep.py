@@ -109,9 +109,7 @@ def sweep(
     for trial in missing:
         if trial.id not in outcome.failed and trial.id not in there:
             outcome.done -= 1
-            outcome.failed[trial.id] = (
-                f"its worker wrote a record, but not to where this machine reads {store.location}"
-            )
+            outcome.failed[trial.id] = f"its worker wrote a record, but not to where this machine reads {store.shown}"
     return outcome
 
 
@@ -120,7 +118,7 @@ def shared_store(out: str | None, experiment: Experiment, scale: str) -> Store:
     store = Store.at(out, experiment.name, scale)
     if store.one_process:
         raise ValueError(
-            f"{store.location} exists in one process only, so workers cannot write there; give a folder or an object "
+            f"{store.shown} exists in one process only, so workers cannot write there; give a folder or an object "
             "store, or use run, which needs no workers"
         )
     return store

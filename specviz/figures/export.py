@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
+from specviz.figures.text import for_spreadsheet
+
 Kind = Literal["png", "svg", "csv"]
 
 
@@ -77,7 +79,7 @@ def as_bytes(figure: Any, kind: Literal["png", "svg"]) -> bytes:
 
 
 def table(rows: Iterable[Sequence[Any]]) -> str:
-    """Rows as CSV; a number keeps every digit, NaN is an empty field."""
+    """Rows as CSV; a number keeps every digit, NaN is an empty field. No text is a spreadsheet's formula."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerows([_field(value) for value in row] for row in rows)
@@ -86,4 +88,6 @@ def table(rows: Iterable[Sequence[Any]]) -> str:
 
 def _field(value: Any) -> Any:
     value = value.item() if hasattr(value, "item") else value
+    if isinstance(value, str):
+        return for_spreadsheet(value)
     return "" if value is None or value != value else value

@@ -10,6 +10,7 @@ import numpy as np
 from specviz.figures.colours import BLUE, on_page, pale
 from specviz.figures.export import as_bytes, table
 from specviz.figures.page import TALL, page_axis, page_layout
+from specviz.figures.text import figure_for_plotly, without_mathematics
 
 _NAMES_INSIDE = 3  # names that a still plot's legend shows among the curves; more of them would cover these
 
@@ -59,7 +60,7 @@ class LinePlot:
         size = (8.7, 3.2 + legend_height(self, 8.7))
         figure = Figure(figsize=size, dpi=80, layout="constrained", facecolor="white")
         draw_lines(figure.add_subplot(), self, width=8.7)
-        return figure
+        return without_mathematics(figure)
 
     def _repr_png_(self) -> bytes:
         return as_bytes(self.still(), "png")
@@ -67,7 +68,7 @@ class LinePlot:
     def plotly(self, dark: bool) -> dict[str, Any]:
         """The plot as plotly's `data` and `layout`."""
         traces = [trace for line in self.lines for trace in plotly_traces(line, dark)]
-        return {"data": traces, "layout": plotly_layout(self, dark)}
+        return figure_for_plotly({"data": traces, "layout": plotly_layout(self, dark)})
 
     def csv(self) -> str:
         """The curves' points, one a row."""

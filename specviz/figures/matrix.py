@@ -11,6 +11,7 @@ import numpy as np
 from specviz.figures.colours import colour_table, readable_on, to_bytes
 from specviz.figures.export import as_bytes, table
 from specviz.figures.page import NARROW, page_axis, page_layout, wrapped
+from specviz.figures.text import figure_for_plotly, for_plotly, without_mathematics
 
 _TABLES = {"sequential": "viridis", "diverging": "RdBu"}
 _LABEL = 18  # characters of a row's label beside each other
@@ -94,7 +95,7 @@ class Matrix:
         axes.set_ylabel(self.y_title, fontsize=8)
         figure.colorbar(shown, ax=axes, pad=0.02).set_label(self.unit, fontsize=8)
         figure.axes[-1].tick_params(labelsize=7)
-        return figure
+        return without_mathematics(figure)
 
     def _repr_png_(self) -> bytes:
         return as_bytes(self.still(), "png")
@@ -105,6 +106,7 @@ class Matrix:
         shades = colour_table(_TABLES[self.colours])[:: 255 // 15]
         scale = [[i / (len(shades) - 1), f"rgb({r}, {g}, {b})"] for i, (r, g, b) in enumerate(shades.tolist())]
         bar = {"title": {"text": self.unit, "side": "right", "font": {"size": 12}}, "thickness": 12, "outlinewidth": 0}
+        hover = [for_plotly(text).replace("{", "&#123;") for text in (self.y_title, self.x_title, self.unit)]
         heat = {
             "type": "heatmap",
             # plotly sends tables as lists, and NaN is not JSON.
@@ -116,8 +118,8 @@ class Matrix:
             "ygap": 1,
             "colorbar": bar,
             "customdata": [[[row, column] for column in self.columns] for row in self.rows],
-            "hovertemplate": f"{self.y_title} %{{customdata[0]}}<br>{self.x_title} %{{customdata[1]}}<br>"
-            f"%{{z}} {self.unit}<extra></extra>",
+            "hovertemplate": f"{hover[0]} %{{customdata[0]}}<br>{hover[1]} %{{customdata[1]}}<br>"
+            f"%{{z}} {hover[2]}<extra></extra>",
             "hoverongaps": False,
         }
         cells = self.cells()
@@ -141,7 +143,7 @@ class Matrix:
         layout["yaxis"] = (
             page_axis(self.y_title, dark, 40 + 34 * down) | plain | _labelled(y_labels) | {"range": [down - 0.5, -0.5]}
         )
-        return {"data": [heat, numbers], "layout": layout}
+        return figure_for_plotly({"data": [heat, numbers], "layout": layout})
 
     def csv(self) -> str:
         """The numbers, one cell a row; an empty cell has no number."""

@@ -9,6 +9,7 @@ from specviz.compare import LEVEL, Ranks
 from specviz.figures.colours import BLUE, ORANGE, on_page
 from specviz.figures.export import as_bytes, table
 from specviz.figures.page import ink_and_grid, page_axis, page_layout, wrapped
+from specviz.figures.text import figure_for_plotly, without_mathematics
 
 # Rows from top to bottom: the critical difference, the axis, the bars, the settings.
 _CRITICAL, _AXIS, _TOP = -1.2, 0.0, -2.0
@@ -52,7 +53,7 @@ class RankDiagram:
         axes.tick_params(axis="x", top=True, bottom=False, labeltop=True, labelbottom=False, labelsize=7)
         axes.set_title(self.title, fontsize=10, parse_math=False)
         axes.set_xlabel(self._x_title(), fontsize=8)
-        return figure
+        return without_mathematics(figure)
 
     def _repr_png_(self) -> bytes:
         return as_bytes(self.still(), "png")
@@ -96,7 +97,7 @@ class RankDiagram:
             {"xref": "paper", "x": 0.5, "yref": "paper", "y": 0, "yanchor": "top", "showarrow": False}
             | {"text": wrapped(self._x_title(), 44)},
         ]
-        return {"data": [*elbows, *bars, critical, dots, unseen], "layout": layout}
+        return figure_for_plotly({"data": [*elbows, *bars, critical, dots, unseen], "layout": layout})
 
     def csv(self) -> str:
         """Settings, the best first: their mean ranks, and Nemenyi's p-value of each against each."""

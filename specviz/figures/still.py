@@ -10,6 +10,7 @@ import numpy as np
 from specviz.figures.export import as_bytes
 from specviz.figures.lines import LinePlot, draw_lines, legend_height
 from specviz.figures.panels import Panel, draw_bar, draw_panel
+from specviz.figures.text import without_mathematics
 
 
 def still_picture(
@@ -47,4 +48,4 @@ def still_figure(panels: list[Panel], frames: dict[str, np.ndarray], plots: list
     for row, plot in enumerate(plots, len(rows)):
         draw_lines(figure.add_subplot(grid[row, :]), plot, width)
     figure.supxlabel("\n".join(lines), fontsize=9, parse_math=False)  # a file name may hold dollar signs
-    return figure
+    return without_mathematics(figure)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 from specviz.figures.export import table
+from specviz.figures.text import for_html
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ class Table:
         return "\n".join([self.title, *(line.rstrip() for line in aligned)])
 
     def _repr_html_(self) -> str:
-        head = "".join(f'<th style="text-align:left">{escape(name)}</th>' for name in self.columns)
+        head = "".join(f'<th style="text-align:left">{for_html(name)}</th>' for name in self.columns)
         body = "".join(
-            "<tr>" + "".join(f'<td style="text-align:left">{escape(cell)}</td>' for cell in row) + "</tr>"
+            "<tr>" + "".join(f'<td style="text-align:left">{for_html(cell)}</td>' for cell in row) + "</tr>"
             for row in self.shown()
         )
-        title = f'<caption style="caption-side:top;text-align:left">{escape(self.title)}</caption>'
+        title = f'<caption style="caption-side:top;text-align:left">{for_html(self.title)}</caption>'
         return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
     def csv(self) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from specviz.figures.colours import BLUE, ORANGE, on_page, pale
 from specviz.figures.export import as_bytes, table
 from specviz.figures.page import NARROW, TALL, ink_and_grid, page_axis, page_layout, wrapped
+from specviz.figures.text import figure_for_plotly, without_mathematics
 
 _WIDE = 0.8  # of a violin, where its neighbour is 1 away
 
@@ -55,7 +56,7 @@ class Violins:
         axes.set_ylabel(self.y_title, fontsize=8)
         axes.tick_params(labelsize=7)
         axes.grid(axis="y", alpha=0.3)
-        return figure
+        return without_mathematics(figure)
 
     def _repr_png_(self) -> bytes:
         return as_bytes(self.still(), "png")
@@ -101,7 +102,7 @@ class Violins:
             page_axis("", dark) | x_axis | {"showgrid": False, "tickangle": 0, "linecolor": ink_and_grid(dark)[1]}
         )
         layout["yaxis"] = page_axis(self.y_title, dark, TALL)
-        return {"data": traces, "layout": layout}
+        return figure_for_plotly({"data": traces, "layout": layout})
 
     def csv(self) -> str:
         """The numbers, one a row."""

@@ -1,0 +1,59 @@
+"""What records say is text: in no figure it is HTML, a link, mathematics, or a formula of a spreadsheet."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+# plotly reads a small HTML, and mathematics between dollars; it shows these names of characters as the characters.
+_NAMED = {ord("&"): "&amp;", ord("<"): "&lt;", ord(">"): "&gt;", ord("$"): "&#36;"}
+_TEXTS = ("text", "name", "ticktext", "customdata", "title")  # the parts of a plotly figure that are text
+
+
+def for_plotly(text: str) -> str:
+    """The text as plotly shows it, letter by letter; the line breaks of `page.wrapped` stay."""
+    return text.translate(_NAMED).replace("&lt;br&gt;", "<br>")
+
+
+def figure_for_plotly(part: Any, is_text: bool = False) -> Any:
+    """A plotly figure's data and layout with all their texts so, but hover templates, which are ours."""
+    if isinstance(part, dict):
+        return {key: figure_for_plotly(value, key in _TEXTS) for key, value in part.items()}
+    if isinstance(part, list):
+        return [figure_for_plotly(value, is_text) for value in part]
+    return for_plotly(part) if is_text and isinstance(part, str) else part
+
+
+def for_html(text: str) -> str:
+    """The text in HTML; a notebook's page finds no mathematics in it, whose dollars have to stand side by side."""
+    return escape(text).replace("$", "<span>$</span>")
+
+
+def without_mathematics(figure: Any) -> Any:
+    """The matplotlib figure, no text of which is mathematics between dollars, but the numbers of its axes."""
+    from matplotlib.text import Text
+    from matplotlib.ticker import LogFormatter, ScalarFormatter
+
+    numbers = {
+        id(label)
+        for axes in figure.axes
+        for axis in (axes.xaxis, axes.yaxis)
+        if isinstance(axis.get_major_formatter(), LogFormatter | ScalarFormatter)
+        for label in [*axis.get_ticklabels("both"), axis.get_offset_text()]
+    }
+    for text in figure.findobj(Text):
+        if id(text) not in numbers:
+            text.set_parse_math(False)
+    return figure
+
+
+def for_spreadsheet(cell: str) -> str:
+    """The cell with an apostrophe before it, where a spreadsheet would take it for a formula; a number stays one."""
+    cell = cell.replace("\r\n", "\n").replace("\r", "\n")  # csv puts no quotes around the one that ends a row elsewhere
+    if not cell.startswith(("=", "+", "-", "@", "\t", "\n", "＝", "＋", "－", "＠")):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell if cell.strip() == cell else f"'{cell}"
