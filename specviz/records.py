@@ -4,6 +4,7 @@ import json
 import math
 import os
 import platform
+import re
 import subprocess
 from codecs import BOM_UTF8
 from collections.abc import Iterable
@@ -11,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from html import escape
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 _PACKAGES = ("spectral-workbench", "torch", "numpy", "numba", "numba-cuda", "jupyterlab", "ipywidgets", "plotly")
@@ -137,6 +138,27 @@ def commit() -> str | None:
 def stamp(record: dict[str, Any]) -> dict[str, Any]:
     """The record with the machine, the versions and the commit that made it."""
     return {**record, "commit": commit(), "machine": asdict(machine())}
+
+
+def portable(value: Any) -> Any:
+    """The same record, or a part of one, without what tells of its machine's folders.
+
+    An absolute path is its last name, also after "folder:" or "file://"; the user's own folder is ~ in any text.
+    """
+    if isinstance(value, dict):
+        return {key: portable(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [portable(part) for part in value]
+    return _without_folders(value) if isinstance(value, str) else value
+
+
+def _without_folders(text: str) -> str:
+    scheme = next((scheme for scheme in ("folder:", "file://") if text.startswith(scheme)), "")
+    place = PureWindowsPath(text.removeprefix(scheme))  # which knows the separators of all systems
+    if (place.root or text.removeprefix(scheme).startswith("~")) and (scheme or place.drive or len(place.parts) > 2):
+        return scheme + place.name
+    home = re.escape(os.path.expanduser("~"))
+    return re.sub(rf"(?<![\w.\-/\\]){home}(?![\w.\-])", "~", text) if len(home) > 1 else text
 
 
 def write(path: str | os.PathLike[str], records: Iterable[dict[str, Any]]) -> None:

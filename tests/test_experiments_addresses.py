@@ -1,10 +1,13 @@
 """Where records and studies are: said without what is secret, and said what is taken instead of what is not."""
 
+import json
+
 import pytest
 from typer.testing import CliRunner
 
 from specviz.cli import app
-from specviz.experiments import Store
+from specviz.experiments import Store, export, find
+from specviz.experiments import run as run_trials
 from specviz.experiments.plain import without_secrets
 
 SECRET = "hunter2"
@@ -79,9 +82,48 @@ def test_a_store_elsewhere_keeps_its_whole_address_and_shows_less_of_it():
     assert store.shown == "https://host/x"
 
 
-def test_text_of_records_moves_no_cursor_and_is_no_markup(tmp_path):
-    from specviz.experiments import find
+FAILS = """
+from dataclasses import dataclass
+from specviz.experiments import Experiment, Scale
 
+@dataclass(frozen=True)
+class Config:
+    place: str
+    seed: int = 0
+
+def run(config):
+    if config.place.endswith("fails"):
+        raise OSError(f"cannot open {config.place}, ftp://me:hunter2@host/x")
+    return {"weights": config.place, "machine": None, "commit": None}
+
+experiment = Experiment(
+    name="fails", question="?", run=run, scales={"tiny": Scale(Config(""), grid={"place": PLACES})},
+)
+"""
+
+
+def test_what_is_kept_of_trials_tells_of_no_folder_and_no_host(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    places = [str(tmp_path / "works"), str(tmp_path / "fails")]
+    (tmp_path / "mine.py").write_text(FAILS.replace("PLACES", repr(places)))
+    experiment = find(tmp_path / "mine.py")
+    outcome = run_trials(experiment, out=str(tmp_path / "out"), progress=False)
+    assert (outcome.done, len(outcome.failed)) == (1, 1)
+    store, trials = Store.at(tmp_path / "out", "fails", "tiny"), [trial.id for trial in experiment.trials("tiny")]
+    found = store.collect(trials)
+    export(found, tmp_path / "exported.jsonl")
+    (failure,) = found.failed.values()
+    kept = {name: failure[name] for name in failure if name != "labels"}
+    assert kept.keys() == {"experiment", "scale", "trial", "error", "traceback", "wall_seconds"}
+    for text in (*trials, json.dumps(kept), (tmp_path / "exported.jsonl").read_text()):
+        assert tmp_path.name not in text
+        assert SECRET not in text
+    assert "in run\n" in failure["traceback"]
+    assert 'File "mine.py"' in failure["traceback"]
+    assert 'File "specviz/experiments/trial.py"' in failure["traceback"]
+
+
+def test_text_of_records_moves_no_cursor_and_is_no_markup(tmp_path):
     experiment = find("noop")
     store = Store.at(tmp_path, "noop", "tiny")
     trial = experiment.trials("tiny")[0]

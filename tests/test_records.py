@@ -50,6 +50,29 @@ def test_large_numbers_and_many_brackets_that_do_no_harm_are_read(tmp_path):
     assert records.read(tmp_path / "rows.jsonl") == [row]
 
 
+def test_what_travels_tells_of_no_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("USERPROFILE", "/home/me")
+    told = {
+        "dataset": "folder:/home/me/pets",
+        "labels": {"dataset": ["folder:~/pets", "folder:pets", r"folder:C:\data\pets"]},
+        "weights": "/mnt/disk/w.safetensors",
+        "text": "read /home/me/pets, not /home/merry or a/home/me",
+        "ratio": "/s",
+        "share": r"\\server\share\x.png",
+        "number": 3,
+    }
+    assert records.portable(told) == {
+        "dataset": "folder:pets",
+        "labels": {"dataset": ["folder:pets", "folder:pets", "folder:pets"]},
+        "weights": "w.safetensors",
+        "text": "read ~/pets, not /home/merry or a/home/me",
+        "ratio": "/s",
+        "share": "x.png",
+        "number": 3,
+    }
+
+
 def test_a_broken_line_is_named(tmp_path):
     path = tmp_path / "results.jsonl"
     path.write_text('{"x": 1}\n{"x": \n')

@@ -1,5 +1,6 @@
 """Training on a folder of pictures gives what the same pictures give in memory, whoever reads them."""
 
+import json
 import multiprocessing
 import shutil
 import threading
@@ -13,7 +14,7 @@ from PIL import Image
 from torch import nn
 
 from specviz.datasets import ImageFolder, Labelled, folders, image_folder
-from specviz.training import Config, build, checkpoints, evaluate, load, train
+from specviz.training import Config, build, checkpoints, evaluate, import_weights, load, train
 from specviz.training.batches import batch_order, source
 
 SIDE, BATCH = 8, 4
@@ -120,6 +121,16 @@ def test_a_folder_with_other_files_is_refused_and_one_that_moved_is_not(pets, tm
     finally:
         first.write_bytes(content)
     assert len(checkpoints.found(tmp_path / "run")) == 1
+
+
+def test_a_record_and_weights_name_the_folder_and_not_where_it_lies(pets, tmp_path):
+    record = quick(config(pets, epochs=1), folder=tmp_path)
+    assert record["config"]["dataset"] == f"folder:{pets.name}"
+    net = build(config(pets), load(config(pets))[0])
+    found = import_weights(net, tmp_path / "weights.safetensors", trust=True)
+    assert found.dataset == f"folder:{pets.name}"
+    assert str(pets.parent) not in json.dumps(record)
+    assert quick(config(pets, epochs=1), folder=tmp_path)["status"] == "finished"  # it is the same run's folder
 
 
 def test_subsets_are_those_of_the_same_labels_in_memory(pets):

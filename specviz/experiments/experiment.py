@@ -32,6 +32,7 @@ from difflib import get_close_matches
 from itertools import combinations, product
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from specviz import records
 from specviz.experiments.claims import Claim
 from specviz.experiments.plain import numbers_of, plain
 from specviz.experiments.ranges import SearchRange
@@ -281,7 +282,7 @@ def _words(value: Any, key: str) -> list[str]:
         keys = sorted(value) if key else value  # fields have an order of their own, keys of a mapping none
         return [word for k in keys for word in _words(value[k], k)]
     if isinstance(value, str):
-        return [value]
+        return [records.portable(value)]  # ids are in what travels
     return [f"{key}{value:g}"] if isinstance(value, int | float) and not isinstance(value, bool) else []
 
 

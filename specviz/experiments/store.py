@@ -231,8 +231,8 @@ def default_location() -> str:
 
 
 def export(found: Collected, path: str | os.PathLike[str]) -> int:
-    """Write records as one file of JSON lines, sorted by id, and say how many."""
-    records.write(path, [found.records[trial] for trial in sorted(found.records)])
+    """Write records as one file of JSON lines, sorted by id and without absolute paths, and say how many."""
+    records.write(path, [records.portable(found.records[trial]) for trial in sorted(found.records)])
     return len(found.records)
 
 

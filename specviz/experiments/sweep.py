@@ -49,7 +49,7 @@ from typing import TYPE_CHECKING, Any
 
 from specviz.experiments.experiment import Experiment, Trial
 from specviz.experiments.store import Store
-from specviz.experiments.trial import Outcome, TrialFailed, attempt, bar, begin, end
+from specviz.experiments.trial import Outcome, TrialFailed, attempt, bar, begin, end, portable_traceback
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -292,5 +292,5 @@ def _reason(store: Store, trial: Trial, error: BaseException) -> str:
         if isinstance(error, ImportError) or isinstance(error.__cause__, ImportError) or "deserializ" in why:
             why += "; scheduler and workers have to be able to import this package, at the same version"
     header = {"experiment": store.experiment, "scale": store.scale, "trial": trial.id, "labels": trial.labels}
-    store.write_failure(trial.id, header | {"error": why, "traceback": repr(error), "host": None})
+    store.write_failure(trial.id, header | {"error": why, "traceback": portable_traceback(repr(error))})
     return why

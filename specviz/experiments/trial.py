@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import platform
+import re
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +14,7 @@ from typing import Any
 from specviz import records
 from specviz.experiments.experiment import Experiment, Trial
 from specviz.experiments.find import Origin
-from specviz.experiments.plain import plain
+from specviz.experiments.plain import plain, without_secrets
 from specviz.experiments.store import Store
 
 
@@ -67,7 +68,7 @@ def attempt(labels: Mapping[str, Any], trial: str, *, origin: Origin | Experimen
         store.write(trial, header | _results(experiment, here, began) | header)
     except (Exception, SystemExit) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        failure = {"error": reason, "traceback": traceback.format_exc(), "host": platform.node()}
+        failure = {"error": portable_traceback(reason), "traceback": portable_traceback(traceback.format_exc())}
         store.write_failure(trial, header | failure | {"wall_seconds": time.perf_counter() - began})
         raise TrialFailed(reason) from None
 
@@ -146,6 +147,18 @@ def bar(title: str, outcome: Outcome, progress: bool) -> Iterator[Callable[[], N
         # What was there before is no work, and would make the time left look too short.
         task = display.add_task(title, total=outcome.total - outcome.before, failed=0)
         yield lambda: display.update(task, completed=outcome.done + len(outcome.failed), failed=len(outcome.failed))
+
+
+def portable_traceback(text: str) -> str:
+    """A traceback that tells of no folder of its machine and of no secret in an address."""
+    roots = sorted({root.rstrip("/\\") for root in sys.path if len(root) > 1}, key=len, reverse=True)
+
+    def shortened(line: re.Match[str]) -> str:
+        path = line[1]
+        root = next((root for root in roots if path.startswith((f"{root}/", f"{root}\\"))), None)
+        return f'File "{records.portable(path) if root is None else path[len(root) + 1 :]}"'
+
+    return without_secrets(records.portable(re.sub(r'File "([^"]+)"', shortened, text)))
 
 
 def _results(experiment: Experiment, trial: Trial, began: float) -> dict[str, Any]:

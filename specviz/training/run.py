@@ -92,6 +92,9 @@ def train(
     trainer_options       of `lightning.Trainer`, such as {"devices": 4, "strategy": "ddp", "num_nodes": 2}: every
              batch is shared out over all processes, and the first one writes
 
+    In the record, and in the weights' file, a data set "folder:PATH" goes by the folder's name alone where PATH is
+    absolute: they travel, and nobody else has that path.
+
     The record has `experiment, config, seed, status, epoch, step, epochs, memory, parameters, train_examples,
     test_examples, processes, device, device_name, wall_seconds` and what `records.stamp` adds. `status` is "finished",
     "stopped", or "diverged" when a loss was NaN or infinite, which ends the run at `epoch` and `step`. Each of
@@ -388,7 +391,7 @@ def _record(run: Run, status: str, where: Mapping[str, Any]) -> dict[str, Any]:
     return records.stamp(
         {
             "experiment": run.config.experiment,
-            "config": run.config.to_dict(),
+            "config": records.portable(run.config.to_dict()),
             "seed": run.config.seed,
             "status": status,
             "epoch": len(progress.epochs),

@@ -16,6 +16,7 @@ from spectral_kernels import process
 from torch import Tensor, nn
 
 from specviz import models
+from specviz.records import portable
 from specviz.training.batches import seed_of
 from specviz.training.checkpoints import replaced
 from specviz.training.config import Config
@@ -113,7 +114,9 @@ def export_weights(model: nn.Module, path: str | Path, config: Config | None = N
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replaced(path) as part:
-        save_model(model, str(part), metadata=None if config is None else {"config": json.dumps(config.to_dict())})
+        save_model(
+            model, str(part), metadata=None if config is None else {"config": json.dumps(portable(config.to_dict()))}
+        )
         tensors, metadata = _read(part)  # which tensors of two names are kept is for safetensors to say
         save_file(tensors, part, metadata | {_DIGEST: _digest(tensors, metadata)})
 
