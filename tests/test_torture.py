@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 from torture import __main__ as main
-from torture import layers, mutants, resident, sliders
+from torture import compression, files, layers, mutants, resident, sliders
 
 import specviz as sv
 
@@ -152,6 +152,18 @@ def test_a_part_takes_its_place_in_the_record_and_says_if_it_does_not_hold(monke
     assert main.main(["layers", "files"]) == 1
     assert [(row["part"], row["holds"]) for row in sv.records.read(record)] == [("layers", True), ("files", False)]
     assert main.main(["layer"]) == 2
+
+
+def test_a_parts_own_result_fits_into_the_record(monkeypatch, tmp_path):
+    monkeypatch.setattr(main, "RECORD", tmp_path / "torture.jsonl")
+    small = {
+        "layers": lambda keep: layers.run(3),
+        "files": lambda keep: files.run(3),
+        "compression": lambda keep: compression.run(20),
+    }
+    monkeypatch.setattr(main, "PARTS", {name: (run, lambda row: True) for name, run in small.items()})
+    assert main.main([]) == 0
+    assert [row["part"] for row in sv.records.read(tmp_path / "torture.jsonl")] == list(small)
 
 
 def test_the_record_that_ships_is_of_all_parts_and_each_holds():

@@ -641,7 +641,7 @@ def run(count: int = 10_000, seed: int = 0, say: Callable[[str], object] = lambd
                           "layouts": [] if case is None else case.layouts, **described})  # fmt: skip
             say(f"wrong: {wrong[-1]}")
     return {
-        "part": "layers", "seed": seed, "configurations": count, "wrong": len(wrong), "wrong_ones": wrong[:20],
+        "seed": seed, "configurations": count, "wrong": len(wrong), "wrong_ones": wrong[:20],
         "families": dict(sorted(families.items())), "dtypes": dict(sorted(dtypes.items())),
         "largest_error_of_allowed": largest,
     }  # fmt: skip
