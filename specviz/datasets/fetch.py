@@ -121,7 +121,8 @@ def _copy_members(archive: Path, files: Sequence[str], part: Path, most: int) ->
     By hand: `TarFile.extractall` has no filter in Python 3.11 before 3.11.4.
     """
     sums = {}
-    with gzip.open(archive) as unzipped, tarfile.open(fileobj=_Bounded(unzipped, most), mode="r|") as tar:
+    with gzip.open(archive) as unzipped:
+        tar = tarfile.open(fileobj=_Bounded(unzipped, most), mode="r|")  # type: ignore[call-overload]
         for member in tar:
             name = posixpath.normpath(member.name)
             if name.startswith(("/", "../")) or name == "..":
@@ -134,7 +135,7 @@ def _copy_members(archive: Path, files: Sequence[str], part: Path, most: int) ->
             if name in files:
                 copy = part / str(files.index(name))
                 with copy.open("wb") as out:
-                    shutil.copyfileobj(tar.extractfile(member), out)  # type: ignore[arg-type]
+                    shutil.copyfileobj(tar.extractfile(member), out)
                 sums[name] = _digest(copy, "sha256")
     return sums
 
