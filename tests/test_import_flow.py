@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # From left to right; what stands in one group may not import from each other.
 FLOW = [
-    ["spectral_kernels"],
+    ["spectral_kernels", "files"],
     ["datasets", "spectra"],
     ["functional"],
     ["nn"],
