@@ -55,7 +55,11 @@ AnySize = Annotated[
 ]
 Seeds = Annotated[int | None, typer.Option(help="Runs of each config; by default as many as the scale says.")]
 Scheduler = Annotated[
-    str | None, typer.Option(help="A Dask scheduler, as tcp://host:8786; workers on this machine without it.")
+    str | None,
+    typer.Option(
+        help="A Dask scheduler, as tls://host:8786, or tcp:// in a network that you trust; "
+        "workers on this machine without it."
+    ),
 ]
 Workers = Annotated[
     int | None,
@@ -163,6 +167,14 @@ def sweep(
     sweep. With it, workers run wherever you start them: `dask scheduler` and `dask worker ADDRESS --nworkers 8
     --nthreads 1` by hand, `dask ssh` over SSH, dask-jobqueue on SLURM, dask-kubernetes on Kubernetes, dask-cuda for a
     worker on each GPU.
+
+    Whoever reaches the port of a `dask scheduler` can run code as you, there and on its workers: start it in a network
+    that you trust, or with TLS. Workers that start here have TLS of their own. With a key pair made by `openssl req
+    -x509 -newkey rsa:2048 -nodes -days 365 -subj /CN=dask -keyout key.pem -out cert.pem`, which only you can read:
+    `dask scheduler --protocol tls --tls-ca-file cert.pem --tls-cert cert.pem --tls-key key.pem`; `dask worker
+    tls://HOST:8786` with the same three --tls options; and here DASK_DISTRIBUTED__COMM__TLS__CA_FILE=cert.pem,
+    DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT=cert.pem and DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY=key.pem in the
+    environment.
 
     Scheduler and workers need this package, and workers an --out that this machine sees too. A file of your own travels
     as text; what it imports has to be importable on the workers: installed, on their PYTHONPATH, or beside the file

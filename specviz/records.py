@@ -1,6 +1,7 @@
 """Measured results as lines of JSON, each saying what made it."""
 
 import json
+import math
 import os
 import platform
 import subprocess
@@ -18,6 +19,10 @@ from specviz.files import replaced
 _PACKAGES = ("spectral-workbench", "torch", "numpy", "numba", "numba-cuda", "jupyterlab", "ipywidgets", "plotly")
 _WHERE_INSTALLED = ("lightning", "dask", "scipy")  # of training and sweeps; left out where they are not
 _MISSING = "not installed"
+_DIGITS = bytes.maketrans(b"123456789E", b"000000000e")
+_LARGE = (b"0" * 300, b"0e000", b"0e+000")  # of a number that may be more than float64 holds, its digits as zeros
+_OTHERS = bytes(set(range(256)) - set(b"[]{}"))
+_DEEPEST = 64  # brackets within each other in a record; thousands would end Python's recursion
 
 
 @dataclass(frozen=True)
@@ -152,13 +157,55 @@ def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     lines = Path(path).read_bytes().removeprefix(BOM_UTF8).removesuffix(b"\n").split(b"\n")
     for number, line in enumerate(lines if lines != [b""] else [], 1):
         try:
-            record = json.loads(line.decode(), parse_constant=_refuse_constant)
-            if not isinstance(record, dict):
-                raise ValueError(f"a JSON object is expected, not {type(record).__name__}")
-        except (ValueError, RecursionError) as error:
+            records.append(parsed(line))
+        except ValueError as error:
             raise ValueError(f"{path}, line {number} is not a record: {error}") from error
-        records.append(record)
     return records
+
+
+def parsed(text: bytes) -> dict[str, Any]:
+    """A record from its JSON. ValueError for anything else than an object.
+
+    Also for what json takes and whoever uses the record would fail at: NaN, numbers that no float64 holds, and more
+    than 64 brackets within each other.
+    """
+    # Looked at one by one, numbers take three times as long; few texts have any that may be too large.
+    numbers: Any = {"parse_float": _float, "parse_int": _int} if _may_be_large(text) else {}
+    try:
+        record = json.loads(text.decode(), parse_constant=_refuse_constant, **numbers)
+    except RecursionError:
+        raise ValueError(f"it has more than {_DEEPEST} brackets within each other") from None
+    except ValueError as error:
+        raise ValueError(f"it is not JSON ({error})") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"a JSON object is expected, not {type(record).__name__}")
+    if _may_be_deeper(text) and is_deeper(record, _DEEPEST):
+        raise ValueError(f"it has more than {_DEEPEST} brackets within each other")
+    return record
+
+
+def _may_be_large(text: bytes) -> bool:
+    digits = text.translate(_DIGITS)
+    return any(large in digits for large in _LARGE)
+
+
+def _may_be_deeper(text: bytes) -> bool:
+    """Whether brackets without others inside, taken away that many times, leave some; those in words may too."""
+    brackets = text.translate(None, _OTHERS)
+    for _ in range(_DEEPEST):
+        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+        if not brackets:
+            return False
+    return True
+
+
+def is_deeper(value: Any, most: int) -> bool:
+    """Whether dictionaries and lists lie more than so many deep in each other; without recursion."""
+    level = [value]
+    for _ in range(most + 1):
+        level = [part for part in level if isinstance(part, dict | list)]
+        level = [inner for part in level for inner in (part.values() if isinstance(part, dict) else part)]
+    return bool(level)
 
 
 def shipped(experiment: str) -> list[dict[str, Any]]:
@@ -193,3 +240,14 @@ def published(experiment: str) -> list[dict[str, Any]]:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
+
+
+def _float(text: str) -> float:
+    if math.isinf(number := float(text)):
+        raise ValueError(f"{text[:20]} is more than float64 holds")
+    return number
+
+
+def _int(text: str) -> int:
+    _float(text)
+    return int(text)

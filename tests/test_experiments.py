@@ -538,6 +538,7 @@ def test_a_reader_sees_whole_records_while_two_processes_write_the_same_one(tmp_
         ({"seed": 1}, "its seed is 1, and its config's 0"),
         ({"config": plain(replace(Config(), epochs=9))}, "its config is that of .*epochs9"),
         ({"trial": "x"}, "its trial is 'x'"),
+        ({"config": {"seed": 0, "deep": [[[]]], "big": 10**300}}, "its config is that of"),
     ],
 )
 def test_a_record_is_held_against_its_trial_whose_id_is_a_digest_of_the_config(tmp_path, change, words):

@@ -13,6 +13,7 @@ from pathlib import Path
 import dask.system
 import pytest
 import torch
+from distributed.security import Security
 from numba import njit
 from spectral_kernels import dispatch
 from typer.testing import CliRunner
@@ -136,13 +137,17 @@ def mine(tmp_path, monkeypatch) -> Callable[[int, float], Mine]:
 
 
 class Cluster:
-    """`dask scheduler` and some `dask worker`s, each in a process group of its own."""
+    """`dask scheduler` and some `dask worker`s, each in a process group of its own.
 
-    def __init__(self, folder: Path):
-        self.file = folder / "scheduler.json"
+    tls  arguments of both
+    """
+
+    def __init__(self, folder: Path, *tls: str):
+        self.file, self.tls = folder / "scheduler.json", tls
         self.workers: list[subprocess.Popen] = []
         self.log = (folder / "log").open("w")
-        self.scheduler = self._start("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
+        protocol = ["--protocol", "tls"] if tls else []
+        self.scheduler = self._start("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", *protocol)
         until(self._written)
         self.address = self._written()["address"]
 
@@ -157,7 +162,7 @@ class Cluster:
         # A trial that is killed with its worker, and another that is only near it, are tried twice each.
         environment = {**os.environ, "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1"}
         return subprocess.Popen(
-            [sys.executable, "-m", "dask", *arguments, "--scheduler-file", str(self.file)],
+            [sys.executable, "-m", "dask", *arguments, *self.tls, "--scheduler-file", str(self.file)],
             stdout=self.log, stderr=self.log, env=environment, start_new_session=True,
         )  # fmt: skip
 
@@ -387,6 +392,33 @@ def test_a_sweep_that_cannot_start_says_why(monkeypatch, tmp_path):
         sweep(find("noop"), out=str(tmp_path), workers=0, progress=False)
     with pytest.raises(ValueError, match="are started where they run"):
         sweep(find("noop"), out=str(tmp_path), scheduler="tcp://127.0.0.1:9", workers=2, progress=False)
+
+
+def test_a_scheduler_with_tls_takes_those_who_have_its_certificate(mine, tmp_path, monkeypatch):
+    one = mine(3, 0)
+    made = Security.temporary()
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    certificate.write_text(made.tls_client_cert)
+    key.write_text(made.tls_client_key)
+    tls = {"CA_FILE": certificate, "CLIENT__CERT": certificate, "CLIENT__KEY": key}
+    cluster = Cluster(
+        tmp_path, "--tls-ca-file", str(certificate), "--tls-cert", str(certificate), "--tls-key", str(key)
+    )
+    try:
+        assert cluster.address.startswith("tls://")
+        cluster.grow_to(1)
+        with pytest.raises(SweepError, match=r"certificate and tls://.* do not go together .*CLIENT__CERT"):
+            sweep(one.experiment, out=one.out, scheduler=cluster.address, progress=False)
+        with pytest.raises(SweepError, match="no scheduler answers at tcp://"):
+            sweep(one.experiment, out=one.out, scheduler=cluster.address.replace("tls", "tcp"), progress=False)
+        for name, path in tls.items():
+            monkeypatch.setenv(f"DASK_DISTRIBUTED__COMM__TLS__{name}", str(path))
+        driver = one.start("sweep", "--scheduler", cluster.address)
+        _, err = driver.communicate(timeout=120)
+        assert driver.returncode == 0, err
+        one.assert_complete()
+    finally:
+        cluster.close()
 
 
 def test_a_killed_search_goes_on_where_it_was(mine, cluster):

@@ -44,6 +44,12 @@ def test_a_byte_order_mark_is_no_part_of_the_first_record(tmp_path):
     assert records.read(path) == [{"x": 1}, {"x": 2}]
 
 
+def test_large_numbers_and_many_brackets_that_do_no_harm_are_read(tmp_path):
+    row = {"a": 1e300, "b": 2**127, "c": [[[i]] for i in range(100)], "d": "1e400 [[[", "e": 0.12345678901234567}
+    records.write(tmp_path / "rows.jsonl", [row])
+    assert records.read(tmp_path / "rows.jsonl") == [row]
+
+
 def test_a_broken_line_is_named(tmp_path):
     path = tmp_path / "results.jsonl"
     path.write_text('{"x": 1}\n{"x": \n')
@@ -155,6 +161,12 @@ def test_a_disk_that_fails_leaves_the_old_file_and_no_part(tmp_path, monkeypatch
         pytest.param(b'{"x": 1} {"x": 2}', id="two on a line"),
         pytest.param(b"{'x': 1}", id="Python's quotes"),
         pytest.param(b'{"x": NaN}', id="NaN is not JSON"),
+        pytest.param(b'{"x": 1e400}', id="more than float64 holds"),
+        pytest.param(b'{"x": [-1E+0400]}', id="less than float64 holds"),
+        pytest.param(b'{"x": 1' + b"0" * 400 + b"}", id="a whole number that is more"),
+        pytest.param(b'{"x": 1' + b"0" * 5000 + b"}", id="a whole number that Python refuses"),
+        pytest.param(b'{"x": ' * 70 + b"1" + b"}" * 70, id="too many brackets in each other"),
+        pytest.param(b'{"x": ' + b"[" * 5000 + b"]" * 5000 + b"}", id="brackets without an end"),
         pytest.param(b'"x"', id="JSON, but no record"),
         pytest.param(b'{"x": "\xff\xfe"}', id="not text"),
     ],

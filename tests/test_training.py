@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -357,6 +358,77 @@ def test_a_whole_checkpoint_that_is_not_this_runs_names_its_file(tmp_path, chang
     assert quick(config(epochs=1), folder=tmp_path, resume=False)["status"] == "finished"
 
 
+@pytest.fixture(scope="module")
+def one_epoch(tmp_path_factory) -> Path:
+    """A folder with the checkpoint of a run of one epoch."""
+    folder = tmp_path_factory.mktemp("one-epoch")
+    quick(config(epochs=1), folder=folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: s["config"].update(epochs=torch.zeros(3)), "its config does not fit"),
+        (lambda s: s["config"].update({(1, 2): 3}), "its config does not fit"),
+        (lambda s: s["config"].update(network_options=nested(100)), "its config"),
+        (lambda s: s.update(data=[torch.zeros(3), 1]), "no checksums of data"),
+        (lambda s: s["progress"].pop("step"), "it lacks step"),
+        (lambda s: s["progress"].update(loss=math.nan), "loss=nan"),
+        (lambda s: s["progress"].update(step=10**30), "step=1000"),
+        (lambda s: s["progress"].update(epochs=3), "row 0 of its epochs is 3"),
+        (lambda s: s["progress"].update(epochs=[torch.float32]), "row 0 of its epochs"),
+        (lambda s: s["progress"]["epochs"].append(nested(100)), "row 1 of its epochs"),
+        (lambda s: s["progress"]["epochs"][0].pop("train_loss"), "a row has .* are expected"),
+        (lambda s: s["progress"]["epochs"][0].update(train_loss="x"), "train_loss='x'"),
+        (lambda s: s["progress"]["epochs"][0].update(kept={1: 2}), "kept="),
+        (lambda s: s["progress"]["epochs"].append(s["progress"]["epochs"][0] | {"epoch": 1}), "2 epochs and 0 batches"),
+        (lambda s: s["progress"].update(batches=10**9), "1 epochs and 1000000000 batches"),
+        (lambda s: s["progress"].update(memory={"peak_bytes": 1}), "memory has peak_bytes"),
+        (lambda s: s["network"].update({k: v.to(torch.complex64) for k, v in s["network"].items()}), "cannot hold"),
+        (lambda s: s["optimizer"]["param_groups"][0].update(maximize=True), "maximize=True there, False here"),
+        (lambda s: s["optimizer"]["param_groups"][0].update(eps=torch.zeros(3)), "eps="),
+        (lambda s: s["optimizer"]["state"][0].pop("exp_avg"), "of parameter 0 it has"),
+        (lambda s: s["optimizer"]["state"][0].update(exp_avg=3), "exp_avg is 3"),
+        (lambda s: s["optimizer"]["state"][0].update(step=torch.tensor(math.nan)), "step is nan"),
+        (lambda s: s["optimizer"]["state"].update({99: s["optimizer"]["state"][0]}), "its optimizer does not fit"),
+        (lambda s: s["optimizer"].update(state=[1]), "its optimizer does not fit"),
+    ],
+)
+def test_a_crafted_checkpoint_is_a_valueerror_that_names_its_file(one_epoch, tmp_path, change, words):
+    shutil.copytree(one_epoch, tmp_path, dirs_exist_ok=True)
+    path = altered(tmp_path, change)
+    with pytest.raises(ValueError, match=f"{path.name} .*{words}"):
+        quick(config(epochs=1), folder=tmp_path)
+
+
+def nested(depth: int) -> dict:
+    inner: dict = {}
+    for _ in range(depth):
+        inner = {"a": inner}
+    return inner
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: s.pop("network"), "holds no network"),
+        (lambda s: s["progress"].update(epochs=[{}]), "its progress does not fit this run"),
+        (lambda s: s["network"].popitem(), "its network does not fit this run"),
+        (lambda s: s["optimizer"]["state"][0].pop("exp_avg"), "its optimizer does not fit this run"),
+    ],
+)
+def test_after_a_whole_checkpoint_that_does_not_fit_the_one_before_is_taken(tmp_path, undisturbed, change, words):
+    stop = threading.Event()
+    quick(config(), folder=tmp_path, stop=stop, on_step=lambda row: row["step"] == 2 * EPOCH + 3 and stop.set())
+    path, steps = altered(tmp_path, change), []
+    with pytest.warns(UserWarning, match=rf"{path.name} .*{words}(?s:.*)goes on from step-0000000{2 * EPOCH}"):
+        record = quick(config(), folder=tmp_path, on_step=lambda row: steps.append(row["step"]))
+    assert steps[0] == 2 * EPOCH
+    assert metrics(record) == metrics(undisturbed[0])
+    assert same(weights(tmp_path), undisturbed[1])
+
+
 @pytest.mark.parametrize("content", [b"", b"nothing", torch.zeros(3), [1, 2]])
 def test_what_is_no_checkpoint_is_named(tmp_path, content):
     path = tmp_path / "step-000000001.ckpt"
@@ -601,7 +673,7 @@ def test_the_record_is_what_a_step_by_step_loop_computes():
     assert (record["train_examples"], record["test_examples"], record["processes"]) == (60, 25, 1)
     assert record["device"] == "cpu"
     assert record["commit"] == records.commit()
-    assert Config.of_dict(record["config"]) == setup
+    assert Config.of_dict(record["config"], trust=True) == setup
 
 
 def linear(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
@@ -791,7 +863,7 @@ def test_weights_come_back_from_their_file_with_their_config(tmp_path):
     export_weights(net, tmp_path / "deep" / "w.safetensors", setup)
     other = build(replace(setup, seed=9), data)
     assert not same(net.state_dict(), other.state_dict())
-    assert import_weights(other, tmp_path / "deep" / "w.safetensors") == setup
+    assert import_weights(other, tmp_path / "deep" / "w.safetensors", trust=True) == setup
     assert same(net.state_dict(), other.state_dict())
     export_weights(net, tmp_path / "w.safetensors")
     assert import_weights(other, tmp_path / "w.safetensors") is None
@@ -859,6 +931,78 @@ def test_weights_with_a_crafted_config_are_refused_and_not_loaded(tmp_path, conf
     with pytest.raises(ValueError, match=r"w.safetensors comes with a config that is none"):
         import_weights(other, tmp_path / "w.safetensors")
     assert torch.equal(other.weight, before)
+
+
+def test_a_file_chooses_no_code(tmp_path, monkeypatch):
+    (tmp_path / "attackers.py").write_text(
+        "import pathlib\npathlib.Path(__file__).with_name('imported').touch()\n"
+        "def net(**_):\n    pathlib.Path(__file__).with_name('called').touch()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    attack = config(network="attackers:net")
+    net, data = nn.Linear(2, 2), patches()[0]
+    for chosen in (attack, config(network="os:system")):
+        export_weights(net, tmp_path / "w.safetensors", chosen)
+        before = net.weight.detach().clone()
+        with pytest.raises(ValueError, match=r"(?s)w.safetensors comes with .*network='.*' is code .*trust=True"):
+            import_weights(net, tmp_path / "w.safetensors")
+        with pytest.raises(ValueError, match="trust=True"):
+            Config.of_dict(chosen.to_dict())
+        assert torch.equal(net.weight, before)
+    assert not (tmp_path / "imported").exists()
+    # It is an attack where somebody trusts the file; and what it gives is no network.
+    export_weights(net, tmp_path / "w.safetensors", attack)
+    trusted = import_weights(net, tmp_path / "w.safetensors", trust=True)
+    assert not (tmp_path / "imported").exists(), "reading runs nothing"
+    with pytest.raises(ValueError, match="network attackers:net gives a NoneType; an nn.Module is expected"):
+        build(trusted, data)
+    assert (tmp_path / "called").exists()
+
+
+@pytest.mark.parametrize(
+    ("tensors", "metadata"),
+    [
+        ({"weight": torch.zeros(2, 2, dtype=torch.complex64), "bias": torch.zeros(2)}, {}),
+        ({"weight": torch.zeros(2, 2), "bias": torch.zeros(2)}, {"config": '{"experiment": "e", "network": [1]}'}),
+        ({"weight": torch.zeros(2, 2), "bias": torch.zeros(2)}, {"config": '{"a":' * 500 + "1" + "}" * 500}),
+        ({"weight": torch.zeros(2, 2), "bias": torch.zeros(2)}, {"config": "1" * 5000}),
+        ({"weight": torch.zeros(2, 2)}, {"bias": "weight"}),
+        ({}, {}),
+    ],
+)
+def test_crafted_weights_are_a_valueerror_that_names_the_file_and_leave_the_network(tmp_path, tensors, metadata):
+    from safetensors.torch import save_file
+
+    save_file(tensors, tmp_path / "w.safetensors", metadata)
+    net = nn.Linear(2, 2)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    with pytest.raises(ValueError, match=r"w\.safetensors"):
+        import_weights(net, tmp_path / "w.safetensors")
+    assert same(net.state_dict(), before)
+
+
+def test_names_of_the_library_need_no_trust(tmp_path):
+    setup = config(network="lenet")
+    net = nn.Linear(2, 2)
+    export_weights(net, tmp_path / "w.safetensors", setup)
+    assert import_weights(net, tmp_path / "w.safetensors") == setup
+
+
+NO_FUNCTION = 3
+
+
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [
+        (f"{__name__}:NO_FUNCTION", "is a int; a function that gives an nn.Module"),
+        (f"{__name__}:config", "gives a |cannot be built with"),
+        ("builtins:dict", "does not say what it takes|gives a dict"),
+        ("math:tau", "is a float; a function"),
+    ],
+)
+def test_what_gives_no_module_is_no_network(network, words):
+    with pytest.raises(ValueError, match=words):
+        build(config(network=network), patches()[0])
 
 
 def test_weights_of_another_program_are_read_without_a_digest(tmp_path):

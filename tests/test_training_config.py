@@ -1,5 +1,6 @@
 """A training config is what JSON holds of it, and refuses what cannot be meant before anything runs."""
 
+import contextlib
 import json
 import pickle
 from dataclasses import replace
@@ -39,7 +40,7 @@ RICH = Config(
 
 @pytest.mark.parametrize("config", [BASE, RICH])
 def test_a_config_survives_json_and_a_journey_to_another_process(config):
-    assert Config.of_dict(json.loads(json.dumps(config.to_dict(), allow_nan=False))) == config
+    assert Config.of_dict(json.loads(json.dumps(config.to_dict(), allow_nan=False)), trust=True) == config
     assert pickle.loads(pickle.dumps(config)) == config
 
 
@@ -102,6 +103,42 @@ def test_a_config_changes_by_replacement_alone():
 def test_unknown_keys_are_named(values, words):
     with pytest.raises(ValueError, match=words):
         Config.of_dict(BASE.to_dict() | values)
+
+
+DEEP: list = []
+for _ in range(500):
+    DEEP = [DEEP]
+
+
+@pytest.mark.parametrize("name", list(BASE.to_dict()))
+@pytest.mark.parametrize(
+    "value",
+    [None, True, -1, 1.5, 1e300, 10**400, 2**64, "", "x", [], [[]], {}, {"a": 1}, {"": None}, DEEP, {"a": DEEP}],
+)
+def test_any_value_at_any_key_makes_a_config_or_a_valueerror(name, value):
+    with contextlib.suppress(ValueError):
+        config = Config.of_dict(RICH.to_dict() | {"network": "lenet", name: value})
+        assert json.loads(json.dumps(config.to_dict())) == config.to_dict()
+
+
+@pytest.mark.parametrize("values", [None, 3, [], "text", [["experiment", "e"]], {1: 2}, {None: 1, "b": 2}])
+def test_what_is_no_dictionary_of_a_config_is_a_valueerror(values):
+    with pytest.raises(ValueError, match="a training config"):
+        Config.of_dict(values)
+
+
+def test_numbers_that_nothing_counts_to_are_refused():
+    for name in ("epochs", "batch", "train_examples", "side"):
+        with pytest.raises(ValueError, match=f"{name} must be at most"):
+            replace(BASE, **{name: 2**63})
+    assert replace(BASE, seed=2**128 - 1).seed == 2**128 - 1
+    with pytest.raises(ValueError, match="seed must be at most"):
+        replace(BASE, seed=2**128)
+
+
+def test_options_that_lie_too_deep_in_each_other_are_refused():
+    with pytest.raises(ValueError, match="network_options has more than 32 brackets"):
+        replace(BASE, network_options={"a": DEEP})
 
 
 def test_missing_keys_are_named():

@@ -121,8 +121,7 @@ def _copy_members(archive: Path, files: Sequence[str], part: Path, most: int) ->
     By hand: `TarFile.extractall` has no filter in Python 3.11 before 3.11.4.
     """
     sums = {}
-    with gzip.open(archive) as unzipped:
-        tar = tarfile.open(fileobj=_Bounded(unzipped, most), mode="r|")  # type: ignore[call-overload]
+    with gzip.open(archive) as unzipped, tarfile.open(fileobj=_Bounded(unzipped, most), mode="r|") as tar:  # type: ignore[call-overload]
         for member in tar:
             name = posixpath.normpath(member.name)
             if name.startswith(("/", "../")) or name == "..":

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import secrets
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,11 +171,9 @@ class Store:
         if isinstance(content, Exception):
             return None, f"it cannot be read: {content}"
         try:
-            record = json.loads(content.decode("utf-8-sig"), parse_constant=_refuse_constant)
-        except (ValueError, RecursionError) as error:
-            return None, f"it is not JSON ({error})"
-        if not isinstance(record, dict):
-            return None, f"a JSON object is expected, not {type(record).__name__}"
+            record = records.parsed(content.removeprefix(BOM_UTF8))
+        except ValueError as error:
+            return None, str(error)
         expected = {"experiment": self.experiment, "scale": self.scale, "trial": trial}
         for key, value in expected.items():
             if record.get(key) != value:
@@ -189,7 +188,10 @@ class Store:
                 return f"its {part} is {record.get(part)!r}, not an object"
         if record.get("seed") != record["config"].get("seed"):
             return f"its seed is {record.get('seed')!r}, and its config's {record['config'].get('seed')!r}"
-        made = trial_id(self.experiment, self.scale.removesuffix("-search"), record["config"])
+        try:
+            made = trial_id(self.experiment, self.scale.removesuffix("-search"), record["config"])
+        except (ValueError, ArithmeticError, RecursionError) as error:
+            return f"its config is none: {error}"
         return "" if made == trial else f"its config is that of {made}"
 
 
@@ -215,10 +217,6 @@ def export(found: Collected, path: str | os.PathLike[str]) -> int:
     """Write records as one file of JSON lines, sorted by id, and say how many."""
     records.write(path, [found.records[trial] for trial in sorted(found.records)])
     return len(found.records)
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
 
 
 def _replace(path: str, data: bytes) -> None:

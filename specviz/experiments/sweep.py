@@ -12,6 +12,20 @@ A scheduler is one program and its workers are another, started by hand or by on
     Kubernetes   dask_kubernetes.operator.KubeCluster(image=...).scale(200)
     GPUs         dask cuda worker tcp://10.0.0.5:8786           (dask-cuda: one worker for each GPU)
 
+Whoever reaches the port of a scheduler or a worker can run code there as you. Workers on this machine therefore speak
+TLS alone, with a certificate that is made for the sweep and that no other user can read. `dask scheduler` by itself
+asks nobody who they are: start it in a network that you trust, all its users included, or with TLS:
+
+    certificate  openssl req -x509 -newkey rsa:2048 -nodes -days 365 -subj /CN=dask -keyout key.pem -out cert.pem
+                 (for all the machines of a cluster, and for nobody else)
+    scheduler    dask scheduler --protocol tls --tls-ca-file cert.pem --tls-cert cert.pem --tls-key key.pem
+    workers      dask worker tls://10.0.0.5:8786 --tls-ca-file cert.pem --tls-cert cert.pem --tls-key key.pem
+    this side    export DASK_DISTRIBUTED__COMM__TLS__CA_FILE=cert.pem DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT=cert.pem
+                 export DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY=key.pem
+                 specviz sweep noop --scheduler tls://10.0.0.5:8786 --out s3://bucket/records
+
+A scheduler and its workers also have status pages for everybody who reaches them; `--no-dashboard` leaves out most.
+
 Scheduler and workers need this package; workers need one thread each, and a location for records that they and this
 machine both see. An experiment in a file of your own travels as text; what it imports has to be importable on the
 workers (installed, on their PYTHONPATH, or beside the file on a shared file system).
@@ -41,7 +55,7 @@ if TYPE_CHECKING:
     from distributed import Client, Future
 
 WINDOW = 1000  # trials with the scheduler at a time: enough for a few hundred workers, little to take back
-_PRIVATE = "127.0.0.1:0"  # Dask's status pages, which cannot be switched off: for this machine, on any free port
+_PRIVATE = "127.0.0.1:0"  # Dask's status pages: their server cannot be switched off, but is left without any page
 _COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # read when their libraries are loaded
 _ANSWERS_WITHIN = 10  # seconds in which a scheduler has to answer
 
@@ -64,7 +78,8 @@ def sweep(
 
     out        where records go, a folder or an address that fsspec knows; see `store.default_location`
     seeds      runs of each config, in place of the scale's own number
-    scheduler  address of a Dask scheduler; None starts workers on this machine for as long as the sweep takes
+    scheduler  address of a Dask scheduler, in a network that you trust or with TLS (see `specviz.experiments.sweep`);
+               None starts workers on this machine for as long as the sweep takes, which only this process can talk to
     workers    processes on this machine, by default one for each CUDA GPU, or without any one for each core. Each sees
                one GPU alone, and with more processes than GPUs several share one
     progress   show a bar
@@ -116,11 +131,13 @@ def connected(scheduler: str | None = None, workers: int | None = None) -> Itera
     """A client of a running scheduler, or of workers on this machine that end with it.
 
     Workers here have a thread each and share the machine's cores among them: torch and Numba get their part of them.
-    GPUs are dealt out in turn.
+    GPUs are dealt out in turn. Other users of the machine reach their ports, but get no word in: it is TLS, for which
+    this process and its workers have the only key.
     """
     import dask
     from dask.system import CPU_COUNT
     from distributed import Client, LocalCluster, WorkerPlugin
+    from distributed.security import Security
 
     if scheduler is not None:
         if workers is not None:
@@ -132,6 +149,11 @@ def connected(scheduler: str | None = None, workers: int | None = None) -> Itera
         except (OSError, ValueError) as error:
             raise SweepError(
                 f"no scheduler answers at {scheduler} ({error}); start one with `dask scheduler` and use its address"
+            ) from error
+        except (TypeError, RuntimeError) as error:  # Dask's for TLS without a certificate, and none where it is wanted
+            raise SweepError(
+                f"this side's certificate and {scheduler} do not go together ({error}); a tls:// address needs "
+                "DASK_DISTRIBUTED__COMM__TLS__CA_FILE, ..__CLIENT__CERT and ..__CLIENT__KEY"
             ) from error
         with client:
             if not client.nthreads():
@@ -150,10 +172,14 @@ def connected(scheduler: str | None = None, workers: int | None = None) -> Itera
         # number in the environment is another.
         "distributed.nanny.environ": {"NUMBA_NUM_THREADS": threads},
         "distributed.worker.daemon": False,  # a trial may have processes of its own, to load its data
+        # Pages would tell other users of the machine what runs and what it logged.
+        "distributed.scheduler.http.routes": [],
+        "distributed.worker.http.routes": [],
     }
     # Dask's memory limit would stop a worker at its share of the memory; the machine's own limit is enough.
     options: dict[str, Any] = {"memory_limit": 0, "silence_logs": "CRITICAL", "worker_dashboard_address": _PRIVATE}
     options["scheduler_kwargs"] = {"dashboard": False, "dashboard_address": _PRIVATE}
+    options["security"] = Security.temporary()  # a key of this sweep's own, which stays in memory
 
     class OneGpu(WorkerPlugin):
         """Lets a worker see its own GPU only, also after its nanny started it again; no trial has asked CUDA yet."""

@@ -103,16 +103,22 @@ def restoring(path: Path, what: str) -> Iterator[None]:
     """Inside, what is read from a checkpoint becomes state; what does not fit is a ValueError that names the file."""
     try:
         yield
-    except (RuntimeError, TypeError, AttributeError, LookupError, ValueError) as error:
+    except Exception as error:  # a crafted file makes torch raise nearly anything
         said = str(error) if str(error) else type(error).__name__
         raise ValueError(f"{path} is whole, but its {what} does not fit this run: {said}") from error
 
 
-def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The newest checkpoint that can be read, with a warning for each that cannot; None if there is none."""
+def readable(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """A folder's checkpoints that can be read, newest first, with a warning for each that cannot."""
     for path in found(folder):
         try:
-            return path, read(path)
+            state = read(path)
         except (ValueError, OSError) as error:
             warnings.warn(f"{error}. Training goes on from the checkpoint before, or anew.", stacklevel=3)
-    return None
+        else:
+            yield path, state
+
+
+def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint that can be read, with a warning for each that cannot; None if there is none."""
+    return next(readable(folder), None)

@@ -13,6 +13,7 @@ from spectral_kernels.dispatch import real, whole
 
 from specviz import models
 from specviz.memory import bfloat16_activations, compress_activations, quantise_activations
+from specviz.records import is_deeper
 
 # Options of each schedule and what they are by default.
 SCHEDULES: dict[str, dict[str, float]] = {
@@ -27,6 +28,9 @@ SAVED_MAPS: dict[str, Callable[..., AbstractContextManager[Any]]] = {
     "bfloat16": bfloat16_activations,
 }
 OPTIONAL = ("train_examples", "test_examples", "side")
+MOST = 2**63 - 1  # of what counts anything: no tensor holds more
+MOST_OF_A_SEED = 2**128 - 1
+DEEPEST = 32  # brackets within each other in options; thousands would end Python's recursion wherever they are read
 FOLDER = "folder:"  # how the name of a data set begins that is a folder of pictures
 # What `dataset_options` may hold, by how the data set's name begins.
 DATASET_OPTIONS = {"ucr/": ("series",), FOLDER: ("shorter_side", "random_crop")}
@@ -38,7 +42,8 @@ class Config:
     """One training run. Equal configs on equal data give equal runs, on one machine bit for bit.
 
     experiment       the name that its record bears
-    network          a network's name in `sv.models`, or "module:function" for any other
+    network          a network's name in `sv.models`, or "module:function" for any other: building it imports that
+                     module and calls that function, so it runs whatever code they hold
     network_options  the network's arguments, such as {"convolution": "specnet", "beta": 1.0, "width": 0.5};
                      classes, channels and size come from the data
     dataset          a name that `sv.datasets.load` knows; or "folder:PATH", pictures of your own in PATH/train/CLASS
@@ -107,7 +112,10 @@ class Config:
         ):
             value = getattr(self, name)
             if not (value is None and name in OPTIONAL):
-                object.__setattr__(self, name, whole(value, name, least))
+                number = whole(value, name, least)
+                most = MOST_OF_A_SEED if name == "seed" else MOST
+                _require(number <= most, f"{name} must be at most {most}, and has {number.bit_length()} bits")
+                object.__setattr__(self, name, number)
         for name in ("learning_rate", "momentum", "weight_decay"):
             object.__setattr__(self, name, _number(name, getattr(self, name)))
         _require(self.learning_rate > 0, f"learning_rate={self.learning_rate} must be greater than 0")
@@ -129,15 +137,31 @@ class Config:
         return values
 
     @classmethod
-    def of_dict(cls, values: Mapping[str, Any]) -> Config:
-        """The config of `to_dict`. ValueError names the keys that are unknown or missing."""
+    def of_dict(cls, values: Mapping[str, Any], *, trust: bool = False) -> Config:
+        """The config of `to_dict`, as records and files hold it.
+
+        trust  admits a network "module:function", which is code: say so only of what comes from somebody you trust
+
+        Raises ValueError for anything else than a config's dictionary; it names the keys that are unknown or missing.
+        """
+        if not isinstance(values, Mapping):
+            raise ValueError(f"a training config is a dictionary, not a {type(values).__name__}")
         known = {f.name: f for f in fields(cls)}
-        if unknown := sorted(set(values) - set(known)):
+        if unknown := sorted(str(name) for name in values if name not in known):
             raise ValueError(f"a training config has no {', '.join(unknown)}; it has {', '.join(known)}")
         needed = [name for name, f in known.items() if f.default is MISSING and f.default_factory is MISSING]
         if missing := [name for name in needed if name not in values]:
             raise ValueError(f"a training config needs {', '.join(missing)}")
-        return cls(**values)
+        network = values["network"]
+        if not trust and isinstance(network, str) and ":" in network:
+            raise ValueError(
+                f"network={network!r} is code that the config has imported and run; pass trust=True if you trust where "
+                "it comes from"
+            )
+        try:
+            return cls(**values)
+        except (TypeError, ArithmeticError, LookupError, AttributeError, RuntimeError) as error:
+            raise ValueError(f"no training config has such values: {error}") from error
 
 
 def saved_maps(config: Config) -> AbstractContextManager[Any]:
@@ -232,9 +256,13 @@ def _plain(name: str, options: Any) -> dict[str, Any]:
     if not isinstance(options, Mapping):
         raise TypeError(f"{name}={options!r} must be a mapping of names to values")
     try:
-        plain: dict[str, Any] = json.loads(json.dumps(dict(options), default=_single, allow_nan=False))
+        text = json.dumps(dict(options), default=_single, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name}={dict(options)} cannot be written as JSON: {error}") from error
+    except RecursionError:
+        text = "[" * (DEEPEST + 1) + "]" * (DEEPEST + 1)
+    plain: dict[str, Any] = json.loads(text)
+    _require(not is_deeper(plain, DEEPEST), f"{name} has more than {DEEPEST} brackets within each other")
     return plain
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+import reprlib
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from types import NoneType
 from typing import Any
 
 import torch
@@ -25,12 +26,21 @@ from specviz.memory import CompressionStats, measure_step
 from specviz.training import checkpoints
 from specviz.training.batches import Batch, Batches, Split, batch_order, seed_of
 from specviz.training.config import Config, learning_rate, saved_maps
+from specviz.training.weights import check_kinds
 
 AUGMENTATIONS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
     "crop-flip": lambda x, generator: datasets.crop_flip(x, generator),
     "shift-rotate": lambda x, generator: datasets.shift_rotate(x, generator),
 }
 SUMS = ("loss", "correct", "seen", "stored_bytes", "dense_bytes")  # over an epoch and all processes, see Progress
+ROW = (
+    *("epoch", "step", "learning_rate", "train_loss", "train_accuracy", "test_loss", "test_accuracy"),
+    *("epoch_seconds", "epoch_cpu_seconds"),
+)
+STATE: dict[type[Optimizer], set[str]] = {
+    torch.optim.Adam: {"step", "exp_avg", "exp_avg_sq"},
+    torch.optim.SGD: {"momentum_buffer"},
+}
 MEASURED = ("peak_bytes", "average_bytes", "saved_bytes", "parameter_bytes")
 
 
@@ -71,11 +81,18 @@ class Progress:
     def of(cls, values: Mapping[str, Any]) -> Progress:
         """From a checkpoint. ValueError for a value that is none of a progress's."""
         usual = asdict(cls())
+        if missing := usual.keys() - values.keys():
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
         for name, value in values.items():
-            kinds = (dict, NoneType) if name == "memory" else (type(usual.get(name)),)
-            kinds = (*kinds, int) if float in kinds else kinds
-            if name not in usual or not isinstance(value, kinds) or (isinstance(value, int | float) and value < 0):
-                raise ValueError(f"{name}={value!r}")
+            if name not in usual:
+                raise ValueError(f"{name}={reprlib.repr(value)}")
+            if name == "epochs":
+                for epoch, row in enumerate(value if isinstance(value, list) else [value]):
+                    _check_row(epoch, row)
+            elif name != "memory":
+                _check_number(name, value, whole=isinstance(usual[name], int))
+            elif value is not None:
+                _check_numbers(name, value, MEASURED, whole=True)
         return cls(**values)
 
     def next_epoch(self, row: dict[str, Any]) -> None:
@@ -83,6 +100,35 @@ class Progress:
         self.epochs.append(row)
         self.batches = self.correct = self.seen = self.stored_bytes = self.dense_bytes = 0
         self.loss = self.seconds = self.cpu_seconds = 0.0
+
+
+def _check_row(epoch: int, row: Any) -> None:
+    """ValueError unless it is what `on_train_epoch_end` makes of this epoch."""
+    shares = {"kept", "discarded"}
+    if not isinstance(row, dict) or row.get("epoch") != epoch:
+        raise ValueError(f"row {epoch} of its epochs is {reprlib.repr(row)}")
+    _check_numbers("a row", {name: row.get(name) for name in ("epoch", "step")}, whole=True)
+    _check_numbers("a row", {name: row[name] for name in row if name not in {*shares, "stored_share"}}, ROW)
+    for name in row.keys() & {*shares, "stored_share"}:
+        if name in shares:
+            _check_numbers(name, row[name])
+        else:
+            _check_number(name, row[name])
+
+
+def _check_numbers(what: str, values: Any, names: Collection[str] | None = None, whole: bool = False) -> None:
+    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
+        raise ValueError(f"{what}={reprlib.repr(values)}")
+    if names is not None and values.keys() != set(names):
+        raise ValueError(f"{what} has {', '.join(values) or 'nothing'}; {', '.join(names)} are expected")
+    for name, value in values.items():
+        _check_number(name, value, whole)
+
+
+def _check_number(name: str, value: Any, whole: bool = False) -> None:
+    kinds = (int,) if whole else (int, float)
+    if type(value) not in kinds or not 0 <= value <= (2**63 if whole else sys.float_info.max):
+        raise ValueError(f"{name}={reprlib.repr(value)}")
 
 
 @dataclass(frozen=True)
@@ -139,11 +185,14 @@ class Run(LightningModule):
         if state:
             with checkpoints.restoring(state["file"], "progress"):
                 self.progress = Progress.of(state["progress"])
+                self._check_end()
         self.began = time.perf_counter() - self.progress.run_seconds
         self._state = state
         if state:
             with checkpoints.restoring(state["file"], "network"):
+                check_kinds(network.state_dict(), state["network"])
                 network.load_state_dict(state["network"])
+            self.configure_optimizers()  # which is asked for later: by then no other checkpoint can be taken
 
     # --- What Lightning asks for.
 
@@ -151,8 +200,7 @@ class Run(LightningModule):
         optimizer = make_optimizer(self.config)(self.network.parameters())
         if self._state:
             with checkpoints.restoring(self._state["file"], "optimizer"):
-                optimizer.load_state_dict(self._state["optimizer"])
-                check_shapes(optimizer)
+                load_optimizer(optimizer, self._state["optimizer"])
         return optimizer
 
     def train_dataloader(self) -> Batches | NothingLeft:
@@ -278,6 +326,14 @@ class Run(LightningModule):
 
     # --- How it does that.
 
+    def _check_end(self) -> None:
+        """ValueError where more is done than there is to do."""
+        progress, batches = self.progress, -(-len(self.splits["train"]) // self.config.batch)
+        if (epochs := len(progress.epochs)) > self.config.epochs or (epochs == self.config.epochs and progress.batches):
+            raise ValueError(f"{epochs} epochs and {progress.batches} batches are done, of {self.config.epochs} epochs")
+        if progress.batches > batches:
+            raise ValueError(f"batches={progress.batches} are done of an epoch of {batches}")
+
     def _optimizer(self) -> Optimizer:
         optimizer: Any = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, Optimizer)
@@ -376,12 +432,39 @@ def make_optimizer(config: Config) -> Callable[..., Optimizer]:
     return partial(torch.optim.SGD, lr=rate, weight_decay=decay, momentum=config.momentum)
 
 
-def check_shapes(optimizer: Optimizer) -> None:
-    """ValueError where an optimiser's state is of other shapes than its parameters, which torch does not look at."""
-    for parameter, state in optimizer.state.items():
-        for name, value in state.items():
-            if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
-                raise ValueError(f"{name} of shape {tuple(value.shape)} for a parameter {tuple(parameter.shape)}")
+def load_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+    """An optimiser's state from a checkpoint. ValueError for what torch would take, and choke on at the next step.
+
+    What the config says, as its momentum, is the config's: in the checkpoint it has to be the same.
+    """
+    ours = optimizer.state_dict()["param_groups"]
+    if state.keys() != {"state", "param_groups"} or len(state["param_groups"]) != len(ours):
+        raise ValueError(f"it has {reprlib.repr(state)}")
+    for group, there in zip(ours, state["param_groups"], strict=True):
+        for name in (group.keys() & there.keys() | {"params"}) - {"lr"}:
+            if type(there[name]) is not type(group[name]) or there[name] != group[name]:
+                raise ValueError(f"{name}={reprlib.repr(there[name])} there, {reprlib.repr(group[name])} here")
+    parameters = dict(enumerate(parameter for group in optimizer.param_groups for parameter in group["params"]))
+    for number, values in state["state"].items():
+        for name, value in values.items():
+            _check_part(name, value, parameters[number])
+        if values.keys() != STATE[type(optimizer)]:
+            raise ValueError(f"of parameter {number} it has {reprlib.repr(list(values))}")
+    optimizer.load_state_dict({"state": state["state"], "param_groups": ours})
+
+
+def _check_part(name: str, value: Any, parameter: Tensor) -> None:
+    if name == "momentum_buffer" and value is None:  # without momentum
+        return
+    if not isinstance(value, Tensor) or value.layout is not torch.strided:
+        raise ValueError(f"{name} is {reprlib.repr(value)}")
+    shape = torch.Size() if name == "step" else parameter.shape
+    if value.shape != shape:
+        raise ValueError(f"{name} of shape {tuple(value.shape)} for a parameter {tuple(parameter.shape)}")
+    if name == "step" and not (value.dtype == torch.float32 and 0 <= value.item() < math.inf):
+        raise ValueError(f"step is {value}")
+    if name != "step" and value.dtype != parameter.dtype:
+        raise ValueError(f"{name} of {value.dtype} for a parameter of {parameter.dtype}")
 
 
 def _wait_for(device: torch.device) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import threading
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from specviz import datasets, records
 from specviz.training import checkpoints, devices
 from specviz.training.batches import seed_of, source
-from specviz.training.config import FOLDER, Config
+from specviz.training.config import DEEPEST, FOLDER, Config
 from specviz.training.evaluation import normaliser
 from specviz.training.sizes import at_side
 from specviz.training.weights import build, export_weights
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = "weights.safetensors"
 PARTS = {"config": dict, "data": list, "progress": dict, "network": dict, "optimizer": dict, "precision": dict}
+WAY_OUT = "Train into another folder, or pass resume=False to begin anew."
 _quiet_runs = 0  # trainings under way; the process's turn, which they hold, guards it
 _loud: dict[logging.Logger, int] = {}  # the levels of Lightning's loggers before them
 # Lightning's options that a run decides itself, or that its checkpoints could not keep.
@@ -107,10 +109,10 @@ def train(
     batch by batch, and callbacks are called in between: what they draw are the caller's random numbers. Others' draws
     meanwhile, in other threads, disturb a run's dropout.
 
-    Raises ValueError for a folder with another config's or other data's checkpoint, or with one that is whole and does
-    not fit, as after a change of the network's code; and whatever the network raises for data that it is not for. Data
+    Raises ValueError for a folder with another config's or other data's checkpoint, or where all that are whole do not
+    fit, as after a change of the network's code; and whatever the network raises for data that it is not for. Data
     are told apart by their `checksum`: of all numbers in memory, of a folder's file names, sizes and labels. A
-    checkpoint that is damaged warns, and the one before is read.
+    checkpoint that is damaged, or does not fit, warns, and the one before is read.
     """
     _check_options(trainer_options or {})
     if every_n_train_steps is not None:
@@ -131,18 +133,15 @@ def train(
     )
     train_split, test_split = (source(part, workers) for part in sets)
     identity = {"config": config.to_dict(), "data": [part.checksum() for part in sets]}
-    state = _state(outside.folder, resume, identity)
+    _clean(outside.folder, resume)
     with own, torch_threads():
-        run = loop.Run(
-            config,
-            build(config, sets[0]) if model is None else model,
-            train_split,
-            test_split,
-            normaliser(sets[0]),
-            outside,
-            state,
-            identity,
-        )
+        network = build(config, sets[0]) if model is None else model
+        normalise = normaliser(sets[0])
+
+        def made(state: Mapping[str, Any] | None) -> Run:
+            return loop.Run(config, network, train_split, test_split, normalise, outside, state, identity)
+
+        run = _resumed(outside.folder, identity, made) or made(None)
         status, where = _fit(run, device, trainer_options or {})
     if outside.folder and status == "finished" and where["first"]:
         outside.folder.mkdir(parents=True, exist_ok=True)
@@ -191,30 +190,64 @@ def _check_options(trainer_options: Mapping[str, Any]) -> None:
         raise ValueError(f"trainer_options has {', '.join(ours)}, which the config and its checkpoints decide")
 
 
-def _state(folder: Path | None, resume: bool, identity: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The checkpoint to go on from, if there is one and it is this run's."""
+def _clean(folder: Path | None, resume: bool) -> None:
+    """Remove what killed processes have left; and all of an earlier run, unless this one goes on with it."""
     if folder is None:
-        return None
+        return
     if not resume:
         for path in (*checkpoints.found(folder), folder / WEIGHTS):
             path.unlink(missing_ok=True)  # another process may have been faster
     checkpoints.sweep_up(folder)
-    newest = checkpoints.newest(folder)
-    if newest is None:
-        return None
-    path, state = newest
-    way_out = "Train into another folder, or pass resume=False to begin anew."
+
+
+def _resumed(
+    folder: Path | None, identity: Mapping[str, Any], made: Callable[[Mapping[str, Any] | None], Run]
+) -> Run | None:
+    """The run from the newest checkpoint that fits it, with a warning for each newer one; None if there is nothing.
+
+    ValueError where there are checkpoints that can be read, and none of them fits.
+    """
+    unfit: list[ValueError] = []
+    for path, state in checkpoints.readable(folder) if folder is not None else ():
+        try:
+            _check(path, state)
+        except ValueError as error:
+            unfit.append(error)
+            continue
+        _refuse_anothers(path, state, identity)
+        try:
+            run = made({**state, "file": path})
+        except ValueError as error:
+            unfit.append(error)
+            continue
+        for each in unfit:
+            warnings.warn(f"{each}. Training goes on from {path.name}.", stacklevel=3)
+        return run
+    if unfit:
+        raise ValueError(f"{unfit[0]}. {WAY_OUT}") from unfit[0]
+    return None
+
+
+def _check(path: Path, state: Mapping[str, Any]) -> None:
+    """ValueError unless all parts of a checkpoint are there, and what tells runs apart is plain."""
     for part, kind in PARTS.items():
         if not isinstance(state.get(part), kind):
-            raise ValueError(f"{path} is no checkpoint of a training run: it holds no {part}. {way_out}")
-    state["file"] = path
+            raise ValueError(f"{path} is no checkpoint of a training run: it holds no {part}")
+    with checkpoints.restoring(path, "config"):
+        if records.is_deeper(state["config"], DEEPEST + 1):
+            raise ValueError(f"it has more than {DEEPEST} brackets within each other")
+        json.dumps(state["config"])
+    if not all(type(checksum) is int for checksum in state["data"]):
+        raise ValueError(f"{path} is no checkpoint of a training run: it holds no checksums of data")
+
+
+def _refuse_anothers(path: Path, state: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
     was, config = state["config"], identity["config"]
-    if other := [name for name in sorted({*was, *config}) if was.get(name) != config.get(name)]:
+    if other := [name for name in sorted({*map(str, was), *config}) if was.get(name) != config.get(name)]:
         said = ", ".join(f"{name}={was.get(name)!r} there, {config.get(name)!r} here" for name in other)
-        raise ValueError(f"{folder} has the checkpoint of another config ({said}). {way_out}")
+        raise ValueError(f"{path.parent} has the checkpoint of another config ({said}). {WAY_OUT}")
     if state["data"] != identity["data"]:
-        raise ValueError(f"{folder} has the checkpoint of a run on other data. {way_out}")
-    return state
+        raise ValueError(f"{path.parent} has the checkpoint of a run on other data. {WAY_OUT}")
 
 
 def _fit(run: Run, device: str, trainer_options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from spectral_kernels import process
@@ -32,7 +32,10 @@ def build(config: Config, data: Examples) -> nn.Module:
     Networks of `sv.models` get `num_classes`, `in_channels` and `image_size` from the data, others those of them and
     of `length` that they accept. Forms of one network begin with the same filters, where they draw filters of one
     scale (SpecNet's have another), and all with the same linear layers, where these have one shape. Raises ValueError
-    if the network is not to be found, or not for this data.
+    if the network is not to be found, not for this data, or no module.
+
+    A config whose network is "module:function" runs that code: `Config.of_dict` and `import_weights` give none from a
+    file without `trust=True`.
     """
     network = _network(config.network)
     options = {**_arguments(config.network, network, data), **config.network_options}
@@ -42,6 +45,8 @@ def build(config: Config, data: Examples) -> nn.Module:
             model: nn.Module = network(**options)
         except TypeError as error:
             raise ValueError(f"network {config.network} cannot be built with {options}: {error}") from error
+        if not isinstance(model, nn.Module):
+            raise ValueError(f"network {config.network} gives a {type(model).__name__}; an nn.Module is expected")
         if ":" not in config.network:  # others may have started their layers in a way of their own
             for name, layer in model.named_modules():
                 if isinstance(layer, nn.Linear) and _started_by_torch(layer):
@@ -71,6 +76,10 @@ def _network(name: str) -> Callable[..., nn.Module]:
         network = getattr(import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"network={name!r} is not to be found: {error}") from error
+    if not callable(network):
+        raise ValueError(
+            f"network={name!r} is a {type(network).__name__}; a function that gives an nn.Module is expected"
+        )
     return network
 
 
@@ -81,7 +90,10 @@ def _arguments(name: str, network: Callable[..., nn.Module], data: Examples) -> 
         facts["length"] = size[0]
     elif size[0] == size[1]:
         facts["image_size"] = size[0]
-    parameters = inspect.signature(network).parameters.values()
+    try:
+        parameters = inspect.signature(network).parameters.values()
+    except (TypeError, ValueError) as error:  # as of some functions that are written in C
+        raise ValueError(f"network {name} does not say what it takes: {error}") from error
     if not any(p.kind is p.VAR_KEYWORD for p in parameters):
         accepted = {p.name for p in parameters}
         if "image_size" in accepted and "image_size" not in facts:
@@ -106,8 +118,11 @@ def export_weights(model: nn.Module, path: str | Path, config: Config | None = N
         save_file(tensors, part, metadata | {_DIGEST: _digest(tensors, metadata)})
 
 
-def import_weights(model: nn.Module, path: str | Path) -> Config | None:
+def import_weights(model: nn.Module, path: str | Path, *, trust: bool = False) -> Config | None:
     """Read the weights of `export_weights` into a network of the same build; returns the config they came with.
+
+    trust  admits a config whose network is "module:function", which is code that `build` would run: say so only of a
+           file from somebody you trust. The weights themselves are numbers and run nothing
 
     Raises ValueError for a file that is damaged or of another network, and then leaves the network as it was;
     FileNotFoundError if there is none. A file that another program wrote has no digest, and is held against its format
@@ -119,8 +134,8 @@ def import_weights(model: nn.Module, path: str | Path) -> Config | None:
     if wanted is not None and wanted != _digest(tensors, metadata):
         raise ValueError(f"{path} is damaged: its content is not what was written")
     try:
-        config = Config.of_dict(json.loads(metadata["config"])) if "config" in metadata else None
-    except (ValueError, TypeError, RecursionError) as error:
+        config = Config.of_dict(json.loads(metadata["config"]), trust=trust) if "config" in metadata else None
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} comes with a config that is none: {error}") from error
     own = model.state_dict()
     for name in [name for name in own if name not in tensors]:  # written once under another name
@@ -129,8 +144,9 @@ def import_weights(model: nn.Module, path: str | Path) -> Config | None:
             tensors[name] = tensors[kept]
     before = {name: tensor.clone() for name, tensor in own.items()}
     try:
+        check_kinds(own, tensors)
         model.load_state_dict(tensors)
-    except RuntimeError as error:
+    except Exception as error:  # a crafted file makes torch, or a module's own hooks, raise nearly anything
         model.load_state_dict(before)  # torch takes what fits and then complains of the rest
         raise ValueError(
             f"{path} holds the weights of another network than this {type(model).__name__}: {error}"
@@ -138,16 +154,28 @@ def import_weights(model: nn.Module, path: str | Path) -> Config | None:
     return config
 
 
+def check_kinds(own: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """ValueError where a tensor would lose something on its way: complex to real, a fraction to a whole number."""
+    for name, value in given.items():
+        if isinstance(value, Tensor) and isinstance(own.get(name), Tensor):
+            if not torch.can_cast(value.dtype, own[name].dtype):
+                raise ValueError(f"{name} is {value.dtype}, which {own[name].dtype} cannot hold")
+            if value.layout is not own[name].layout:
+                raise ValueError(f"{name} is {value.layout}, and not {own[name].layout}")
+
+
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors of a safetensors file, and its metadata."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     if path.is_dir():
         raise ValueError(f"{path} is a folder; a safetensors file is expected")
     try:
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except (SafetensorError, RuntimeError, TypeError, KeyError, ValueError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # a crafted file makes safetensors and torch raise nearly anything
         raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
 
 
