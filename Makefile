@@ -1,5 +1,6 @@
 # make lab     open the course in JupyterLab        PORT=9999  BROWSER=no
-# make test    run every check
+# make test    run every check                      BROWSER_TESTS=no  no browser is started, and none is installed
+#              PTX=no  without NVIDIA's compilers (about 510 MB, proprietary): kernels are not compiled, but simulated
 # make matrix  every layer and function under every tool of torch: the record and the page specviz/TORCH.md
 # make bench   measure this machine, write records to data/results/
 # make torture run what takes hours: random layers, killed runs, damaged files, flat memory, mutants; a record
@@ -10,14 +11,19 @@ export TORCH_INDEX ?=
 # Two test processes share the cores: OpenMP's threads must sleep when they wait. Spinning made a test 8 times slower.
 unit nbval torture: export OMP_WAIT_POLICY = passive
 BIN := .venv/bin
+READY_DEV := .venv/ready-dev$(if $(filter no,$(PTX)),-without-ptx)
+export BROWSER_TESTS
 INPUTS := pyproject.toml constraints.txt constraints-cuda.txt .ci/setup
 
-.PHONY: lab setup test lint simulator unit nbval notebooks matrix bench torture gpu clean
+.PHONY: lab setup browser test lint simulator unit nbval notebooks matrix bench torture gpu clean
 
 lab: .venv/ready-lab
 	@$(BIN)/specviz lab $(if $(PORT),--port $(PORT)) $(if $(filter no,$(BROWSER)),--no-browser)
 
-setup: .venv/ready-dev
+setup: $(READY_DEV)
+
+browser: setup
+	@.ci/browser
 
 test: lint simulator nbval unit
 
@@ -36,7 +42,7 @@ nbval: setup
 
 # Unit tests, the kernels compiled without a GPU, JupyterLab in a browser. In the order of tests/conftest.py, or the
 # slow pages, which are few tests, would come last and one core would wait. COVERAGE=yes takes nearly half as long again.
-unit: setup
+unit: setup browser
 	$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=8 --ignore=tests/simulator \
 	  $(if $(COVERAGE),--cov --cov-report=term)
 
@@ -52,7 +58,7 @@ matrix: setup
 	PYTHONPATH=.:kernels:tests $(BIN)/python -m matrix
 
 BENCHES := threshold slider roofline conv pool filters memory compress training start sweep
-bench: setup
+bench: setup browser
 	set -e; for name in $(BENCHES); do $(BIN)/specviz bench $$name; done
 
 # Robustness in numbers, a record: random layers, killed runs, damaged files, flat memory, mutants. Some hours on two
@@ -92,6 +98,9 @@ clean:
 
 .venv/ready-dev: $(INPUTS)
 	@.ci/setup ready-dev dev,ptx,bench
+
+.venv/ready-dev-without-ptx: $(INPUTS)
+	@.ci/setup ready-dev-without-ptx dev,bench
 
 .venv/ready-torture: $(INPUTS)
 	@.ci/setup ready-torture dev,ptx,bench,torture

@@ -15,6 +15,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+from specviz.files import replaced
+
 _PACKAGES = ("spectral-workbench", "torch", "numpy", "numba", "numba-cuda", "jupyterlab", "ipywidgets", "plotly")
 _WHERE_INSTALLED = ("lightning", "dask", "scipy")  # of training and sweeps; left out where they are not
 _MISSING = "not installed"
@@ -165,12 +167,9 @@ def write(path: str | os.PathLike[str], records: Iterable[dict[str, Any]]) -> No
     """Replace a file of records, one JSON object a line; a reader sees the old file or the new one, never half."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text("".join(json.dumps(record, allow_nan=False) + "\n" for record in records))
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replaced(path) as file:
+        for record in records:
+            file.write((json.dumps(record, allow_nan=False) + "\n").encode())
 
 
 def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:

@@ -241,7 +241,7 @@ IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
         (IMAGES, lambda d: d + b"\0", f"{IMAGES}.* more than 15680"),
         (IMAGES, lambda d: b"\0\0\x0d\x03" + d[4:], f"{IMAGES}.* begins with 00000d03.* 00000803"),
         (IMAGES, lambda d: d[:7], f"{IMAGES}.* 7 bytes"),
-        (IMAGES, lambda d: d[:4] + b"\xff" * 12 + d[16:], f"{IMAGES}.* 15680 bytes of data instead of 7922816"),
+        (IMAGES, lambda d: d[:4] + b"\xff" * 12 + d[16:], f"{IMAGES}.* promises 4294967295 x .* has 60000 x 28"),
         (IMAGES, lambda d: b"", f"{IMAGES}.* empty"),
         (IMAGES, lambda d: idx(np.zeros((20, 27, 28), np.uint8)), f"{IMAGES}.* 27 x 28 .* 28 x 28"),
         (LABELS, lambda d: idx(np.zeros(19, np.uint8)), "holds 19 labels, but .* 20 pictures"),
@@ -549,6 +549,148 @@ def test_a_link_in_an_archive_is_not_taken_for_a_file(tmp_path):
         fetch.unpack(folder / "a.tar.gz", ["x/y.bin"], folder)
 
 
+def archive_with(folder: Path, *members: tarfile.TarInfo | tuple[str, bytes]) -> Path:
+    """folder/a.tar.gz of members made by hand, and of the file x/y.bin that is wanted."""
+    folder.mkdir(exist_ok=True)
+    with tarfile.open(folder / "a.tar.gz", "w:gz") as tar:
+        for member in (("x/y.bin", b"good"), *members):
+            if isinstance(member, tarfile.TarInfo):
+                tar.addfile(member, io.BytesIO(bytes(member.size)))
+            else:
+                info = tarfile.TarInfo(member[0])
+                info.size = len(member[1])
+                tar.addfile(info, io.BytesIO(member[1]))
+    return folder / "a.tar.gz"
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "", size: int = 0) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.size = kind, target, size
+    return info
+
+
+@pytest.mark.parametrize(
+    ("hostile", "message"),
+    [
+        pytest.param(("../outside.bin", b"evil"), "'../outside.bin' would lie outside", id="up"),
+        pytest.param(("x/../../outside.bin", b"evil"), "would lie outside", id="up in the middle"),
+        pytest.param(("/tmp/specviz-outside.bin", b"evil"), "would lie outside", id="absolute"),
+        pytest.param(member("x/link", tarfile.SYMTYPE, "../../outside.bin"), "x/link is neither", id="symbolic link"),
+        pytest.param(member("x/y.bin", tarfile.SYMTYPE, "/etc/hostname"), "x/y.bin is neither", id="link for a file"),
+        pytest.param(member("x/hard", tarfile.LNKTYPE, "/etc/hostname"), "x/hard is neither", id="hard link"),
+        pytest.param(member("x/null", tarfile.CHRTYPE), "x/null is neither", id="character device"),
+        pytest.param(member("x/disk", tarfile.BLKTYPE), "x/disk is neither", id="block device"),
+        pytest.param(member("x/pipe", tarfile.FIFOTYPE), "x/pipe is neither", id="pipe"),
+        pytest.param(member("x/large.bin", size=2**21), "holds more than 1048576 bytes", id="more than announced"),
+        pytest.param(member("x/head", tarfile.XHDTYPE, size=2**21), "more than 1048576 bytes", id="endless header"),
+    ],
+)
+def test_a_hostile_archive_is_refused_and_nothing_is_written(tmp_path, hostile, message):
+    folder = tmp_path / "here"
+    archive = archive_with(folder, hostile)
+    with pytest.raises(ValueError, match=rf"a.tar.gz cannot be unpacked .*{message}"):
+        fetch.unpack(archive, ["x/y.bin"], folder, most=2**20)
+    assert os.listdir(folder) == ["a.tar.gz"]
+    assert os.listdir(tmp_path) == ["here"]
+    assert not Path("/tmp/specviz-outside.bin").exists()
+
+
+def test_a_sparse_file_whose_holes_would_fill_the_disk_is_refused(tmp_path):
+    folder = tmp_path / "here"
+    huge = member("x/y.bin", size=0)
+    huge.pax_headers = {"GNU.sparse.map": "0,0", "GNU.sparse.size": str(2**40)}
+    folder.mkdir()
+    with tarfile.open(folder / "a.tar.gz", "w:gz", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(huge, io.BytesIO())
+    with pytest.raises(ValueError, match="x/y.bin is neither a plain file nor a folder"):
+        fetch.unpack(folder / "a.tar.gz", ["x/y.bin"], folder)
+    assert os.listdir(folder) == ["a.tar.gz"]
+
+
+def test_only_wanted_files_are_written_and_without_a_filter(tmp_path, monkeypatch):
+    """Python 3.11.2, which Debian 12 has, knows no filter for `extractall`."""
+    monkeypatch.delattr(tarfile, "data_filter", raising=False)
+
+    def extract_all(self, path=".", members=None, *, numeric_owner=False):
+        raise AssertionError("this Python would follow every name in the archive")
+
+    monkeypatch.setattr(tarfile.TarFile, "extractall", extract_all)
+    folder = tmp_path / "here"
+    archive = archive_with(folder, ("x/readme.html", b"hello"), member("empty", tarfile.DIRTYPE))
+    fetch.unpack(archive, ["x/y.bin"], folder)
+    assert (folder / "x" / "y.bin").read_bytes() == b"good"
+    assert sorted(os.listdir(folder)) == ["a.tar.gz", "x"]
+    assert sorted(os.listdir(folder / "x")) == ["SHA256SUMS", "y.bin"]
+    assert os.access(folder / "x" / "y.bin", os.R_OK)
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert (folder / "x" / "y.bin").stat().st_mode == plain.stat().st_mode, "as any new file of this user"
+
+
+def test_what_was_unpacked_is_held_against_what_the_archive_had(tmp_path, monkeypatch):
+    data, records = cifar_archive(tmp_path)
+    publish(monkeypatch, "cifar10", Remote("cifar-10-binary.tar.gz", "http://127.0.0.1:9/", md5(data)))
+    folder = tmp_path / "here"
+    folder.mkdir()
+    (folder / "cifar-10-binary.tar.gz").write_bytes(data)
+    load("cifar10", "test", folder=folder)
+    batch = folder / "cifar-10-batches-bin" / "test_batch.bin"
+    content = bytearray(batch.read_bytes())
+    content[2000] ^= 1  # one bit of one pixel
+    batch.write_bytes(content)
+    with pytest.raises(ValueError, match=r"test_batch.bin is not as it was unpacked: .*SHA256SUMS.*Delete it"):
+        load("cifar10", "test", folder=folder)
+    batch.unlink()
+    assert np.array_equal(load("cifar10", "test", folder=folder).inputs, records[5, :, 1:].reshape(10, 3, 32, 32))
+
+
+def in_place(tmp_path: Path, monkeypatch) -> Path:
+    """Fashion-MNIST's test split as if it lay there before, with its checksums published."""
+    write_fashion_mnist(tmp_path, np.arange(10), "test")
+    folder = tmp_path / "fashion-mnist"
+    sums = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+    publish(
+        monkeypatch,
+        "fashion-mnist",
+        *(
+            Remote(f"fashion-mnist/{path.name}", "http://127.0.0.1:9/", f"sha256:{sum}", path.stat().st_size)
+            for path, sum in sums.items()
+        ),
+    )
+    return folder / "t10k-images-idx3-ubyte.gz"
+
+
+def test_a_file_in_place_that_was_altered_is_refused_though_gzip_finds_no_fault(tmp_path, monkeypatch):
+    path = in_place(tmp_path, monkeypatch)
+    assert len(load("fashion-mnist", "test", folder=tmp_path)) == 10
+    altered = bytearray(path.read_bytes())
+    altered[9] ^= 1  # the system that packed it, which no reader looks at
+    path.write_bytes(altered)
+    with pytest.raises(ValueError, match=r"t10k-images-idx3-ubyte.gz has the sha256 checksum \w+, but its publisher's"):
+        load("fashion-mnist", "test", folder=tmp_path)
+
+
+def test_a_file_in_place_of_another_size_is_read_with_a_warning_that_tells_both_checksums(tmp_path, monkeypatch):
+    path = in_place(tmp_path, monkeypatch)
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()), 1, mtime=0) + gzip.compress(b""))
+    now = hashlib.sha256(path.read_bytes()).hexdigest()
+    with pytest.warns(UserWarning, match=rf"t10k-images.* bytes where its publisher has .* {now}, the publisher's \w+"):
+        assert len(load("fashion-mnist", "test", folder=tmp_path)) == 10
+
+
+def test_a_file_is_counted_once_in_a_process_and_again_when_it_changes(tmp_path, monkeypatch):
+    path = in_place(tmp_path, monkeypatch)
+    counted = []
+    digest = hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda file, kind: (counted.append(file.name), digest(file, kind))[1])
+    for _ in range(3):
+        load("fashion-mnist", "test", folder=tmp_path)
+    assert len(counted) == 2, "the pictures and the labels"
+    os.utime(path, ns=(1, 1))
+    load("fashion-mnist", "test", folder=tmp_path)
+    assert len(counted) == 3
+
+
 def test_every_published_file_has_an_address_and_a_checksum():
     for source in catalogue.PUBLISHED.values():
         wanted = {f"{source.folder}/{file}" for files in source.files.values() for file in files}
@@ -557,5 +699,6 @@ def test_every_published_file_has_an_address_and_a_checksum():
         for remote in source.remotes:
             assert remote.url.startswith(("https://", "http://"))
             kind, _, digest = remote.checksum.partition(":")
-            assert kind == "md5"
-            assert len(bytes.fromhex(digest)) == 16
+            assert kind == "sha256", "some come by http, where md5 stops nobody who can choose the file"
+            assert len(bytes.fromhex(digest)) == 32
+            assert remote.size or remote in archives

@@ -414,7 +414,7 @@ def test_a_scheduler_with_tls_takes_those_who_have_its_certificate(mine, tmp_pat
         for name, path in tls.items():
             monkeypatch.setenv(f"DASK_DISTRIBUTED__COMM__TLS__{name}", str(path))
         driver = one.start("sweep", "--scheduler", cluster.address)
-        out, err = driver.communicate(timeout=120)
+        _, err = driver.communicate(timeout=120)
         assert driver.returncode == 0, err
         one.assert_complete()
     finally:

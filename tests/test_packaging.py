@@ -1,23 +1,34 @@
 """pyproject.toml, constraints.txt, environment.yml and what is installed say the same."""
 
+import os
+import re
+import shutil
+import subprocess
 import tomllib
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib", "dask-core": "dask"}
+CONDA_NAMES = {
+    "pytorch": "torch",
+    "matplotlib-base": "matplotlib",
+    "dask-core": "dask",
+    "jupyter_server": "jupyter-server",
+}
 
 
 def pins(*files: str) -> dict[str, str]:
     lines = [line for file in files for line in (ROOT / file).read_text().splitlines()]
-    requirements = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    every = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    requirements = [requirement for requirement in every if not requirement.marker or requirement.marker.evaluate()]
     for requirement in requirements:
         assert str(requirement.specifier).startswith("=="), f"{requirement} is not pinned"
     return {canonicalize_name(r.name): str(r.specifier)[2:] for r in requirements}
@@ -49,16 +60,219 @@ def test_conda_has_the_same_packages_at_the_same_versions():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     assert environment["channels"] == ["conda-forge"]
     *conda, pip = environment["dependencies"]
-    assert pip == {"pip": ["-e ."]}
+    assert pip == {"pip": ["-c constraints.txt", "-e ."]}, "what conda does not bring is pinned too"
     found = dict(line.split("=") for line in conda if "=" in line)
     assert Version(found.pop("python")) in Requirement(f"python{PROJECT['requires-python']}").specifier
     found = {CONDA_NAMES.get(name, name): pin for name, pin in found.items()}
     assert found == {canonicalize_name(Requirement(r).name): PINS[Requirement(r).name] for r in PROJECT["dependencies"]}
 
 
-@pytest.mark.parametrize("name", [Requirement(r).name for r in PROJECT["dependencies"]])
-def test_what_is_installed_is_what_is_pinned(name):
-    assert version(name).split("+")[0] == PINS[canonicalize_name(name)]
+def needed(requirement: Requirement, extras: frozenset[str], found: dict[str, set[str]]) -> None:
+    """Add to {name: extras} what a requirement needs that is installed, itself among it."""
+    name = canonicalize_name(requirement.name)
+    asked = extras | requirement.extras
+    if name not in INSTALLED or (name in found and asked <= found[name]):
+        return
+    found.setdefault(name, set()).update(asked)
+    for line in INSTALLED[name].requires or []:
+        inner = Requirement(line)
+        if not inner.marker or any(inner.marker.evaluate({"extra": extra}) for extra in asked | {""}):
+            needed(inner, frozenset(), found)
+
+
+INSTALLED = {canonicalize_name(d.metadata["Name"]): d for d in distributions()}
+NEEDED: dict[str, set[str]] = {}
+for line in PROJECT["dependencies"] + [r for name, extra in EXTRAS.items() if name != "cuda" for r in extra]:
+    needed(Requirement(line), frozenset(), NEEDED)
+
+
+def test_what_is_installed_of_all_that_is_needed_is_what_is_pinned():
+    installed = {name: version(name).split("+")[0] for name in NEEDED}
+    assert {name: pin for name, pin in installed.items() if PINS.get(name) != pin} == {}
+
+
+def test_nothing_is_pinned_that_nothing_needs():
+    """As far as it is installed: pins of extras that are not there cannot be told from others."""
+    if lacking := [r for extra in ("dev", "bench", "torture") for r in EXTRAS[extra] if not is_installed(r)]:
+        pytest.skip(f"needs all extras: {', '.join(lacking)}")
+    others = {"timm"}  # installed by `make matrix` alone
+    elsewhere = {"colorama", "pywinpty", "appnope"}  # other systems' needs
+    assert pins("constraints.txt").keys() - NEEDED.keys() - others - elsewhere == set()
+
+
+def is_installed(requirement: str) -> bool:
+    return canonicalize_name(Requirement(requirement).name) in INSTALLED
+
+
+def test_what_is_pinned_can_be_installed_with_the_oldest_python_that_is_stated():
+    """Debian 12's is 3.11.2. A pin with a marker says itself which Python it is for."""
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    marked = {canonicalize_name(Requirement(line).name) for line in lines if ";" in line}
+    refused = {
+        name: str(asked)
+        for name in NEEDED.keys() - marked
+        if (asked := INSTALLED[name].metadata["Requires-Python"]) and not SpecifierSet(asked).contains("3.11.2")
+    }
+    assert refused == {}
+
+
+BAD = ["lightning==2.6.2", "lightning==2.6.3", "torch==2.9.1", "distributed==2025.12.0", "jupyter-server==2.19.0"]
+
+
+@pytest.mark.parametrize("release", [*BAD, "pillow==12.1.1", "onnx==1.20.1"])
+def test_a_release_known_to_be_bad_is_outside_of_its_range(release):
+    name, _, bad = release.partition("==")
+    wanted = PROJECT["dependencies"] + EXTRAS["dev"]
+    ranges = [r.specifier for r in map(Requirement, wanted) if canonicalize_name(r.name) == name]
+    assert ranges
+    assert not any(bad in specifier for specifier in ranges)
+
+
+def test_every_set_that_ships_has_its_licence_among_the_projects():
+    licences = PROJECT["license-files"]
+    assert all((ROOT / file).is_file() for file in licences)
+    folders = {path.parent for path in (ROOT / "data").rglob("*.gz")}
+    assert {str((folder / "LICENSE").relative_to(ROOT)) for folder in folders} <= set(licences)
+    tables = [path for path in (ROOT / "data").glob("*.csv")]
+    assert {f"data/{table.stem}-LICENSE.txt" for table in tables} <= set(licences)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=lambda path: path.name)
+def test_a_workflow_may_read_and_no_more_and_runs_actions_by_commit(path):
+    workflow = yaml.safe_load(path.read_text())
+    assert workflow["permissions"] == {"contents": "read"}
+    for job in workflow["jobs"].values():
+        assert "permissions" not in job
+        for step in job["steps"]:
+            if "uses" in step:
+                assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", step["uses"]), step["uses"]
+            if step.get("uses", "").startswith("actions/checkout@"):
+                assert step["with"]["persist-credentials"] is False
+
+
+# --- what `make` runs: the scripts of .ci with programs that only write down how they were called
+
+
+def script(folder: Path, name: str, text: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+    (folder / name).chmod(0o755)
+
+
+def run_browser(tmp_path: Path, *, there: bool, user: int = 0, **env: str) -> tuple[str, int]:
+    """What .ci/browser says, for this user, where a browser is there or not; apt-get only says what it would do."""
+    programs = tmp_path / "programs"
+    script(programs, "python", f"exit {0 if there else 1}")
+    script(programs, "id", f"echo {user}")
+    script(programs, "apt-get", 'echo "apt-get $*"')
+    path = f"{programs}:{os.environ['PATH']}"
+    given = {"PATH": path, "BIN": str(programs), **env}
+    run = subprocess.run([ROOT / ".ci" / "browser"], env=given, text=True, capture_output=True, timeout=60)
+    assert run.stderr == ""
+    return run.stdout, run.returncode
+
+
+def test_a_browser_is_installed_only_for_root_and_after_it_was_said_what_and_how_to_decline(tmp_path):
+    said, status = run_browser(tmp_path, there=False)
+    assert status == 0
+    before, _, after = said.partition("apt-get update")
+    assert "Debian's package `chromium`" in before
+    assert "MB" in before
+    assert "make test BROWSER_TESTS=no" in before
+    assert "apt-get install -y --no-install-recommends chromium" in after
+
+
+@pytest.mark.parametrize(
+    ("there", "user", "env", "words"),
+    [
+        (True, 0, {}, ""),
+        (True, 1000, {}, ""),
+        (False, 1000, {}, "There is no Chromium"),
+        (False, 0, {"BROWSER_TESTS": "no"}, "BROWSER_TESTS=no"),
+        (True, 0, {"BROWSER_TESTS": "no"}, "BROWSER_TESTS=no"),
+    ],
+)
+def test_a_browser_that_is_there_comes_first_and_nobody_else_installs_one(tmp_path, there, user, env, words):
+    said, status = run_browser(tmp_path, there=there, user=user, **env)
+    assert status == 0
+    assert "apt-get" not in said
+    assert words in said
+    assert bool(said) == bool(words)
+
+
+def test_an_installation_that_fails_stops_with_the_way_out(tmp_path):
+    programs = tmp_path / "programs"
+    script(programs, "python", "exit 1")
+    script(programs, "id", "echo 0")
+    script(programs, "apt-get", "echo no network; exit 100")
+    env = {"PATH": f"{programs}:{os.environ['PATH']}", "BIN": str(programs)}
+    run = subprocess.run([ROOT / ".ci" / "browser"], env=env, text=True, capture_output=True, timeout=60)
+    assert run.returncode == 1
+    assert "no network" in run.stdout
+    assert "make test BROWSER_TESTS=no" in run.stdout
+
+
+def test_the_package_itself_installs_nothing():
+    for path in (ROOT / "specviz").rglob("*.py"):
+        assert "apt-get" not in path.read_text(), f"{path} installs system packages"
+
+
+@pytest.mark.parametrize("root", [True, False])
+def test_chromium_runs_in_its_sandbox_unless_root_starts_it(monkeypatch, root):
+    from specviz.bench import browser
+
+    monkeypatch.setattr(os, "geteuid", lambda: 0 if root else 1000)
+    options = browser.launch_options("/usr/bin/chromium")
+    assert options["chromium_sandbox"] is not root  # Playwright gives --no-sandbox for False
+    assert "--no-sandbox" not in options["args"]
+
+
+def test_no_browser_is_looked_for_where_it_was_declined(monkeypatch):
+    from specviz.bench import browser
+
+    monkeypatch.setenv("BROWSER_TESTS", "no")
+    with pytest.raises(browser.BrowserMissing, match="BROWSER_TESTS=no"):
+        browser.find_chromium(None)
+
+
+def setup_calls(tmp_path: Path, extras: str, **env: str) -> list[str]:
+    """What .ci/setup has pip install, on a bare machine."""
+    shutil.copytree(ROOT / ".ci", tmp_path / ".ci")
+    log = tmp_path / "calls"
+    fake = f"""case "$*" in
+      "-m venv"*) mkdir -p .venv/bin; cp "$0" .venv/bin/python ;;
+      "-c import torch") exit 1 ;;
+      "-c import sys, torch"*) exit 1 ;;
+      *"pip install"*) echo "$*" >>{log} ;;
+    esac"""
+    script(tmp_path / "programs", "python", fake)
+    given = {"PATH": os.environ["PATH"], "PYTHON": str(tmp_path / "programs" / "python"), **env}
+    subprocess.run([tmp_path / ".ci" / "setup", "ready", *extras.split()], env=given, check=True, timeout=60)
+    assert (tmp_path / ".venv" / "ready").exists()
+    return log.read_text().splitlines()
+
+
+def test_pytorchs_index_is_asked_for_pytorch_alone(tmp_path):
+    torch, workbench = setup_calls(tmp_path, "dev,bench", TORCH_INDEX="https://wheels.example/cpu")
+    assert torch.endswith("-c constraints.txt --index-url https://wheels.example/cpu --no-deps torch")
+    assert "wheels.example" not in workbench
+    assert workbench.endswith("-e .[dev,bench]")
+    assert "-c constraints.txt" in workbench
+
+
+def test_without_an_index_pytorch_comes_from_where_all_else_does(tmp_path):
+    torch, workbench = setup_calls(tmp_path, "")
+    assert torch.endswith("-c constraints.txt torch")
+    assert workbench.endswith("-c constraints.txt -e .")
+
+
+@pytest.mark.parametrize(("given", "extras"), [((), "dev,ptx,bench"), (("PTX=no",), "dev,bench")])
+def test_nvidias_compilers_can_be_declined(given, extras):
+    run = subprocess.run(
+        ["make", "-n", "-C", ROOT, "--always-make", "setup", *given], text=True, capture_output=True, timeout=60
+    )
+    assert f" {extras}\n" in run.stdout, run.stdout + run.stderr
+    assert ("ptx," in run.stdout) == (not given)
 
 
 def test_the_version_is_written_once_in_two_places():

@@ -1,8 +1,14 @@
 """`make torture` at the size of a test: each part finds nothing wrong here, and finds what is broken on purpose."""
 
+import asyncio
+import sys
+
 import pytest
 import torch
-from torture import layers
+from torture import __main__ as main
+from torture import compression, files, layers, mutants, resident, sliders
+
+import specviz as sv
 
 
 def test_random_configurations_of_all_layers_equal_their_definitions():
@@ -37,3 +43,131 @@ def test_a_configuration_is_a_function_of_its_seed_and_number():
     case, errors = layers.one(3, 14)
     again, errors_again = layers.one(3, 14)
     assert (case.family, case.options, errors) == (again.family, again.options, errors_again)
+
+
+# --- Memory
+
+
+def test_growth_is_that_of_the_medians_of_both_ends():
+    readings = [100.0] * 9 + [500.0] + [300.0] * 20 + [110.0] * 9 + [1.0]
+    found = resident.growth(readings)
+    assert found["growth"] == pytest.approx(0.1)
+    assert found["most_resident_mib"] == 500
+    with pytest.raises(ValueError, match="20 at least"):
+        resident.growth(readings[:19])
+
+
+@pytest.mark.parametrize("steps", [20, 57, 2000])
+def test_memory_is_read_ten_times_or_more_at_either_end(steps):
+    assert sum(resident.is_read(i, steps) for i in range(steps)) >= 2 * resident.READINGS
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_what_is_held_is_seen_and_what_is_freed_too():
+    before = resident.mib()
+    held = torch.ones(2**24)  # 64 MiB
+    assert 60 < resident.mib() - before < 70
+    del held
+    assert resident.mib() - before < 10
+
+
+def test_moves_that_draw_nothing_are_counted_as_such():
+    class Control:
+        options = ("a", "b")
+        value = "a"
+
+    class Deaf:
+        """Its controls' messages are lost every other time."""
+
+        def __init__(self):
+            self.control, self.moves = Control(), 0
+            self.control.comm = self
+            self.panels = self
+            self.message = ""
+
+        def callback(self, message):
+            assert message["content"]["data"]["state"]["index"] in (0, 1)
+            self.moves += 1
+            if self.moves % 2:
+                self._frames()
+
+        def _controls(self):
+            return {"control": self.control}
+
+        def _frames(self):
+            return {}
+
+    assert asyncio.run(sliders._moved(Deaf(), 40))["drawn"] == 20
+
+
+# --- Mutants
+
+
+@pytest.mark.parametrize(
+    ("successes", "tries", "low", "high"), [(8, 10, 0.4902, 0.9433), (0, 20, 0.0, 0.1611), (450, 500, 0.8706, 0.9233)]
+)
+def test_the_interval_of_a_share_is_wilsons(successes, tries, low, high):
+    assert mutants.wilson(successes, tries) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_mutants_are_tried_in_a_random_order_lot_by_lot_and_what_was_killed_for_memory_survives(monkeypatch, tmp_path):
+    verdicts = {f"m{i:03}": None for i in range(300)}
+    tried, kept = [], []
+
+    def mutmut(folder, names, children):
+        tried.append(names)
+        verdicts.update({name: -9 if name == names[0] else 1 for name in names})
+        return 0, ""
+
+    monkeypatch.setattr(mutants, "_made", lambda folder, children, say: ([], sorted(verdicts)))
+    monkeypatch.setattr(mutants, "_results", lambda folder: dict(verdicts))
+    monkeypatch.setattr(mutants, "_shown", lambda folder, name: f"- {name}")
+    monkeypatch.setattr(mutants, "_mutmut", mutmut)
+    result = mutants.run(250, seed=3, keep=kept.append)
+    assert [len(names) for names in tried] == [100, 100, 50]
+    assert [row["sample"] for row in kept] == [100, 200, 250]
+    assert kept[-1] == result
+    assert (result["killed"], result["codes"]) == (247, {"-9": 3, "1": 247})
+    assert [row["name"] for row in result["survivors"]] == [names[0] for names in tried]
+    assert tried[0] != sorted(tried[0])
+    # Again, as after a stop: nothing is tried twice.
+    assert mutants.run(250, seed=3) == result
+    assert len(tried) == 3
+
+
+# --- The record
+
+
+def test_a_part_takes_its_place_in_the_record_and_says_if_it_does_not_hold(monkeypatch, tmp_path):
+    record = tmp_path / "torture.jsonl"
+    monkeypatch.setattr(main, "RECORD", record)
+    found = {"files": {"silent": 0, "tracebacks": 0, "unnamed": 0}, "layers": {"wrong": 1}}
+    parts = {name: (lambda keep, name=name: found[name], main.PARTS[name][1]) for name in found}
+    monkeypatch.setattr(main, "PARTS", {**main.PARTS, **parts})
+    assert main.main(["files"]) == 0
+    assert main.main(["layers"]) == 1
+    assert [(row["part"], row["holds"]) for row in sv.records.read(record)] == [("layers", False), ("files", True)]
+    found["layers"]["wrong"] = 0
+    found["files"]["unnamed"] = 1
+    assert main.main(["layers", "files"]) == 1
+    assert [(row["part"], row["holds"]) for row in sv.records.read(record)] == [("layers", True), ("files", False)]
+    assert main.main(["layer"]) == 2
+
+
+def test_a_parts_own_result_fits_into_the_record(monkeypatch, tmp_path):
+    monkeypatch.setattr(main, "RECORD", tmp_path / "torture.jsonl")
+    small = {
+        "layers": lambda keep: layers.run(3),
+        "files": lambda keep: files.run(3),
+        "compression": lambda keep: compression.run(20),
+    }
+    monkeypatch.setattr(main, "PARTS", {name: (run, lambda row: True) for name, run in small.items()})
+    assert main.main([]) == 0
+    assert [row["part"] for row in sv.records.read(tmp_path / "torture.jsonl")] == list(small)
+
+
+def test_the_record_that_ships_is_of_all_parts_and_each_holds():
+    rows = sv.records.shipped("torture")
+    assert [row["part"] for row in rows] == list(main.PARTS)
+    for row in rows:
+        assert main.PARTS[row["part"]][1](row) is row["holds"] is True

@@ -97,7 +97,7 @@ def test_a_state_that_cannot_be_read_or_set_gives_the_turn_back(monkeypatch):
         taken = []
         thread = threading.Thread(target=lambda: taken.append(_take()), daemon=True)
         thread.start()
-        thread.join(5)
+        thread.join(60)
         return bool(taken)
 
     def _take():

@@ -282,7 +282,7 @@ def test_an_uploaded_file_is_decoded_while_another_explorer_has_its_turn(monkeyp
     with turn():
         thread = threading.Thread(target=lambda: setattr(explorer.upload, "value", (file,)))
         thread.start()
-        assert decoded.wait(20), "it waits for its turn before it has decoded anything"
+        assert decoded.wait(60), "it waits for its turn before it has decoded anything"
         assert explorer.image.shape == (8, 8)
     thread.join(60)
     assert explorer.image.shape == (6, 7)

@@ -13,6 +13,7 @@ from specviz.datasets.fetch import Remote, provide
 from specviz.datasets.labelled import Labelled
 from specviz.datasets.pictures import (
     CIFAR10_FILES,
+    EXAMPLES,
     FASHION_FILES,
     Content,
     read_cats_dogs,
@@ -57,54 +58,70 @@ PUBLISHED = {
     "fashion-mnist": Published(  # Xiao, Rasul & Vollgraf (2017)
         "fashion-mnist",
         FASHION_FILES,
-        {"train": 60_000, "test": 10_000},
+        EXAMPLES["fashion-mnist"],
         read_fashion_mnist,
         tuple(
-            Remote(f"fashion-mnist/{file}", f"{_ZALANDO}/{file}", f"md5:{md5}")
-            for file, md5 in (
-                ("train-images-idx3-ubyte.gz", "8d4fb7e6c68d591d4c3dfef9ec88bf0d"),
-                ("train-labels-idx1-ubyte.gz", "25c81989df183df01b3e8a0aad5dffbe"),
-                ("t10k-images-idx3-ubyte.gz", "bef4ecab320f06d8554ea6380940ec79"),
-                ("t10k-labels-idx1-ubyte.gz", "bb300cfdad3c16e7a12a480ee83cd310"),
+            Remote(f"fashion-mnist/{file}", f"{_ZALANDO}/{file}", f"sha256:{sha256}", size)
+            for file, size, sha256 in (
+                (
+                    "train-images-idx3-ubyte.gz",
+                    26_421_880,
+                    "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+                ),
+                (
+                    "train-labels-idx1-ubyte.gz",
+                    29_515,
+                    "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+                ),
+                (
+                    "t10k-images-idx3-ubyte.gz",
+                    4_422_102,
+                    "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+                ),
+                (
+                    "t10k-labels-idx1-ubyte.gz",
+                    5_148,
+                    "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+                ),
             )
         ),
     ),
     "cifar10": Published(  # Krizhevsky (2009), binary version
         "cifar-10-batches-bin",
         {split: (*files, "batches.meta.txt") for split, files in CIFAR10_FILES.items()},
-        {"train": 50_000, "test": 10_000},
+        EXAMPLES["cifar10"],
         read_cifar10,
         (
             Remote(
                 "cifar-10-binary.tar.gz",
                 f"{_TORONTO}/cifar-10-binary.tar.gz",
-                "md5:c32a1d4ab5d03f1284b67883e8d87530",
+                "sha256:c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
             ),
         ),
     ),
     "cifar100": Published(  # Krizhevsky (2009), binary version
         "cifar-100-binary",
         {split: (f"{split}.bin", "fine_label_names.txt") for split in ("train", "test")},
-        {"train": 50_000, "test": 10_000},
+        EXAMPLES["cifar100"],
         read_cifar100,
         (
             Remote(
                 "cifar-100-binary.tar.gz",
                 f"{_TORONTO}/cifar-100-binary.tar.gz",
-                "md5:03b5dce01913d631647c71ecec9e9cb8",
+                "sha256:58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
             ),
         ),
     ),
     "svhn": Published(  # Netzer et al. (2011), cropped digits
         "svhn",
         {split: (f"{split}_32x32.mat",) for split in ("train", "test")},
-        {"train": 73_257, "test": 26_032},
+        EXAMPLES["svhn"],
         read_svhn,
         tuple(
-            Remote(f"svhn/{split}_32x32.mat", f"{_STANFORD}/{split}_32x32.mat", f"md5:{md5}")
-            for split, md5 in (
-                ("train", "e26dedcc434d2e4c54c9b2d4a06d8373"),
-                ("test", "eb5a983be6a315427106f1b164d9cef3"),
+            Remote(f"svhn/{split}_32x32.mat", f"{_STANFORD}/{split}_32x32.mat", f"sha256:{sha256}", size)
+            for split, size, sha256 in (
+                ("train", 182_040_794, "435e94d69a87fde4fd4d7f3dd208dfc32cb6ae8af2240d066de1df7508d083b8"),
+                ("test", 64_275_384, "cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b"),
             )
         ),
     ),
@@ -129,9 +146,10 @@ def load(
     download  fetch what is not there from its publisher (not cats-dogs and UCR, which must be asked for in person)
     series    "pad" or "resample" brings UCR series of unequal length to one
 
-    Files stay in their publisher's format, and an archive that was put into the folder by hand is unpacked. Only what
-    is fetched or unpacked is held against its checksum. A split with fewer or more examples than its publisher's gives
-    a UserWarning.
+    Files stay in their publisher's format, and an archive that was put into the folder by hand is unpacked. Files are
+    held against their checksums when a process first uses them, in place or fetched; what was unpacked by hand has
+    none. A split with fewer examples than its publisher's gives a UserWarning, as does a file of another size; one with
+    more is refused before it is read.
 
     Raises ValueError for an unknown name or a file that is wrong, FileNotFoundError for one that is not there and
     cannot be fetched; both say what to do.

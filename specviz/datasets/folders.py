@@ -1,20 +1,27 @@
 """Folders of pictures, one a class, as ImageNet is kept: read lazily, each picture cut to a square."""
 
+import contextlib
+import ctypes
 import os
+import sys
 import zlib
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from spectral_kernels.process import Lock
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from specviz.datasets.labelled import Labelled, in_short, stratified
 
 STATISTICS_OF = 1000  # pictures: all of ImageNet would be read for an hour, to change the third digit
+MOST_DECODED = 2**29  # bytes that decoding takes, of one picture and of all that a process decodes at once
 _BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 
 
@@ -111,6 +118,10 @@ def image_folder(
     Grey pictures get three equal channels and alpha is dropped. As in other readers of ImageNet, a phone's rotation
     mark is not followed. Hidden files are passed over. The first bytes of all files are looked at here.
 
+    A picture's size is read before its pixels. One that would take more than 512 MiB to decode (134 million pixels of a
+    plain PNG; a JPEG is decoded at a fraction of its size) is a ValueError when it is read, and threads that read at
+    once wait for each other rather than take more in all. Workers of a DataLoader are processes and take so much each.
+
     FileNotFoundError if there is no such folder. ValueError names files that are no JPEG or PNG, a file beside the
     classes' folders, a class without pictures, a class that `classes` has and the folder not, or the other way round.
     """
@@ -171,8 +182,14 @@ def read_square(file: str | Path, side: int, shorter_side: int, draw: np.random.
         with Image.open(file, formats=("JPEG", "PNG")) as image:
             if image.mode[0] in "IF":
                 raise ValueError(f"its pixels are of mode {image.mode}; save it with 8 bits a channel")
+            whole = image.size
             # A JPEG can be decoded at 1/2, 1/4 or 1/8; twice what is needed leaves the scaling its quality.
             image.draft(None, (2 * shorter_side, 2 * shorter_side))
+            if (needed := _decoding_bytes(image, whole)) > MOST_DECODED:
+                raise Image.DecompressionBombError(
+                    f"{whole[0]} x {whole[1]} pixels of mode {image.mode} take {needed / 2**20:.0f} MiB to decode, and "
+                    f"at most {MOST_DECODED / 2**20:.0f} are taken"
+                )
             shorter = min(image.size)
             room = [length * shorter_side // shorter - side for length in image.size]
             corner = [gap // 2 if draw is None else int(draw.integers(gap + 1)) for gap in room]
@@ -180,12 +197,93 @@ def read_square(file: str | Path, side: int, shorter_side: int, draw: np.random.
             left, top = (place * shorter / shorter_side for place in corner)
             length = side * shorter / shorter_side
             box = (left, top, min(left + length, image.width), min(top + length, image.height))
-            square = image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR, box)
+            with _decoding.taken(needed):
+                try:
+                    square = _scaled(image, side, box)
+                finally:
+                    image.close()  # now: an error would keep its pixels as long as it is kept itself
+                    if needed >= _LARGE:
+                        _give_back()
     except Image.DecompressionBombError as error:
         raise ValueError(f"{file} is too large to be read, scale it down first: {error}") from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, EOFError, ...
         raise ValueError(f"{file} is damaged or cut short, or of a kind that is not read: {error}") from error
     return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()
+
+
+_AS_THEY_ARE = ("L", "RGB")
+_LARGE = 2**25  # bytes
+
+
+def _scaled(image: Any, side: int, box: tuple[float, float, float, float]) -> Any:
+    """A square of a picture, RGB. Grey and colour are scaled as they are: `convert` would copy all of their pixels."""
+    from PIL import Image
+
+    plain = image if image.mode in _AS_THEY_ARE else image.convert("RGB")
+    return plain.resize((side, side), Image.Resampling.BILINEAR, box).convert("RGB")
+
+
+def _give_back() -> None:
+    """Have glibc return what is free: it keeps what each thread had, measured 275 MiB for a picture of 6000 x 6000."""
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+def _decoding_bytes(image: Any, whole: tuple[int, int]) -> int:
+    """What Pillow takes to decode a picture whose head alone has been read, and to make it RGB."""
+    one = 1 if image.mode in ("1", "L", "P") else 4  # bytes of a pixel: Pillow pads three channels to four
+    needed = image.width * image.height * (one if image.mode in _AS_THEY_ARE else one + 4)
+    if image.info.get("progressive"):
+        # All coefficients are held, 2 bytes each, whatever the scale that it is decoded at.
+        samples = [across * down for _, across, down, _ in image.layer]
+        needed += 2 * whole[0] * whole[1] * sum(samples) // max(samples)
+    return needed
+
+
+class _Room:
+    """Bytes that blocks may take in all: one that finds too little left waits, and they go in the order they came."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._guard = Lock()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._process, self._left = os.getpid(), self.most
+        self._waiting: deque[tuple[int, Lock]] = deque()
+
+    @contextlib.contextmanager
+    def taken(self, size: int) -> Iterator[None]:
+        """Inside, so many bytes are this block's; at most all there are."""
+        ticket = Lock()
+        ticket.acquire()
+        with self._guard:
+            if self._process != os.getpid():  # forked: who had taken what is not here
+                self._begin()
+            process = self._process
+            self._waiting.append((size, ticket))
+            self._let_in()
+        try:
+            ticket.acquire()
+            yield
+        finally:
+            with self._guard:
+                if self._process == process:
+                    if (size, ticket) in self._waiting:  # Ctrl-C while it waited
+                        self._waiting.remove((size, ticket))
+                    else:
+                        self._left += size
+                    self._let_in()
+
+    def _let_in(self) -> None:
+        while self._waiting and self._waiting[0][0] <= self._left:
+            size, ticket = self._waiting.popleft()
+            self._left -= size
+            ticket.release()
+
+
+_decoding = _Room(MOST_DECODED)
 
 
 def _class_folders(path: Path) -> list[str]:

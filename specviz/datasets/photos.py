@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 MAX_SIDE = 4096  # pixels; one spectrum of this size is 64 MiB
+MAX_FILE = 2**28  # bytes; the largest picture that can be shown takes half of it without any compression
 MAX_DECODED = 2**27  # pixels of a file that is scaled down as it is read: a phone's largest photograph has 108 million
 
 # Each is in the public domain or CC0, as the docstring of its scikit-image loader says.
@@ -83,9 +84,9 @@ def photo_from(source: Any) -> Tensor:
     source  a path or the bytes of a PNG, JPEG or WebP file; or an array or tensor (H, W), (H, W, 1 | 3 | 4)
             or (1 | 3 | 4, H, W) of uint8, uint16, bool, or floats from 0 to 1
 
-    Up to 4096 pixels a side. Alpha is dropped, a phone's rotation mark is followed, an animation gives its first
-    frame, and colour of 16 bits a channel is read to 8 (grey keeps its 16). Anything else raises ValueError or
-    TypeError, saying what was found and what to do.
+    Up to 4096 pixels a side, which is looked at before they are decoded, and 256 MiB a file. Alpha is dropped, a
+    phone's rotation mark is followed, an animation gives its first frame, and colour of 16 bits a channel is read to 8
+    (grey keeps its 16). Anything else raises ValueError or TypeError, saying what was found and what to do.
     """
     if isinstance(source, str | os.PathLike):
         return _decode(_read(source), os.path.basename(os.fspath(source)))
@@ -132,9 +133,12 @@ def photo_within(data: bytes, most_pixels: int, name: str = "the picture") -> tu
 def _read(path: Any) -> bytes:
     try:
         with open(path, "rb") as file:
-            return file.read()
+            data = file.read(MAX_FILE + 1)
     except OSError as error:
         raise ValueError(f"cannot read {os.fspath(path)}: {error.strerror or error}") from error
+    if len(data) > MAX_FILE:
+        raise ValueError(f"{os.fspath(path)} has more than {MAX_FILE / 2**20:.0f} MiB; scale the picture down first")
+    return data
 
 
 def _decode(data: bytes, name: str) -> Tensor:
@@ -184,7 +188,8 @@ def _pixels(image: Any, name: str, size: tuple[int, int] | None = None) -> tuple
     else:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a palette's transparency, which is dropped
-            plain = image.convert("L" if image.mode in ("1", "L", "LA", "La") else "RGB")
+            mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
+            plain = image if image.mode == mode else image.convert(mode)  # which would copy all of its pixels
     if size:
         plain = plain.resize(size, Image.Resampling.LANCZOS)
     turned = False

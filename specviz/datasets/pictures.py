@@ -2,11 +2,13 @@
 
 import gzip
 import re
+import struct
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import prod
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from specviz.datasets.folders import class_files, not_pictures, read_square
 from specviz.datasets.places import read_text
+from specviz.files import replaced
 
 Content = tuple[Tensor, Tensor, tuple[str, ...]]  # inputs, labels, classes
 
@@ -38,12 +41,20 @@ CIFAR10_FILES: dict[str, tuple[str, ...]] = {
     "test": ("test_batch.bin",),
 }
 CATS_DOGS_SIDE = 150  # pixels
+# What the publishers have. A file that promises or holds more is refused before it is read.
+EXAMPLES = {
+    "fashion-mnist": {"train": 60_000, "test": 10_000},
+    "cifar10": {"train": 50_000, "test": 10_000},
+    "cifar100": {"train": 50_000, "test": 10_000},
+    "svhn": {"train": 73_257, "test": 26_032},
+}
 
 
 def read_fashion_mnist(folder: Path, split: str) -> Content:
     """(N, 1, 28, 28) uint8 from two gzipped idx files."""
     images_file, labels_file = (folder / file for file in FASHION_FILES[split])
-    images, labels = read_idx(images_file, axes=3), read_idx(labels_file, axes=1)
+    most = EXAMPLES["fashion-mnist"][split]
+    images, labels = read_idx(images_file, (most, 28, 28)), read_idx(labels_file, (most,))
     if images.shape[1:] != (28, 28):
         raise ValueError(f"{images_file} holds pictures of {images.shape[1]} x {images.shape[2]} pixels, not 28 x 28")
     if len(labels) != len(images):
@@ -51,53 +62,59 @@ def read_fashion_mnist(folder: Path, split: str) -> Content:
     return torch.from_numpy(images)[:, None], _labels(labels, 0, 9, labels_file), FASHION
 
 
-def read_idx(path: Path, axes: int) -> np.ndarray:
-    """The uint8 array of a gzipped idx file: a magic number for type and axes, 4 bytes for each size, the data."""
+def read_idx(path: Path, most: Sequence[int]) -> np.ndarray:
+    """The uint8 array of a gzipped idx file: a magic number for type and axes, 4 bytes for each size, the data.
+
+    most  the largest size along each axis; a header that promises more is refused before the data are read
+    """
     if not path.stat().st_size:
         raise ValueError(f"{path} is empty (0 bytes); delete it, and it is fetched again")
-    head = 4 + 4 * axes
+    axes = len(most)
+    head, magic = 4 + 4 * axes, bytes((0, 0, 8, axes))
     try:
         with gzip.open(path) as file:
             header = file.read(head)
-            magic, sizes = header[:4], [int.from_bytes(header[i : i + 4]) for i in range(4, len(header), 4)]
-            is_idx = len(header) == head and magic == bytes((0, 0, 8, axes))
-            data = _at_most(file, prod(sizes) + 1) if is_idx else b""
+            if not header:
+                raise ValueError(f"{path} is empty inside; delete it, and it is fetched again")
+            if len(header) >= 4 and header[:4] != magic:
+                raise ValueError(
+                    f"{path} begins with {header[:4].hex()}, but an idx file of uint8 with {axes} axes begins with "
+                    f"{magic.hex()}"
+                )
+            if len(header) < head:
+                raise ValueError(f"{path} is cut short: {len(header)} bytes are less than the {head} of an idx header")
+            sizes = struct.unpack(f">{axes}I", header[4:])
+            promised, largest = (" x ".join(map(str, shape)) for shape in (sizes, most))
+            if any(size > limit for size, limit in zip(sizes, most, strict=True)):
+                raise ValueError(f"{path} has a header that promises {promised}, but its publisher's has {largest}")
+            data = np.empty(prod(sizes), dtype=np.uint8)
+            read = 0
+            while read < len(data) and (part := file.readinto(data[read : read + 2**20].data)):
+                read += part
+            if read < len(data):
+                raise ValueError(
+                    f"{path} has {read} bytes of data instead of {len(data)}, which its header promises ({promised})"
+                )
+            if file.read(1):
+                raise ValueError(f"{path} has more than {len(data)}, which its header promises ({promised})")
     except gzip.BadGzipFile as error:
         raise ValueError(f"{path} is not gzip, or damaged ({error}); delete it, and it is fetched again") from error
     except (EOFError, zlib.error) as error:
         raise ValueError(f"{path} is damaged or cut short ({error}); delete it, and it is fetched again") from error
-    if not header:
-        raise ValueError(f"{path} is empty inside; delete it, and it is fetched again")
-    if len(magic) == 4 and magic != bytes((0, 0, 8, axes)):
-        raise ValueError(
-            f"{path} begins with {magic.hex()}, but an idx file of uint8 with {axes} axes begins with 000008{axes:02x}"
-        )
-    if len(header) < head:
-        raise ValueError(f"{path} is cut short: {len(header)} bytes are less than the {head} of an idx header")
-    if len(data) != prod(sizes):
-        found = f"{len(data)} bytes of data instead of" if len(data) < prod(sizes) else "more than"
-        raise ValueError(f"{path} has {found} {prod(sizes)}, which its header promises ({' x '.join(map(str, sizes))})")
-    return np.frombuffer(bytearray(data), dtype=np.uint8).reshape(sizes)
-
-
-def _at_most(file: gzip.GzipFile, count: int) -> bytes:
-    """So many bytes or all there are; room is made as they come, for a damaged header may promise any number."""
-    parts: list[bytes] = []
-    while count and (part := file.read(min(count, 2**20))):
-        parts.append(part)
-        count -= len(part)
-    return b"".join(parts)
+    return data.reshape(sizes)
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:
     """The other way round, with no time or name inside: the same array gives the same bytes."""
     header = bytes((0, 0, 8, array.ndim)) + b"".join(size.to_bytes(4) for size in array.shape)
-    path.write_bytes(gzip.compress(header + array.astype(np.uint8).tobytes(), compresslevel=9, mtime=0))
+    with replaced(path) as file:
+        file.write(gzip.compress(header + array.astype(np.uint8).tobytes(), compresslevel=9, mtime=0))
 
 
 def read_cifar10(folder: Path, split: str) -> Content:
     """(N, 3, 32, 32) uint8 from the binary version, whose records are a label and 3072 colours."""
-    batches = [_records(folder / file, label_bytes=1) for file in CIFAR10_FILES[split]]
+    most = EXAMPLES["cifar10"][split] // len(CIFAR10_FILES[split])
+    batches = [_records(folder / file, 1, most) for file in CIFAR10_FILES[split]]
     labels = [
         _labels(batch[:, 0], 0, 9, folder / file) for file, batch in zip(CIFAR10_FILES[split], batches, strict=True)
     ]
@@ -108,7 +125,7 @@ def read_cifar10(folder: Path, split: str) -> Content:
 def read_cifar100(folder: Path, split: str) -> Content:
     """(N, 3, 32, 32) uint8 with the fine labels; a record is a coarse label, a fine one and 3072 colours."""
     path = folder / f"{split}.bin"
-    records = _records(path, label_bytes=2)
+    records = _records(path, 2, EXAMPLES["cifar100"][split])
     inputs = torch.from_numpy(records[:, 2:].copy()).view(-1, 3, 32, 32)
     return inputs, _labels(records[:, 1], 0, 99, path), _class_names(folder / "fine_label_names.txt", 100)
 
@@ -119,6 +136,7 @@ def read_svhn(folder: Path, split: str) -> Content:
 
     path = folder / f"{split}_32x32.mat"
     try:
+        _check_mat(path, EXAMPLES["svhn"][split])
         content = loadmat(path, variable_names=["X", "y"])
     except Exception as error:  # SciPy raises ValueError, TypeError, zlib.error, MatReadError, ...
         raise ValueError(
@@ -135,6 +153,55 @@ def read_svhn(folder: Path, split: str) -> Content:
         )
     inputs = torch.from_numpy(pictures).permute(3, 2, 0, 1).contiguous()
     return inputs, _labels(labels, 1, 10, path) % 10, tuple("0123456789")
+
+
+_COMPRESSED = 15  # a kind of element in MATLAB's format
+_NUMBERS = range(6, 16)  # classes of a matrix: doubles to 64-bit integers; others hold pieces without end
+
+
+def _check_mat(path: Path, examples: int) -> None:
+    """Refuse a MATLAB file that expands to more than so many examples do: SciPy makes room for whatever it promises.
+
+    A file of version 5 is a head of 128 bytes, then elements: kind and length in 4 bytes each, and so many bytes, which
+    may be an element compressed by zlib. Nothing is kept that is expanded here.
+    """
+    most = examples * (3 * 32 * 32 + 8) + 2**16  # labels may be doubles
+    total = 0
+    with path.open("rb") as file:
+        head = file.read(128)
+        if len(head) < 128 or head[124:126] not in (b"\0\1", b"\1\0") or head[126:] not in (b"IM", b"MI"):
+            raise ValueError("it does not begin like MATLAB's version 5")
+        order = "<" if head[126:] == b"IM" else ">"
+        while tag := file.read(8):
+            kind, length = struct.unpack(f"{order}2I", tag)
+            beginning, size = _expanded(file, length, most - total) if kind == _COMPRESSED else _passed(file, length)
+            total += size
+            if total > most:
+                raise ValueError(f"it expands to more than {most} bytes, but its publisher's has {examples} examples")
+            flags = beginning[8 * (kind == _COMPRESSED) :][8:12]
+            if len(flags) < 4 or struct.unpack(f"{order}I", flags)[0] & 0xFF not in _NUMBERS:
+                raise ValueError("it holds a variable that is no matrix of numbers")
+
+
+def _passed(file: IO[bytes], length: int) -> tuple[bytes, int]:
+    """The first bytes of so many, which are passed over, and how many they are."""
+    beginning = file.read(min(length, 32))
+    file.seek(length - len(beginning), 1)
+    return beginning, length
+
+
+def _expanded(file: IO[bytes], length: int, most: int) -> tuple[bytes, int]:
+    """The first bytes of a zlib stream of so many bytes, and how many it expands to; counting ends above `most`."""
+    stream, piece = zlib.decompressobj(), 2**20
+    beginning, size = b"", 0
+    while length and size <= most and (part := file.read(min(length, 2**16))):
+        length -= len(part)
+        while size <= most:
+            out = stream.decompress(part, piece)
+            beginning, size, part = beginning or out[:32], size + len(out), stream.unconsumed_tail
+            if not part and len(out) < piece:
+                break
+    return beginning, size
 
 
 def read_cats_dogs(folder: Path, split: str) -> Content:
@@ -182,8 +249,8 @@ def _flat(folder: Path, classes: Sequence[str]) -> list[Path]:
     return flat
 
 
-def _records(path: Path, label_bytes: int) -> np.ndarray:
-    """(N, label_bytes + 3072) uint8 of a CIFAR file."""
+def _records(path: Path, label_bytes: int, most: int) -> np.ndarray:
+    """(N, label_bytes + 3072) uint8 of a CIFAR file, N <= most."""
     size, length = path.stat().st_size, label_bytes + 3 * 32 * 32
     if not size:
         raise ValueError(f"{path} is empty (0 bytes); delete it, and it is fetched again")
@@ -192,6 +259,8 @@ def _records(path: Path, label_bytes: int) -> np.ndarray:
             f"{path} has {size} bytes, which are not whole records of {length} ({label_bytes} for labels, 3072 for "
             "colours): it is cut short, or of another data set. Delete it, and it is fetched again"
         )
+    if size > most * length:
+        raise ValueError(f"{path} has {size // length} records, but its publisher's has {most}")
     return np.fromfile(path, dtype=np.uint8).reshape(-1, length)
 
 

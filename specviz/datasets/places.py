@@ -1,6 +1,7 @@
 """Where data lie: what comes with the project, and what is kept on this machine."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # The project's small data and measured results: inside an installed package, beside it in a checkout.
@@ -10,15 +11,30 @@ DATA = next(
 )
 
 
-def read_text(path: Path, expected: str) -> str:
+def read_text(path: Path, expected: str, most: int = 2**16) -> str:
     """A file's text in UTF-8, with a byte-order mark or without, its lines ended in any usual way.
 
-    ValueError for anything else names the file and what is `expected`; FileNotFoundError where there is none.
+    ValueError for anything else, or for more than `most` bytes, names the file and what is `expected`;
+    FileNotFoundError where there is none.
     """
-    try:
-        return path.read_text("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not text in UTF-8 (byte {error.start}): {expected}") from None
+    return "".join(text_lines(path, expected, most, most))
+
+
+def text_lines(path: Path, expected: str, most: int, longest: int) -> Iterator[str]:
+    """Lines of a text as `read_text` takes it, with their ends, one in memory at a time.
+
+    most, longest  bytes of the file and characters of a line; more is a ValueError before it is read
+    """
+    if (size := path.stat().st_size) > most:
+        raise ValueError(f"{path} has {size} bytes, and at most {most} are read: {expected}")
+    with path.open(encoding="utf-8-sig") as file:
+        try:
+            while line := file.readline(longest + 1):
+                if len(line) > longest:
+                    raise ValueError(f"{path} has a line of more than {longest} characters: {expected}")
+                yield line
+        except UnicodeDecodeError:
+            raise ValueError(f"{path} is not text in UTF-8: {expected}") from None
 
 
 def data_folder(folder: str | os.PathLike[str] | None = None) -> Path:

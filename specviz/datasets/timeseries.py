@@ -8,12 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from specviz.datasets.places import DATA, read_text
+from specviz.datasets.places import DATA, text_lines
 
 SERIES = {"elnino": "sea surface temperature of the eastern Pacific, monthly 1950 to 2010, NOAA; public domain"}
 
 UCR = "UCRArchive_2018"
 Lengthened = Literal["pad", "resample"]
+# The archive's largest file has 8.4 million values, its longest series 2844, its most 16,800 series.
+_MOST_BYTES, _LONGEST_LINE, _MOST_VALUES, _MOST_SERIES = 2**28, 2**20, 2**24, 2**17
 _LARGEST_LABEL = 2**53  # beyond, float64 cannot tell whole numbers apart
 
 
@@ -47,8 +49,8 @@ def read_ucr(
     - NaN before that: a missing value, put on the line between its neighbours (before the first value: that value).
       A UserWarning counts them.
 
-    FileNotFoundError without the archive. ValueError for another name, a file that is not the archive's, or a class
-    that the training split lacks.
+    FileNotFoundError without the archive. ValueError for another name, a file that is not the archive's or twice as
+    large as any of it, or a class that the training split lacks.
     """
     if series not in (None, "pad", "resample"):
         raise ValueError(f'series={series!r} must be "pad", "resample" or None')
@@ -83,14 +85,11 @@ def read_ucr(
 def _table(path: Path) -> np.ndarray:
     """(N, 1 + L) float64, labels first; NaN where a value is missing."""
     expected = "a label and values, separated by tabs, are expected in a line"
-    try:
-        lines = [line for line in read_text(path, expected).split("\n") if line.strip()]
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is not there, but a set of the UCR archive has both splits") from None
-    if not lines:
-        raise ValueError(f"{path} is empty; {expected}")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not there, but a set of the UCR archive has both splits")
     rows: list[np.ndarray] = []
-    for number, line in enumerate(lines, 1):
+    lines = (line.removesuffix("\n") for line in text_lines(path, expected, _MOST_BYTES, _LONGEST_LINE))
+    for number, line in enumerate((line for line in lines if line.strip()), 1):
         place = f"{path}, line {number}"
         try:
             if odd := next((word for word in line.split("\t") if "_" in word or not word.isascii()), None):
@@ -109,6 +108,10 @@ def _table(path: Path) -> np.ndarray:
             raise ValueError(f"{place} holds no value: all are NaN")
         if (np.abs(row[1:]) > np.finfo(np.float32).max).any():
             raise ValueError(f"{place} holds values that are infinite or too large for float32")
+        if number > _MOST_SERIES or number * len(row) > _MOST_VALUES:
+            raise ValueError(f"{path} has more than {_MOST_SERIES} series or {_MOST_VALUES} values; {expected}")
+    if not rows:
+        raise ValueError(f"{path} is empty; {expected}")
     return np.stack(rows)
 
 

@@ -158,7 +158,7 @@ def compress_activations(
 
     threshold    coefficients up to `threshold` times the RMS are dropped. The RMS is about the mean, which is kept
     relative_to  whose RMS: the whole "tensor"'s, or each "map"'s own. At equal bytes the gradients of ResNet-18 and
-                 VGG-16 were up to 1.1 and 1.5 times closer with "tensor" (`specviz bench compress`)
+                 VGG-16 were up to 1.3 and 1.5 times closer with "tensor" (`specviz bench compress`)
     values       of the kept coefficients: "8-bit" (square-root companded, one scale a map), "float16" or "float32"
     unbiased     keep small coefficients with probability |x| / cut and magnitude restored, and round at random, so
                  that the stored maps are right on average. Reproducible: the seed is made from the state of torch's
@@ -186,9 +186,9 @@ def compress_activations(
     resident for 2 MiB saved, by a small network. MALLOC_TRIM_THRESHOLD_=131072, in the environment before Python
     starts, has it give memory back (2 MiB resident then); the steps of that network took up to 1.5 times as long.
 
-    At the defaults ResNet-18 and VGG-16 on 32 x 32 photographs, after 20 steps, stored 18 and 17 % of their maps' bytes
-    with gradients off by 3 and 4 %, where another mini-batch's are off by 123 and 107 %; threshold 0.5 gave 12 and
-    11 %, off by 6 and 10 %. A step took 1.6 and 1.4 times as long (2 cores; `specviz bench compress`).
+    At the defaults ResNet-18 and VGG-16 on 32 x 32 photographs, after 20 steps, stored 18 and 16 % of their maps' bytes
+    with gradients off by 3 and 4 %, where another mini-batch's are off by 132 and 122 %; threshold 0.5 gave 12 and
+    11 %, off by 6 and 11 %. A step took 2.1 and 1.8 times as long (2 cores; `specviz bench compress`).
 
     Raises ValueError or TypeError for a value out of range, and TypeError when used as a decorator.
     """

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import fractions
 import itertools
 import math
 import random
@@ -69,25 +70,46 @@ def signed(n: int) -> Tensor:
     return torch.where(2 * f > n, f - n, f)
 
 
-def band_limited(x, w, b, *, stride, pads, dilation, groups, compression, circular):
+def band_mask(S, band):
+    mask = torch.ones(S, dtype=torch.float64)
+    for a, k in enumerate(band):
+        shape = [1] * len(S)
+        shape[a] = -1
+        mask = mask * (signed(S[a]).abs() < k).double().reshape(shape)
+    return mask
+
+
+def band_of(S, compression):
+    halves = [n // 2 + 1 for n in S]
+    if compression == 0:
+        return halves
+    if len(S) == 2:
+        return [max(1, math.floor(half * math.sqrt(1 - compression))) for half in halves]
+    return [max(1, half - math.floor(half * compression) - 1) for half in halves]
+
+
+def shares_held(x, S):
+    """Every band that a share of the energy may choose, rising, and the share of the map's energy in it."""
+    over = tuple(range(2, x.ndim))
+    power = torch.fft.fftn(x.detach(), s=S, dim=over).abs().square().sum((0, 1))
+    halves = [n // 2 + 1 for n in S]
+    widths = sorted({fractions.Fraction(j, half) for half in halves for j in range(1, half + 1)})
+    bands = [[max(1, math.floor(half * f)) for half in halves] for f in widths]
+    return bands, torch.stack([(power * band_mask(S, band)).sum() for band in bands]) / power.sum()
+
+
+def band_limited(x, w, b, *, stride, pads, dilation, groups, compression, energy, circular):
     dims, taps = x.ndim - 2, w.shape[2:]
     axes = range(dims)
     padded = [x.shape[2 + a] + sum(pads[a]) for a in axes]
     S = [x.shape[2 + a] if circular else smooth(padded[a]) for a in axes]
-    mask = torch.ones(S, dtype=torch.float64)
-    for a in axes:
-        half = S[a] // 2 + 1
-        if compression == 0:
-            k = half
-        elif dims == 2:
-            k = max(1, math.floor(half * math.sqrt(1 - compression)))
-        else:
-            k = max(1, half - math.floor(half * compression) - 1)
-        shape = [1] * dims
-        shape[a] = -1
-        mask = mask * (signed(S[a]).abs() < k).double().reshape(shape)
     if not circular:
         x = F.pad(x, [n for a in reversed(axes) for n in pads[a]])
+    band = band_of(S, compression)
+    if energy is not None:
+        bands, shares = shares_held(x, S)
+        band = next(band for band, share in zip(bands, shares, strict=True) if share >= energy)
+    mask = band_mask(S, band)
     planes = w.new_zeros(*w.shape[:2], *S)
     for place in itertools.product(*map(range, taps)):
         at = [place[a] * dilation[a] % S[a] for a in axes]
@@ -279,15 +301,23 @@ def conv_case(r: random.Random, dims: int) -> Case:
     while any(sizes[a] + sum(pads[a]) <= reach[a] for a in range(dims)):  # nothing would come out: a larger map
         sizes = [n + 1 for n in sizes]
     compression = r.choice([0.0, 0.0, 0.1, 0.25, 0.5, 0.5, 0.75, 0.9, 0.99, round(r.random() * 0.99, 3)])
-    algorithm = r.choice(["auto", "auto", "gemm", "fft", "lowpass", *(["direct"] if compression == 0 else [])])
     tensors = [randn(r, r.choice([1, 2, 3]), c, *sizes), randn(r, o, c // groups, *taps)]
+    energy = None
+    if r.random() < 0.2:
+        sums = [0] * 2 * dims if mode == "circular" else [n for a in reversed(range(dims)) for n in pads[a]]
+        around = F.pad(tensors[0], sums, mode=mode if mode in ("reflect", "replicate") else "constant")
+        _, shares = shares_held(around, sizes if mode == "circular" else [smooth(n) for n in around.shape[2:]])
+        compression, energy = 0.0, between(shares, r.random())
+    direct = ["direct"] if compression == 0 and energy is None else []
+    algorithm = r.choice(["auto", "auto", "gemm", "fft", "lowpass", *direct])
     if r.random() < 0.5:
         tensors.append(randn(r, o))
     kind = snn.BandLimitedConv2d if dims == 2 else snn.BandLimitedConv1d
 
     def ours(x, w, b=None):
         layer = kind(c, o, taps, stride, padding if padding == "same" else tuple(padding), dilation, groups,
-                     b is not None, mode, compression=compression, algorithm=algorithm, dtype=x.dtype)  # fmt: skip
+                     b is not None, mode, compression=compression, energy=energy, algorithm=algorithm,
+                     dtype=x.dtype)  # fmt: skip
         state = {"weight": w} | ({} if b is None else {"bias": b})
         return torch.func.functional_call(layer, state, x)
 
@@ -296,12 +326,12 @@ def conv_case(r: random.Random, dims: int) -> Case:
             x = F.pad(x, [n for a in reversed(range(dims)) for n in pads[a]], mode=mode)
         around = pads if mode in ("zeros", "circular") else [(0, 0)] * dims
         return band_limited(x, w, b, stride=stride, pads=around, dilation=dilation, groups=groups,
-                            compression=compression, circular=mode == "circular")  # fmt: skip
+                            compression=compression, energy=energy, circular=mode == "circular")  # fmt: skip
 
     options = {
         "shape": list(tensors[0].shape), "weight": list(tensors[1].shape), "bias": len(tensors) == 3, "stride": stride,
         "padding": padding, "dilation": dilation, "groups": groups, "mode": mode, "compression": compression,
-        "algorithm": algorithm,
+        "energy": energy, "algorithm": algorithm,
     }  # fmt: skip
     return Case(f"band_limited_conv{dims}d", options, tensors, ours, theirs, *_how(r, tensors))
 
@@ -319,12 +349,26 @@ def pool_case(r: random.Random, dims: int) -> Case:
     algorithm = r.choice(["auto", "gemm", "fft"])
     leading = r.choice([[2, 3], [3], [1, 1], [2, 1, 2]])
     tensors = [randn(r, *leading, *sizes)]
+    layer: Any = None
+    if what == "pool" and cutoff is None and r.random() < 0.5:
+        layer = (snn.SpectralPool2d if dims == 2 else snn.SpectralPool1d)(
+            tuple(new), nyquist=nyquist, algorithm=algorithm
+        )
+    if what == "dropout" and r.random() < 0.5:  # its cut-off is known to nobody else
+        layers, draws = r.randint(1, 4), torch.Generator().manual_seed(r.getrandbits(32))
+        start = draws.get_state()
+        layer = snn.FrequencyDropout2d(r.randint(1, layers), layers, generator=draws)
+        cutoff = float(layer.draw())
+        draws.set_state(start)
+        algorithm = "auto"
     function = {
         ("pool", 2): SF.spectral_pool2d, ("pool", 1): SF.spectral_pool1d, ("pad", 2): SF.spectral_pad2d,
         ("pad", 1): SF.spectral_pad1d, ("dropout", 2): SF.frequency_dropout2d,
     }[what, dims]  # fmt: skip
 
     def ours(x):
+        if layer is not None:
+            return layer(x)
         if what == "dropout":
             return function(x, cutoff, algorithm=algorithm)
         if what == "pad":
@@ -338,7 +382,8 @@ def pool_case(r: random.Random, dims: int) -> Case:
             x = resample(x, a - dims, new[a], limit, weight)
         return x.real
 
-    options = {"shape": [*leading, *sizes], "new": new, "nyquist": nyquist, "cutoff": cutoff, "algorithm": algorithm}
+    options = {"shape": [*leading, *sizes], "new": new, "nyquist": nyquist, "cutoff": cutoff, "algorithm": algorithm,
+               "layer": layer is not None}  # fmt: skip
     return Case(f"{what}{dims}d", options, tensors, ours, theirs, *_how(r, tensors))
 
 
@@ -362,7 +407,16 @@ def parametric_case(r: random.Random) -> Case:
                 w[..., part + 3 : part + 6] = w[..., part + 3 : part + 6] * 0.4 - 0.8
     tensors = [randn(r, r.choice([1, 2]), c, H, W), w] + ([randn(r, o)] if r.random() < 0.4 else [])
 
+    as_layer = r.random() < 0.5
+
     def ours(x, w, b=None):
+        if as_layer:
+            layer = snn.ParametricSpectralConv2d(
+                c, o, kind=kind, per_channel=not shared, bias=b is not None, dtype=x.dtype,
+                intercept=kind == "linear" and numbers == [8], coordinates=coordinates, covariance=covariance,
+                size=(H, W) if kind == "full" else None,
+            )  # fmt: skip
+            return torch.func.functional_call(layer, {"weight": w} | ({} if b is None else {"bias": b}), x)
         return SF.parametric_spectral_conv2d(x, w, b, kind=kind, coordinates=coordinates, covariance=covariance)
 
     def theirs(x, w, b=None):
@@ -371,7 +425,7 @@ def parametric_case(r: random.Random) -> Case:
         return y if b is None else y + b[:, None, None]
 
     options = {"shape": list(tensors[0].shape), "weight": list(w.shape), "coordinates": coordinates,
-               "covariance": covariance, "bias": len(tensors) == 3}  # fmt: skip
+               "covariance": covariance, "bias": len(tensors) == 3, "layer": as_layer}  # fmt: skip
     return Case(f"parametric {kind}", options, tensors, ours, theirs, *_how(r, tensors))
 
 
@@ -430,7 +484,14 @@ def specnet_case(r: random.Random) -> Case:
 
     beta = between(product(*tensors).abs(), r.choice([0.0, 0.3, 0.6, 0.9]))
 
+    as_layer = r.random() < 0.5
+
     def ours(x, w, b=None):
+        if as_layer:
+            layer = snn.SpecNetBlock2d(c, o, taps, beta=beta, activation=name, storage=storage, bias=b is not None,
+                                       stride=stride, padding=padding, multiple=stride, dtype=x.dtype)  # fmt: skip
+            state = {"weight": w} | ({} if b is None else {"bias": b})
+            return torch.func.functional_call(layer, state, x).image()
         return SF.specnet_block2d(x, w, b, beta=beta, activation=name, stride=stride, multiple=stride,
                                   storage=storage, padding=padding).image()  # fmt: skip
 
@@ -438,7 +499,7 @@ def specnet_case(r: random.Random) -> Case:
         return torch.fft.ifft2(activated(product(x, w, b), beta, name), norm="ortho").real
 
     options = {"shape": list(tensors[0].shape), "weight": list(tensors[1].shape), "stride": stride, "beta": beta,
-               "activation": name, "storage": storage, "bias": len(tensors) == 3}  # fmt: skip
+               "activation": name, "storage": storage, "bias": len(tensors) == 3, "layer": as_layer}  # fmt: skip
     return Case("specnet_block2d", options, tensors, ours, theirs, *_how(r, tensors, half=False))
 
 
@@ -580,7 +641,7 @@ def run(count: int = 10_000, seed: int = 0, say: Callable[[str], object] = lambd
                           "layouts": [] if case is None else case.layouts, **described})  # fmt: skip
             say(f"wrong: {wrong[-1]}")
     return {
-        "part": "layers", "seed": seed, "configurations": count, "wrong": len(wrong), "wrong_ones": wrong[:20],
+        "seed": seed, "configurations": count, "wrong": len(wrong), "wrong_ones": wrong[:20],
         "families": dict(sorted(families.items())), "dtypes": dict(sorted(dtypes.items())),
         "largest_error_of_allowed": largest,
     }  # fmt: skip
