@@ -118,8 +118,8 @@ def chromium(**context: Any) -> Iterator[Any]:
             if "usable sandbox" not in str(error):
                 raise
             raise BrowserMissing(
-                "This machine lets no ordinary user's program make a sandbox, which Chromium needs: allow user namespaces "
-                "(sysctl kernel.unprivileged_userns_clone=1, or Chrome's AppArmor profile on Ubuntu)."
+                "This machine lets no ordinary user's program make a sandbox, which Chromium needs: allow user "
+                "namespaces (sysctl kernel.unprivileged_userns_clone=1, or Chrome's AppArmor profile on Ubuntu)."
             ) from error
         try:
             yield browser.new_context(**({"viewport": {"width": 1500, "height": 1100}} | context)).new_page()
