@@ -82,7 +82,8 @@ def needed(requirement: Requirement, extras: frozenset[str], found: dict[str, se
 
 PYTORCHS = r"torch|triton|(nvidia|cuda)-.*"  # and what its CUDA build brings, whose pins it has itself
 CPU_BUILD = version("torch").endswith("+cpu")
-INSTALLED = {canonicalize_name(d.metadata["Name"]): d for d in distributions()}
+# The first found counts, as for an import: setuptools, once imported, shows copies of its own behind.
+INSTALLED = {canonicalize_name(d.metadata["Name"]): d for d in reversed([*distributions()])}
 NEEDED: dict[str, set[str]] = {}
 for line in PROJECT["dependencies"] + [r for name, extra in EXTRAS.items() if name != "cuda" for r in extra]:
     needed(Requirement(line), frozenset(), NEEDED)
