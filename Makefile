@@ -13,14 +13,18 @@ unit nbval torture: export OMP_WAIT_POLICY = passive
 BIN := .venv/bin
 READY_DEV := .venv/ready-dev$(if $(filter no,$(PTX)),-without-ptx)
 export BROWSER_TESTS
-INPUTS := pyproject.toml constraints.txt constraints-cuda.txt .ci/setup
+INPUTS := pyproject.toml constraints.txt constraints-cuda.txt .ci/setup $(wildcard .ci/locks/*.txt)
 
-.PHONY: lab setup browser test lint simulator unit nbval notebooks matrix bench torture gpu clean
+.PHONY: lab setup browser lock test lint simulator unit nbval notebooks matrix bench torture gpu clean
 
 lab: .venv/ready-lab
 	@$(BIN)/specviz lab $(if $(PORT),--port $(PORT)) $(if $(filter no,$(BROWSER)),--no-browser)
 
 setup: $(READY_DEV)
+
+# After a pin or a range was changed: the locks again, with all hashes. Needs uv and the package index.
+lock:
+	$(PYTHON) .ci/lock
 
 browser: setup
 	@.ci/browser

@@ -80,14 +80,18 @@ def needed(requirement: Requirement, extras: frozenset[str], found: dict[str, se
             needed(inner, frozenset(), found)
 
 
-INSTALLED = {canonicalize_name(d.metadata["Name"]): d for d in distributions()}
+PYTORCHS = r"torch|triton|(nvidia|cuda)-.*"  # and what its CUDA build brings, whose pins it has itself
+CPU_BUILD = version("torch").endswith("+cpu")
+# The first found counts, as for an import: setuptools, once imported, shows copies of its own behind.
+INSTALLED = {canonicalize_name(d.metadata["Name"]): d for d in reversed([*distributions()])}
 NEEDED: dict[str, set[str]] = {}
 for line in PROJECT["dependencies"] + [r for name, extra in EXTRAS.items() if name != "cuda" for r in extra]:
     needed(Requirement(line), frozenset(), NEEDED)
 
 
 def test_what_is_installed_of_all_that_is_needed_is_what_is_pinned():
-    installed = {name: version(name).split("+")[0] for name in NEEDED}
+    brought = {name for name in NEEDED if name != "torch" and re.fullmatch(PYTORCHS, name) and not CPU_BUILD}
+    installed = {name: version(name).split("+")[0] for name in NEEDED.keys() - brought}
     assert {name: pin for name, pin in installed.items() if PINS.get(name) != pin} == {}
 
 
@@ -253,7 +257,8 @@ def setup_calls(tmp_path: Path, extras: str, **env: str) -> list[str]:
 
 
 def test_pytorchs_index_is_asked_for_pytorch_alone(tmp_path):
-    torch, workbench = setup_calls(tmp_path, "dev,bench", TORCH_INDEX="https://wheels.example/cpu")
+    *locked, torch, workbench = setup_calls(tmp_path, "dev,bench", TORCH_INDEX="https://wheels.example/cpu")
+    assert "wheels.example" not in " ".join(locked)
     assert torch.endswith("-c constraints.txt --index-url https://wheels.example/cpu --no-deps torch")
     assert "wheels.example" not in workbench
     assert workbench.endswith("-e .[dev,bench]")
@@ -261,9 +266,57 @@ def test_pytorchs_index_is_asked_for_pytorch_alone(tmp_path):
 
 
 def test_without_an_index_pytorch_comes_from_where_all_else_does(tmp_path):
-    torch, workbench = setup_calls(tmp_path, "")
+    *_, torch, workbench = setup_calls(tmp_path, "")
     assert torch.endswith("-c constraints.txt torch")
     assert workbench.endswith("-c constraints.txt -e .")
+
+
+@pytest.mark.parametrize(
+    ("extras", "files"),
+    [
+        ("", ["lab"]),
+        ("dev,ptx,bench", ["lab", "dev", "ptx"]),
+        ("dev,ptx,bench,torture", ["lab", "dev", "torture", "ptx"]),
+    ],
+)
+def test_all_but_pytorch_is_installed_by_its_hash(tmp_path, extras, files):
+    calls = setup_calls(tmp_path, extras)
+    hashed = [call.rpartition(" ")[2] for call in calls if "--require-hashes" in call]
+    assert hashed == [f".ci/locks/{name}.txt" for name in files]
+    assert all("--no-deps" in call for call in calls if "--require-hashes" in call)
+    assert len(calls) == len(files) + 2, "PyTorch and the workbench itself"
+
+
+def locked(*names: str) -> dict[str, tuple[str, int]]:
+    """{package: (version, number of hashes)} of lock files, as this Python takes them."""
+    text = "".join((ROOT / ".ci" / "locks" / f"{name}.txt").read_text() for name in names).replace("\\\n", "")
+    found = {}
+    for line in text.splitlines():
+        if line and not line.startswith("#"):
+            requirement = Requirement(line.partition("--hash")[0])
+            if not requirement.marker or requirement.marker.evaluate():
+                pin = str(requirement.specifier).removeprefix("==")
+                found[canonicalize_name(requirement.name)] = pin, line.count("--hash=sha256:")
+    return found
+
+
+LOCKS = ("lab", "dev", "ptx", "torture")
+
+
+def test_the_locks_hold_the_pins_and_all_of_what_is_needed_with_hashes():
+    found = locked(*LOCKS)
+    assert {name: pin for name, (pin, _) in found.items() if PINS.get(name, pin) != pin} == {}
+    assert all(hashes for _, hashes in found.values())
+    # Which build of PyTorch, and so what it brings, is the reader's choice.
+    assert {name for name in NEEDED.keys() - found.keys() if not re.fullmatch(PYTORCHS, name)} == set()
+    assert "torch" not in found
+
+
+def test_no_package_is_locked_twice_and_those_who_only_look_get_no_tools():
+    lab = locked("lab")
+    assert sum(len(locked(name)) for name in LOCKS) == len(locked(*LOCKS))
+    assert not {"pytest", "mypy", "ruff", "playwright", "nvidia-cuda-nvrtc"} & lab.keys()
+    assert {"jupyterlab", "lightning", "numba"} <= lab.keys()
 
 
 @pytest.mark.parametrize(("given", "extras"), [((), "dev,ptx,bench"), (("PTX=no",), "dev,bench")])

@@ -109,10 +109,18 @@ def _wait_until_up(server: subprocess.Popen[bytes], url: str, log: Path, seconds
 @contextlib.contextmanager
 def chromium(**context: Any) -> Iterator[Any]:
     """A fresh Chromium page; keyword arguments go to Playwright's `new_context` (viewport, color_scheme, ...)."""
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import Error, sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(**launch_options(find_chromium(playwright)))
+        try:
+            browser = playwright.chromium.launch(**launch_options(find_chromium(playwright)))
+        except Error as error:
+            if "usable sandbox" not in str(error):
+                raise
+            raise BrowserMissing(
+                "This machine lets no ordinary user's program make a sandbox, which Chromium needs: allow user "
+                "namespaces (sysctl kernel.unprivileged_userns_clone=1, or Chrome's AppArmor profile on Ubuntu)."
+            ) from error
         try:
             yield browser.new_context(**({"viewport": {"width": 1500, "height": 1100}} | context)).new_page()
         finally:

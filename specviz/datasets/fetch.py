@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 from specviz.datasets.places import read_text
 from specviz.files import replaced
@@ -121,7 +121,7 @@ def _copy_members(archive: Path, files: Sequence[str], part: Path, most: int) ->
     By hand: `TarFile.extractall` has no filter in Python 3.11 before 3.11.4.
     """
     sums = {}
-    with gzip.open(archive) as unzipped, tarfile.open(fileobj=_Bounded(unzipped, most), mode="r|") as tar:  # type: ignore[call-overload]
+    with gzip.open(archive) as unzipped, tarfile.open(fileobj=cast(Any, _Bounded(unzipped, most)), mode="r|") as tar:
         for member in tar:
             name = posixpath.normpath(member.name)
             if name.startswith(("/", "../")) or name == "..":
@@ -134,7 +134,7 @@ def _copy_members(archive: Path, files: Sequence[str], part: Path, most: int) ->
             if name in files:
                 copy = part / str(files.index(name))
                 with copy.open("wb") as out:
-                    shutil.copyfileobj(tar.extractfile(member), out)
+                    shutil.copyfileobj(tar.extractfile(member), out)  # type: ignore[arg-type]
                 sums[name] = _digest(copy, "sha256")
     return sums
 
