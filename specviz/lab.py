@@ -24,6 +24,15 @@ ROOT = Path(__file__).resolve().parent.parent  # the checkout
 WAITING = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "0"}
 _SET_HERE = "SPECVIZ_LAB_WAITING"  # tells a bench in the lab's terminal that these are not the reader's own
 
+# JupyterLab asks the package index for its newest version, and the index's list of extensions, and its makers' page for
+# news, whatever the reader has answered to its question. The lab asks nobody for anything, and does not raise the
+# question. These are arguments, so that no setting of the reader's own Jupyter brings the calls back.
+QUIET = (
+    "--LabApp.news_url=None",
+    "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    "--LabApp.extension_manager=readonly",
+)
+
 # The token is an argument, so that no setting of the reader's own Jupyter can switch it off, but one that is
 # added inside the process: everybody on the machine can read a command line.
 _LAUNCH = (
@@ -66,6 +75,7 @@ def command(port: int, notebook: str, root: Path = ROOT, browser: bool = True) -
         f"--LabApp.default_url=/lab/tree/{quote(notebook)}",
         # A panel that lost its kernel runs its cell again by JupyterLab's commands.
         "--LabApp.expose_app_in_browser=True",
+        *QUIET,
         *([] if browser else ["--no-browser"]),
         # In a container one is often root; it still listens on this machine only, with a token.
         *(["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []),
