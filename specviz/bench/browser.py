@@ -68,6 +68,7 @@ def jupyterlab(root: Path = lab.ROOT) -> Iterator[tuple[str, str]]:
         env = {**os.environ, **{f"JUPYTER_{name}_DIR": f"{home}/{name.lower()}" for name in folders}}
         env |= {f"JUPYTERLAB_{name}_DIR": f"{home}/lab-{name.lower()}" for name in ("SETTINGS", "WORKSPACES")}
         env |= {"IPYTHONDIR": f"{home}/ipython", "JUPYTER_TOKEN": token}
+        env |= lab.settings(env)
         arguments = lab.command(port, "notebooks", root, browser=False)
         log = open(f"{home}/log", "w+")  # noqa: SIM115 - the child writes to it until the end
         server = subprocess.Popen(arguments, env=env, stdout=log, stderr=log)

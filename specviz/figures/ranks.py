@@ -7,7 +7,7 @@ from typing import Any
 
 from specviz.compare import LEVEL, Ranks
 from specviz.figures.colours import BLUE, ORANGE, on_page
-from specviz.figures.export import as_bytes, table
+from specviz.figures.export import Still, sentence, table
 from specviz.figures.page import ink_and_grid, page_axis, page_layout, wrapped
 
 # Rows from top to bottom: the critical difference, the axis, the bars, the settings.
@@ -15,7 +15,7 @@ _CRITICAL, _AXIS, _TOP = -1.2, 0.0, -2.0
 
 
 @dataclass(frozen=True)
-class RankDiagram:
+class RankDiagram(Still):
     """Mean ranks on an axis, the best on the left; a bar joins settings that do not differ significantly.
 
     Demšar (2006). The length above the axis is the critical difference: settings further apart differ.
@@ -54,8 +54,10 @@ class RankDiagram:
         axes.set_xlabel(self._x_title(), fontsize=8)
         return figure
 
-    def _repr_png_(self) -> bytes:
-        return as_bytes(self.still(), "png")
+    def alt_text(self) -> str:
+        """Its title, the settings' mean ranks, the best first, and the critical difference."""
+        settings = "; ".join(f"{name} {rank:.3g}" for name, rank in self.ranks.mean.items())
+        return f"{sentence(self.title)} {self._x_title()}. {settings}. {self._critical()}."
 
     def plotly(self, dark: bool) -> dict[str, Any]:
         """The diagram as plotly's `data` and `layout`."""
