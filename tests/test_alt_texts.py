@@ -42,11 +42,11 @@ def line(name: str, *points: tuple[float, float]) -> Line:
         (LinePlot("Nothing", "x", "y"), "Nothing. y over x. No curve."),
         (
             Matrix("Times", "side", "layer", ["8", "16"], ["conv", "pool"], np.array([[2.0, NAN], [0.5, 3.0]]), "ms"),
-            "Times. 2 rows, layer, and 2 columns, side. From 0.5 ms at pool, 8 to 3 ms at pool, 16.",
+            "Times. 2 x 2 cells, layer by side. From 0.5 ms at pool, 8 to 3 ms at pool, 16.",
         ),
         (
             Matrix("Times", "side", "layer", ["8"], ["conv"], np.array([[NAN]])),
-            "Times. 1 rows, layer, and 1 columns, side. No numbers.",
+            "Times. 1 x 1 cells, layer by side. No numbers.",
         ),
         (
             Violins("Trials", "accuracy", {"a": [0.1, 0.3], "b": []}),
