@@ -53,7 +53,6 @@ _CONFIG = {
     "displaylogo": False,
     "modeBarButtons": [_TOOLS],
     "showSendToCloud": False,
-    "showEditInChartStudio": False,
     "plotlyServerURL": "",
 }
 
