@@ -24,6 +24,19 @@ ROOT = Path(__file__).resolve().parent.parent  # the checkout
 WAITING = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "0"}
 _SET_HERE = "SPECVIZ_LAB_WAITING"  # tells a bench in the lab's terminal that these are not the reader's own
 
+# JupyterLab asks the package index for its newest version, and the index's list of extensions, and its makers' page for
+# news, whatever the reader has answered to its question. The lab asks nobody for anything: these are arguments, so that
+# no setting of the reader's own Jupyter brings the calls back. Nor is the question raised: see SETTINGS.
+QUIET = (
+    "--LabApp.news_url=None",
+    "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    "--LabApp.extension_manager=readonly",
+)
+
+# Defaults of the lab's own, below all that the reader has set: no question about news, and pages exported as HTML have
+# alternative texts.
+SETTINGS = Path(__file__).resolve().parent / "jupyter"
+
 # The token is an argument, so that no setting of the reader's own Jupyter can switch it off, but one that is
 # added inside the process: everybody on the machine can read a command line.
 _LAUNCH = (
@@ -66,6 +79,7 @@ def command(port: int, notebook: str, root: Path = ROOT, browser: bool = True) -
         f"--LabApp.default_url=/lab/tree/{quote(notebook)}",
         # A panel that lost its kernel runs its cell again by JupyterLab's commands.
         "--LabApp.expose_app_in_browser=True",
+        *QUIET,
         *([] if browser else ["--no-browser"]),
         # In a container one is often root; it still listens on this machine only, with a token.
         *(["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []),
@@ -82,6 +96,12 @@ def environment(own: Mapping[str, str]) -> dict[str, str]:
     if {"OMP_WAIT_POLICY", *WAITING} & own.keys():
         return dict(own)
     return {**own, **WAITING, _SET_HERE: "yes"}
+
+
+def settings(own: Mapping[str, str]) -> dict[str, str]:
+    """What makes a Jupyter take SETTINGS as defaults, after folders that the reader's own environment names."""
+    folders = [own["JUPYTER_CONFIG_PATH"]] if own.get("JUPYTER_CONFIG_PATH") else []
+    return {"JUPYTER_CONFIG_PATH": os.pathsep.join([*folders, str(SETTINGS)])}
 
 
 def wait_as_usual() -> None:
@@ -105,4 +125,4 @@ def start(notebook: str = "notebooks/00_start_here.ipynb", port: int | None = No
     token = os.environ.get("JUPYTER_TOKEN") or secrets.token_hex(24)
     print(f"\n  Spectral Workbench: open {address(port, token, notebook)}\n  Ctrl-C stops it.\n", flush=True)
     arguments = command(port, notebook, browser=browser)
-    os.execve(arguments[0], arguments, {**environment(os.environ), "JUPYTER_TOKEN": token})
+    os.execve(arguments[0], arguments, {**environment(os.environ), **settings(os.environ), "JUPYTER_TOKEN": token})

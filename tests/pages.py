@@ -155,7 +155,7 @@ def wait_until(page, claim, seen, seconds=120):
 
 def shown_facts(within) -> dict[str, str]:
     """Facts that a page or one of its explorers shows."""
-    read = "(facts) => facts.map((fact) => [...fact.children].map((node) => node.textContent))"
+    read = "(facts) => facts.map((fact) => [...fact.children].slice(0, 2).map((node) => node.textContent))"
     return dict(within.locator(".specviz-fact").evaluate_all(read))  # all at once: they may change at any moment
 
 

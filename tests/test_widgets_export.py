@@ -61,7 +61,7 @@ def test_an_explorer_saves_its_picture_its_facts_and_its_curves(monkeypatch):
     explorer.set(beta=1.5)
     assert explorer.view.children[-1] is explorer.export
     (png,) = pressed(explorer.export, "png", monkeypatch)[1]
-    assert png == explorer.view._repr_mimebundle_()["image/png"]
+    assert png == explorer.view._repr_mimebundle_()[0]["image/png"]
     (svg,) = pressed(explorer.export, "svg", monkeypatch)[1]
     assert "Bytes alive" in "".join(ElementTree.fromstring(svg).itertext())
     content, (table,) = pressed(explorer.export, "csv", monkeypatch)
@@ -93,9 +93,10 @@ def test_an_explorer_without_curves_saves_its_facts_alone():
 )
 def test_a_figure_view_shows_a_picture_without_a_kernel_and_follows_the_theme(figure, monkeypatch):
     view = FigureView(figure)
-    data = view.view._repr_mimebundle_()
+    data, metadata = view.view._repr_mimebundle_()
     assert Image.open(io.BytesIO(data["image/png"])).size[0] > 600
     assert data["text/plain"] == repr(figure)
+    assert metadata["image/png"]["alt"] == view.plot.figure.label == figure.alt_text()
     light = view.plot.figure.layout.font.color
     for dark in (True, False):
         view.panels.dark = dark

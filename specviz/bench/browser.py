@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import platform
 import secrets
@@ -69,14 +68,8 @@ def jupyterlab(root: Path = lab.ROOT) -> Iterator[tuple[str, str]]:
         env = {**os.environ, **{f"JUPYTER_{name}_DIR": f"{home}/{name.lower()}" for name in folders}}
         env |= {f"JUPYTERLAB_{name}_DIR": f"{home}/lab-{name.lower()}" for name in ("SETTINGS", "WORKSPACES")}
         env |= {"IPYTHONDIR": f"{home}/ipython", "JUPYTER_TOKEN": token}
-        settings = Path(home, "lab-settings", "@jupyterlab", "apputils-extension")
-        settings.mkdir(parents=True)
-        news = {"fetchNews": "false", "checkForUpdates": False}
-        (settings / "notification.jupyterlab-settings").write_text(json.dumps(news))
-        arguments = [
-            *lab.command(port, "notebooks", root, browser=False),
-            "--LabApp.extension_manager=readonly",
-        ]
+        env |= lab.settings(env)
+        arguments = lab.command(port, "notebooks", root, browser=False)
         log = open(f"{home}/log", "w+")  # noqa: SIM115 - the child writes to it until the end
         server = subprocess.Popen(arguments, env=env, stdout=log, stderr=log)
         try:

@@ -15,6 +15,24 @@ from specviz.figures.text import for_spreadsheet
 Kind = Literal["png", "svg", "csv"]
 
 
+class Still:
+    """What a notebook shows of a figure: a picture, and words for who does not see it."""
+
+    def still(self) -> Any:
+        """A matplotlib figure."""
+        raise NotImplementedError
+
+    def alt_text(self) -> str:
+        """What the picture shows, in words."""
+        raise NotImplementedError
+
+    def _repr_png_(self) -> bytes:
+        return as_bytes(self.still(), "png")
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {}, {"image/png": {"alt": self.alt_text()}}  # beside what `_repr_png_` gives
+
+
 class Drawn(Protocol):
     """What can be kept as a file: any figure, and Pictures."""
 
@@ -30,6 +48,9 @@ class Figure(Drawn, Protocol):
 
     @property
     def title(self) -> str: ...
+
+    def alt_text(self) -> str:
+        """What it shows, in words."""
 
     def plotly(self, dark: bool) -> dict[str, Any]:
         """Plotly's `data` and `layout`, for a light page or a dark one."""
@@ -76,6 +97,11 @@ def as_bytes(figure: Any, kind: Literal["png", "svg"]) -> bytes:
     with rc_context({"svg.hashsalt": "specviz", "svg.fonttype": "none"}):
         figure.savefig(out, format=kind, **options)
     return out.getvalue()
+
+
+def sentence(title: str) -> str:
+    """A title as a sentence of a text."""
+    return title if title.endswith((".", "?", "!")) else f"{title}."
 
 
 def table(rows: Iterable[Sequence[Any]]) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from specviz.figures.colours import BLUE, on_page, pale
-from specviz.figures.export import as_bytes, table
+from specviz.figures.export import Still, sentence, table
 from specviz.figures.page import TALL, page_axis, page_layout
 from specviz.figures.text import figure_for_plotly, without_mathematics
 
@@ -40,7 +40,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class LinePlot:
+class LinePlot(Still):
     """Curves with their axes. A notebook shows one as a still picture."""
 
     title: str
@@ -62,8 +62,10 @@ class LinePlot:
         draw_lines(figure.add_subplot(), self, width=8.7)
         return without_mathematics(figure)
 
-    def _repr_png_(self) -> bytes:
-        return as_bytes(self.still(), "png")
+    def alt_text(self) -> str:
+        """Its title, its axes, and of each curve the first point and the last."""
+        curves = "; ".join(f"{line.name}: {_ends(line)}" for line in self.lines)
+        return f"{sentence(self.title)} {self.y_title} over {self.x_title}. {curves or 'No curve'}."
 
     def plotly(self, dark: bool) -> dict[str, Any]:
         """The plot as plotly's `data` and `layout`."""
@@ -123,6 +125,16 @@ def plotly_traces(line: Line, dark: bool) -> list[dict[str, Any]]:
         "showlegend": False,
     }
     return [band, curve]
+
+
+def _ends(line: Line) -> str:
+    """Where a curve begins and ends, in words."""
+    x, y = (np.asarray(values, dtype=np.float64) for values in (line.x, line.y))
+    drawn = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
+    ends = [f"{y[at]:.3g} at {x[at]:.3g}" for at in drawn[[0, -1]]] if drawn.size else []
+    if not ends:
+        return "no points"
+    return ends[0] if drawn.size == 1 else f"from {ends[0]} to {ends[1]}"
 
 
 def line_points(line: Line) -> tuple[np.ndarray, np.ndarray]:

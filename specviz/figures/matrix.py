@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from specviz.figures.colours import colour_table, readable_on, to_bytes
-from specviz.figures.export import as_bytes, table
+from specviz.figures.export import Still, sentence, table
 from specviz.figures.page import NARROW, page_axis, page_layout, wrapped
 from specviz.figures.text import figure_for_plotly, for_plotly, without_mathematics
 
@@ -18,7 +18,7 @@ _LABEL = 18  # characters of a row's label beside each other
 
 
 @dataclass(frozen=True)
-class Matrix:
+class Matrix(Still):
     """Numbers in rows and columns, each on its colour. A notebook shows one as a still picture.
 
     columns, rows  their labels, left to right and top to bottom
@@ -97,8 +97,18 @@ class Matrix:
         figure.axes[-1].tick_params(labelsize=7)
         return without_mathematics(figure)
 
-    def _repr_png_(self) -> bytes:
-        return as_bytes(self.still(), "png")
+    def alt_text(self) -> str:
+        """Its title, its axes, and the cells with the least number and the greatest."""
+        size = f"{len(self.rows)} x {len(self.columns)} cells, {self.y_title} by {self.x_title}"
+        values = np.asarray(self.values)
+        if np.isnan(values).all():
+            return f"{sentence(self.title)} {size}. No numbers."
+        ends = []
+        for end in (np.nanargmin(values), np.nanargmax(values)):
+            row, column = np.unravel_index(end, values.shape)
+            number = f"{float(values[row, column]):{self.number_format}} {self.unit}".strip()
+            ends.append(f"{number} at {self.rows[row]}, {self.columns[column]}")
+        return f"{sentence(self.title)} {size}. From {ends[0]} to {ends[1]}."
 
     def plotly(self, dark: bool) -> dict[str, Any]:
         """The table as plotly's `data` and `layout`."""

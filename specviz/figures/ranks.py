@@ -7,7 +7,7 @@ from typing import Any
 
 from specviz.compare import LEVEL, Ranks
 from specviz.figures.colours import BLUE, ORANGE, on_page
-from specviz.figures.export import as_bytes, table
+from specviz.figures.export import Still, sentence, table
 from specviz.figures.page import ink_and_grid, page_axis, page_layout, wrapped
 from specviz.figures.text import figure_for_plotly, without_mathematics
 
@@ -16,7 +16,7 @@ _CRITICAL, _AXIS, _TOP = -1.2, 0.0, -2.0
 
 
 @dataclass(frozen=True)
-class RankDiagram:
+class RankDiagram(Still):
     """Mean ranks on an axis, the best on the left; a bar joins settings that do not differ significantly.
 
     Demšar (2006). The length above the axis is the critical difference: settings further apart differ.
@@ -55,8 +55,10 @@ class RankDiagram:
         axes.set_xlabel(self._x_title(), fontsize=8)
         return without_mathematics(figure)
 
-    def _repr_png_(self) -> bytes:
-        return as_bytes(self.still(), "png")
+    def alt_text(self) -> str:
+        """Its title, the settings' mean ranks, the best first, and the critical difference."""
+        settings = "; ".join(f"{name} {rank:.3g}" for name, rank in self.ranks.mean.items())
+        return f"{sentence(self.title)} {self._x_title()}. {settings}. {self._critical()}."
 
     def plotly(self, dark: bool) -> dict[str, Any]:
         """The diagram as plotly's `data` and `layout`."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from specviz.figures.colours import BLUE, ORANGE, on_page, pale
-from specviz.figures.export import as_bytes, table
+from specviz.figures.export import Still, sentence, table
 from specviz.figures.page import NARROW, TALL, ink_and_grid, page_axis, page_layout, wrapped
 from specviz.figures.text import figure_for_plotly, without_mathematics
 
@@ -17,7 +17,7 @@ _WIDE = 0.8  # of a violin, where its neighbour is 1 away
 
 
 @dataclass(frozen=True)
-class Violins:
+class Violins(Still):
     """Groups of numbers beside each other: every number a point, their mean a bar, their density behind them.
 
     groups  name -> finite numbers, any count; of one or two, or of equal ones, there are points alone
@@ -58,8 +58,15 @@ class Violins:
         axes.grid(axis="y", alpha=0.3)
         return without_mathematics(figure)
 
-    def _repr_png_(self) -> bytes:
-        return as_bytes(self.still(), "png")
+    def alt_text(self) -> str:
+        """Its title, and of each group the count, the ends and the mean."""
+        groups = [
+            f"{name}: {len(v)} values from {min(v):.3g} to {max(v):.3g}, mean {np.mean(v):.3g}"
+            if len(v)
+            else f"{name}: no values"
+            for name, v in self.groups.items()
+        ]
+        return f"{sentence(self.title)} {self.y_title}. {'; '.join(groups)}."
 
     def plotly(self, dark: bool) -> dict[str, Any]:
         """The groups as plotly's `data` and `layout`."""

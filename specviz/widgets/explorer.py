@@ -7,7 +7,7 @@ import logging
 import math
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -126,20 +126,26 @@ class GridSlider(ipw.IntSlider):
 
 
 class ExplorerView(ipw.VBox):
-    """The displayed widget. Its mime bundle carries a still picture for readers without a kernel."""
+    """The displayed widget. Its mime bundle carries a still picture for readers without a kernel, and its words."""
 
-    def __init__(self, children: list[Any], still: Callable[[], bytes], summary: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        children: list[Any],
+        still: Callable[[], bytes],
+        summary: Callable[[], str],
+        alt_text: Callable[[], str],
+    ) -> None:
         super().__init__(children, layout=ipw.Layout(width="100%"))
         self.add_class("specviz-explorer")
-        self._still, self._summary = still, summary
+        self._still, self._summary, self._alt_text = still, summary, alt_text
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         bundle = super()._repr_mimebundle_(**kwargs)
-        data = bundle[0] if isinstance(bundle, tuple) else bundle
-        if data is not None:
-            data["image/png"] = self._still()
-            data["text/plain"] = self._summary()
-        return bundle
+        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+        if data is None:
+            return bundle
+        data |= {"image/png": self._still(), "text/plain": self._summary()}
+        return data, metadata | {"image/png": {"alt": self._alt_text()}}
 
 
 class Explorer(Displayed):
@@ -227,9 +233,12 @@ class Explorer(Displayed):
         if self.takes_pictures:
             controls = [*controls, self.upload]
         self.export = ExportButtons(self.label, self._file)
+        self._groups = _groups(controls)
         row = ipw.HBox(controls, layout=ipw.Layout(flex_flow="row wrap"))
         plots = [view.figure for view in self.lines]
-        self.view = ExplorerView([row, self.panels, *plots, self.export], self._still_picture, self.summary)
+        self.view = ExplorerView(
+            [row, self.panels, *plots, self.export], self._still_picture, self.summary, self.alt_text
+        )
         self._own_widgets()
         if self.takes_pictures:
             self.load(image)
@@ -338,7 +347,7 @@ class Explorer(Displayed):
                 full_size=self._full_size(),
                 facts=shown["facts"],
                 markers=shown.get("markers", {}),
-                controls=controls,
+                controls=controls + self._groups,
                 message="",
                 note=self._note,
                 under_way=shown.get("under_way", ""),
@@ -400,6 +409,12 @@ class Explorer(Displayed):
         """The facts in one line."""
         return f"{type(self).__name__}: " + "; ".join(f"{name} {value}" for name, value, *_ in self.panels.facts)
 
+    def alt_text(self) -> str:
+        """What the still picture shows, in words: pictures, curves, facts."""
+        pictures = [f"{panel.title}: {panel.description}" for panel in self._specs]
+        facts = "; ".join(f"{name} {value}" for name, value, *_ in self.panels.facts)
+        return " ".join([f"{self.label}.", *pictures, *(plot.alt_text() for plot in self._plots()), facts]).strip()
+
     def csv(self) -> str:
         """The facts and the curves' points in one table: a fact has a name and a value, a point x, y and its band."""
         plots = self._plots()
@@ -421,6 +436,23 @@ class Explorer(Displayed):
             frames[key] = frames[key] | frame.astype(np.uint8) << 7 if frame.dtype == np.bool_ else frame
         caption = "   ".join(f"{name}: {value}" for name, value, *_ in self.panels.facts)
         return still_picture(self._specs, frames, self._plots(), caption or self.panels.message, kind)
+
+
+def _groups(widgets: Sequence[ipw.Widget], label: str = "") -> list[dict[str, str]]:
+    """Where the groups of buttons among some widgets are on the page, and their names: the labels beside them."""
+    found = []
+    for widget in widgets:
+        if isinstance(widget, ipw.Label):
+            label = widget.value
+        elif isinstance(widget, ipw.ToggleButtons):
+            if not label:
+                raise ValueError("buttons to choose by have a Label beside them, which names them")
+            class_ = f"specviz-choice-{widget.model_id}"
+            widget.add_class(class_)
+            found.append({"selector": f".{class_}", "name": label})
+        elif isinstance(widget, ipw.Box):
+            found += _groups(widget.children)
+    return found
 
 
 def as_number(value: Any) -> float | None:

@@ -41,17 +41,35 @@ def _script() -> _Script:
 
 class _Figure(go.FigureWidget):
     _esm = _ESM
+    label = traitlets.Unicode().tag(sync=True)  # what it shows, for who does not see it
+
+
+# Pressed, these do what the mouse does. Of plotly's own the upload to its makers' cloud is left out, choosing points
+# by box or lasso, which nothing here listens to, a second way back, and a second way to save: each is a stop of the
+# Tab key in every plot.
+_TOOLS = ["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]
+_CONFIG = {
+    "responsive": True,
+    "displaylogo": False,
+    "modeBarButtons": [_TOOLS],
+    "showSendToCloud": False,
+    "plotlyServerURL": "",
+}
 
 
 class PlotView:
-    """A figure that the page can move: `figure` is the plotly FigureWidget to display."""
+    """A figure that the page can move: `figure` is the plotly FigureWidget to display.
 
-    def __init__(self, data: list[dict[str, Any]], layout: dict[str, Any]) -> None:
+    label  what it shows, in words for who does not see it
+    """
+
+    def __init__(self, data: list[dict[str, Any]], layout: dict[str, Any], label: str = "") -> None:
         _script()
         self.dark = False
         self._drawn = False
         self.figure: Any = _Figure(data=data, layout=layout)
-        self.figure._config = {"responsive": True, "displaylogo": False}
+        self.figure._config = _CONFIG
+        self.figure.label = label
         self.figure.observe(self._draws, "_js2py_traceDeltas")
 
     def _draws(self, change: dict[str, Any]) -> None:
@@ -83,7 +101,7 @@ class LinesView(PlotView):
 
     def __init__(self, plot: LinePlot) -> None:
         self.plot = plot
-        super().__init__(**plot.plotly(dark=False))
+        super().__init__(**plot.plotly(dark=False), label=plot.alt_text())
 
     def show(self, plot: LinePlot) -> None:
         """Replace the curves' points; curves that did not change are not sent again."""
@@ -97,6 +115,7 @@ class LinesView(PlotView):
                     trace = next(traces)
                     if line is not before:
                         trace.x, trace.y = points(line)
+        self.figure.label = plot.alt_text()
 
     def set_dark(self, dark: bool) -> None:
         """Follow JupyterLab's theme."""

@@ -235,6 +235,15 @@ function render({ model, el: root }) {
   note.setAttribute("role", "status");
   const facts = el("div", "specviz-facts", root);
   facts.setAttribute("role", "list");
+  facts.setAttribute("aria-label", "Facts");
+  // The pointer finds what a fact means by resting on it; the keyboard and a finger by this.
+  const explain = el("button", "specviz-explain", root, "What the facts mean");
+  explain.type = "button";
+  explain.setAttribute("aria-expanded", "false");
+  explain.addEventListener("click", () => {
+    const shown = root.classList.toggle("specviz-explained");
+    explain.setAttribute("aria-expanded", shown);
+  });
   let views = {};
   const cleanup = [];
   const on = (event, handler) => {
@@ -285,11 +294,29 @@ function render({ model, el: root }) {
   };
   const label = () => {
     for (const { selector, name, text } of model.get("controls"))
-      document.querySelectorAll(selector).forEach((handle) => {
-        handle.setAttribute("aria-label", name);
-        handle.setAttribute("aria-valuetext", text);
+      document.querySelectorAll(selector).forEach((node) => {
+        node.setAttribute("aria-label", name);
+        if (text !== undefined) node.setAttribute("aria-valuetext", text);
+        else {
+          // Buttons to choose by; the one that is pressed has a class, which nobody hears.
+          node.setAttribute("role", "group");
+          for (const button of node.querySelectorAll("button"))
+            button.setAttribute("aria-pressed", button.classList.contains("mod-active"));
+        }
       });
   };
+  // Controls are laid out after this view, and again, and a button that is pressed says so at once.
+  let watched = null, asked = 0;
+  const controlsChange = new MutationObserver((changes) => {
+    const others = ({ target }) => !root.contains(target) && !target.closest?.(".js-plotly-plot");
+    if (!asked && changes.some(others)) asked = requestAnimationFrame(() => (asked = 0, label()));
+  });
+  const watchControls = () => {
+    const explorer = root.closest(".specviz-explorer");
+    if (explorer && explorer !== watched)
+      controlsChange.observe((watched = explorer), { childList: true, subtree: true, attributes: true, attributeFilter: ["class"] });
+  };
+  cleanup.push(() => controlsChange.disconnect());
   const draw = () => {
     const seq = model.get("seq");
     const still = model.get("still");
@@ -303,12 +330,14 @@ function render({ model, el: root }) {
       ...model.get("facts").map(([name, value, hint]) => {
         const pair = el("div", "specviz-fact", null);
         pair.setAttribute("role", "listitem");
-        el("div", "specviz-name", pair, name);
-        el("div", "specviz-value", pair, value);
-        if (hint) pair.title = hint;
+        const shown = [el("div", "specviz-name", pair, name), el("div", "specviz-value", pair, value)];
+        // Not of the pair: there it would be read in place of name and value.
+        if (hint) for (const node of [...shown, el("div", "specviz-hint", pair, hint)].slice(0, 2)) node.title = hint;
         return pair;
       }),
     );
+    facts.hidden = !facts.childElementCount;
+    explain.hidden = !facts.querySelector(".specviz-hint");
     message.textContent = model.get("message");
     message.hidden = !message.textContent;
     note.textContent = model.get("note");
@@ -328,9 +357,6 @@ function render({ model, el: root }) {
   build();
   readout.textContent = "\u00a0";
   draw();
-  // The sliders beside this view may be laid out after it.
-  const late = [100, 500, 2000].map((delay) => setTimeout(label, delay));
-  cleanup.push(() => late.forEach(clearTimeout));
 
   const ended = (how) => {
     if (!over) over = showEnd(root, how, model.get("under_way"));
@@ -357,7 +383,11 @@ function render({ model, el: root }) {
       .closest(".specviz-explorer")
       ?.querySelectorAll(".js-plotly-plot")
       .forEach((plot) => plot.offsetWidth && plot._responsiveChartHandler?.());
-  const sizes = new ResizeObserver(fit);
+  const sizes = new ResizeObserver(() => {
+    watchControls(); // it has a size since it is on the page
+    label();
+    fit();
+  });
   sizes.observe(root);
   document.addEventListener("plotlywidget-after-render", fit);
   cleanup.push(() => {

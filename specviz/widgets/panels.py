@@ -36,7 +36,8 @@ class PanelsView(anywidget.AnyWidget):
     message = traitlets.Unicode().tag(sync=True)  # what went wrong
     note = traitlets.Unicode().tag(sync=True)  # what there is to say of the picture
     under_way = traitlets.Unicode().tag(sync=True)  # what is lost if the kernel ends now
-    controls: Any = traitlets.List().tag(sync=True)  # accessible names of slider handles, which ipywidgets leaves bare
+    # Accessible names of slider handles and of groups of buttons, which ipywidgets leaves bare.
+    controls: Any = traitlets.List().tag(sync=True)
     seq = traitlets.Int(0).tag(sync=True)
     dark = traitlets.Bool(False).tag(sync=True)
 

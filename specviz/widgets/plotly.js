@@ -18,9 +18,15 @@ export default {
     import(url).then(page.done); // not awaited: that would take the two seconds
   },
 
-  // A figure.
+  // A figure: in words too, for who does not see it. Of its drawing a screen reader would say the axes' numbers alone.
   render({ model, el }) {
     let gone = false, undo;
+    el.setAttribute("role", "figure");
+    const name = () => el.setAttribute("aria-label", model.get("label"));
+    const hide = () => el.querySelectorAll("svg.main-svg").forEach((svg) => svg.setAttribute("aria-hidden", "true"));
+    name();
+    model.on("change:label", name);
+    document.addEventListener("plotlywidget-after-render", hide);
     page.script.then(({ default: plotly }) => {
       if (gone) return;
       const widget = plotly();
@@ -29,6 +35,8 @@ export default {
     });
     return () => {
       gone = true;
+      model.off("change:label", name);
+      document.removeEventListener("plotlywidget-after-render", hide);
       undo?.();
     };
   },

@@ -52,7 +52,8 @@ class SpeedExplorer(Explorer):
         self.shape.observe(lambda change: self._retap(), "value")
         self.compression.real = compression
         rows_of = ipw.VBox([self.shape, self.compression.row()])
-        choices = ipw.VBox([ipw.HBox([ipw.Label("taps a side"), self.taps]), self.what])
+        taps, what = [ipw.HBox([ipw.Label(n), c]) for n, c in (("taps a side", self.taps), ("time of", self.what))]
+        choices = ipw.VBox([taps, what])
         self._assemble(None, [rows_of, choices])
 
     def _controls(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ function render({ model, el: root }) {
   button.className = "jupyter-widgets jupyter-button widget-button";
   const icon = document.createElement("i");
   icon.className = "fa fa-upload";
+  icon.setAttribute("aria-hidden", "true");
   button.append(icon, model.get("description"));
   const said = document.createElement("span");
   said.setAttribute("role", "status");

@@ -1,0 +1,35 @@
+"""Alternative texts in the web pages that nbconvert makes of notebooks."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+from nbconvert.preprocessors import Preprocessor
+
+_PICTURE = "image/png"
+
+
+class AltTexts(Preprocessor):
+    """Give a picture its words. nbconvert's pages leave them out, and say "No description has been provided".
+
+    A cell's picture becomes an <img> with its `alt`: what the figure has said of itself; in notebooks that were run
+    before figures did, the plain text that stands beside the picture. A matplotlib figure of the reader's own, which
+    says nothing but its size, stays as it is.
+    """
+
+    def preprocess_cell(self, cell: Any, resources: Any, index: int) -> tuple[Any, Any]:
+        """A code cell with its pictures as HTML."""
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            words = _words(output)
+            if _PICTURE in data and "text/html" not in data and words:
+                source = "".join(data.pop(_PICTURE)).replace("\n", "")
+                data["text/html"] = f'<img alt="{escape(words)}" src="data:{_PICTURE};base64,{escape(source)}">'
+        return cell, resources
+
+
+def _words(output: Any) -> str:
+    alt = output.get("metadata", {}).get(_PICTURE, {}).get("alt", "")
+    plain = "".join(output.get("data", {}).get("text/plain", ""))
+    return alt or ("" if plain.startswith("<") else plain)
