@@ -8,6 +8,7 @@ import pytest
 
 from specviz import records
 from specviz.datasets.pictures import write_idx
+from specviz.figures.export import save
 from specviz.files import replaced
 
 
@@ -16,7 +17,20 @@ def write_bytes(path):
         file.write(b"new")
 
 
+class Table:
+    """A figure, of which its numbers alone are asked."""
+
+    def csv(self):
+        return "x"
+
+
+def save_figure(path):
+    save(Table(), path.rename(path.with_suffix(".csv")) if path.is_symlink() else path.with_suffix(".csv"))
+    path.with_suffix(".csv").rename(path)
+
+
 WRITERS = {
+    "figure": save_figure,
     "replaced": write_bytes,
     "records": lambda path: records.write(path, [{"x": 1}]),
     "idx": lambda path: write_idx(path, np.zeros((2, 3), np.uint8)),
@@ -29,7 +43,14 @@ def test_a_link_at_a_name_that_can_be_guessed_is_not_followed(tmp_path, write):
     victim.write_text("precious")
     folder = tmp_path / "shared"
     folder.mkdir()
-    for name in ("file.part", f"file.{os.getpid()}.part", f".{os.getpid()}.part", "file.tmp", ".file.part"):
+    for name in (
+        "file.part",
+        f"file.{os.getpid()}.part",
+        f".{os.getpid()}.part",
+        "file.tmp",
+        ".file.part",
+        f"file.csv.{os.getpid()}.part",
+    ):
         (folder / name).symlink_to(victim)
     links = set(os.listdir(folder))
     write(folder / "file")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 from specviz.figures.text import for_spreadsheet
+from specviz.files import replaced
 
 Kind = Literal["png", "svg", "csv"]
 
@@ -66,12 +67,8 @@ def save(figure: Drawn, path: str | os.PathLike[str]) -> None:
     if kind not in get_args(Kind):
         raise ValueError(f"a figure cannot be saved as {path.name!r}: end its name in .png, .svg or .csv")
     content = file_content(figure, kind)  # type: ignore[arg-type]
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replaced(path) as file:
+        file.write(content)
 
 
 def file_content(figure: Drawn, kind: Kind) -> bytes:
