@@ -1,5 +1,6 @@
 """Starting JupyterLab: this machine only, with a token, on a free port, or one clear sentence."""
 
+import json
 import os
 import re
 import socket
@@ -132,6 +133,15 @@ def test_a_bench_in_the_labs_terminal_waits_as_one_outside(own):
     assert done.returncode == 0, done.stderr
     waiting = [own.get(name) for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")]
     assert done.stdout.splitlines()[0] == f"{waiting} False"
+
+
+def test_the_labs_own_settings_stand_below_the_readers_and_ask_no_question():
+    assert lab.settings({}) == {"JUPYTER_CONFIG_PATH": str(lab.SETTINGS)}
+    both = lab.settings({"JUPYTER_CONFIG_PATH": "/mine"})["JUPYTER_CONFIG_PATH"]
+    assert both.split(os.pathsep) == ["/mine", str(lab.SETTINGS)]
+    defaults = json.loads((lab.SETTINGS / "labconfig" / "default_setting_overrides.json").read_text())
+    news = defaults["@jupyterlab/apputils-extension:notification"]
+    assert news == {"fetchNews": "false", "checkForUpdates": False}
 
 
 def wait_for(url: str, seconds: float = 60):

@@ -105,7 +105,7 @@ class Matrix(Still):
             return f"{sentence(self.title)} {size}. No numbers."
         ends = []
         for end in (np.nanargmin(values), np.nanargmax(values)):
-            row, column = np.unravel_index(end, values.shape)
+            row, column = divmod(int(end), len(self.columns))
             number = f"{float(values[row, column]):{self.number_format}} {self.unit}".strip()
             ends.append(f"{number} at {self.rows[row]}, {self.columns[column]}")
         return f"{sentence(self.title)} {size}. From {ends[0]} to {ends[1]}."
