@@ -2,6 +2,8 @@
 
 import copy
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -391,3 +393,52 @@ def test_torchs_default_device_changes_no_band():
     with torch.device("meta"):
         y = ours[2](x, w, padding=1, energy=0.5)
     assert y.equal(expected)
+
+
+# --- Filters of many taps
+
+
+@pytest.mark.parametrize(("shape", "taps", "groups"), [((2, 4, 9, 12), (5, 4), 2), ((2, 3, 1, 9), (1, 7), 1)])
+def test_waves_that_are_made_in_slabs_give_what_held_ones_give(monkeypatch, shape, taps, groups):
+    from specviz.functional.band_limited import product, transforms
+
+    x, w = randn(*shape).requires_grad_(), randn(4 * groups, shape[1] // groups, *taps).requires_grad_()
+
+    def all_of():
+        y = SF.band_limited_conv2d(x, w, padding=(taps[0] // 2, 3), groups=groups, compression=0.3, algorithm="fft")
+        grads = torch.autograd.grad(y.sin().sum(), [x, w], create_graph=True)
+        return [y, *grads, *torch.autograd.grad(grads[0].sin().sum() + grads[1].sin().sum(), [x, w])]
+
+    held = all_of()
+    monkeypatch.setattr(transforms, "WHOLE_WAVES_BYTES", 0)
+    monkeypatch.setattr(product, "SLAB_BYTES", 7 * 16 * taps[0] * taps[1])  # seven frequencies at a time
+    for ours, theirs in zip(all_of(), held, strict=True):
+        assert_close(ours, theirs)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_filter_as_large_as_its_picture_takes_little_memory():
+    """Its waves at every frequency and tap would take 10 GiB."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", A_LARGE_FILTER], capture_output=True, text=True, timeout=500
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert int(done.stdout.split()[-1]) < 1024
+
+
+A_LARGE_FILTER = """
+import resource, torch
+import specviz.functional as SF
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+x, w = torch.rand(1, 1, 256, 256), torch.rand(1, 1, 129, 129).requires_grad_()
+resource.setrlimit(resource.RLIMIT_AS, (12 << 30, 12 << 30))
+SF.band_limited_conv2d(x[..., :9, :9], w[..., :3, :3], algorithm="fft").sum().backward()
+before = peak()
+y = SF.band_limited_conv2d(x, w, padding=64, algorithm="fft")
+assert (y - torch.nn.functional.conv2d(x, w, padding=64)).abs().max() < 1e-4 * y.std()
+y.sum().backward()
+print(peak() - before)
+"""

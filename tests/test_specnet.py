@@ -757,3 +757,21 @@ def test_maps_that_do_not_fit():
 def test_the_oracle_is_hermitian_itself():
     plane = plain_block(plane_of(randn(1, 2, 6, 6), (8, 8)), randn(3, 2, 3, 3, seed=1), beta=1.0)
     assert hermitian_error(plane[..., :5], (8, 8)) < 1e-12
+
+
+@pytest.mark.parametrize(("size", "taps"), [((6, 7), (3, 2)), ((8, 8), (3, 3)), ((1, 9), (1, 4))])
+def test_waves_that_are_made_for_some_rows_give_what_held_ones_give(monkeypatch, size, taps):
+    from specviz.functional.specnet import plan
+
+    x, w, b = (torch.randn(*shape, dtype=torch.float64) for shape in ((2, 3, *size), (4, 3, *taps), (4,)))
+    tensors = [each.requires_grad_() for each in (x, w, b)]
+
+    def all_of():
+        y = SF.specnet_block2d(x, w, b, beta=0.4).image()
+        return y, *torch.autograd.grad(y.sin().sum(), tensors)
+
+    held = all_of()
+    monkeypatch.setattr(plan, "WHOLE_WAVES_BYTES", 0)
+    monkeypatch.setattr(plan, "CHUNK_BYTES", 1000)  # a few rows at a time
+    for ours, theirs in zip(all_of(), held, strict=True):
+        torch.testing.assert_close(ours, theirs)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from spectral_kernels.dispatch import Call, constant, operator
+from spectral_kernels.dispatch import Call, operator
 from torch import Tensor
 
 from specviz.functional import tracing
 from specviz.functional.band_limited.plan import Plan, plan_of
-from specviz.functional.band_limited.transforms import Spectrum, filter_waves, mapped
+from specviz.functional.band_limited.transforms import FilterWaves, Spectrum, mapped
 from specviz.functional.precision import no_autocast
 
 SLAB_BYTES = 8 << 20  # filter spectra are made and used this much at a time, never held whole
@@ -25,12 +25,12 @@ def _filter_spectra(waves: Tensor, weight: Tensor) -> Spectrum:
     return spectra[0], spectra[1]
 
 
-def _slabs(frequencies: int, weight: Tensor) -> list[slice]:
+def _slabs(waves: FilterWaves, weight: Tensor) -> list[slice]:
     """Ranges of frequencies whose filter spectra fit SLAB_BYTES: weight (G, taps, C, O)."""
     G, _, C, O = tracing.shape_of(weight)
-    spectrum_bytes = 2 * G * C * O * weight.element_size()
+    spectrum_bytes = max(2 * G * C * O * weight.element_size(), waves.bytes_of_one)
     step = max(1, SLAB_BYTES // max(1, spectrum_bytes))
-    return [slice(i, min(i + step, frequencies)) for i in range(0, frequencies, step)]
+    return [slice(i, min(i + step, waves.frequencies)) for i in range(0, waves.frequencies, step)]
 
 
 def _complex_matmul(a: Spectrum, b: Spectrum, conjugate: int = 1) -> Spectrum:
@@ -105,16 +105,11 @@ def _taps(weight: Tensor, groups: int) -> Tensor:
     return weight.reshape(groups, O // groups, C, down * across).permute(0, 3, 2, 1)
 
 
-def _waves_for(weight: Tensor, plan: Plan) -> Tensor:
-    (waves,) = constant(filter_waves, plan.numbers, weight.dtype, weight.device)
-    return waves
-
-
 def _multiplied(x_hat: Spectrum, weight: Tensor, plan: Plan, groups: int) -> Spectrum:
     """Slab by slab, so that the filters' spectra are never held whole."""
-    taps, waves = _taps(weight, groups).contiguous(), _waves_for(weight, plan)  # contiguous once, not in every slab
-    grouped = _grouped(x_hat, groups)
-    parts = [_product(_part(grouped, s, groups), taps, waves[:, s]) for s in _slabs(plan.frequencies, taps)]
+    taps = _taps(weight, groups).contiguous()  # once, not in every slab
+    waves, grouped = FilterWaves(plan, weight.dtype, weight.device), _grouped(x_hat, groups)
+    parts = [_product(_part(grouped, s, groups), taps, waves.slab(s)) for s in _slabs(waves, taps)]
     return _ungrouped(_joined(parts), groups)
 
 
@@ -129,11 +124,10 @@ def _band_product(re: Tensor, im: Tensor, weight: Tensor, plan: list[int], group
 @operator("specviz::band_product_to_map")
 def _to_map(re: Tensor, im: Tensor, weight: Tensor, plan: list[int], groups: int) -> tuple[Tensor, Tensor]:
     """Its transpose in the maps: twice (F, B, O) -> twice (F, B, C)."""
-    taps, waves = _taps(weight.detach(), groups).contiguous(), _waves_for(weight, plan_of(plan))
+    taps, waves = _taps(weight.detach(), groups).contiguous(), FilterWaves(plan_of(plan), weight.dtype, weight.device)
     with no_autocast(re.device.type):
         grad = _grouped((re.detach(), im.detach()), groups)
-        slabs = _slabs(waves.shape[1], taps)
-        parts = [_product_adjoint_x(_part(grad, s, groups), taps, waves[:, s]) for s in slabs]
+        parts = [_product_adjoint_x(_part(grad, s, groups), taps, waves.slab(s)) for s in _slabs(waves, taps)]
         re, im = _ungrouped(_joined(parts), groups)
     return re.contiguous(), im.contiguous()
 
@@ -142,15 +136,15 @@ def _to_map(re: Tensor, im: Tensor, weight: Tensor, plan: list[int], groups: int
 def _to_taps(x_re: Tensor, x_im: Tensor, g_re: Tensor, g_im: Tensor, plan: list[int], groups: int) -> Tensor:
     """Its transpose in the taps: twice (F, B, C), twice (F, B, O) -> (O, C/G, taps_h, taps_w)."""
     laid = plan_of(plan)
-    waves = _waves_for(x_re, laid)
+    waves = FilterWaves(laid, x_re.dtype, x_re.device)
     C, O = x_re.shape[2] // groups, g_re.shape[2] // groups
     with no_autocast(x_re.device.type):
         x_hat, grad = (
             _grouped(pair, groups) for pair in ((x_re.detach(), x_im.detach()), (g_re.detach(), g_im.detach()))
         )
         total = x_re.new_zeros(groups, laid.h.taps * laid.w.taps, C, O)
-        for s in _slabs(waves.shape[1], total):
-            total += _product_adjoint_weight(_part(x_hat, s, groups), _part(grad, s, groups), waves[:, s], groups)
+        for s in _slabs(waves, total):
+            total += _product_adjoint_weight(_part(x_hat, s, groups), _part(grad, s, groups), waves.slab(s), groups)
     return total.permute(0, 3, 2, 1).reshape(groups * O, C, laid.h.taps, laid.w.taps).contiguous()
 
 

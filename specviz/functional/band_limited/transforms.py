@@ -22,6 +22,7 @@ from specviz.functional.precision import no_autocast
 
 Spectrum = tuple[Tensor, Tensor]  # real and imaginary part, each (F, B, channels)
 By = Literal["gemm", "fft"]
+WHOLE_WAVES_BYTES = 32 << 20  # of filters' waves that are held: a quarter of the room for constants
 
 
 def _turns(S: int, frequencies: Sequence[int], positions: range) -> np.ndarray:
@@ -64,6 +65,33 @@ def filter_waves(numbers: tuple[int, ...], dtype: torch.dtype, device: torch.dev
     waves = (across[0] + 1j * across[1])[:, None, None, :] * (down[0] + 1j * down[1])[None, :, :, None]
     waves = waves.reshape(plan.frequencies, -1)
     return (_constant(np.stack([waves.real, waves.imag]), dtype, device),)
+
+
+class FilterWaves:
+    """exp(+i(a + b)) at every retained frequency and tap, a slab at a time: real, then imaginary part, (2, f, taps).
+
+    Held whole where they are small, for the next call too. Those of 129 x 129 taps on 256 x 256 pixels would take
+    10 GiB: these are made of the two axes' own, in each slab anew.
+    """
+
+    def __init__(self, plan: Plan, dtype: torch.dtype, device: torch.device) -> None:
+        self._rows, self.frequencies = plan.rows, plan.frequencies
+        self._whole: Tensor | None = None
+        self.bytes_of_one = 2 * plan.h.taps * plan.w.taps * dtype.itemsize  # frequency's
+        if tracing.leaves_a_program() or self.frequencies * self.bytes_of_one <= WHOLE_WAVES_BYTES:
+            (self._whole,) = constant(filter_waves, plan.numbers, dtype, device)
+            self.bytes_of_one = 0  # nothing that a slab adds
+        else:
+            self._down, self._across = constant(_waves, plan.numbers, "taps", dtype, device)
+
+    def slab(self, slab: slice) -> Tensor:
+        if self._whole is not None:
+            return self._whole[:, slab]
+        at = torch.arange(slab.start, slab.stop, device=self._down.device)
+        cos_down, sin_down = self._down[:, at % self._rows, :, None]
+        cos_across, sin_across = self._across[:, at // self._rows, None, :]
+        real = torch.addcmul(cos_down * cos_across, sin_down, sin_across, value=-1)
+        return torch.stack([real, torch.addcmul(sin_down * cos_across, cos_down, sin_across)]).flatten(2)
 
 
 def column_weights(w: Axis) -> np.ndarray:

@@ -90,6 +90,45 @@ def _waves(size: tuple[int, int], taps: tuple[int, int], dtype: torch.dtype, dev
     return (torch.as_tensor(waves, dtype=dtype, device=device),)
 
 
+class KernelWaves:
+    """exp(-2 pi i (u m / H + v n / W)) at some rows and every tap: held whole where they are small, else made anew."""
+
+    def __init__(self, size: tuple[int, int], taps: tuple[int, int], dtype: torch.dtype, device: torch.device) -> None:
+        self._whole: Tensor | None = None
+        self.made_per_row = 0  # complex numbers
+        count = len(rows_of(size)) * math.prod(taps)
+        if type(count) is not int or count * dtype.itemsize <= WHOLE_WAVES_BYTES:  # a symbol stands for many
+            (self._whole,) = constant(_waves, size, taps, dtype, device)
+        else:
+            self.made_per_row = math.prod(taps)
+            self._down, self._across, self._u, self._v, self._real = constant(_axis_waves, size, taps, dtype, device)
+
+    def rows(self, first: int, count: int) -> Tensor:
+        """(count, taps) complex."""
+        if self._whole is not None:
+            return self._whole[first : first + count]
+        part = slice(first, first + count)
+        waves = (self._down[self._u[part], :, None] * self._across[self._v[part], None, :]).flatten(1)
+        torch.view_as_real(waves)[self._real[part], :, 1] = 0
+        return waves
+
+
+def _axis_waves(
+    size: tuple[int, int], taps: tuple[int, int], dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, ...]:
+    """exp(-2 pi i u m / H) (H, m), exp(-2 pi i v n / W) (W, n); each row's u and v, and whether it is real."""
+    rows = rows_of(size)
+    axes = []
+    for n, k in zip(size, taps, strict=True):
+        turns = np.outer(np.arange(n), np.arange(k)) % n  # whole numbers, so exact
+        axes.append(torch.as_tensor(np.exp(-2j * np.pi * turns / n), dtype=dtype, device=device))
+    places = (torch.as_tensor(np.asarray(of) % n, device=device) for of, n in zip((rows.u, rows.v), size, strict=True))
+    is_real = np.zeros(len(rows), dtype=bool)
+    is_real[rows.real] = True
+    return *axes, *places, torch.as_tensor(is_real, device=device)
+
+
+WHOLE_WAVES_BYTES = 32 << 20  # of kernels' waves that are held: a quarter of the room for constants
 # Below this share of coefficients that are not 0, skipping the others beats a BLAS that multiplies them too. Of 85 rows
 # (B, C, O) = (32, 64, 64) on one thread: 0.6 against 1.8 ms at 5 %, 1.3 against 1.5 at 20 %, 2.0 against 1.4 at 30 %.
 SPARSE = 0.2
@@ -111,12 +150,12 @@ class Kernels:
         self._back: Tensor | None = None
         self.can_skip = weight.device.type == "cpu" and not self.one_tap
         if not self.one_tap:
-            (self.waves,) = constant(_waves, size, tuple(weight.shape[2:]), self.dtype, weight.device)
+            self._waves = KernelWaves(size, (weight.shape[2], weight.shape[3]), self.dtype, weight.device)
 
     @property
     def entries_per_row(self) -> int:
         """How many complex numbers a row of spectra takes; where a BLAS wants them interleaved, twice for a moment."""
-        return 0 if self.one_tap else math.prod(self.channels)
+        return 0 if self.one_tap else max(math.prod(self.channels), self._waves.made_per_row)
 
     def multiply(self, x: Tensor, first: int, share: float) -> Tensor:
         """Rows from `first` on times their spectra: (f, B, C) -> (f, B, O)."""
@@ -171,7 +210,7 @@ class Kernels:
 
     def _wave_parts(self, first: int, count: int) -> Tensor:
         """(2, count, k * k), real and imaginary part."""
-        return torch.view_as_real(self.waves[first : first + count]).movedim(-1, 0)
+        return torch.view_as_real(self._waves.rows(first, count)).movedim(-1, 0)
 
     def _parts(self, taps: Tensor, first: int, count: int) -> Tensor:
         """(2, count, C * O), real and imaginary part: taps are real, so two real products make them."""
