@@ -122,3 +122,13 @@ def test_a_table_in_a_page_has_no_mathematics():
     assert HTML in "".join(shown)
     assert "$a$" in "".join(shown)
     assert all(text == "$" for text in shown if "$" in text)  # each in an element of its own
+
+
+@pytest.mark.parametrize("values", [[0.22, 0.1, 0.002], [3e-5, 4.0, 700.0]])
+def test_the_numbers_of_a_logarithmic_axis_are_written_as_powers(values):
+    y = np.array(values)
+    figure = LinePlot("bytes", "kept", "off by", [Line("ours", np.arange(3.0), y)], log_y=True).still()
+    figure.savefig(io.BytesIO())
+    powers = [label for label in figure.axes[0].yaxis.get_ticklabels() if "$" in label.get_text()]
+    assert powers
+    assert all(label.get_parse_math() for label in powers)

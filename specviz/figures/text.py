@@ -35,11 +35,12 @@ def without_mathematics(figure: Any) -> Any:
     from matplotlib.ticker import LogFormatter, ScalarFormatter
 
     numbers = {
-        id(label)
+        id(text)
         for axes in figure.axes
         for axis in (axes.xaxis, axes.yaxis)
         if isinstance(axis.get_major_formatter(), LogFormatter | ScalarFormatter)
-        for label in [*axis.get_ticklabels("both"), axis.get_offset_text()]
+        for text in axis.findobj(Text)  # ticks that are out of sight too: drawing may take them for others
+        if text is not axis.label
     }
     for text in figure.findobj(Text):
         if id(text) not in numbers:
