@@ -119,6 +119,15 @@ def test_the_lab_and_binder_say_how_threads_wait_unless_the_reader_does(own, mon
         assert own == {} or "SPECVIZ_LAB_WAITING" not in printed
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell script")
+@pytest.mark.parametrize("own", ["", "/somewhere"])
+def test_the_lab_and_binder_have_the_same_defaults_below_the_readers(own, monkeypatch):
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", own)
+    printed = subprocess.run([lab.ROOT / "start", "env"], capture_output=True, text=True, check=True).stdout
+    (line,) = [line for line in printed.splitlines() if line.startswith("JUPYTER_CONFIG_PATH=")]
+    assert line == f"JUPYTER_CONFIG_PATH={lab.settings({'JUPYTER_CONFIG_PATH': own})['JUPYTER_CONFIG_PATH']}"
+
+
 @pytest.mark.parametrize("own", [{}, *OWN])
 def test_a_bench_in_the_labs_terminal_waits_as_one_outside(own):
     outside = {name: value for name, value in os.environ.items() if name not in {"OMP_WAIT_POLICY", *lab.WAITING}}
