@@ -705,9 +705,15 @@ def _by_command(kind: Kind, folder: Path, target: str, verdict: str, in_a_proces
     said = " ".join(output.split())[:200]
     if status:
         return "refused", said
-    if verdict in ("refused", "unnamed") and Path(target).name not in output:
+    if verdict in ("refused", "unnamed") and not _is_named(target, output):
         return "silent", said
     return "ended well", said
+
+
+def _is_named(target: str, output: str) -> bool:
+    """By its file name, or by a trial's identity, which is the name without its ending; "0" or "w" is in any text."""
+    path = Path(target)
+    return path.name in output or (len(path.stem) > 20 and path.stem in output)
 
 
 def _short(error: BaseException, trace: bool = False) -> str:
