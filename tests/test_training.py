@@ -445,11 +445,11 @@ def test_what_killed_processes_left_half_written_is_removed_and_what_a_living_on
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     for process in (gone.pid, os.getpid()):
-        (tmp_path / f"step-000000001.ckpt.{process}.part").write_bytes(b"half")
+        (tmp_path / f".{process}-0badcafe.part").write_bytes(b"half")
     (tmp_path / "mine.part").write_text("not ours")
     quick(config(epochs=1), folder=tmp_path)
     left = sorted(path.name for path in tmp_path.glob("*.part"))
-    assert left == ["mine.part", f"step-000000001.ckpt.{os.getpid()}.part"]
+    assert left == [f".{os.getpid()}-0badcafe.part", "mine.part"]
 
 
 def test_a_crash_while_a_checkpoint_is_written_leaves_the_old_one(tmp_path, monkeypatch):

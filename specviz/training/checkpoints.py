@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from specviz.files import replaced
+
 KEPT = 2  # the newest, and the one before in case that is damaged
 _DIGEST_BYTES = 32
 
@@ -28,34 +30,12 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
     content = buffer.getbuffer()
     path = folder / f"step-{step:09}.ckpt"
     # torch does not check what it reads against the checksums in its own files.
-    with replaced(path) as part, part.open("wb") as file:
+    with replaced(path) as file:
         file.write(hashlib.sha256(content).digest())
         file.write(content)
     for older in found(folder)[KEPT:]:
         older.unlink(missing_ok=True)
     return path
-
-
-@contextmanager
-def replaced(path: Path) -> Iterator[Path]:
-    """A name to write to, which takes the place of `path` at the end: after any crash there is the old file or the new.
-
-    If the inside raises, the old file stays.
-    """
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    if os.name == "posix":  # the new name too is to outlive a power cut
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def found(folder: Path) -> list[Path]:
@@ -66,7 +46,7 @@ def found(folder: Path) -> list[Path]:
 def sweep_up(folder: Path) -> None:
     """Remove what processes that were killed while they wrote have left of a file."""
     for part in folder.glob("*.part"):
-        process = part.suffixes[-2].removeprefix(".") if len(part.suffixes) > 1 else ""
+        process = part.name.removeprefix(".").partition("-")[0]  # as `files.replaced` names them
         if process.isdecimal() and not _lives(int(process)):
             part.unlink(missing_ok=True)
 

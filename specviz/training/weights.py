@@ -16,9 +16,9 @@ from spectral_kernels import process
 from torch import Tensor, nn
 
 from specviz import models
+from specviz.files import replaced
 from specviz.records import portable
 from specviz.training.batches import seed_of
-from specviz.training.checkpoints import replaced
 from specviz.training.config import Config
 
 if TYPE_CHECKING:
@@ -113,7 +113,8 @@ def export_weights(model: nn.Module, path: str | Path, config: Config | None = N
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replaced(path) as part:
+    with replaced(path) as file:
+        part = Path(file.name)
         save_model(
             model, str(part), metadata=None if config is None else {"config": json.dumps(portable(config.to_dict()))}
         )
