@@ -5,11 +5,14 @@ import secrets
 
 import numpy as np
 import pytest
+import torch
 
 from specviz import records
 from specviz.datasets.pictures import write_idx
 from specviz.figures.export import save
 from specviz.files import replaced
+from specviz.training import checkpoints
+from specviz.training.weights import export_weights
 
 
 def write_bytes(path):
@@ -80,6 +83,18 @@ def test_even_a_name_that_was_guessed_is_refused_and_left(tmp_path, monkeypatch)
     assert victim.read_text() == "precious"
     assert link.is_symlink()
     assert not (tmp_path / "file").exists()
+
+
+def test_checkpoints_and_weights_follow_no_link_under_the_name_that_they_once_had(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    for name in ("step-000000003.ckpt", "weights.safetensors"):
+        (tmp_path / f"{name}.{os.getpid()}.part").symlink_to(victim)
+    checkpoints.save(tmp_path, 3, {"a": torch.ones(2)})
+    export_weights(torch.nn.Linear(2, 3), tmp_path / "weights.safetensors")
+    assert victim.read_text() == "precious"
+    assert (tmp_path / "step-000000003.ckpt").is_file()
+    assert (tmp_path / "weights.safetensors").is_file()
 
 
 def test_two_writers_of_one_process_number_do_not_meet(tmp_path, monkeypatch):
