@@ -98,7 +98,7 @@ clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .matrix .torture
 
 .venv/ready-lab: $(INPUTS)
-	@.ci/setup ready-lab
+	@.ci/setup ready-lab all
 
 .venv/ready-dev: $(INPUTS)
 	@.ci/setup ready-dev dev,ptx,bench

@@ -12,7 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-import typer
+from specviz.extras import MissingExtra, needs
+
+try:
+    with needs("lab"):
+        import typer
+except MissingExtra as error:  # the program's first import: a sentence instead of a traceback
+    sys.exit(f"specviz: {error}")
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -123,7 +129,8 @@ def machine() -> None:
 @app.command()
 def experiments() -> None:
     """List the project's experiments and their trials."""
-    from rich.table import Table
+    with needs("lab"):
+        from rich.table import Table
 
     from specviz.experiments import find, names
 
@@ -469,16 +476,18 @@ def _finish(outcome: Outcome) -> None:
 
 
 def _console() -> Console:
-    from rich.console import Console
+    with needs("lab"):
+        from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else 200)  # a file has no width to wrap at
 
 
 def _table(groups: list[Group], metrics: list[str]) -> Table:
     """Groups that have a record: labels, each metric's mean and spread, and over how many seeds."""
-    from rich.markup import escape
-    from rich.table import Table
-    from rich.text import Text
+    with needs("lab"):
+        from rich.markup import escape
+        from rich.table import Table
+        from rich.text import Text
 
     paths = list(dict.fromkeys(path for group in groups for path in group.labels))
     heads = [*(path.rpartition(".")[2] for path in paths), *metrics, "seeds"]
@@ -550,6 +559,8 @@ def main() -> None:
         app()
     except SystemExit as end:  # which is how typer always ends
         status = end.code
+    except MissingExtra as error:
+        status = f"specviz: {error}"
     except OSError as error:
         if raw is None or error is not raw.error:
             raise

@@ -211,7 +211,6 @@ def ranked(scores: Mapping[str, Mapping[str, float]]) -> Ranks:
             if not isfinite(score):
                 raise ValueError(f"the score of {name} on {dataset} is {score}: leave out what has no finite score")
     import numpy as np
-    from scikit_posthocs import posthoc_nemenyi_friedman
     from scipy.stats import friedmanchisquare, rankdata, studentized_range
 
     values = np.array([[scores[dataset][name] for name in settings] for dataset in scores], dtype=np.float64)
@@ -219,10 +218,11 @@ def ranked(scores: Mapping[str, Mapping[str, float]]) -> Ranks:
     ranks = rankdata(-values, axis=1)
     # Of ties alone, Friedman's statistic would be 0/0.
     chi_square, p = (0.0, 1.0) if (ranks == ranks[0, 0]).all() else friedmanchisquare(*ranks.T)
-    # Given the ranks, and not the scores, so that one place says what the best is.
-    between = posthoc_nemenyi_friedman(ranks).to_numpy()
     mean = ranks.mean(0)
     order = sorted(range(k), key=lambda i: (mean[i], i))
+    # Nemenyi's test: differences of mean ranks are compared as Tukey compares k means whose variance is known.
+    unit = (k * (k + 1) / (6 * count)) ** 0.5
+    between = studentized_range.sf(np.abs(mean[:, None] - mean) / unit * 2**0.5, k, np.inf)
     quantile = studentized_range.ppf(1 - LEVEL, k, np.inf) / 2**0.5
     return Ranks(
         {settings[i]: float(mean[i]) for i in order},
@@ -230,5 +230,5 @@ def ranked(scores: Mapping[str, Mapping[str, float]]) -> Ranks:
         float(chi_square),
         float(p),
         {settings[i]: {settings[j]: float(between[i, j]) for j in order} for i in order},
-        float(quantile * (k * (k + 1) / (6 * count)) ** 0.5),
+        float(quantile * unit),
     )

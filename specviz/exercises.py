@@ -27,6 +27,7 @@ import torch
 
 import specviz.functional as SF
 from specviz.compare import mean, paired, select
+from specviz.extras import needs
 from specviz.functional.activation import check_activation
 from specviz.spectra import HalfSpectrum, real_bins
 
@@ -53,7 +54,8 @@ class Verdict:
 
 
 def _picture(draw: Callable[[Any], None], width: float = 6.0, height: float = 2.4) -> bytes:
-    from matplotlib.figure import Figure
+    with needs("lab"):
+        from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=80, layout="constrained", facecolor="white")
     draw(figure)

@@ -1,7 +1,9 @@
 """Numbers of records over seeds."""
 
+import numpy as np
 import pytest
 
+from specviz import records
 from specviz.compare import NothingToCompare, number, paired, ranked, signed
 
 
@@ -66,6 +68,47 @@ def test_friedman_and_nemenyi_follow_demsars_formulas():
             if a != b:  # the p-value and the critical difference are two ways to say it
                 assert (found.p_values[a][b] < 0.05) == (abs(mean[a] - mean[b]) > found.critical_difference)
     assert found.alike() == [["a", "b", "c"], ["b", "c", "d"]]
+
+
+def shipped_series() -> dict[str, dict[str, float]]:
+    """Time series' data sets: the last accuracy of seed 0 at every compression that the shipped records have."""
+    rows: dict[str, dict[str, float]] = {}
+    for record in records.shipped("bandlimited-series"):
+        if record["seed"] == 0:
+            labels = record["labels"]
+            setting = f"{labels['network_options.compression']}"
+            rows.setdefault(labels["dataset"], {})[setting] = record["epochs"][-1]["test_accuracy"]
+    return rows
+
+
+def drawn(sets: int, settings: int, *, ties: bool) -> dict[str, dict[str, float]]:
+    draw = np.random.default_rng([sets, settings])
+    values = draw.integers(0, 4, (sets, settings)) if ties else draw.normal(size=(sets, settings))
+    return scores(*values.tolist())
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        shipped_series(),
+        drawn(2, 3, ties=True),
+        drawn(12, 6, ties=True),
+        drawn(5, 4, ties=False),
+        drawn(40, 6, ties=False),
+    ],
+    ids=["shipped", "2x3 ties", "12x6 ties", "5x4", "40x6"],
+)
+def test_nemenyis_p_values_are_those_of_scikit_posthocs(table):
+    """To the last bits of float64: both ask SciPy's studentized range for the same quantiles."""
+    from scikit_posthocs import posthoc_nemenyi_friedman
+    from scipy.stats import rankdata
+
+    found = ranked(table)
+    names = list(next(iter(table.values())))
+    theirs = posthoc_nemenyi_friedman(rankdata([[-row[name] for name in names] for row in table.values()], axis=1))
+    ours = [[found.p_values[a][b] for b in names] for a in names]
+    np.testing.assert_allclose(ours, theirs.to_numpy(), rtol=0, atol=1e-15)
+    assert np.max(ours) <= 1
 
 
 def test_settings_that_tie_everywhere_do_not_differ():

@@ -4,19 +4,17 @@ import os
 import re
 import shutil
 import subprocess
-import tomllib
-from importlib.metadata import distributions, version
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import yaml
+from dependencies import CPU_BUILD, EXTRAS, GROUPS, INSTALLED, PROJECT, PYTORCHS, ROOT, asked_for, closure
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-ROOT = Path(__file__).resolve().parent.parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONDA_NAMES = {
     "pytorch": "torch",
     "matplotlib-base": "matplotlib",
@@ -35,17 +33,35 @@ def pins(*files: str) -> dict[str, str]:
 
 
 PINS = pins("constraints.txt", "constraints-cuda.txt")
-EXTRAS = PROJECT["optional-dependencies"]
+NEEDED = closure(asked_for(*(extra for extra in EXTRAS if extra != "cuda")))
+# What `pip install spectral-workbench` brings: four packages, and what PyTorch and Numba need.
+CORE = {"llvmlite", "numba", "numpy", "scipy", "torch"} | {
+    *("filelock", "fsspec", "jinja2", "markupsafe", "mpmath", "networkx", "setuptools", "sympy", "typing-extensions")
+}
 
 
-@pytest.mark.parametrize("wanted", PROJECT["dependencies"] + [r for extra in EXTRAS.values() for r in extra])
+@pytest.mark.parametrize("wanted", asked_for(*EXTRAS))
 def test_every_dependency_is_pinned_within_its_range(wanted):
     requirement = Requirement(wanted)
     assert PINS[canonicalize_name(requirement.name)] in requirement.specifier
 
 
 def test_the_extras_are_there():
-    assert set(EXTRAS) == {"ptx", "cuda", "bench", "dev", "torture"}
+    assert set(EXTRAS) == {"lab", "study", "all", "ptx", "cuda", "bench", "dev", "torture"}
+
+
+def test_all_is_the_whole_course_and_what_developers_have_contains_it():
+    core = PROJECT["dependencies"]
+    assert set(asked_for("all")) == {*core, *EXTRAS["lab"], *EXTRAS["study"]}
+    assert set(asked_for("all")) < set(asked_for("dev"))
+    names = [canonicalize_name(Requirement(line).name) for line in asked_for("all")]
+    assert len(names) == len(set(names)), "each package stands in one storey"
+
+
+def test_the_core_brings_at_most_fifteen_packages():
+    found = closure(PROJECT["dependencies"])
+    assert {name for name in found if name == "torch" or not re.fullmatch(PYTORCHS, name)} == CORE
+    assert len({PROJECT["name"], *CORE}) <= 15
 
 
 def test_no_name_is_pinned_twice():
@@ -60,48 +76,26 @@ def test_conda_has_the_same_packages_at_the_same_versions():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     assert environment["channels"] == ["conda-forge"]
     *conda, pip = environment["dependencies"]
-    assert pip == {"pip": ["-c constraints.txt", "-e ."]}, "what conda does not bring is pinned too"
+    assert pip == {"pip": ["-c constraints.txt", "-e .[all]"]}, "what conda does not bring is pinned too"
     found = dict(line.split("=") for line in conda if "=" in line)
     assert Version(found.pop("python")) in Requirement(f"python{PROJECT['requires-python']}").specifier
     found = {CONDA_NAMES.get(name, name): pin for name, pin in found.items()}
-    assert found == {canonicalize_name(Requirement(r).name): PINS[Requirement(r).name] for r in PROJECT["dependencies"]}
-
-
-def needed(requirement: Requirement, extras: frozenset[str], found: dict[str, set[str]]) -> None:
-    """Add to {name: extras} what a requirement needs that is installed, itself among it."""
-    name = canonicalize_name(requirement.name)
-    asked = extras | requirement.extras
-    if name not in INSTALLED or (name in found and asked <= found[name]):
-        return
-    found.setdefault(name, set()).update(asked)
-    for line in INSTALLED[name].requires or []:
-        inner = Requirement(line)
-        if not inner.marker or any(inner.marker.evaluate({"extra": extra}) for extra in asked | {""}):
-            needed(inner, frozenset(), found)
-
-
-PYTORCHS = r"torch|triton|(nvidia|cuda)-.*"  # and what its CUDA build brings, whose pins it has itself
-CPU_BUILD = version("torch").endswith("+cpu")
-# The first found counts, as for an import: setuptools, once imported, shows copies of its own behind.
-INSTALLED = {canonicalize_name(d.metadata["Name"]): d for d in reversed([*distributions()])}
-NEEDED: dict[str, set[str]] = {}
-for line in PROJECT["dependencies"] + [r for name, extra in EXTRAS.items() if name != "cuda" for r in extra]:
-    needed(Requirement(line), frozenset(), NEEDED)
+    assert found == {canonicalize_name(Requirement(r).name): PINS[Requirement(r).name] for r in asked_for("all")}
 
 
 def test_what_is_installed_of_all_that_is_needed_is_what_is_pinned():
     brought = {name for name in NEEDED if name != "torch" and re.fullmatch(PYTORCHS, name) and not CPU_BUILD}
-    installed = {name: version(name).split("+")[0] for name in NEEDED.keys() - brought}
+    installed = {name: version(name).split("+")[0] for name in NEEDED - brought}
     assert {name: pin for name, pin in installed.items() if PINS.get(name) != pin} == {}
 
 
 def test_nothing_is_pinned_that_nothing_needs():
     """As far as it is installed: pins of extras that are not there cannot be told from others."""
-    if lacking := [r for extra in ("dev", "bench", "torture") for r in EXTRAS[extra] if not is_installed(r)]:
+    if lacking := [r for r in asked_for("dev", "bench", "torture") if not is_installed(r)]:
         pytest.skip(f"needs all extras: {', '.join(lacking)}")
     others = {"timm"}  # installed by `make matrix` alone
     elsewhere = {"colorama", "pywinpty", "appnope"}  # other systems' needs
-    assert pins("constraints.txt").keys() - NEEDED.keys() - others - elsewhere == set()
+    assert pins("constraints.txt").keys() - NEEDED - others - elsewhere == set()
 
 
 def is_installed(requirement: str) -> bool:
@@ -114,7 +108,7 @@ def test_what_is_pinned_can_be_installed_with_the_oldest_python_that_is_stated()
     marked = {canonicalize_name(Requirement(line).name) for line in lines if ";" in line}
     refused = {
         name: str(asked)
-        for name in NEEDED.keys() - marked
+        for name in NEEDED - marked
         if (asked := INSTALLED[name].metadata.get("Requires-Python")) and not SpecifierSet(asked).contains("3.11.2")
     }
     assert refused == {}
@@ -126,8 +120,7 @@ BAD = ["lightning==2.6.2", "lightning==2.6.3", "torch==2.9.1", "distributed==202
 @pytest.mark.parametrize("release", [*BAD, "pillow==12.1.1", "onnx==1.20.1"])
 def test_a_release_known_to_be_bad_is_outside_of_its_range(release):
     name, _, bad = release.partition("==")
-    wanted = PROJECT["dependencies"] + EXTRAS["dev"]
-    ranges = [r.specifier for r in map(Requirement, wanted) if canonicalize_name(r.name) == name]
+    ranges = [r.specifier for r in map(Requirement, asked_for("dev")) if canonicalize_name(r.name) == name]
     assert ranges
     assert not any(bad in specifier for specifier in ranges)
 
@@ -251,7 +244,7 @@ def setup_calls(tmp_path: Path, extras: str, **env: str) -> list[str]:
     esac"""
     script(tmp_path / "programs", "python", fake)
     given = {"PATH": os.environ["PATH"], "PYTHON": str(tmp_path / "programs" / "python"), **env}
-    subprocess.run([tmp_path / ".ci" / "setup", "ready", *extras.split()], env=given, check=True, timeout=60)
+    subprocess.run([tmp_path / ".ci" / "setup", "ready", extras], env=given, check=True, timeout=60)
     assert (tmp_path / ".venv" / "ready").exists()
     return log.read_text().splitlines()
 
@@ -266,17 +259,17 @@ def test_pytorchs_index_is_asked_for_pytorch_alone(tmp_path):
 
 
 def test_without_an_index_pytorch_comes_from_where_all_else_does(tmp_path):
-    *_, torch, workbench = setup_calls(tmp_path, "")
+    *_, torch, workbench = setup_calls(tmp_path, "all")
     assert torch.endswith("-c constraints.txt torch")
-    assert workbench.endswith("-c constraints.txt -e .")
+    assert workbench.endswith("-c constraints.txt -e .[all]")
 
 
 @pytest.mark.parametrize(
     ("extras", "files"),
     [
-        ("", ["lab"]),
-        ("dev,ptx,bench", ["lab", "dev", "ptx"]),
-        ("dev,ptx,bench,torture", ["lab", "dev", "torture", "ptx"]),
+        ("all", ["all"]),
+        ("dev,ptx,bench", ["all", "dev", "ptx"]),
+        ("dev,ptx,bench,torture", ["all", "dev", "torture", "ptx"]),
     ],
 )
 def test_all_but_pytorch_is_installed_by_its_hash(tmp_path, extras, files):
@@ -300,7 +293,7 @@ def locked(*names: str) -> dict[str, tuple[str, int]]:
     return found
 
 
-LOCKS = ("lab", "dev", "ptx", "torture")
+LOCKS = ("all", "dev", "ptx", "torture")
 
 
 def test_the_locks_hold_the_pins_and_all_of_what_is_needed_with_hashes():
@@ -308,15 +301,23 @@ def test_the_locks_hold_the_pins_and_all_of_what_is_needed_with_hashes():
     assert {name: pin for name, (pin, _) in found.items() if PINS.get(name, pin) != pin} == {}
     assert all(hashes for _, hashes in found.values())
     # Which build of PyTorch, and so what it brings, is the reader's choice.
-    assert {name for name in NEEDED.keys() - found.keys() if not re.fullmatch(PYTORCHS, name)} == set()
+    assert {name for name in NEEDED - found.keys() if not re.fullmatch(PYTORCHS, name)} == set()
     assert "torch" not in found
 
 
 def test_no_package_is_locked_twice_and_those_who_only_look_get_no_tools():
-    lab = locked("lab")
+    course = locked("all")
     assert sum(len(locked(name)) for name in LOCKS) == len(locked(*LOCKS))
-    assert not {"pytest", "mypy", "ruff", "playwright", "nvidia-cuda-nvrtc"} & lab.keys()
-    assert {"jupyterlab", "lightning", "numba"} <= lab.keys()
+    assert not {"pytest", "mypy", "ruff", "playwright", "nvidia-cuda-nvrtc", "scikit-posthocs"} & course.keys()
+    assert {"jupyterlab", "lightning", "numba"} <= course.keys()
+
+
+def test_what_builds_a_release_is_locked_with_hashes():
+    found = locked("release")
+    assert all(hashes for _, hashes in found.values())
+    for line in GROUPS["release"]:
+        requirement = Requirement(line)
+        assert found[requirement.name][0] in requirement.specifier
 
 
 @pytest.mark.parametrize(("given", "extras"), [((), "dev,ptx,bench"), (("PTX=no",), "dev,bench")])

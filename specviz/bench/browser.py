@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from specviz import lab
+from specviz.extras import needs
 
 # Without these Chromium asks its maker's servers for updates, and in a container it dies of its small /dev/shm.
 _FLAGS = [
@@ -102,7 +103,8 @@ def _wait_until_up(server: subprocess.Popen[bytes], url: str, log: Path, seconds
 @contextlib.contextmanager
 def chromium(**context: Any) -> Iterator[Any]:
     """A fresh Chromium page; keyword arguments go to Playwright's `new_context` (viewport, color_scheme, ...)."""
-    from playwright.sync_api import Error, sync_playwright
+    with needs("bench"):
+        from playwright.sync_api import Error, sync_playwright
 
     with sync_playwright() as playwright:
         try:
@@ -138,7 +140,8 @@ def machine_of(page: Any) -> dict[str, str]:
 
 
 if __name__ == "__main__":  # .ci/browser asks whether there is one
-    from playwright.sync_api import sync_playwright
+    with needs("bench"):
+        from playwright.sync_api import sync_playwright
 
     try:
         with sync_playwright() as started:

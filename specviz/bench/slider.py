@@ -7,12 +7,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import nbformat
-from rich.console import Console
-from rich.table import Table
-
 from specviz import records
 from specviz.bench.browser import chromium, jupyterlab, machine_of, open_notebook
+from specviz.extras import needs
+
+with needs("lab"):
+    import nbformat
+    from rich.console import Console
+    from rich.table import Table
 
 SIDES = (256, 512, 1024)
 WAYS = {"single presses": 500.0, "held key": 0.0}  # milliseconds of pause

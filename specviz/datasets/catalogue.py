@@ -156,13 +156,14 @@ def load(
     """
     if split not in ("train", "test"):
         raise ValueError(f"split={split!r} must be 'train' or 'test'; .split() of the training set parts off another")
-    place = data_folder(folder)
-    if name.startswith("ucr/"):
-        return Labelled(name, *read_ucr(place / UCR, name.removeprefix("ucr/"), split, series))
-    if series is not None:
+    of_ucr = name.startswith("ucr/")
+    if series is not None and not of_ucr:
         raise ValueError(f"series={series!r} is for the UCR archive's series; {name!r} is none of them")
     if name == SMALL:
         return Labelled(name, *read_fashion_mnist(DATA / SMALL, split))
+    place = data_folder(folder)
+    if of_ucr:
+        return Labelled(name, *read_ucr(place / UCR, name.removeprefix("ucr/"), split, series))
     if name == "cats-dogs":
         return Labelled(name, *read_cats_dogs(place / CATS_DOGS, split))
     if name not in PUBLISHED:

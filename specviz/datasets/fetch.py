@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from specviz.datasets.places import read_text
+from specviz.extras import needs
 from specviz.files import replaced
 
 RETRIES = 2
@@ -143,7 +144,8 @@ def _fetch(remote: Remote, target: Path, missing: Sequence[str], download: bool)
     by_hand = f"get {remote.url} by hand and put it into {target.parent} as {target.name}, or set SPECVIZ_DATA"
     if not download:
         raise FileNotFoundError(f"{missing[0]} is not in the data folder, and download=False; {by_hand}")
-    import pooch
+    with needs("lab"):
+        import pooch
 
     registry = pooch.create(
         path=target.parent,

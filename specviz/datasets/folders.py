@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from specviz.datasets.labelled import Labelled, in_short, stratified
+from specviz.extras import needs
 
 STATISTICS_OF = 1000  # pictures: all of ImageNet would be read for an hour, to change the third digit
 MOST_DECODED = 2**29  # bytes that decoding takes, of one picture and of all that a process decodes at once
@@ -176,7 +177,8 @@ def not_pictures(files: Iterable[str | Path]) -> str:
 
 def read_square(file: str | Path, side: int, shorter_side: int, draw: np.random.Generator | None = None) -> Tensor:
     """(3, side, side) uint8 from the middle of a picture whose shorter side is scaled, or from where `draw` says."""
-    from PIL import Image
+    with needs("lab"):
+        from PIL import Image
 
     try:
         with Image.open(file, formats=("JPEG", "PNG")) as image:
@@ -217,7 +219,8 @@ _LARGE = 2**25  # bytes
 
 def _scaled(image: Any, side: int, box: tuple[float, float, float, float]) -> Any:
     """A square of a picture, RGB. Grey and colour are scaled as they are: `convert` would copy all of their pixels."""
-    from PIL import Image
+    with needs("lab"):
+        from PIL import Image
 
     plain = image if image.mode in _AS_THEY_ARE else image.convert("RGB")
     return plain.resize((side, side), Image.Resampling.BILINEAR, box).convert("RGB")

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from specviz.extras import needs
+
 MAX_SIDE = 4096  # pixels; one spectrum of this size is 64 MiB
 MAX_FILE = 2**28  # bytes; the largest picture that can be shown takes half of it without any compression
 MAX_DECODED = 2**27  # pixels of a file that is scaled down as it is read: a phone's largest photograph has 108 million
@@ -38,7 +40,8 @@ def photo(name: str, grey: bool = False) -> Tensor:
     """
     if name not in PHOTOS:
         raise ValueError(f"no photograph is named {name!r}; pick one of {', '.join(PHOTOS)}")
-    from skimage import data
+    with needs("lab"):
+        from skimage import data
 
     image = photo_from(getattr(data, name)())
     return luminance(image) if grey else image
@@ -149,7 +152,8 @@ def _decode(data: bytes, name: str) -> Tensor:
 
 def _open(data: bytes, name: str, most: str) -> Any:
     """A file whose head has been read, and none of its pixels. `most` says what is too many of them."""
-    from PIL import Image, UnidentifiedImageError
+    with needs("lab"):
+        from PIL import Image, UnidentifiedImageError
 
     if not data:
         raise ValueError(f"{name} is empty (0 bytes); pick a PNG, JPEG or WebP picture")
@@ -176,7 +180,8 @@ def _pixels(image: Any, name: str, size: tuple[int, int] | None = None) -> tuple
 
     Phones store what the sensor saw, and mark how to turn it: True says that width and height have changed places.
     """
-    from PIL import ExifTags, Image, ImageOps
+    with needs("lab"):
+        from PIL import ExifTags, Image, ImageOps
 
     try:
         image.load()

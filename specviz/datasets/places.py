@@ -4,6 +4,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from specviz.extras import needs
+
 # The project's small data and measured results: inside an installed package, beside it in a checkout.
 DATA = next(
     (p for p in (Path(__file__).parents[1] / "data", Path(__file__).parents[2] / "data") if p.is_dir()),
@@ -41,6 +43,7 @@ def data_folder(folder: str | os.PathLike[str] | None = None) -> Path:
     """The folder of larger data sets: the one given, else $SPECVIZ_DATA, else one in the user's cache."""
     if folder := folder or os.environ.get("SPECVIZ_DATA"):
         return Path(os.path.expanduser(folder))  # Path's own raises RuntimeError where there is no such user
-    import pooch
+    with needs("lab"):
+        import pooch
 
     return Path(pooch.os_cache("spectral-workbench"))

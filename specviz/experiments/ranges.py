@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from specviz.extras import needs
+
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
@@ -21,7 +23,8 @@ class Range:
         _check(self, self.low, self.high)
 
     def distribution(self) -> BaseDistribution:
-        from optuna.distributions import FloatDistribution
+        with needs("study"):
+            from optuna.distributions import FloatDistribution
 
         return FloatDistribution(self.low, self.high)
 
@@ -39,7 +42,8 @@ class LogRange:
             raise ValueError(f"{self} reaches {self.low}, which has no logarithm; start above 0, or use Range")
 
     def distribution(self) -> BaseDistribution:
-        from optuna.distributions import FloatDistribution
+        with needs("study"):
+            from optuna.distributions import FloatDistribution
 
         return FloatDistribution(self.low, self.high, log=True)
 
@@ -55,7 +59,8 @@ class IntRange:
         _check(self, self.low, self.high)
 
     def distribution(self) -> BaseDistribution:
-        from optuna.distributions import IntDistribution
+        with needs("study"):
+            from optuna.distributions import IntDistribution
 
         return IntDistribution(self.low, self.high)
 
@@ -74,7 +79,8 @@ class Choice:
         object.__setattr__(self, "values", values)
 
     def distribution(self) -> BaseDistribution:
-        from optuna.distributions import CategoricalDistribution
+        with needs("study"):
+            from optuna.distributions import CategoricalDistribution
 
         return CategoricalDistribution(self.values)
 

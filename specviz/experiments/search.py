@@ -15,6 +15,7 @@ from specviz.experiments.plain import without_secrets
 from specviz.experiments.store import Store
 from specviz.experiments.sweep import SweepError, connected, run_on, shared_store
 from specviz.experiments.trial import Outcome, bar
+from specviz.extras import needs
 
 if TYPE_CHECKING:
     import optuna
@@ -63,8 +64,9 @@ def search(
 @contextmanager
 def _readable(storage: str) -> Iterator[None]:
     """Inside, what a database cannot do is said in one sentence that names it."""
-    from optuna.exceptions import OptunaError
-    from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+    with needs("study"):
+        from optuna.exceptions import OptunaError
+        from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
     try:
         yield
@@ -87,8 +89,9 @@ def _said(error: BaseException, storage: str) -> str:
 
 def _opened(name: str, storage: str, direction: Literal["maximize", "minimize"]) -> optuna.Study:
     """The study, all of it read once. SweepError where that fails."""
-    import optuna
-    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+    with needs("study"):
+        import optuna
+        from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
     try:
         kept = optuna.create_study(study_name=name, storage=storage, direction=direction, load_if_exists=True)
@@ -113,7 +116,8 @@ def _search(
     workers: int | None,
     progress: bool,
 ) -> tuple[optuna.Study, Outcome]:
-    import optuna
+    with needs("study"):
+        import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # The study exists before any worker starts, and no worker opens it.
@@ -194,7 +198,8 @@ def _tell(study: optuna.Study, number: int, experiment: Experiment, store: Store
 
 def _take_over(study: optuna.Study, experiment: Experiment, scale: str, store: Store) -> None:
     """Settle the trials that a killed search left running: by their record if there is one, else ask them anew."""
-    from optuna.trial import TrialState
+    with needs("study"):
+        from optuna.trial import TrialState
 
     for left in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         complete = left.params.keys() == experiment.search.keys()

@@ -15,13 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fsspec  # type: ignore[import-untyped]
-from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
-from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[import-untyped]
-
 from specviz import records
 from specviz.experiments.experiment import trial_id
 from specviz.experiments.plain import plain, without_secrets
+from specviz.extras import needs
+
+with needs("study"):
+    import fsspec  # type: ignore[import-untyped]
+    from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
+    from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[import-untyped]
 
 _AT_ONCE = 1000  # files read in one request, which object stores answer side by side
 _RECORD, _FAILED = ".json", ".failed.json"

@@ -50,6 +50,7 @@ from typing import TYPE_CHECKING, Any
 from specviz.experiments.experiment import Experiment, Trial
 from specviz.experiments.store import Store
 from specviz.experiments.trial import Outcome, TrialFailed, attempt, bar, begin, end, portable_traceback
+from specviz.extras import needs
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -132,10 +133,11 @@ def connected(scheduler: str | None = None, workers: int | None = None) -> Itera
     GPUs are dealt out in turn. Other users of the machine reach their ports, but get no word in: it is TLS, for which
     this process and its workers have the only key.
     """
-    import dask
-    from dask.system import CPU_COUNT
-    from distributed import Client, LocalCluster, WorkerPlugin
-    from distributed.security import Security
+    with needs("study"):
+        import dask
+        from dask.system import CPU_COUNT
+        from distributed import Client, LocalCluster, WorkerPlugin
+        from distributed.security import Security
 
     if scheduler is not None:
         if workers is not None:
@@ -253,7 +255,8 @@ def _ended(
     client: Client, work: Callable[..., None], trials: Iterable[Trial], window: Callable[[], int], at_once: int
 ) -> Iterator[tuple[Trial, BaseException | None]]:
     """Each trial as it ends, with what it raised."""
-    from distributed import as_completed
+    with needs("study"):
+        from distributed import as_completed
 
     waiting = iter(trials)
     running: dict[Future, Trial] = {}

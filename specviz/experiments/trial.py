@@ -16,6 +16,7 @@ from specviz.experiments.experiment import Experiment, Trial
 from specviz.experiments.find import Origin
 from specviz.experiments.plain import plain, without_secrets
 from specviz.experiments.store import Store
+from specviz.extras import needs
 
 
 class TrialFailed(Exception):
@@ -139,8 +140,9 @@ def chosen(trials: list[Trial], trial: str) -> Trial:
 @contextmanager
 def bar(title: str, outcome: Outcome, progress: bool) -> Iterator[Callable[[], None]]:
     """A progress bar on standard error, and a function that draws it anew from the outcome."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    with needs("lab"):
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = [BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[failed]} failed"), TimeRemainingColumn()]
     with Progress(TextColumn(title), *columns, console=Console(stderr=True), disable=not progress) as display:

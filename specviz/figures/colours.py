@@ -6,6 +6,8 @@ from functools import cache
 
 import numpy as np
 
+from specviz.extras import needs
+
 # Found by a search over six hues for the largest smallest distance (CIE's of 2000) as people see them with and without
 # the common colour-vision deficiencies, at a contrast of 3 and more to the page; tests hold both. Blue and orange are
 # Okabe & Ito's, whose other colours are too pale for lines on white.
@@ -29,7 +31,8 @@ def colour_table(name: str) -> np.ndarray:
     "kept-dropped" shows two pictures in one: entries 0..127 are dim greys for dropped coefficients,
     128..255 are viridis for kept ones.
     """
-    from matplotlib import colormaps
+    with needs("lab"):
+        from matplotlib import colormaps
 
     if name == "kept-dropped":
         grey = np.linspace(24, 150, 128).round().astype(np.uint8)

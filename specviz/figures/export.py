@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
+from specviz.extras import needs
 from specviz.figures.text import for_spreadsheet
 from specviz.files import replaced
 
@@ -84,7 +85,8 @@ def file_name(title: str, kind: Kind) -> str:
 
 def as_bytes(figure: Any, kind: Literal["png", "svg"]) -> bytes:
     """A matplotlib figure as a file's content; equal figures give equal bytes."""
-    from matplotlib import rc_context
+    with needs("lab"):
+        from matplotlib import rc_context
 
     out = io.BytesIO()
     # Without these an SVG holds the date and names drawn at random.

@@ -5,7 +5,10 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-from nbconvert.preprocessors import Preprocessor
+from specviz.extras import needs
+
+with needs("lab"):
+    from nbconvert.preprocessors import Preprocessor
 
 _PICTURE = "image/png"
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from specviz.extras import needs
 from specviz.figures.colours import BLUE, on_page, pale
 from specviz.figures.export import Still, sentence, table
 from specviz.figures.page import TALL, page_axis, page_layout
@@ -55,7 +56,8 @@ class LinePlot(Still):
 
     def still(self) -> Any:
         """The plot as a matplotlib figure."""
-        from matplotlib.figure import Figure  # not pyplot: it would start a GUI backend and keep every figure alive
+        with needs("lab"):  # not pyplot, which would start a GUI backend and keep every figure alive
+            from matplotlib.figure import Figure
 
         size = (8.7, 3.2 + legend_height(self, 8.7))
         figure = Figure(figsize=size, dpi=80, layout="constrained", facecolor="white")
@@ -173,7 +175,8 @@ def _legend_columns(names: list[str], width: float) -> int:
 
 def draw_lines(axes: Any, plot: LinePlot, width: float) -> None:
     """The plot on matplotlib's axes, in a figure of so many inches."""
-    from matplotlib.transforms import ScaledTranslation
+    with needs("lab"):
+        from matplotlib.transforms import ScaledTranslation
 
     styles = {"solid": "-", "dash": "--", "dot": ":", "none": "none"}
     symbols = {"circle": "o", "star": "*", "diamond": "D"}

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from specviz.extras import needs
 from specviz.figures.colours import colour_table, readable_on, to_bytes
 from specviz.figures.export import Still, sentence, table
 from specviz.figures.page import NARROW, page_axis, page_layout, wrapped
@@ -75,8 +76,9 @@ class Matrix(Still):
 
     def still(self) -> Any:
         """The table as a matplotlib figure."""
-        from matplotlib.colors import ListedColormap
-        from matplotlib.figure import Figure
+        with needs("lab"):
+            from matplotlib.colors import ListedColormap
+            from matplotlib.figure import Figure
 
         height = 1.5 + 0.36 * len(self.rows)
         figure = Figure(figsize=(8.7, height), dpi=80, layout="constrained", facecolor="white")

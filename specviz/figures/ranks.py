@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from specviz.compare import LEVEL, Ranks
+from specviz.extras import needs
 from specviz.figures.colours import BLUE, ORANGE, on_page
 from specviz.figures.export import Still, sentence, table
 from specviz.figures.page import ink_and_grid, page_axis, page_layout, wrapped
@@ -30,7 +31,8 @@ class RankDiagram(Still):
 
     def still(self) -> Any:
         """The diagram as a matplotlib figure."""
-        from matplotlib.figure import Figure
+        with needs("lab"):
+            from matplotlib.figure import Figure
 
         drawn = _drawing(self.ranks)
         figure = Figure(figsize=(8.7, 1.1 + 0.27 * drawn.height), dpi=80, layout="constrained", facecolor="white")

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from specviz.extras import needs
 from specviz.figures.export import as_bytes
 from specviz.figures.lines import LinePlot, draw_lines, legend_height
 from specviz.figures.panels import Panel, draw_bar, draw_panel
@@ -26,9 +27,9 @@ def still_picture(
 
 def still_figure(panels: list[Panel], frames: dict[str, np.ndarray], plots: list[LinePlot], caption: str) -> Any:
     """What an explorer shows, as a matplotlib figure: panels in a row, the plots below, the facts as caption."""
-    from matplotlib.figure import Figure
+    with needs("lab"):  # not pyplot, which would start a GUI backend and keep every figure alive
+        from matplotlib.figure import Figure
 
-    # Not pyplot: it would start a GUI backend and keep every figure alive.
     shown = [panel for panel in panels if panel.key in frames]
     columns = max(len(shown), 1)
     shares = [0.5 if panel.axes == "half" else 1.0 for panel in shown] or [1.0]  # half the columns, half the width

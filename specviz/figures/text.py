@@ -5,6 +5,8 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
+from specviz.extras import needs
+
 # plotly reads a small HTML, and mathematics between dollars; it shows these names of characters as the characters.
 _NAMED = {ord("&"): "&amp;", ord("<"): "&lt;", ord(">"): "&gt;", ord("$"): "&#36;"}
 _TEXTS = ("text", "name", "ticktext", "customdata", "title")  # the parts of a plotly figure that are text
@@ -31,8 +33,9 @@ def for_html(text: str) -> str:
 
 def without_mathematics(figure: Any) -> Any:
     """The matplotlib figure, no text of which is mathematics between dollars, but the numbers of its axes."""
-    from matplotlib.text import Text
-    from matplotlib.ticker import LogFormatter, ScalarFormatter
+    with needs("lab"):
+        from matplotlib.text import Text
+        from matplotlib.ticker import LogFormatter, ScalarFormatter
 
     numbers = {
         id(text)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from specviz.extras import needs
 from specviz.figures.colours import BLUE, ORANGE, on_page, pale
 from specviz.figures.export import Still, sentence, table
 from specviz.figures.page import NARROW, TALL, ink_and_grid, page_axis, page_layout, wrapped
@@ -39,7 +40,8 @@ class Violins(Still):
 
     def still(self) -> Any:
         """The groups as a matplotlib figure."""
-        from matplotlib.figure import Figure
+        with needs("lab"):
+            from matplotlib.figure import Figure
 
         figure = Figure(figsize=(8.7, 3.2), dpi=80, layout="constrained", facecolor="white")
         axes = figure.add_subplot()

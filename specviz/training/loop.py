@@ -16,17 +16,20 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 import specviz.nn as snn
 from specviz import datasets
+from specviz.extras import needs
 from specviz.memory import CompressionStats, measure_step
 from specviz.training import checkpoints
 from specviz.training.batches import Batch, Batches, Split, batch_order, seed_of
 from specviz.training.config import Config, learning_rate, saved_maps
 from specviz.training.weights import check_kinds
+
+with needs("study"):
+    from lightning.pytorch import LightningModule
 
 AUGMENTATIONS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
     "crop-flip": lambda x, generator: datasets.crop_flip(x, generator),

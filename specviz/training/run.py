@@ -20,6 +20,7 @@ from spectral_kernels.dispatch import whole
 from torch import Tensor, nn
 
 from specviz import datasets, records
+from specviz.extras import needs
 from specviz.training import checkpoints, devices
 from specviz.training.batches import seed_of, source
 from specviz.training.config import DEEPEST, FOLDER, Config
@@ -255,8 +256,9 @@ def _refuse_anothers(path: Path, state: Mapping[str, Any], identity: Mapping[str
 
 def _fit(run: Run, device: str, trainer_options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Train until the end, whichever; its name, and where it took place."""
-    from lightning.pytorch import Trainer
-    from lightning.pytorch.callbacks import TQDMProgressBar
+    with needs("study"):
+        from lightning.pytorch import Trainer
+        from lightning.pytorch.callbacks import TQDMProgressBar
 
     from specviz.training.loop import Diverged, Stopped
 

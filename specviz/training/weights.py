@@ -16,6 +16,7 @@ from spectral_kernels import process
 from torch import Tensor, nn
 
 from specviz import models
+from specviz.extras import needs
 from specviz.files import replaced
 from specviz.records import portable
 from specviz.training.batches import seed_of
@@ -109,7 +110,8 @@ def export_weights(model: nn.Module, path: str | Path, config: Config | None = N
 
     The file appears whole or not at all. A tensor that a model has under two names is written once.
     """
-    from safetensors.torch import save_file, save_model
+    with needs("lab"):
+        from safetensors.torch import save_file, save_model
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -170,7 +172,8 @@ def check_kinds(own: Mapping[str, Any], given: Mapping[str, Any]) -> None:
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors of a safetensors file, and its metadata."""
-    from safetensors import safe_open
+    with needs("lab"):
+        from safetensors import safe_open
 
     if path.is_dir():
         raise ValueError(f"{path} is a folder; a safetensors file is expected")

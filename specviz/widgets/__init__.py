@@ -1,21 +1,24 @@
 """Explorers to display in a notebook: pictures, spectra and sliders."""
 
-from specviz.widgets.activation import ActivationExplorer
-from specviz.widgets.band_limit import BandLimitExplorer
-from specviz.widgets.convolution import ConvolutionExplorer
-from specviz.widgets.explorer import Explorer, GridSlider
-from specviz.widgets.export import ExportButtons
-from specviz.widgets.figure import FigureView
-from specviz.widgets.filters import FilterExplorer
-from specviz.widgets.live import LiveTrainingExplorer
-from specviz.widgets.memory import MemoryExplorer, StepExplorer
-from specviz.widgets.parametrisation import ParametrisationExplorer
-from specviz.widgets.pooling import PoolingExplorer
-from specviz.widgets.specnet import SpecNetExplorer
-from specviz.widgets.speed import SpeedExplorer
-from specviz.widgets.symmetry import SymmetryExplorer
-from specviz.widgets.threshold import ThresholdExplorer
-from specviz.widgets.training import TrainingExplorer
+from specviz.extras import needs
+
+with needs("lab"):
+    from specviz.widgets.activation import ActivationExplorer
+    from specviz.widgets.band_limit import BandLimitExplorer
+    from specviz.widgets.convolution import ConvolutionExplorer
+    from specviz.widgets.explorer import Explorer, GridSlider
+    from specviz.widgets.export import ExportButtons
+    from specviz.widgets.figure import FigureView
+    from specviz.widgets.filters import FilterExplorer
+    from specviz.widgets.live import LiveTrainingExplorer
+    from specviz.widgets.memory import MemoryExplorer, StepExplorer
+    from specviz.widgets.parametrisation import ParametrisationExplorer
+    from specviz.widgets.pooling import PoolingExplorer
+    from specviz.widgets.specnet import SpecNetExplorer
+    from specviz.widgets.speed import SpeedExplorer
+    from specviz.widgets.symmetry import SymmetryExplorer
+    from specviz.widgets.threshold import ThresholdExplorer
+    from specviz.widgets.training import TrainingExplorer
 
 __all__ = [
     "ActivationExplorer",
