@@ -4,6 +4,8 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+import zipfile
 from importlib.metadata import version
 from pathlib import Path
 
@@ -40,10 +42,9 @@ CORE = {"llvmlite", "numba", "numpy", "scipy", "torch"} | {
 }
 
 
-@pytest.mark.parametrize("wanted", asked_for(*EXTRAS))
-def test_every_dependency_is_pinned_within_its_range(wanted):
-    requirement = Requirement(wanted)
-    assert PINS[canonicalize_name(requirement.name)] in requirement.specifier
+def test_every_dependency_is_pinned_within_its_range():
+    for requirement in map(Requirement, asked_for(*EXTRAS)):
+        assert PINS[canonicalize_name(requirement.name)] in requirement.specifier, str(requirement)
 
 
 def test_the_extras_are_there():
@@ -62,6 +63,10 @@ def test_the_core_brings_at_most_fifteen_packages():
     found = closure(PROJECT["dependencies"])
     assert {name for name in found if name == "torch" or not re.fullmatch(PYTORCHS, name)} == CORE
     assert len({PROJECT["name"], *CORE}) <= 15
+
+
+def is_installed(requirement: str) -> bool:
+    return canonicalize_name(Requirement(requirement).name) in INSTALLED
 
 
 def test_no_name_is_pinned_twice():
@@ -98,10 +103,6 @@ def test_nothing_is_pinned_that_nothing_needs():
     assert pins("constraints.txt").keys() - NEEDED - others - elsewhere == set()
 
 
-def is_installed(requirement: str) -> bool:
-    return canonicalize_name(Requirement(requirement).name) in INSTALLED
-
-
 def test_what_is_pinned_can_be_installed_with_the_oldest_python_that_is_stated():
     """Debian 12's is 3.11.2. A pin with a marker says itself which Python it is for."""
     lines = (ROOT / "constraints.txt").read_text().splitlines()
@@ -114,15 +115,17 @@ def test_what_is_pinned_can_be_installed_with_the_oldest_python_that_is_stated()
     assert refused == {}
 
 
-BAD = ["lightning==2.6.2", "lightning==2.6.3", "torch==2.9.1", "distributed==2025.12.0", "jupyter-server==2.19.0"]
+BAD = [
+    *("lightning==2.6.2", "lightning==2.6.3", "torch==2.9.1", "distributed==2025.12.0", "jupyter-server==2.19.0"),
+    *("pillow==12.1.1", "onnx==1.20.1"),
+]
 
 
-@pytest.mark.parametrize("release", [*BAD, "pillow==12.1.1", "onnx==1.20.1"])
-def test_a_release_known_to_be_bad_is_outside_of_its_range(release):
-    name, _, bad = release.partition("==")
-    ranges = [r.specifier for r in map(Requirement, asked_for("dev")) if canonicalize_name(r.name) == name]
-    assert ranges
-    assert not any(bad in specifier for specifier in ranges)
+def test_a_release_known_to_be_bad_is_outside_of_its_range():
+    for name, _, bad in (release.partition("==") for release in BAD):
+        ranges = [r.specifier for r in map(Requirement, asked_for("dev")) if canonicalize_name(r.name) == name]
+        assert ranges, name
+        assert not any(bad in specifier for specifier in ranges), f"{name} {bad}"
 
 
 def test_every_set_that_ships_has_its_licence_among_the_projects():
@@ -134,17 +137,71 @@ def test_every_set_that_ships_has_its_licence_among_the_projects():
     assert {f"data/{table.stem}-LICENSE.txt" for table in tables} <= set(licences)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=lambda path: path.name)
-def test_a_workflow_may_read_and_no_more_and_runs_actions_by_commit(path):
-    workflow = yaml.safe_load(path.read_text())
-    assert workflow["permissions"] == {"contents": "read"}
-    for job in workflow["jobs"].values():
-        assert "permissions" not in job
+WORKFLOWS = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / ".github" / "workflows").glob("*.yml")}
+
+
+def test_a_workflow_may_read_and_no_more_and_runs_actions_by_commit():
+    assert WORKFLOWS.keys() == {"test", "release"}
+    jobs = {(name, title): job for name, workflow in WORKFLOWS.items() for title, job in workflow["jobs"].items()}
+    assert all(workflow["permissions"] == {"contents": "read"} for workflow in WORKFLOWS.values())
+    assert {key for key, job in jobs.items() if "permissions" in job} == {("release", "publish")}
+    for job in jobs.values():
         for step in job["steps"]:
             if "uses" in step:
                 assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", step["uses"]), step["uses"]
             if step.get("uses", "").startswith("actions/checkout@"):
                 assert step["with"]["persist-credentials"] is False
+
+
+def test_what_may_publish_runs_no_code_of_the_checkout():
+    """The index trusts the job `publish`, so it takes the files that `build` made and does nothing else."""
+    publish = WORKFLOWS["release"]["jobs"]["publish"]
+    assert publish["permissions"] == {"id-token": "write"}
+    assert publish["needs"] == "build"
+    assert publish["environment"] == "pypi"
+    actions = [step["uses"].partition("@")[0] for step in publish["steps"]]
+    assert actions == ["actions/download-artifact", "pypa/gh-action-pypi-publish"]
+    assert not any("password" in step.get("with", {}) for step in publish["steps"])
+    assert WORKFLOWS["release"][True] == {"push": {"tags": ["v*"]}}  # YAML 1.1 reads `on` as a truth value
+    build = WORKFLOWS["release"]["jobs"]["build"]["steps"]
+    ran = [step["run"] for step in build if "run" in step]
+    assert ran == ["python -m pip install --no-deps --require-hashes -r .ci/locks/release.txt", ".ci/release"]
+
+
+def test_what_runs_before_a_commit_has_the_pinned_versions_and_does_what_make_lint_does():
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert repository["repo"] == "local"
+    found = [line for hook in repository["hooks"] for line in hook["additional_dependencies"]]
+    assert {line.partition("==")[0] for line in found} == {"ruff", "mypy"}
+    assert all(PINS[name] == pin for name, _, pin in (line.partition("==") for line in found))
+    lint = re.search(r"^lint:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
+    programs = [" ".join(hook["entry"].split()[:2]).partition(" --")[0] for hook in repository["hooks"]]
+    assert [line.removeprefix("\t$(BIN)/").removesuffix(" --check") for line in lint.splitlines()] == programs
+
+
+def test_updates_are_proposed_for_packages_and_for_actions():
+    updates = yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text())["updates"]
+    assert {update["package-ecosystem"] for update in updates} == {"pip", "github-actions"}
+
+
+def build(kind: str, folder: Path) -> Path:
+    """The wheel or the sdist, built as a release is."""
+    command = [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", folder]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
+    (path,) = folder.iterdir()
+    return path
+
+
+@pytest.mark.skipif(not is_installed("hatchling"), reason="needs hatchling, which the extra dev brings")
+def test_the_wheel_has_both_packages_with_their_types_and_two_builds_are_equal(tmp_path):
+    wheel = build("wheel", tmp_path / "first")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    assert {"specviz/py.typed", "spectral_kernels/py.typed", "specviz/data/elnino.csv"} <= names
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "specviz").rglob("*.py")}
+    modules |= {str(path.relative_to(ROOT / "kernels")) for path in (ROOT / "kernels").rglob("*.py")}
+    assert {name for name in names if name.endswith(".py") and ".data/" not in name} == modules
+    assert wheel.read_bytes() == build("wheel", tmp_path / "second").read_bytes()
 
 
 # --- what `make` runs: the scripts of .ci with programs that only write down how they were called
