@@ -62,7 +62,9 @@ def test_all_is_the_whole_course_and_what_developers_have_contains_it():
 def test_the_core_brings_at_most_fifteen_packages():
     found = closure(PROJECT["dependencies"])
     assert {name for name in found if name == "torch" or not re.fullmatch(PYTORCHS, name)} == CORE
-    assert len({PROJECT["name"], *CORE}) <= 15
+    count = len({PROJECT["name"], *CORE})
+    assert count <= 15
+    assert f"the core: {count} packages" in (ROOT / "README.md").read_text("utf-8")
 
 
 def is_installed(requirement: str) -> bool:
