@@ -5,9 +5,12 @@ import secrets
 import socket
 import sys
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 from urllib.parse import quote
+
+from specviz.extras import needs
 
 HOST = "127.0.0.1"
 FIRST_PORT = 8888
@@ -112,7 +115,9 @@ def wait_as_usual() -> None:
 
 
 def start(notebook: str = "notebooks/00_start_here.ipynb", port: int | None = None, browser: bool = True) -> NoReturn:
-    """Become JupyterLab, so that signals reach it. LabError if it cannot start."""
+    """Become JupyterLab, so that signals reach it. LabError if it cannot start, MissingExtra if it is not there."""
+    with needs("lab"):
+        version("jupyterlab")  # it is imported by the process that becomes it
     path = (ROOT / notebook).resolve()
     if not path.is_relative_to(ROOT):
         raise LabError(f"{notebook} is outside {ROOT}, and JupyterLab shows files in there only.")

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
-from importlib.metadata import packages_distributions
+from importlib.metadata import PackageNotFoundError, packages_distributions
 from pathlib import Path
 
 import pytest
@@ -308,6 +308,17 @@ def test_the_command_without_its_packages_says_one_sentence():
     run = bare(sweep, "lab")
     assert (run.returncode, run.stdout) == (1, "")
     assert run.stderr == 'specviz: dask is missing, install it with: pip install "spectral-workbench[study]"\n'
+
+
+def test_a_lab_without_jupyterlab_says_so_before_it_starts(monkeypatch):
+    from specviz import lab
+
+    def version(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(lab, "version", version)
+    with pytest.raises(ImportError, match=r'^jupyterlab is missing, .* pip install "spectral-workbench\[lab\]"$'):
+        lab.start()
 
 
 def test_a_module_of_ours_that_is_missing_is_no_package_to_install():
