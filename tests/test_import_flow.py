@@ -300,6 +300,20 @@ for ask in (
     ]
 
 
+def test_the_lab_shows_explorers_without_what_trains():
+    run = bare(
+        """
+import specviz as sv
+
+explorer = sv.widgets.ThresholdExplorer(sv.datasets.photo("rocket"))
+assert 0 < explorer.facts()["kept"] < explorer.facts()["total"]
+assert sv.widgets.LiveTrainingExplorer().view.children
+""",
+        "lab",
+    )
+    assert run.returncode == 0, run.stderr
+
+
 def test_the_command_without_its_packages_says_one_sentence():
     run = bare("from specviz.cli import main; main()")
     assert (run.returncode, run.stdout) == (1, "")
