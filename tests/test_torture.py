@@ -1,6 +1,7 @@
 """`make torture` at the size of a test: each part finds nothing wrong here, and finds what is broken on purpose."""
 
 import asyncio
+import json
 import sys
 
 import pytest
@@ -133,6 +134,14 @@ def test_mutants_are_tried_in_a_random_order_lot_by_lot_and_what_was_killed_for_
     # Again, as after a stop: nothing is tried twice.
     assert mutants.run(250, seed=3) == result
     assert len(tried) == 3
+    # On another machine, with the record of the first two lots: the third alone. With that of another commit: all.
+    record = json.loads(json.dumps(kept[1] | {"commit": mutants._commit()}))
+    for before, lots in [(record, [50]), (record | {"commit": "0" * 12}, [100, 100, 50])]:
+        verdicts.update(dict.fromkeys(verdicts))
+        del tried[:]
+        again = mutants.run(250, seed=3, before=before)
+        assert [len(names) for names in tried] == lots
+        assert (again["killed"], again["verdicts"]) == (247, result["verdicts"])
 
 
 # --- The record
