@@ -58,9 +58,15 @@ def test_growth_is_that_of_the_medians_of_both_ends():
         resident.growth(readings[:19])
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("steps", [20, 57, 2000])
-def test_memory_is_read_ten_times_or_more_at_either_end(steps):
-    assert sum(resident.is_read(i, steps) for i in range(steps)) >= 2 * resident.READINGS
+def test_memory_is_read_ten_times_or_more_at_either_end(steps, monkeypatch):
+    monkeypatch.setattr(resident.gc, "collect", lambda: None)  # takes a second in a process of many tests
+    readings: list[float] = []
+    for i in range(steps):
+        resident.read(readings, i, steps)
+    assert len(readings) >= 2 * resident.READINGS
+    assert min(readings) > 10
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
