@@ -46,12 +46,13 @@ class Verdict:
 
     def _repr_html_(self) -> str:
         # Both stand out from a light and from a dark page; of the palette's two greens each does from one alone.
-        colour = {None: "currentcolor", True: BLUE, False: ORANGE}[self.solved]
+        # Without a colour a border has that of the text.
+        colour = {None: "", True: f" {BLUE}", False: f" {ORANGE}"}[self.solved]
         image = ""
         if self.picture:
             data = base64.b64encode(self.picture).decode()
             image = f'<br><img alt="{escape(self.message)}" src="data:image/png;base64,{data}">'
-        return f'<div style="border-left:4px solid {colour};padding:4px 10px">{escape(repr(self))}{image}</div>'
+        return f'<div style="border-left:4px solid{colour};padding:4px 10px">{escape(repr(self))}{image}</div>'
 
 
 def _picture(draw: Callable[[Any], None], width: float = 6.0, height: float = 2.4) -> bytes:
