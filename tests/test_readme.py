@@ -88,8 +88,8 @@ def test_the_line_on_reliability_is_the_records():
         "command line)",
         f"{compression['steps']:,} training steps with compressed activations (resident memory grows by "
         f"{100 * compression['growth']:.1f} %)",
-        f"{sliders['moves']:,} moves of the controls of each of {len(moves)} explorers ({moves['StepExplorer']} of the one "
-        f"that measures training steps; it grows by {100 * sliders['growth']:.1f} % at most)",
+        f"{sliders['moves']:,} moves of the controls of each of {len(moves)} explorers ({moves['StepExplorer']} of the "
+        f"one that measures training steps; it grows by {100 * sliders['growth']:.1f} % at most)",
     ):
         assert claim in README
 
