@@ -143,7 +143,7 @@ WORKFLOWS = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / ".g
 
 
 def test_a_workflow_may_read_and_no_more_and_runs_actions_by_commit():
-    assert WORKFLOWS.keys() == {"test", "release"}
+    assert WORKFLOWS.keys() == {"test", "advisories", "release"}
     jobs = {(name, title): job for name, workflow in WORKFLOWS.items() for title, job in workflow["jobs"].items()}
     assert all(workflow["permissions"] == {"contents": "read"} for workflow in WORKFLOWS.values())
     assert {key for key, job in jobs.items() if "permissions" in job} == {("release", "publish")}
