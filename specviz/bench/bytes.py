@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from specviz import memory
 from specviz.bench.timing import medians_ms
+from specviz.memory import recorder
 
 
 def with_backward(forward: Callable[..., Tensor], *inputs: Tensor) -> Callable[[], Any]:
@@ -47,7 +47,7 @@ def peak_bytes(step: Callable[[], Any], device: str) -> int:
         before = torch.cuda.memory_allocated()
         step()
         return torch.cuda.max_memory_allocated() - before
-    return memory.measure.peak_bytes(step)
+    return recorder.peak_bytes(step)
 
 
 def copy_bytes_per_second(device: str) -> float:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import torch
-from spectral_kernels import dispatch
+from spectral_kernels import calibration, dispatch
 from spectral_kernels.dispatch import Call, constant, operator
 from torch import Tensor
 
@@ -75,23 +75,15 @@ def _one_matrix(*arguments: Any) -> tuple[Tensor]:
     return (torch.kron(*_matrices(*arguments)).mT.contiguous(),)
 
 
-# Multiply-adds of a matrix product that take as long as an FFT's work for a pixel and binary logarithm, and how much
-# longer a size with a large prime factor takes. Fitted to square maps of 8 to 860 pixels, forward and backward, on two
-# threads: matrices are 1.3 to 5 times quicker up to 224 pixels; from 384 on it depends on the two sizes.
-FFT_COST, ROUGH_SIZE = 20.0, 2.0
-
-# Tiny maps are one product with one matrix, which does up to this many times the work of two without their overhead.
-ONE_MATRIX = 4
-
-
 def choose_algorithm(size: Size, new: Size) -> Algorithm:
     """The quicker one of "gemm" and "fft", by the work they have to do."""
     (H, W), (h, w) = size, new
     products = h * H * W + h * W * w
-    transforms = sum(
-        FFT_COST * (1 if all(fast_size(n) == n for n in sides) else ROUGH_SIZE) * pixels * math.log2(max(pixels, 2)) / 2
-        for sides, pixels in ((size, H * W), (new, h * w))
-    )
+    transforms = 0.0
+    for sides in (size, new):
+        pixels, rough = math.prod(sides), any(fast_size(n) != n for n in sides)
+        transforms += (calibration.ROUGH_SIZE if rough else 1) * pixels * math.log2(max(pixels, 2)) / 2
+    transforms *= calibration.FFT_COST
     return "gemm" if products <= transforms else "fft"
 
 
@@ -105,7 +97,7 @@ def _by_gemm(x: Tensor, size: Size, new: Size, bands: Size, nyquist: float, tran
         # Channels lie next to each other: (B, H, W * C), then (B, h, W, C).
         y = torch.matmul(down, x.permute(0, 2, 3, 1).flatten(2)).unflatten(2, (W, -1))
         return torch.matmul(across, y).permute(0, 3, 1, 2)
-    if h * w * H * W <= ONE_MATRIX * min(rows_first, columns_first):
+    if h * w * H * W <= calibration.ONE_MATRIX * min(rows_first, columns_first):
         (both,) = constant(_one_matrix, *arguments)
         return (x.flatten(-2) @ both).unflatten(-1, new)
     down, across = constant(_matrices, *arguments)

@@ -9,8 +9,8 @@ import torch
 from spectral_kernels.dispatch import whole
 from torch import Tensor
 
-from specviz.memory.compress import Compression
-from specviz.memory.keeping import pack_bits, unpack_bits
+from specviz.memory.contexts import Compression
+from specviz.memory.kept import pack_bits, unpack_bits
 
 
 def quantise_activations(bits: Literal[2, 4, 8] = 2) -> Compression:

@@ -15,7 +15,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules._functions import SyncBatchNorm
 from torch.overrides import TorchFunctionMode
 
-from specviz.memory.keeping import Gate, Kept, Packed, Positions, ShapeOnly, Window
+from specviz.memory.kept import Gate, Kept, Packed, Positions, ShapeOnly, Window
 
 # What becomes of one saved tensor: kept in another form; None: stored as a map, if it is one; or the reason, by its
 # name in `specviz.memory.left`, why it stays as it is.

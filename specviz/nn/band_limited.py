@@ -30,7 +30,7 @@ class _BandLimited(nn.Module):
 
     def set_band(self, compression: float = 0.0, energy: float | None = None) -> None:
         """Choose what is left out: a share of the coefficients, or all but a share of the energy."""
-        self._compression, self._energy = band.check_share(compression, energy)
+        self._compression, self._energy = band.check_band(compression, energy)
 
     @property
     def compression(self) -> float:

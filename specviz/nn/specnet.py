@@ -41,6 +41,7 @@ class SpecNetBlock2d(nn.Module):
     """
 
     last_kept: float | None = None  # share of the coefficients, over the full plane, that the last call kept
+    is_projection = False  # of a shortcut to another shape: linear, and `models.set_beta` leaves it without a threshold
 
     def __init__(
         self,

@@ -10,14 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spectral_kernels import calibration
 from spectral_kernels.cores import numba_threads
 from spectral_kernels.process import Lock, is_forked
 
 Form = Literal["auto", "reference", "cpu", "cuda"]
 FORMS = ("auto", "reference", "cpu", "cuda")
-
-# Waking a second thread took 10 ms on an idle machine; one thread handles this many entries in 5 ms.
-SMALL = 1 << 20
 
 # Numba's plain thread pool aborts the process when two Python threads enter it at once, as a slider
 # and a training thread do. The cores are shared anyway, so calls take turns.
@@ -73,7 +71,7 @@ def threads_for(entries: int) -> Iterator[None]:
         return
     with _one_at_a_time:
         before = numba_threads()
-        if entries > SMALL or before == 1:
+        if entries > calibration.SMALL or before == 1:
             yield
             return
         numba.set_num_threads(1)

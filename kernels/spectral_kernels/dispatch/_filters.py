@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spectral_kernels import calibration
 from spectral_kernels import filters as filters_kernel
 from spectral_kernels.dispatch._constants import constant
 from spectral_kernels.dispatch._devices import (
@@ -24,9 +25,6 @@ from spectral_kernels.dispatch._devices import (
     threads_for,
 )
 from spectral_kernels.dispatch._operators import Call, operator
-
-# Evaluating a function takes as long as a few products; what SMALL counts took 5 ns, a product takes half of one.
-PRODUCTS_AN_ENTRY = 8
 
 
 def filters(
@@ -183,7 +181,7 @@ def _multiply(X: Tensor, weight: Tensor, width: int, polar: bool, conjugate: boo
         with torch.cuda.device(X.device):
             return filters_kernel.cuda(X, weight, width, planes, conjugate, **on_gpu(X.device))
     run = partial(filters_kernel.cpu, empty=host_empty) if form == "cpu" else filters_kernel.reference
-    with threads_for(X.numel() * weight.shape[0] // PRODUCTS_AN_ENTRY):
+    with threads_for(X.numel() * weight.shape[0] // calibration.PRODUCTS_AN_ENTRY):
         return torch.from_numpy(run(X.numpy(), weight.numpy(), width, polar, conjugate))
 
 
@@ -210,7 +208,7 @@ def filters_gradient(X: Tensor, G: Tensor, weight: Tensor, width: int, polar: bo
         with torch.cuda.device(X.device):
             return filters_kernel.cuda_gradient(X, G, weight, width, planes, **on_gpu(X.device))
     run = partial(filters_kernel.cpu_gradient, empty=host_empty) if form == "cpu" else filters_kernel.reference_gradient
-    with threads_for(X.numel() * weight.shape[0] // PRODUCTS_AN_ENTRY):
+    with threads_for(X.numel() * weight.shape[0] // calibration.PRODUCTS_AN_ENTRY):
         return torch.from_numpy(run(X.numpy(), G.numpy(), weight.numpy(), width, polar))
 
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from spectral_kernels import calibration
 from spectral_kernels import product as product_kernel
 from spectral_kernels.dispatch._devices import (
     Form,
@@ -23,18 +24,6 @@ from spectral_kernels.dispatch._operators import Call, operator
 def _check_multiplications(multiplications: int) -> None:
     if multiplications not in (3, 4):
         raise ValueError(f"multiplications={multiplications} must be 4 (the definition) or 3 (Gauss)")
-
-
-# Measured on one CPU thread: frequency-major, up to 3 channels, Numba takes half the time of batched GEMM for 8 or 16
-# outputs and about as long for 64; with more channels GEMM wins. In the native layout, where a GEMM has to transpose
-# both ways, Numba takes a tenth (3 channels) to 1.2 times (16 channels, batch 32) its time up to 32 channels and 1.8
-# times at 64; with 2 threads it wins up to 32 and is a seventh slower at 64. The GPU's numbers are not measured.
-FEW_CHANNELS = {"cpu": 3, "cuda": 32}
-FEW_CHANNELS_NATIVE = {"cpu": 32, "cuda": 32}
-MANY_OUTPUTS = 16
-
-# A complex multiply-add took 0.5 to 0.9 ns on one thread; what SMALL counts took 5 ns.
-PRODUCTS_AN_ENTRY = 8
 
 
 def product(
@@ -58,8 +47,8 @@ def product(
             f"got {tuple(x_hat.shape)} and {tuple(w_hat.shape)}"
         )
     if form == "auto":
-        few = w_hat.shape[1] <= FEW_CHANNELS.get(x_hat.device.type, 0) and w_hat.shape[2] >= MANY_OUTPUTS
-        form = "auto" if few else "gemm"
+        few = w_hat.shape[1] <= calibration.FEW_CHANNELS.get(x_hat.device.type, 0)
+        form = "auto" if few and w_hat.shape[2] >= calibration.MANY_OUTPUTS else "gemm"
     chosen = form if form == "gemm" else operator_form(form, x_hat.device)
     return torch.ops.spectral_kernels.product(x_hat, w_hat, False, conjugate, chosen, multiplications)
 
@@ -95,7 +84,7 @@ def _product(a: Tensor, b: Tensor, conjugate_a: bool, conjugate_b: bool, form: s
         with torch.cuda.device(a.device):
             return product_kernel.cuda(a, b, *flags, **on_gpu(a.device))
     run = partial(product_kernel.cpu, empty=host_empty) if form == "cpu" else product_kernel.reference
-    with threads_for(a.shape[0] * a.shape[1] * a.shape[2] * b.shape[2] // PRODUCTS_AN_ENTRY):
+    with threads_for(a.shape[0] * a.shape[1] * a.shape[2] * b.shape[2] // calibration.PRODUCTS_AN_ENTRY):
         return torch.from_numpy(run(a.numpy(), b.numpy(), *flags))
 
 
@@ -146,7 +135,7 @@ def product_native(
         )
     a = x_hat.unflatten(1, (groups, w_hat.shape[1])).movedim(1, 0)
     b = w_hat.unflatten(0, (groups, w_hat.shape[0] // groups))
-    if form == "auto" and w_hat.shape[1] > FEW_CHANNELS_NATIVE.get(x_hat.device.type, 0):
+    if form == "auto" and w_hat.shape[1] > calibration.FEW_CHANNELS_NATIVE.get(x_hat.device.type, 0):
         form = "gemm"
     if form == "gemm":
         F = x_hat.shape[2]
@@ -172,7 +161,7 @@ def _native(a: Tensor, b: Tensor, conjugate_a: bool, conjugate_b: bool, form: st
             flat = product_kernel.cuda_native(_flat(a), _flat(b), (G, P, Q, K, F), *flags, **on_gpu(a.device))
         return flat.reshape(P, G, Q, F).movedim(0, 1)
     run = partial(product_kernel.cpu_native, empty=host_empty) if form == "cpu" else product_kernel.reference_native
-    with threads_for(G * P * Q * K * F // PRODUCTS_AN_ENTRY):
+    with threads_for(G * P * Q * K * F // calibration.PRODUCTS_AN_ENTRY):
         out = torch.from_numpy(run(a.numpy(), b.numpy(), *flags))
     return out.movedim(1, 0).contiguous().movedim(0, 1)
 

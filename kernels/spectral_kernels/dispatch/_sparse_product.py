@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spectral_kernels import calibration
 from spectral_kernels import sparse_product as kernel
 from spectral_kernels.dispatch._devices import (
     Form,
@@ -17,9 +18,6 @@ from spectral_kernels.dispatch._devices import (
     threads_for,
 )
 from spectral_kernels.dispatch._operators import Call, operator
-
-# A multiply-add took 0.25 ns on one thread, what SMALL counts 5 ns, and a fifth of the map at most is worth this form.
-PRODUCTS_AN_ENTRY = 100
 
 
 def sparse_product(x_hat: Tensor, w_hat: Tensor, conjugate: bool = False, form: Form = "auto") -> Tensor:
@@ -62,14 +60,14 @@ def _on_cpu(name: str, form: Form, x_hat: Tensor) -> str:
 @operator("spectral_kernels::sparse_product")
 def _product(x_hat: Tensor, w_hat: Tensor, conjugate: bool, form: str) -> Tensor:
     run = partial(kernel.cpu, empty=host_empty) if form == "cpu" else kernel.reference
-    with threads_for(x_hat.numel() * w_hat.shape[3] // PRODUCTS_AN_ENTRY):
+    with threads_for(x_hat.numel() * w_hat.shape[3] // calibration.SPARSE_PRODUCTS_AN_ENTRY):
         return torch.from_numpy(run(plain(x_hat).numpy(), plain(w_hat).numpy(), conjugate))
 
 
 @operator("spectral_kernels::sparse_product_gradient")
 def _gradient(x_hat: Tensor, grad: Tensor, form: str) -> Tensor:
     run = partial(kernel.cpu_gradient, empty=host_empty) if form == "cpu" else kernel.reference_gradient
-    with threads_for(x_hat.numel() * grad.shape[2] // PRODUCTS_AN_ENTRY):
+    with threads_for(x_hat.numel() * grad.shape[2] // calibration.SPARSE_PRODUCTS_AN_ENTRY):
         return torch.from_numpy(run(plain(x_hat).numpy(), plain(grad).numpy()))
 
 

@@ -15,9 +15,10 @@ import torch
 from spectral_kernels.dispatch import Call, operator
 from torch import Tensor
 
+from specviz.functional.band_limited.band import band_for_energy
 from specviz.functional.band_limited.choice import choose_algorithm, transform_by
 from specviz.functional.band_limited.direct import convolve_lowpassed, direct
-from specviz.functional.band_limited.plan import Plan, band_for_energy, make_plan
+from specviz.functional.band_limited.plan import Plan, make_plan
 from specviz.functional.band_limited.product import multiply, multiply_to_map, multiply_to_taps
 from specviz.functional.band_limited.transforms import By, analyse, synthesise
 from specviz.functional.precision import no_autocast

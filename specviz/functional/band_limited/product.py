@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from spectral_kernels import calibration
 from spectral_kernels.dispatch import Call, operator
 from torch import Tensor
 
@@ -12,8 +13,6 @@ from specviz.functional import tracing
 from specviz.functional.band_limited.plan import Plan, plan_of
 from specviz.functional.band_limited.transforms import FilterWaves, Spectrum, mapped
 from specviz.functional.precision import no_autocast
-
-SLAB_BYTES = 8 << 20  # filter spectra are made and used this much at a time, never held whole
 
 
 def _filter_spectra(waves: Tensor, weight: Tensor) -> Spectrum:
@@ -26,10 +25,10 @@ def _filter_spectra(waves: Tensor, weight: Tensor) -> Spectrum:
 
 
 def _slabs(waves: FilterWaves, weight: Tensor) -> list[slice]:
-    """Ranges of frequencies whose filter spectra fit SLAB_BYTES: weight (G, taps, C, O)."""
+    """Ranges of frequencies whose filter spectra fit FILTER_BYTES: weight (G, taps, C, O)."""
     G, _, C, O = tracing.shape_of(weight)
     spectrum_bytes = max(2 * G * C * O * weight.element_size(), waves.bytes_of_one)
-    step = max(1, SLAB_BYTES // max(1, spectrum_bytes))
+    step = max(1, calibration.FILTER_BYTES // max(1, spectrum_bytes))
     return [slice(i, min(i + step, waves.frequencies)) for i in range(0, waves.frequencies, step)]
 
 

@@ -7,17 +7,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from spectral_kernels import calibration
 from spectral_kernels.dispatch import constant
 from torch import Tensor
 
 from specviz.functional import tracing
+from specviz.functional.band_limited.band import energy_bands
 from specviz.functional.band_limited.choice import Algorithm, chosen
 from specviz.functional.band_limited.opaque import by_algorithm, convolve_whole, with_energy
-from specviz.functional.band_limited.plan import Plan, energy_bands, make_plan, plan_of
+from specviz.functional.band_limited.plan import Plan, make_plan, plan_of
 from specviz.functional.band_limited.product import multiply
 from specviz.functional.band_limited.transforms import Spectrum, analyse, column_weights, synthesise
-
-USUAL_BATCH = 32  # of a graph for every batch, to choose its algorithm by
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def _carried_out(x: Tensor, weight: Tensor, plan: Plan, settings: Settings) -> R
         plan = with_energy(plan, x, settings.energy or 1.0)
     _check_direct(plan, settings)
     if algorithm == "auto":
-        about = batch if tracing.known((batch,)) else USUAL_BATCH
+        about = batch if tracing.known((batch,)) else calibration.USUAL_BATCH
         algorithm = chosen(plan.numbers, about, x.shape[1], weight.shape[0], groups)
     if algorithm != "direct" and batch == 0:
         empty = x.new_zeros(0, weight.shape[0], plan.h.outputs, plan.w.outputs)

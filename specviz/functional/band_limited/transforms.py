@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from spectral_kernels import dispatch
+from spectral_kernels import calibration, dispatch
 from spectral_kernels.dispatch import Call, constant, operator
 from torch import Tensor
 
@@ -22,7 +22,6 @@ from specviz.functional.precision import no_autocast
 
 Spectrum = tuple[Tensor, Tensor]  # real and imaginary part, each (F, B, channels)
 By = Literal["gemm", "fft"]
-WHOLE_WAVES_BYTES = 32 << 20  # of filters' waves that are held: a quarter of the room for constants
 
 
 def _turns(S: int, frequencies: Sequence[int], positions: range) -> np.ndarray:
@@ -78,7 +77,7 @@ class FilterWaves:
         self._rows, self.frequencies = plan.rows, plan.frequencies
         self._whole: Tensor | None = None
         self.bytes_of_one = 2 * plan.h.taps * plan.w.taps * dtype.itemsize  # frequency's
-        if tracing.leaves_a_program() or self.frequencies * self.bytes_of_one <= WHOLE_WAVES_BYTES:
+        if tracing.leaves_a_program() or self.frequencies * self.bytes_of_one <= calibration.WHOLE_WAVES_BYTES:
             (self._whole,) = constant(filter_waves, plan.numbers, dtype, device)
             self.bytes_of_one = 0  # nothing that a slab adds
         else:
