@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import nn
 
 import specviz.nn as snn
-from specviz import records
+from specviz.bench import harness
 from specviz.bench.bytes import copy_bytes_per_second, peak_bytes, saved_bytes, with_backward
 from specviz.bench.timing import medians_ms
 
@@ -50,20 +48,20 @@ def measure(shape: tuple[int, int, int, int, int], device: str, rounds: int) -> 
         for p in layer.parameters():
             p.grad = None
         rows.append(
-            {
-                "experiment": "bench-filters",
-                "device": device,
-                "shape": list(shape),
-                "kind": name,
-                "numbers": sum(p.numel() for p in layer.parameters()),
-                "forward_ms": forward[name],
-                "step_ms": step[name],
-                "saved_bytes": saved_bytes(lambda layer=layer: layer(x), own),  # type: ignore[misc]
-                "peak_bytes": peak_bytes(steps[name], device),
-                "map_bytes": x.nbytes + 4 * B * O * H * W,
-                "bank_bytes": 8 * O * C * H * (W // 2 + 1),
-                "copy_bytes_per_second": copy_bytes_per_second(device),
-            }
+            harness.record(
+                "filters",
+                device,
+                shape=list(shape),
+                kind=name,
+                numbers=sum(p.numel() for p in layer.parameters()),
+                forward_ms=forward[name],
+                step_ms=step[name],
+                saved_bytes=saved_bytes(lambda layer=layer: layer(x), own),  # type: ignore[misc]
+                peak_bytes=peak_bytes(steps[name], device),
+                map_bytes=x.nbytes + 4 * B * O * H * W,
+                bank_bytes=8 * O * C * H * (W // 2 + 1),
+                copy_bytes_per_second=copy_bytes_per_second(device),
+            )
         )
     return rows
 
@@ -83,28 +81,25 @@ def missed_aims(rows: list[dict[str, Any]]) -> list[str]:
     return said
 
 
+COLUMNS: list[tuple[str, harness.Cell]] = [
+    ("filters", "{kind}"),
+    ("numbers", "{numbers:,}"),
+    ("forward ms", "{forward_ms:.1f}"),
+    ("step ms", "{step_ms:.1f}"),
+    ("kept MB", harness.megabytes("saved_bytes")),
+    ("peak MB", harness.megabytes("peak_bytes")),
+]
+
+
 def run(out: Path, rounds: int) -> None:
     """Measure all shapes and write out/bench-filters.jsonl."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    rows: list[dict[str, Any]] = []
+    device = harness.device()
+    rows: list[harness.Row] = []
     for shape in dict.fromkeys([*SHAPES, *GROWTH]):
-        new = [records.stamp(row) for row in measure(shape, device, rounds)]
+        new = measure(shape, device, rounds)
         rows += new
-        records.write(out / "bench-filters.jsonl", rows)
-        _print(new, device)
-    for line in missed_aims(rows):
-        print("aim missed:", line)
-
-
-def _print(rows: list[dict[str, Any]], device: str) -> None:
-    B, C, O, H, W = rows[0]["shape"]
-    bank = rows[0]["bank_bytes"] / 1e6
-    table = Table(title=f"{B} maps, {C} -> {O} channels, {H} x {W}, {device}; the bank would be {bank:.1f} MB")
-    for column in ("filters", "numbers", "forward ms", "step ms", "kept MB", "peak MB"):
-        table.add_column(column, justify="right")
-    for row in rows:
-        table.add_row(
-            *(row["kind"], f"{row['numbers']:,}", f"{row['forward_ms']:.1f}", f"{row['step_ms']:.1f}"),
-            *(f"{row['saved_bytes'] / 1e6:.1f}", f"{row['peak_bytes'] / 1e6:.1f}"),
-        )
-    Console().print(table)
+        harness.write(out, rows)
+        (B, C, O, H, W), bank = shape, new[0]["bank_bytes"] / 1e6
+        title = f"{B} maps, {C} -> {O} channels, {H} x {W}, {device}; the bank would be {bank:.1f} MB"
+        harness.show(title, new, COLUMNS)
+    harness.tell(missed_aims(rows))

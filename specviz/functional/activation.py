@@ -35,6 +35,10 @@ def check_activation_name(activation: str) -> None:
         raise ValueError(f"activation={activation!r} is unknown; pick one of {', '.join(ACTIVATIONS)}")
 
 
+class NotContinuous(ValueError):
+    """A function that jumps, which no block can take."""
+
+
 def check_activation(activation: str | Callable[[Tensor], Tensor]) -> None:
     """Raise ValueError for an unknown name, or for a function that no block can use.
 
@@ -136,7 +140,7 @@ def _check_continuity(name: str, activation: Callable[[Tensor], Tensor], a: Tens
     if jump.any():
         at = int(jump.nonzero()[-1])
         place = high[at] if high[at].abs() > 1e-12 else 0.0
-        raise ValueError(
+        raise NotContinuous(
             f"{name} is not continuous: at {place:.3g} it jumps from {f_low[at]:.3g} to {f_high[at]:.3g}. No gradient "
             "sees a jump; for a threshold set beta."
         )

@@ -326,9 +326,21 @@ def frequency_dropout2d(x: Tensor, cutoff: float, *, algorithm: Algorithm = "aut
 
     A brick-wall low pass on every map alike. Rippel, Snoek & Adams (2015), section 4.2; the layer draws the cut-off.
     """
-    _check("frequency_dropout2d", x, 2, algorithm)
-    share, size = check_cutoff(cutoff), tuple(tracing.shape_of(x)[-2:])
+    return _dropped("frequency_dropout2d", x, 2, cutoff, algorithm)
+
+
+@one_node
+def frequency_dropout1d(x: Tensor, cutoff: float, *, algorithm: Algorithm = "auto") -> Tensor:
+    """`frequency_dropout2d` along one axis: x (..., L) real -> the same shape."""
+    return _dropped("frequency_dropout1d", x, 1, cutoff, algorithm)
+
+
+def _dropped(name: str, x: Tensor, dims: int, cutoff: float, algorithm: Algorithm) -> Tensor:
+    _check(name, x, dims, algorithm)
+    maps = x if dims == 2 else x[..., None, :]
+    share, size = check_cutoff(cutoff), tuple(tracing.shape_of(maps)[-2:])
     sides = tracing.known(size)
     if sides is not None and not isinstance(share, Tensor) and _bands(sides, share) == (sides[0] // 2, sides[1] // 2):
         return x
-    return _resample("frequency_dropout2d", x, size, share, 1.0, algorithm)
+    y = _resample(name, maps, size, share, 1.0, algorithm)
+    return y if dims == 2 else y[..., 0, :]

@@ -13,7 +13,7 @@ from torch import Tensor
 CHUNK = 1 << 18  # codes that NumPy packs at a time: its own memory, which torch's allocator does not see, stays small
 
 
-class Packed(Protocol):
+class Substitute(Protocol):
     """What stands for a saved tensor until the backward pass asks for it."""
 
     def unpack(self) -> Tensor: ...

@@ -103,7 +103,7 @@ class Recorder(Protocol):
         """Saved bytes, the same by layer, and every moment."""
 
 
-class Nothing:
+class NoRecorder:
     """For steps that are not measured."""
 
     def __enter__(self) -> None: ...

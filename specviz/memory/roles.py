@@ -15,11 +15,11 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules._functions import SyncBatchNorm
 from torch.overrides import TorchFunctionMode
 
-from specviz.memory.kept import Gate, Kept, Packed, Positions, ShapeOnly, Window
+from specviz.memory.kept import Gate, Kept, Positions, ShapeOnly, Substitute, Window
 
 # What becomes of one saved tensor: kept in another form; None: stored as a map, if it is one; or the reason, by its
 # name in `specviz.memory.left`, why it stays as it is.
-Role = Callable[[Tensor], "Packed | str | None"]
+Role = Callable[[Tensor], "Substitute | str | None"]
 
 running = threading.local()  # `role`, while a thread's function mode runs an operation
 
@@ -129,7 +129,7 @@ def _leaky_relu(*args: Any, **kwargs: Any) -> Role:
 
 
 def _hardtanh(input: Any, min_val: Any = -1.0, max_val: Any = 1.0, *args: Any, **kwargs: Any) -> Role:
-    def role(x: Tensor) -> Packed:
+    def role(x: Tensor) -> Substitute:
         low, high = float(min_val), float(max_val)
         # Backward compares half precision as float32.
         wide = x.float() if x.dtype.itemsize == 2 else x
@@ -144,7 +144,7 @@ def _relu6(*args: Any, **kwargs: Any) -> Role:
 
 
 def _dropout(input: Tensor, p: Any = 0.5, *args: Any, **kwargs: Any) -> Role:
-    def role(x: Tensor) -> Packed | str:
+    def role(x: Tensor) -> Substitute | str:
         if x.dtype == torch.bool:
             return Gate.of(x, x.dtype)
         if x.requires_grad or x.shape != input.shape:
@@ -163,7 +163,7 @@ def _max_pool(
     *args: Any,
     **kwargs: Any,
 ) -> Role:
-    def role(x: Tensor) -> Packed | str:
+    def role(x: Tensor) -> Substitute | str:
         if x.is_floating_point():
             return ShapeOnly.of(x)
         # One-dimensional pooling is that of maps with one row: input (B, C, L), indices (B, C, 1, L').

@@ -14,7 +14,7 @@ from spectral_kernels.process import Lock
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from specviz.memory.kept import Gate, Kept, Packed, Positions
+from specviz.memory.kept import Gate, Kept, Positions, Substitute
 from specviz.memory.left import Left, why_no_map
 from specviz.memory.roles import is_plain, running_role
 
@@ -91,7 +91,7 @@ class Saving:
         self.seed = _seed_from_torch()
         self.lock = Lock()
 
-    def pack(self, tensor: Tensor) -> Packed:
+    def pack(self, tensor: Tensor) -> Substitute:
         # A hook is handed the tensor alone, and no function mode sees custom autograd functions: which one saves, only
         # the frame of its `apply` says.
         role = running_role(sys._getframe(1))
@@ -112,7 +112,7 @@ class Saving:
                 self.stats._add_bits(pool=packed.nbytes)
             return packed
 
-    def as_it_is(self, x: Tensor, reason: str) -> Packed:
+    def as_it_is(self, x: Tensor, reason: str) -> Substitute:
         self.left.add(x, reason)
         return Kept.of(x)
 
@@ -122,7 +122,7 @@ class Saving:
         reason = None if self.has_maps else self.left.reason
         return None if self.has_bits and reason == "exact" else reason
 
-    def as_map(self, x: Tensor) -> Packed:
+    def as_map(self, x: Tensor) -> Substitute:
         self.has_maps = True
         storage = StorageWeakRef(x.untyped_storage())
         key = (storage.cdata, x._version, x.dtype, x.storage_offset(), tuple(x.shape), x.stride())
@@ -147,7 +147,7 @@ class _Copy:
         return unpacked
 
 
-def unpack(packed: Packed) -> Tensor:
+def unpack(packed: Substitute) -> Tensor:
     # Backward may run inside the context, or inside autocast: neither may see the transform.
     with torch._C.DisableTorchFunction(), torch.no_grad():
         return packed.unpack()

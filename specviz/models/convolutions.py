@@ -50,7 +50,7 @@ def check_options(name: str, convolution: Convolution, options: dict[str, Any]) 
         for option in named.options:
             if option in options and convolution != form:
                 raise ValueError(
-                    f'{name}: {option}={options[option]} is for convolution="{form}" alone; '
+                    f"{name}: {option}={options[option]} is for {form} convolutions; "
                     f'add convolution="{form}" (it is {convolution!r}) or leave {option} out'
                 )
 

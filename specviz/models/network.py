@@ -146,8 +146,8 @@ def form_of(
                 f"{name}: batch_norm=True has no place in SpecNet, whose paper removes it: coefficients are "
                 "thresholded as they are. Leave batch_norm out."
             )
-        *shape, dropout = numbers
-        return SpectralForm(*shape, activation, dropout, **{"beta": 1.0, **options})
+        classes, side, channels, width, dropout = numbers
+        return SpectralForm(classes, side, channels, width, activation, dropout, **{"beta": 1.0, **options})
     if activation is None:
         activation = "relu"
     elif activation not in ON_IMAGES:
@@ -167,8 +167,9 @@ def image_form(
     batch_norm: bool = False,
 ) -> ImageForm:
     """A network on images whose convolutions have that form."""
-    *shape, dropout = numbers
-    return ImageForm(*shape, activation, dropout, layer_of(name, convolution, options or {}), batch_norm)
+    classes, side, channels, width, dropout = numbers
+    layer = layer_of(name, convolution, options or {})
+    return ImageForm(classes, side, channels, width, activation, dropout, layer, batch_norm)
 
 
 def check_numbers(

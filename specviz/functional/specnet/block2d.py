@@ -13,7 +13,7 @@ from specviz.functional.activation import Activation, Precision, check_activatio
 from specviz.functional.precision import autocasts
 from specviz.functional.specnet.block import Block
 from specviz.functional.specnet.dense import dense_block, warn_that_nothing_is_sparse
-from specviz.functional.specnet.plan import Plan, bias_factor
+from specviz.functional.specnet.plan import BlockPlan, bias_factor
 from specviz.functional.specnet.sources import sources_of
 from specviz.functional.symbolic import one_node
 from specviz.functional.thresholding import check_beta
@@ -122,7 +122,7 @@ def specnet_block2d(
 
     inputs, tensors = sources_of(X, size, norm)
     shortcuts, more = ([], []) if shortcut is None else sources_of(shortcut, shortcut.size, norm)
-    plan = Plan(size, strides, beta, activation, norm, storage, check_precision(precision), inputs, shortcuts)
+    plan = BlockPlan(size, strides, beta, activation, norm, storage, check_precision(precision), inputs, shortcuts)
     anchor = anchor_of(weight, bias, *tensors, *more)
     values, places, kept = Block.apply(plan, X.shape[0], anchor, weight, bias, *tensors, *more)
     part = Part(plan.made[0], None, values, places, values if kept is None else kept)

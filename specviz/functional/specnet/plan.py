@@ -19,7 +19,7 @@ from specviz.spectra.stored import Format, Layout
 
 
 @dataclass(frozen=True)
-class Plan:
+class BlockPlan:
     """What a block does, apart from its tensors. `size` is the transform's, before the stride."""
 
     size: tuple[int, int]
