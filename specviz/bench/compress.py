@@ -159,21 +159,19 @@ def run(out: Path, rounds: int) -> None:
     harness.write(out, rows)
     plain = {row["network"]: row for row in rows if row["way"] == "plain"}
 
-    def of_plain(key: str) -> harness.Cell:
-        return lambda row: f"{row[key] / plain[row['network']][key]:.0%}"
+    def of_plain(key: str) -> Callable[[harness.Row], float]:
+        return lambda row: float(row[key] / plain[row["network"]][key])
 
-    columns: list[tuple[str, harness.Cell]] = [
-        ("network", "{network}"),
-        ("way", "{way}"),
-        ("saved MB", harness.megabytes("saved_bytes")),
-        ("of plain", of_plain("saved_bytes")),
-        ("peak", of_plain("peak_bytes")),
-        ("maps", lambda row: "" if row["map_share"] is None else f"{row['map_share']:.0%}"),
-        ("time", "{step_ratio:.2f} x"),
-        ("gradient off by", "{gradient_error:.1%}"),
-    ]
-    title = f"a training step at batch {BATCH}, 3 x {SIDE} x {SIDE}, {device}"
-    harness.show(title, rows, columns, left=("network", "way"))
+    harness.show(
+        f"a training step at batch {BATCH}, 3 x {SIDE} x {SIDE}, {device}",
+        rows,
+        "network: {network} | way: {way} | saved MB: {saved_bytes:MB} | of plain: {saved:.0%} | peak: {peak:.0%} | "
+        "maps: {maps} | time: {step_ratio:.2f} x | gradient off by: {gradient_error:.1%}",
+        left=("network", "way"),
+        saved=of_plain("saved_bytes"),
+        peak=of_plain("peak_bytes"),
+        maps=lambda row: "" if row["map_share"] is None else f"{row['map_share']:.0%}",
+    )
     errors = {name: row["other_batch_error"] for name, row in plain.items()}
     print(", ".join(f"{name}: another batch's gradient is off by {error:.0%}" for name, error in errors.items()))
     harness.tell(missed_aims(rows))

@@ -239,18 +239,17 @@ def run(out: Path, rounds: int, quick: bool, only: str | None = None) -> None:
             first, theirs = new[0], new[0]["fft_conv_forward_ms"]
             title = f"{first['shape']} {taps} taps, {device}: conv {first['conv_forward_ms']:.2f} ms, "
             title += f"step {first['conv_step_ms']:.2f} ms, fft-conv-pytorch {theirs and f'{theirs:.2f}'} ms"
-            harness.show(title, new, COLUMNS)
+            harness.show(title, new, COLUMNS, **COMPUTED)
     harness.tell(wrong_choices(every), "the automatic choice was wrong")
     harness.tell(missed_aims(every))
 
 
-COLUMNS: list[tuple[str, harness.Cell]] = [
-    ("compression", "{compression}"),
-    ("algorithm", lambda row: f"auto: {row['ran']}" if row["algorithm"] == "auto" else row["algorithm"]),
-    ("forward ms", "{forward_ms:.2f}"),
-    ("x conv", "{forward_speedup:.2f}"),
-    ("step ms", "{step_ms:.2f}"),
-    ("x conv", "{step_speedup:.2f}"),
-    ("saved / conv", lambda row: f"{row['saved_bytes'] / row['conv_saved_bytes']:.2f}"),
-    ("peak / conv", lambda row: f"{row['peak_bytes'] / max(row['conv_peak_bytes'], 1):.2f}"),
-]
+COLUMNS = (
+    "compression: {compression} | algorithm: {ran_as} | forward ms: {forward_ms:.2f} | x conv: {forward_speedup:.2f} | "
+    "step ms: {step_ms:.2f} | x conv: {step_speedup:.2f} | saved / conv: {saved:.2f} | peak / conv: {peak:.2f}"
+)
+COMPUTED: dict[str, Callable[[harness.Row], Any]] = {
+    "ran_as": lambda row: f"auto: {row['ran']}" if row["algorithm"] == "auto" else row["algorithm"],
+    "saved": lambda row: row["saved_bytes"] / row["conv_saved_bytes"],
+    "peak": lambda row: row["peak_bytes"] / max(row["conv_peak_bytes"], 1),
+}

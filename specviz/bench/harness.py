@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 from rich.console import Console
@@ -14,7 +15,6 @@ from rich.table import Table
 from specviz import records
 
 Row = dict[str, Any]
-Cell = str | Callable[[Row], str]  # a format string of the row's keys, or what makes the text of a row
 
 
 def device() -> str:
@@ -51,22 +51,31 @@ def write(
 def show(
     title: str,
     rows: Iterable[Row],
-    columns: Sequence[tuple[str, Cell]],
+    columns: str,
     left: Collection[str] = (),
     no_wrap: bool = False,
+    **computed: Callable[[Row], Any],
 ) -> None:
-    """Print a table of the rows; columns are headings and cells, those in `left` begin at the left."""
-    table = Table(title=title)
-    for heading, _ in columns:
+    """Print a table of the rows.
+
+    columns   "heading: cell | heading: cell", a cell being a format string of the row's keys; bytes have a format MB
+    left      the headings of columns that begin at the left
+    computed  further keys, made of the row
+    """
+    table, cells = Table(title=title), []
+    for column in columns.split(" | "):
+        heading, _, cell = column.rpartition(": ")
         table.add_column(heading, justify="left" if heading in left else "right", no_wrap=no_wrap)
+        cells.append(cell)
     for row in rows:
-        table.add_row(*(cell.format_map(row) if isinstance(cell, str) else cell(row) for _, cell in columns))
+        values = row | {key: make(row) for key, make in computed.items()}
+        table.add_row(*(_Cells().vformat(cell, (), values) for cell in cells))
     Console().print(table)
 
 
-def megabytes(key: str) -> Callable[[Row], str]:
-    """A cell with one digit after the point."""
-    return lambda row: f"{row[key] / 1e6:.1f}"
+class _Cells(Formatter):
+    def format_field(self, value: Any, spec: str) -> str:
+        return f"{value / 1e6:.1f}" if spec == "MB" else str(super().format_field(value, spec))
 
 
 @dataclass(frozen=True)

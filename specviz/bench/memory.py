@@ -228,16 +228,10 @@ def block_aims(row: harness.Row) -> Iterator[harness.Aim]:
 
 missed_block_aims = partial(harness.missed, block_aims)
 
-BLOCK_COLUMNS: list[tuple[str, harness.Cell]] = [
-    ("map of", "{source}"),
-    ("k", "{taps}"),
-    ("beta", "{beta:g}"),
-    ("kept in", "{kept_in:.0%}"),
-    ("kept out", "{kept_out:.0%}"),
-    ("block", "{block_ms:.0f}"),
-    ("conv2d + tanh", "{conv_tanh_ms:.0f}"),
-    ("ratio", "{speedup:.1f}"),
-]
+BLOCK_COLUMNS = (
+    "map of: {source} | k: {taps} | beta: {beta:g} | kept in: {kept_in:.0%} | kept out: {kept_out:.0%} | "
+    "block: {block_ms:.0f} | conv2d + tanh: {conv_tanh_ms:.0f} | ratio: {speedup:.1f}"
+)
 
 
 def run(out: Path, rounds: int, only: str | None = None) -> None:
@@ -287,7 +281,7 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def _show_networks(rows: list[harness.Row]) -> None:
-    def both(key: str) -> harness.Cell:
+    def both(key: str) -> Callable[[harness.Row], str]:
         return lambda row: f"{ratio(rows, row, 'tanh', key):.0%} / {ratio(rows, row, 'bn-relu', key):.0%}"
 
     def paper(row: harness.Row) -> str:
@@ -295,15 +289,8 @@ def _show_networks(rows: list[harness.Row]) -> None:
         return ", ".join(f"{share:.0f} %" for share in shares.values())
 
     specs = _forms()
-    columns: list[tuple[str, harness.Cell]] = [
-        ("network", "{network} {image_size}"),
-        ("form", "{form}"),
-        ("saved", both("saved_bytes")),
-        ("peak", both("peak_bytes")),
-        ("mean", both("average_bytes")),
-        ("inference peak", both("inference_peak_bytes")),
-        ("paper: peak, mean", paper),
-        ("s a step", "{step_seconds:.1f}"),
-    ]
+    compared = {name: both(f"{name}_bytes") for name in ("saved", "peak", "average", "inference_peak")}
+    columns = "network: {network} {image_size} | form: {form} | saved: {saved} | peak: {peak} | mean: {average} | "
+    columns += "inference peak: {inference_peak} | paper: peak, mean: {paper} | s a step: {step_seconds:.1f}"
     title = "a training step: bytes in per cent of the tanh network's / of the BN+ReLU network's"
-    harness.show(title, rows, columns, left=("network", "form"))
+    harness.show(title, rows, columns, left=("network", "form"), paper=paper, **compared)

@@ -78,11 +78,7 @@ def run(out: Path, moves: int) -> None:
             shown = {"side": side, "moving": way, "median_ms": median, "p90_ms": p90, "moves": moves, **browser}
             rows.append(records.stamp({"experiment": "bench-slider", **shown, "all_ms": [round(t, 2) for t in times]}))
     harness.write(out, rows)
-    columns: list[tuple[str, harness.Cell]] = [
-        ("pixels a side", "{side}"),
-        ("moving", "{moving}"),
-        ("median ms", "{median_ms:.1f}"),
-        ("p90 ms", "{p90_ms:.1f}"),
-        ("moves", "{moves}"),
-    ]
+    columns = (
+        "pixels a side: {side} | moving: {moving} | median ms: {median_ms:.1f} | p90 ms: {p90_ms:.1f} | moves: {moves}"
+    )
     harness.show("slider press to painted pixels, threshold explorer, all panels", rows, columns)

@@ -75,12 +75,7 @@ def aims(row: harness.Row) -> Iterator[harness.Aim]:
 
 missed_aims = partial(harness.missed, aims)
 
-COLUMNS: list[tuple[str, harness.Cell]] = [
-    ("start", "{start}"),
-    ("wall s", "{wall_seconds:.2f}"),
-    ("processor s", "{cpu_seconds:.2f}"),
-    ("loads", lambda row: ", ".join(row["loads"]) or "none of " + ", ".join(HEAVY)),
-]
+COLUMNS = "start: {start} | wall s: {wall_seconds:.2f} | processor s: {cpu_seconds:.2f} | loads: {loaded}"
 
 
 def run(out: Path, rounds: int) -> None:
@@ -89,5 +84,7 @@ def run(out: Path, rounds: int) -> None:
         raise ValueError(f"rounds={rounds} must be at least 1")
     rows = measure(rounds)
     harness.write(out, rows)
-    harness.show(f"fresh processes, median of {rounds}", rows, COLUMNS, left=("start", "loads"))
+    none = "none of " + ", ".join(HEAVY)
+    title = f"fresh processes, median of {rounds}"
+    harness.show(title, rows, COLUMNS, ("start", "loads"), loaded=lambda row: ", ".join(row["loads"]) or none)
     harness.tell(missed_aims(rows))

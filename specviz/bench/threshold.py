@@ -33,17 +33,11 @@ def torch_expand(bitmap: torch.Tensor, values: torch.Tensor, shape: tuple[int, .
     return dense
 
 
-COLUMNS: list[tuple[str, harness.Cell]] = [
-    ("device", "{device}"),
-    ("kept", "{density:.3f}"),
-    ("pack", "{pack_ms:.2f}"),
-    ("torch", "{torch_pack_ms:.2f}"),
-    ("ratio", "{pack_speedup:.1f}x"),
-    ("NumPy", lambda row: f"{row.get('reference_pack_ms', math.nan):.1f}"),
-    ("expand", "{expand_ms:.2f}"),
-    ("torch", "{torch_expand_ms:.2f}"),
-    ("ratio", "{expand_speedup:.1f}x"),
-]
+COLUMNS = (
+    "device: {device} | kept: {density:.3f} | pack: {pack_ms:.2f} | torch: {torch_pack_ms:.2f} | "
+    "ratio: {pack_speedup:.1f}x | NumPy: {numpy_ms:.1f} | "
+    "expand: {expand_ms:.2f} | torch: {torch_expand_ms:.2f} | ratio: {expand_speedup:.1f}x"
+)
 
 
 def run(out: Path, entries: int) -> None:
@@ -58,7 +52,8 @@ def run(out: Path, entries: int) -> None:
             beta = float((-torch.tensor(density).log()).sqrt())
             rows.append(harness.record("threshold", device, entries=entries, **_measure(x_hat, beta, device)))
     harness.write(out, rows)
-    harness.show(f"threshold: {entries / 1e6:.2g} M complex64 coefficients, median ms", rows, COLUMNS)
+    title = f"threshold: {entries / 1e6:.2g} M complex64 coefficients, median ms"
+    harness.show(title, rows, COLUMNS, numpy_ms=lambda row: row.get("reference_pack_ms", math.nan))
     if "cuda" not in devices:
         print("The CUDA form was not measured: there is no CUDA GPU on this machine.")
 
