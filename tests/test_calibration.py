@@ -42,3 +42,12 @@ def test_every_number_is_read_where_it_is_used_so_that_it_can_be_set():
             elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "calibration":
                 used.add(node.attr)
     assert used == NUMBERS
+
+
+def test_one_cache_keeps_tensors():
+    """`dispatch.constant` knows what must not be kept: fake, wrapped and inference tensors. `lru_cache` does not."""
+    for path in [*(ROOT / "specviz").rglob("*.py"), *(ROOT / "kernels").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and node.returns is not None:
+                decorators = " ".join(map(ast.unparse, node.decorator_list))
+                assert "cache" not in decorators or "Tensor" not in ast.unparse(node.returns), f"{path}: {node.name}"
