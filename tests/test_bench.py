@@ -4,6 +4,8 @@ import json
 import math
 import subprocess
 import sys
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from spectral_kernels import dispatch
 
 import specviz.functional as SF
 from specviz import models, records
-from specviz.bench import compress, conv, filters, harness, memory, pool, roofline, sweep, threshold
+from specviz.bench import browser, compress, conv, filters, harness, memory, pool, roofline, sweep, threshold
 
 
 def keys_are_those_of_the_shipped(rows):
@@ -315,3 +317,20 @@ def test_the_sweep_bench_runs_trials_that_do_nothing_and_leaves_no_record_behind
     assert row["ms_per_trial"] == pytest.approx(1e3 * row["seconds"] / 8)
     assert [path.name for path in tmp_path.iterdir()] == ["bench-sweep.jsonl"]
     assert "ms a trial" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("starts_without_a_sandbox", [True, False])
+def test_a_chromium_that_fails_in_its_sandbox_alone_says_what_it_needs(starts_without_a_sandbox, monkeypatch):
+    class Chromium:
+        def launch(self, *, chromium_sandbox, **_):
+            if chromium_sandbox or not starts_without_a_sandbox:
+                raise sync_api.Error("it did not start")
+            return SimpleNamespace(close=lambda: None)
+
+    sync_api = pytest.importorskip("playwright.sync_api")
+    monkeypatch.setattr(sync_api, "sync_playwright", lambda: nullcontext(SimpleNamespace(chromium=Chromium())))
+    monkeypatch.setattr(browser, "find_chromium", lambda playwright: "/usr/bin/chromium")
+    monkeypatch.setattr(browser, "launch_options", lambda executable: {"chromium_sandbox": True})
+    error, text = (browser.BrowserMissing, "sandbox") if starts_without_a_sandbox else (sync_api.Error, "did not start")
+    with pytest.raises(error, match=text), browser.chromium():
+        pass

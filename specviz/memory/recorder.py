@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -92,25 +92,18 @@ def _tensors_of(output: Any) -> Iterator[Tensor]:
             yield leaf.values
 
 
-class Recorder(Protocol):
-    """Collects a step's memory; `mark` is called where another layer begins to run, also first and last."""
+class Recorder:
+    """Collects a step's memory; `mark` is called where another layer begins to run, also first and last.
 
-    def __enter__(self) -> Any: ...
-    def __exit__(self, *error: Any) -> None: ...
-    def mark(self, layer: str, phase: str) -> None: ...
-    def forward_ends(self, loss: Tensor | None) -> None: ...
-    def result(self) -> tuple[int, dict[str, int], Timeline]:
-        """Saved bytes, the same by layer, and every moment."""
-
-
-class NoRecorder:
-    """For steps that are not measured."""
+    This one collects nothing: for steps that are not measured.
+    """
 
     def __enter__(self) -> None: ...
     def __exit__(self, *error: object) -> None: ...
     def mark(self, layer: str, phase: str) -> None: ...
     def forward_ends(self, loss: Tensor | None) -> None: ...
     def result(self) -> tuple[int, dict[str, int], Timeline]:
+        """Saved bytes, the same by layer, and every moment."""
         raise AssertionError("nothing was recorded")
 
 
@@ -156,7 +149,7 @@ def without_stderr() -> Iterator[None]:
             os.close(before)
 
 
-class CpuEvents:
+class CpuEvents(Recorder):
     """Every allocation and release on the CPU, from the profiler.
 
     Marks are empty ranges in the profiler's own record: its clock is the only one they need to agree with.
@@ -250,7 +243,7 @@ class CpuEvents:
         )
 
 
-class CudaCounters:
+class CudaCounters(Recorder):
     """The CUDA allocator's counters, read where one layer ends and the next begins: alive now, and most since."""
 
     def __init__(self, device: torch.device) -> None:
@@ -258,9 +251,6 @@ class CudaCounters:
         self._label: tuple[str, str] | None = None
         self._rows: list[tuple[float, int, tuple[str, str]]] = []
         self._saved = 0
-
-    def __enter__(self) -> None: ...
-    def __exit__(self, *error: object) -> None: ...
 
     def mark(self, layer: str, phase: str) -> None:
         torch.cuda.synchronize(self.device)

@@ -57,13 +57,13 @@ def running_role(caller: FrameType) -> Role:
     # and what no function mode sees: TorchScript, C++ extensions, whatever DisableTorchFunction is around. There a
     # ReLU and a convolution look alike, so nothing but the tensor itself will do.
     if caller.f_code is not _APPLY:
-        return _unseen
+        return _UNSEEN
     function = caller.f_locals["cls"]
     if function.__name__ == "CompiledFunction":  # of torch.compile
-        return _compiled
+        return _COMPILED
     # Of torch's own functions, checkpoint's for example saves what its segment must run again from.
     is_torchs = function.__module__.partition(".")[0] == "torch" and function is not SyncBatchNorm
-    return _unseen if is_torchs else _as_map
+    return _UNSEEN if is_torchs else _as_map
 
 
 _APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-defined]
@@ -72,25 +72,16 @@ _APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-de
 def _role_of(func: Any, args: Any, kwargs: Any) -> Role:
     # Within vmap and its kin arguments and saved tensors differ in shape, and a role would mistake one for the other.
     if torch._C._are_functorch_transforms_active():
-        return _transformed
-    role: Role = ROLES[func](*args, **kwargs) if func in ROLES else _exact
+        return _TRANSFORMED
+    role: Role = ROLES[func](*args, **kwargs) if func in ROLES else _EXACT
     return role
 
 
-def _exact(x: Tensor) -> str:
-    return "operation"
+def _stays(reason: str) -> Role:
+    return lambda x: reason
 
 
-def _transformed(x: Tensor) -> str:
-    return "transform"
-
-
-def _unseen(x: Tensor) -> str:
-    return "unseen"
-
-
-def _compiled(x: Tensor) -> str:
-    return "compiled"
+_EXACT, _TRANSFORMED, _UNSEEN, _COMPILED = (_stays(r) for r in ("operation", "transform", "unseen", "compiled"))
 
 
 def _as_map(x: Tensor) -> None:

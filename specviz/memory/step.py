@@ -15,7 +15,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves
 
-from specviz.memory.recorder import LOSS, MODEL, OPTIMIZER, CpuEvents, CudaCounters, Layers, NoRecorder, Recorder
+from specviz.memory.recorder import LOSS, MODEL, OPTIMIZER, CpuEvents, CudaCounters, Layers, Recorder
 from specviz.memory.timeline import Timeline
 from specviz.memory.unchanged import unchanged
 
@@ -165,7 +165,7 @@ class _Step:
         gc.collect()  # what older garbage frees must not be subtracted from this step
         # The profiler knows a release only of what it saw allocated, so it watches the warm-up too.
         with recorder:
-            with Layers(self.model, NoRecorder()) as layers:
+            with Layers(self.model, Recorder()) as layers:
                 for _ in range(warmup):
                     self.run(layers)
                 self.rewind()
