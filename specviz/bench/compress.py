@@ -85,7 +85,7 @@ def _gradient(net: nn.Module, method: Method, x: Tensor, labels: Tensor) -> tupl
     return gradient, stats if isinstance(stats, CompressionStats) else None
 
 
-def measure(name: str, device: str, rounds: int, batch: int = BATCH, width: float = 1.0) -> list[dict[str, Any]]:
+def measure(name: str, device: str, rounds: int, batch: int = BATCH, width: float = 1.0) -> list[harness.Row]:
     """One network: a record for each way, all timed in one run."""
     torch.manual_seed(0)
     net = getattr(models, name)(image_size=SIDE, width=width, activation="relu", batch_norm=True).to(device)

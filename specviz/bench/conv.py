@@ -26,7 +26,7 @@ COMPRESSIONS = (0.0, 0.25, 0.5, 0.75)
 FORCED = tuple(a for a in ALGORITHMS if a != "direct")  # "direct" is the side "conv" itself
 
 
-def _theirs(dims: int) -> Callable[..., Tensor] | None:
+def _peer(dims: int) -> Callable[..., Tensor] | None:
     try:
         from fft_conv_pytorch import fft_conv
     except ImportError:
@@ -40,7 +40,7 @@ def _theirs(dims: int) -> Callable[..., Tensor] | None:
     return run
 
 
-def side_by_side(x: Tensor, w: Tensor, compression: float, rounds: int = 5) -> list[dict[str, Any]]:
+def side_by_side(x: Tensor, w: Tensor, compression: float, rounds: int = 5) -> list[harness.Row]:
     """The same convolution four ways, with "same" padding: time, bytes kept for backward, and what comes out.
 
     x (B, C, H, W), w (O, C, k, k), k odd -> a row each for torch's own; the whole spectrum, as an FFT convolution
@@ -142,9 +142,9 @@ def _tensors(shape: tuple[int, int, int, int], taps: int, dims: int, device: str
 
 
 def _sides(taps: int, dims: int, device: str) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
-    """What is timed, by name: torch's own, a peer, and ours as COMPRESSION/ALGORITHM."""
+    """What is timed, by name: torch's own, a peer, and band_limited as COMPRESSION/ALGORITHM."""
     plain: Callable[..., Tensor] = F.conv2d if dims == 2 else F.conv1d
-    ours: Callable[..., Tensor] = SF.band_limited_conv2d if dims == 2 else SF.band_limited_conv1d
+    band_limited: Callable[..., Tensor] = SF.band_limited_conv2d if dims == 2 else SF.band_limited_conv1d
     padding = taps // 2
 
     def conv(x: Tensor, w: Tensor) -> Tensor:
@@ -158,18 +158,18 @@ def _sides(taps: int, dims: int, device: str) -> dict[str, Callable[[Tensor, Ten
     sides: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"conv": conv}
     if device == "cuda":
         sides["conv_tf32"] = conv_tf32
-    if theirs := _theirs(dims):
-        sides["fft_conv"] = theirs
+    if peer := _peer(dims):
+        sides["fft_conv"] = peer
     for compression in COMPRESSIONS:
         for algorithm in FORCED:
             options = {"padding": padding, "compression": compression, "algorithm": algorithm}
-            sides[f"{compression}/{algorithm}"] = partial(ours, **options)
+            sides[f"{compression}/{algorithm}"] = partial(band_limited, **options)
     return sides
 
 
-def wrong_choices(rows: list[dict[str, Any]]) -> list[str]:
+def wrong_choices(rows: list[harness.Row]) -> list[str]:
     """Where the automatic choice ran more than a tenth slower than the better algorithm."""
-    said = []
+    lines = []
     for row in rows:
         if row["algorithm"] != "auto":
             continue
@@ -179,9 +179,9 @@ def wrong_choices(rows: list[dict[str, Any]]) -> list[str]:
             times["direct"] = row["conv_forward_ms"]
         best = min(times, key=lambda name: times[name])
         if best != row["ran"] and times[row["ran"]] > 1.1 * times[best]:
-            what = f"{row['shape']}, {row['taps']} taps, compression {row['compression']}"
-            said.append(f"{what}: chose {row['ran']} ({times[row['ran']]:.2f} ms), {best} takes {times[best]:.2f} ms")
-    return said
+            case = f"{row['shape']}, {row['taps']} taps, compression {row['compression']}"
+            lines.append(f"{case}: chose {row['ran']} ({times[row['ran']]:.2f} ms), {best} takes {times[best]:.2f} ms")
+    return lines
 
 
 # What we set out to reach with the automatic choice, against torch's convolution on a CPU.
@@ -236,9 +236,9 @@ def run(out: Path, rounds: int, quick: bool, only: str | None = None) -> None:
             new = measure(shape, taps, dims, device, rounds)
             rows += new
             every = harness.write(out, rows, same=None if only is None else ("shape",))
-            first, theirs = new[0], new[0]["fft_conv_forward_ms"]
+            first, peer = new[0], new[0]["fft_conv_forward_ms"]
             title = f"{first['shape']} {taps} taps, {device}: conv {first['conv_forward_ms']:.2f} ms, "
-            title += f"step {first['conv_step_ms']:.2f} ms, fft-conv-pytorch {theirs and f'{theirs:.2f}'} ms"
+            title += f"step {first['conv_step_ms']:.2f} ms, fft-conv-pytorch {peer and f'{peer:.2f}'} ms"
             harness.show(title, new, COLUMNS, **COMPUTED)
     harness.tell(wrong_choices(every), "the automatic choice was wrong")
     harness.tell(missed_aims(every))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -33,7 +32,7 @@ def _layers(C: int, O: int, H: int, W: int) -> dict[str, nn.Module]:
     }
 
 
-def measure(shape: tuple[int, int, int, int, int], device: str, rounds: int) -> list[dict[str, Any]]:
+def measure(shape: tuple[int, int, int, int, int], device: str, rounds: int) -> list[harness.Row]:
     """A row for each kind of filter on one shape: time, bytes kept, bytes at the peak, numbers."""
     B, C, O, H, W = shape
     x = torch.randn(B, C, H, W, generator=torch.Generator().manual_seed(0)).to(device).requires_grad_()
@@ -66,9 +65,9 @@ def measure(shape: tuple[int, int, int, int, int], device: str, rounds: int) -> 
     return rows
 
 
-def missed_aims(rows: list[dict[str, Any]]) -> list[str]:
+def missed_aims(rows: list[harness.Row]) -> list[str]:
     """A parametric layer's peak must not hold a bank: not when there are few filters, not when there are many."""
-    said = []
+    lines = []
     for kind in ("linear", "gaussian"):
         growth = [r for r in rows if r["kind"] == kind and r["shape"] in [list(s) for s in GROWTH]]
         growth.sort(key=lambda r: r["shape"][2])
@@ -77,8 +76,8 @@ def missed_aims(rows: list[dict[str, Any]]) -> list[str]:
             maps = 5 * (many["map_bytes"] - few["map_bytes"])
             grown = many["peak_bytes"] - few["peak_bytes"]
             if grown > maps + 0.1 * (many["bank_bytes"] - few["bank_bytes"]):
-                said.append(f"{kind}, {few['shape']} to {many['shape']}: peak grows by {grown / 1e6:.1f} MB")
-    return said
+                lines.append(f"{kind}, {few['shape']} to {many['shape']}: peak grows by {grown / 1e6:.1f} MB")
+    return lines
 
 
 COLUMNS = (

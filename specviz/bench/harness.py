@@ -90,13 +90,13 @@ class Aim:
 
 def missed(aims: Callable[[Row], Iterable[Aim]], rows: Iterable[Row]) -> list[str]:
     """What the rows miss of their aims, in words, row by row."""
-    said = []
+    lines = []
     for row in rows:
         for aim in aims(row):
             if aim.value < aim.least or aim.value > aim.most:
                 bound = aim.least if aim.value < aim.least else aim.most
-                said.append(aim.text.format_map({**row, "value": aim.value, "bound": bound}))
-    return said
+                lines.append(aim.text.format_map({**row, "value": aim.value, "bound": bound}))
+    return lines
 
 
 def tell(lines: Iterable[str], about: str = "aim missed") -> None:

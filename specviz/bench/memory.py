@@ -145,11 +145,11 @@ def measure(name: str, side: int, batch: int, form: str, model: nn.Module) -> di
     )
 
 
-def ratio(rows: list[dict[str, Any]], row: dict[str, Any], baseline: str, what: str) -> float:
+def ratio(rows: list[harness.Row], row: harness.Row, baseline: str, key: str) -> float:
     """A row's bytes as a share of the same network's in a baseline form."""
     same = ("network", "image_size", "batch")
-    base = next(r for r in rows if r["form"] == baseline and all(r[key] == row[key] for key in same))
-    return float(row[what]) / base[what]
+    base = next(r for r in rows if r["form"] == baseline and all(r[name] == row[name] for name in same))
+    return float(row[key]) / base[key]
 
 
 AIMED_SHARES = (("tanh", "saved_bytes", 0.25), ("bn-relu", "saved_bytes", 0.15), ("tanh", "peak_bytes", 0.40))
@@ -265,14 +265,14 @@ def run(out: Path, rounds: int, only: str | None = None) -> None:
     harness.tell(missed_aims(measured))
 
 
-def _place(row: dict[str, Any]) -> int:
+def _place(row: harness.Row) -> int:
     """Where a network stands in the file: as in NETWORKS, whichever was measured first; one that left it is last."""
     order = [network[:2] for network in NETWORKS]
-    mine = (row["network"], row["image_size"])
-    return order.index(mine) if mine in order else len(order)
+    own = (row["network"], row["image_size"])
+    return order.index(own) if own in order else len(order)
 
 
-def _line(row: dict[str, Any]) -> str:
+def _line(row: harness.Row) -> str:
     return (
         f"{row['network']} {row['image_size']}, batch {row['batch']}, {row['form']}: "
         f"saved {row['saved_bytes'] / 1e6:.1f} MB, peak {row['peak_bytes'] / 1e6:.1f}, "

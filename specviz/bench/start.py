@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from specviz.bench import harness
 
@@ -25,7 +24,7 @@ HEAVY = ("torch", "numba", "numpy", "rich")  # none is needed to say what comman
 AIMS_SECONDS = {"import specviz": 0.3, "specviz --help": 0.5}
 
 
-def measure(rounds: int) -> list[dict[str, Any]]:
+def measure(rounds: int) -> list[harness.Row]:
     """A record for each start: medians over fresh processes that take turns, after one of each to warm the disk up."""
     times: dict[str, list[tuple[float, float]]] = {start: [] for start in STARTS}
     for round in range(rounds + 1):

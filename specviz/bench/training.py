@@ -45,7 +45,7 @@ def _in_colour(data: Labelled) -> Labelled:
 
 def measure(
     network: str, rounds: int, data: tuple[Labelled, Labelled], device: str, batch: int = BATCH, width: float = 1.0
-) -> list[dict[str, Any]]:
+) -> list[harness.Row]:
     """One network: a record for each form. A round trains each for one epoch, always from the same weights.
 
     Before the first round each form makes one step, to warm up; there its bytes are measured.

@@ -106,13 +106,13 @@ def check_size(size: Any) -> tuple[int, int]:
 def _places(H: int, W: int, device: torch.device) -> tuple[Tensor, ...]:
     """Where a half spectrum's real and imaginary parts stand among its H * W real numbers, and their factors."""
     u, v = torch.arange(H, device=device)[:, None], torch.arange(W // 2 + 1, device=device)[None, :]
-    here, mirror = u * W + v, (-u % H) * W + (-v % W)
-    own = here == mirror
+    place, mirror = u * W + v, (-u % H) * W + (-v % W)
+    own = place == mirror
     # In a column that is its own mirror, the lower half reads the upper one's numbers, conjugated.
     second = ((v == 0) | (2 * v == W)) & (2 * u > H)
     half = torch.full(own.shape, math.sqrt(0.5), dtype=torch.float64, device=device)  # for maps of either precision
     factor, sign = half.masked_fill(own, 1.0), torch.where(second, -half, half).masked_fill(own, 0.0)
-    return torch.where(second, mirror, here), torch.where(second, here, mirror), factor, sign
+    return torch.where(second, mirror, place), torch.where(second, place, mirror), factor, sign
 
 
 def check_weight(name: str, weight: Tensor, kind: str, coordinates: str, covariance: str) -> None:

@@ -57,8 +57,8 @@ def estimated_ns(plan: Plan, batch: int, channels: int, outputs: int, groups: in
     product = calibration.MULTIPLY_ADD["product"] * 4 * F * batch * of_group * outputs
     calls = calibration.MATRIX_PRODUCT * F * groups if of_group > 1 else 0.0
     if algorithm == "gemm":
-        there = _gemm_ns(plan, batch * channels, (h.size, w.size))
-        moved = there + _gemm_ns(plan, batch * outputs, (h.outputs, w.outputs))
+        analysed = _gemm_ns(plan, batch * channels, (h.size, w.size))
+        moved = analysed + _gemm_ns(plan, batch * outputs, (h.outputs, w.outputs))
     else:
         moved = _fft_ns(plan, batch * (channels + outputs))
     return calibration.CALL + filters + product + calls + moved

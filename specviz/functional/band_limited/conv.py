@@ -36,9 +36,9 @@ def _check_tensors(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, 
             f"{name} takes x of {dims + 2} dimensions (or {dims + 1} without a batch) and weight of {dims + 2}, "
             f"got {tuple(sides)} and {tuple(filters)}"
         )
-    for what, tensor in (("x", x), ("weight", weight)):
+    for argument, tensor in (("x", x), ("weight", weight)):
         if not tensor.is_floating_point():
-            raise TypeError(f"{name} takes real floating-point tensors; {what} is {tensor.dtype}: use .float()")
+            raise TypeError(f"{name} takes real floating-point tensors; {argument} is {tensor.dtype}: use .float()")
     if filters[0] % groups:
         raise ValueError(f"groups={groups} must divide the {filters[0]} output channels")
     if sides[-dims - 1] != filters[1] * groups:

@@ -53,10 +53,10 @@ class Block(torch.autograd.Function):
         ctx.plan, ctx.layout, ctx.batch = plan, layout, batch
         ctx.needed = _needed(ctx, plan)
         left = list(tensors)
-        mine: list[Tensor] = []
+        kept_inputs: list[Tensor] = []
         for source in plan.inputs + plan.shortcuts:
-            mine += source.keep(*(left.pop(0) for _ in range(source.tensors)))
-        ctx.save_for_backward(anchor, weight, places, kept, *mine)
+            kept_inputs += source.keep(*(left.pop(0) for _ in range(source.tensors)))
+        ctx.save_for_backward(anchor, weight, places, kept, *kept_inputs)
         ctx.mark_non_differentiable(places)
         if kept is not values:
             ctx.mark_non_differentiable(kept)

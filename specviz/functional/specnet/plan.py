@@ -119,7 +119,9 @@ def _axis_waves(
     for n, k in zip(size, taps, strict=True):
         turns = np.outer(np.arange(n), np.arange(k)) % n  # whole numbers, so exact
         axes.append(torch.as_tensor(np.exp(-2j * np.pi * turns / n), dtype=dtype, device=device))
-    places = (torch.as_tensor(np.asarray(of) % n, device=device) for of, n in zip((rows.u, rows.v), size, strict=True))
+    places = (
+        torch.as_tensor(np.asarray(axis) % n, device=device) for axis, n in zip((rows.u, rows.v), size, strict=True)
+    )
     is_real = np.zeros(len(rows), dtype=bool)
     is_real[rows.real] = True
     return *axes, *places, torch.as_tensor(is_real, device=device)
