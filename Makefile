@@ -15,7 +15,7 @@ READY_DEV := .venv/ready-dev$(if $(filter no,$(PTX)),-without-ptx)
 export BROWSER_TESTS
 INPUTS := pyproject.toml constraints.txt constraints-cuda.txt .ci/setup $(wildcard .ci/locks/*.txt)
 
-.PHONY: lab setup browser lock test lint simulator unit nbval notebooks matrix bench torture gpu clean
+.PHONY: lab setup browser lock advisories test lint simulator unit nbval notebooks matrix bench torture gpu clean
 
 lab: .venv/ready-lab
 	@$(BIN)/specviz lab $(if $(PORT),--port $(PORT)) $(if $(filter no,$(BROWSER)),--no-browser)
@@ -25,6 +25,10 @@ setup: $(READY_DEV)
 # After a pin or a range was changed: the locks again, with all hashes. Needs uv and the package index.
 lock:
 	$(PYTHON) .ci/lock
+
+# Known advisories of all that is locked, by a pip-audit of its own. Needs the package index and OSV's service.
+advisories:
+	$(PYTHON) .ci/advisories
 
 browser: setup
 	@.ci/browser

@@ -27,6 +27,7 @@ import torch
 
 import specviz.functional as SF
 from specviz.compare import mean, paired, select
+from specviz.figures.colours import BLUE, GREEN, GREY, ORANGE
 from specviz.functional.activation import NotContinuous, check_activation
 from specviz.spectra import HalfSpectrum, real_bins
 
@@ -44,12 +45,14 @@ class Verdict:
         return f"{mark} {self.message}"
 
     def _repr_html_(self) -> str:
-        colour = {None: "#888888", True: "#009E73", False: "#D55E00"}[self.solved]
+        # Both stand out from a light and from a dark page; of the palette's two greens each does from one alone.
+        # Without a colour a border has that of the text.
+        colour = {None: "", True: f" {BLUE}", False: f" {ORANGE}"}[self.solved]
         image = ""
         if self.picture:
             data = base64.b64encode(self.picture).decode()
             image = f'<br><img alt="{escape(self.message)}" src="data:image/png;base64,{data}">'
-        return f'<div style="border-left:4px solid {colour};padding:4px 10px">{escape(repr(self))}{image}</div>'
+        return f'<div style="border-left:4px solid{colour};padding:4px 10px">{escape(repr(self))}{image}</div>'
 
 
 def _picture(draw: Callable[[Any], None], width: float = 6.0, height: float = 2.4) -> bytes:
@@ -292,7 +295,7 @@ def _grid_picture(H: int, W: int, wrong: list[tuple[int, int]]) -> bytes:
         marks = torch.zeros(H, W)
         for u, v in wrong:
             marks[u, v] = 1
-        axes.imshow(marks.numpy(), cmap="cividis", vmin=0, vmax=1)
+        axes.imshow(marks.numpy(), cmap="viridis", vmin=0, vmax=1)
         axes.set(xlabel="column v", ylabel="row u", title="bins with another partner (yellow)")
 
     return _picture(draw, 4.0)
@@ -406,8 +409,8 @@ def check_lost_wave(series: torch.Tensor, compression: Any, period: int) -> Verd
 def _series_picture(lines: dict[str, torch.Tensor], x_title: str) -> bytes:
     def draw(figure: Any) -> None:
         axes = figure.add_subplot()
-        for (name, line), style in zip(lines.items(), ("-", "--"), strict=True):
-            axes.plot(line.detach().reshape(-1).numpy(), style, label=name)
+        for (name, line), style, colour in zip(lines.items(), ("-", "--"), (BLUE, ORANGE), strict=True):
+            axes.plot(line.detach().reshape(-1).numpy(), style, color=colour, label=name)
         axes.set(xlabel=x_title)
         axes.legend(fontsize=8)
 
@@ -489,10 +492,10 @@ def check_gaussian_filter(numbers: Any, keep: float, drop: tuple[float, ...]) ->
 
     def draw(figure: Any) -> None:
         axes = figure.add_subplot()
-        axes.plot(torch.arange(len(row)).numpy() / side, row.numpy())
-        axes.axvline(keep, color="#009E73")
+        axes.plot(torch.arange(len(row)).numpy() / side, row.numpy(), color=BLUE)
+        axes.axvline(keep, color=GREEN)
         for f in drop:
-            axes.axvline(f, color="#D55E00", linestyle="--")
+            axes.axvline(f, color=ORANGE, linestyle="--")
         axes.set(xlabel="v, cycles per pixel", ylabel="gain", title="keep (green), drop (dashed)")
 
     picture = _picture(draw)
@@ -524,9 +527,9 @@ def check_odd_activation(function: Callable[[torch.Tensor], Any], dead_zone: flo
 
     def draw(figure: Any) -> None:
         axes = figure.add_subplot()
-        axes.axvspan(-dead_zone, dead_zone, color="#BDBDBD", alpha=0.4)
-        axes.plot(a.numpy(), answer.numpy(), label="yours")
-        axes.plot(a.numpy(), -answer.flip(0).numpy(), "--", label="turned about the origin")
+        axes.axvspan(-dead_zone, dead_zone, color=GREY, alpha=0.18, linewidth=0)
+        axes.plot(a.numpy(), answer.numpy(), color=BLUE, label="yours")
+        axes.plot(a.numpy(), -answer.flip(0).numpy(), "--", color=ORANGE, label="turned about the origin")
         axes.set(xlabel="a", ylabel="f(a)", title="grey: where it shall be 0")
         axes.legend(fontsize=8)
 

@@ -198,7 +198,8 @@ def test_every_control_is_of_a_kind_whose_focus_is_seen(page):
     assert page.evaluate(stops, kinds) == []
 
 
-def test_with_less_motion_nothing_moves_by_itself(page):
+def test_with_less_motion_nothing_moves_by_itself(themed):
+    page = themed
     page.emulate_media(reduced_motion="reduce")
     try:
         explorer = page.locator(".specviz-explorer").first
@@ -227,6 +228,27 @@ def test_at_twice_the_size_nothing_is_cut_off_and_titles_wrap(page):
               .map((node) => node.textContent)"""
             assert explorer.evaluate(wide) == [], CELLS[i]
         assert violations(page, ".specviz-explorer") == []
+    finally:
+        page.set_viewport_size(before)
+
+
+@pytest.mark.parametrize("width", [480, 640, 750, 1070])
+def test_the_last_panel_of_a_row_has_room_for_its_outline_and_its_focus(page, width):
+    """JupyterLab cuts off what leaves an output; the keyboard's ring is 4 pixels wide."""
+    before = page.viewport_size
+    page.set_viewport_size({"width": width, "height": 550})
+    page.evaluate("window.jupyterapp.shell.collapseLeft()")
+    tight = """(frames) => frames.filter((frame) => {
+      const { right, width } = frame.getBoundingClientRect();
+      let edge = innerWidth;
+      for (let at = frame.parentElement; at; at = at.parentElement)
+        if (getComputedStyle(at).overflowX !== 'visible') edge = Math.min(edge, at.getBoundingClientRect().right);
+      return width && right + 4 > edge;
+    }).map((frame) => frame.firstElementChild.getAttribute('aria-label'))"""
+    frames = page.locator(".specviz-explorer .specviz-frame")
+    try:
+        assert frames.count() > 20
+        wait_until(page, lambda seen: seen == [], lambda: frames.evaluate_all(tight), seconds=20)
     finally:
         page.set_viewport_size(before)
 

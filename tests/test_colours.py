@@ -2,12 +2,13 @@
 
 import re
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from specviz import figures
+from specviz import exercises, figures
 from specviz.figures import DARK_THEME_COLOURS, colour_table
 
 # Machado, Oliveira & Fernandes (2009), severity 1: what a linear RGB colour looks like.
@@ -72,6 +73,26 @@ def test_lines_and_marks_stand_out_from_the_page(theme):
     """WCAG 2.1 asks for 3 of what one must see to understand a drawing."""
     found = {(name, page): contrast(c, page) for name, c in PALETTES[theme].items() for page in PAGES[theme]}
     assert {which: ratio for which, ratio in found.items() if ratio < 3} == {}
+
+
+@pytest.mark.parametrize("solved", [True, False])
+def test_the_mark_of_a_verdict_stands_out_from_any_page_and_is_of_the_palette(solved):
+    """An exercise's verdict is HTML without a theme: one colour for all pages."""
+    colour = re.search("solid (#[0-9A-Fa-f]{6})", exercises.Verdict(solved, "so")._repr_html_())[1]
+    assert colour in PALETTES["light"].values()
+    assert all(contrast(colour, page) >= 3 for pages in PAGES.values() for page in pages)
+
+
+def test_no_module_but_one_has_colours_of_its_own():
+    """Shades of grey and the white of a still's page apart."""
+    package = Path(figures.__file__).parents[1]
+    found = {
+        str(path.relative_to(package)): re.findall('"#[0-9A-Fa-f]{6}"', path.read_text("utf-8"))
+        for path in package.rglob("*.py")
+        if path.name != "colours.py"
+    }
+    coloured = {name: [c for c in each if len({c[2:4], c[4:6], c[6:8]}) > 1] for name, each in found.items()}
+    assert {name: colours for name, colours in coloured.items() if colours} == {}
 
 
 @pytest.mark.parametrize("dark", [False, True])

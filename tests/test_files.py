@@ -9,6 +9,7 @@ import torch
 
 from specviz import records
 from specviz.datasets.pictures import write_idx
+from specviz.experiments.store import Store
 from specviz.figures.export import save
 from specviz.files import replaced
 from specviz.training import checkpoints
@@ -32,8 +33,23 @@ def save_figure(path):
     path.with_suffix(".csv").rename(path)
 
 
+def write_store(path):
+    folder = path.parent / "experiment" / "scale"
+    folder.mkdir(parents=True)
+    for entry in path.parent.iterdir():
+        if entry.is_symlink():
+            name = entry.name.replace("file", "trial.json", 1) if entry != path else "trial.json"
+            entry.rename(folder / name)
+    Store.at(path.parent, "experiment", "scale").write("trial", {"x": 1})
+    for entry in folder.iterdir():
+        entry.rename(path.parent / entry.name.replace("trial.json", "file"))
+    folder.rmdir()
+    folder.parent.rmdir()
+
+
 WRITERS = {
     "figure": save_figure,
+    "store": write_store,
     "replaced": write_bytes,
     "records": lambda path: records.write(path, [{"x": 1}]),
     "idx": lambda path: write_idx(path, np.zeros((2, 3), np.uint8)),

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torture import __main__ as torture
 
 import specviz as sv
 import specviz.functional as SF
@@ -76,7 +77,8 @@ def test_a_threshold_by_tensor_is_the_better_default_on_record():
 
 def test_the_line_on_reliability_is_the_records():
     rows = {row["part"]: row for row in sv.records.shipped("torture")}
-    layers, files, kills, compression = (rows[part] for part in ("layers", "files", "kills", "compression"))
+    layers, files, kills, compression, sliders = (rows[part] for part in list(torture.PARTS)[:5])
+    moves = {name: explorer["moves"] for name, explorer in sliders["explorers"].items()}
     lost = kills["lost"] + kills["doubled"] + kills["half_written"]
     for claim in (
         f"{layers['configurations']:,} random configurations of all layers and algorithms against float64 definitions "
@@ -86,6 +88,8 @@ def test_the_line_on_reliability_is_the_records():
         "command line)",
         f"{compression['steps']:,} training steps with compressed activations (resident memory grows by "
         f"{100 * compression['growth']:.1f} %)",
+        f"{sliders['moves']:,} moves of the controls of each of {len(moves)} explorers ({moves['StepExplorer']} of the "
+        f"one that measures training steps; it grows by {100 * sliders['growth']:.1f} % at most)",
     ):
         assert claim in README
 

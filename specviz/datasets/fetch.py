@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import os
 import posixpath
 import shutil
 import tarfile
@@ -93,7 +92,8 @@ def unpack(archive: Path, files: Sequence[str], folder: Path, most: int = _MOST_
             target = folder / file
             target.parent.mkdir(parents=True, exist_ok=True)
             if not target.exists():
-                os.replace(Path(part) / str(files.index(file)), target)
+                with open(Path(part) / str(files.index(file)), "rb") as copy, replaced(target) as out:
+                    shutil.copyfileobj(copy, out)
                 _remember(target, sums[file])
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[impor
 from specviz import records
 from specviz.experiments.experiment import trial_id
 from specviz.experiments.plain import plain, without_secrets
+from specviz.files import replaced
 
 _AT_ONCE = 1000  # files read in one request, which object stores answer side by side
 _RECORD, _FAILED = ".json", ".failed.json"
@@ -245,13 +245,5 @@ def _unusable(location: str, error: Exception) -> str:
 
 
 def _replace(path: str, data: bytes) -> None:
-    """Write a local file whole or not at all, also when the machine stops."""
-    part = Path(path).with_name(f".{os.getpid()}-{secrets.token_hex(4)}.part")
-    try:
-        with part.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replaced(path) as file:
+        file.write(data)

@@ -40,6 +40,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -130,7 +131,7 @@ def connected(scheduler: str | None = None, workers: int | None = None) -> Itera
 
     Workers here have a thread each and share the machine's cores among them: torch and Numba get their part of them.
     GPUs are dealt out in turn. Other users of the machine reach their ports, but get no word in: it is TLS, for which
-    this process and its workers have the only key.
+    this process and its workers have the only key. Their files lie in a folder of its own that no other user can enter.
     """
     import dask
     from dask.system import CPU_COUNT
@@ -186,7 +187,10 @@ def connected(scheduler: str | None = None, workers: int | None = None) -> Itera
             os.environ["CUDA_VISIBLE_DEVICES"] = gpus[int(worker.name) % len(gpus)]
 
     with (
-        dask.config.set(settings),
+        # Dask's own choice is a name that anybody can guess, and take first: its folder is where workers and this
+        # process look for modules to import.
+        tempfile.TemporaryDirectory(prefix="specviz-sweep-", ignore_cleanup_errors=True) as scratch,
+        dask.config.set(settings | {"temporary-directory": scratch}),
         _restored([*before_start, "PYTHONHASHSEED"]),  # Dask leaves here what its workers are to start with
         LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, **options) as cluster,
         Client(cluster, set_as_default=False) as client,

@@ -29,6 +29,12 @@ def _none(result: dict[str, Any], *counts: str) -> bool:
     return all(result[name] == 0 for name in counts)
 
 
+def _row(name: str) -> dict[str, Any] | None:
+    """What the record has of a part."""
+    rows = records.read(RECORD) if RECORD.exists() else []
+    return next((row for row in rows if row["part"] == name), None)
+
+
 Keep = Callable[[dict[str, Any]], None]
 
 # What runs, and what of its result must hold. `keep` puts into the record what is known so far.
@@ -41,7 +47,10 @@ PARTS: dict[str, tuple[Callable[[Keep], dict[str, Any]], Callable[[dict[str, Any
     ),
     "compression": (lambda keep: compression.run(2000), lambda r: r["growth"] <= FLAT),
     "sliders": (lambda keep: sliders.run(2000), lambda r: r["growth"] <= FLAT and r["followed"] >= FOLLOWED),
-    "mutants": (lambda keep: mutants.run(500, say=say, keep=keep), lambda r: r["share"] >= KILLED_AT_LEAST),
+    "mutants": (
+        lambda keep: mutants.run(500, say=say, keep=keep, before=_row("mutants")),
+        lambda r: r["share"] >= KILLED_AT_LEAST,
+    ),
 }
 
 

@@ -51,11 +51,10 @@ def run(steps: int) -> dict[str, Any]:
 
     for i in range(max(60, steps // 10)):
         step(i)
-    readings = []
+    readings: list[float] = []
     for i in range(steps):
         step(i)
-        if resident.is_read(i, steps):
-            readings.append(resident.mib())
+        resident.read(readings, i, steps)
     return {"steps": steps, **resident.growth(readings)}
 
 

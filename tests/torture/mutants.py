@@ -3,7 +3,8 @@
 mutmut makes the mutants (an operator, a number, an argument, a name changed at a time) and runs for each the tests
 that reach it; a seeded sample of all of them is tried, a hundred at a time. Messages of errors are mutated too, and
 count. Functions with a decorator are not mutated (mutmut cannot), other than static and class methods: a fifth here.
-Stopped, it goes on where it was, as long as the checkout holds the same commit.
+Stopped, it goes on where it was, as long as the checkout holds the same commit; on another machine too, in a checkout
+of that commit that has the record in data/results.
 
     python -m torture.mutants 500          from tests/, in a checkout; `pip install mutmut` first
 """
@@ -109,24 +110,29 @@ def run(
     children: int = 2,
     say: Callable[[str], object] = lambda text: None,
     keep: Callable[[dict[str, Any]], object] = lambda result: None,
+    before: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The share of `sample` mutants that die, with its interval, and the survivors as differences.
 
     `keep` gets the same of each lot and those before it: they are the first of the sample's random order.
+    `before` is such a result of an earlier run of the same commit and seed; it is gone on with, else left alone.
     """
-    commit = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-    folder = ROOT / ".torture" / f"mutants-{commit.stdout.strip()[:12]}"
+    commit = _commit()
+    folder = ROOT / ".torture" / f"mutants-{commit}"
     unfit, names = _made(folder, children, say)
     chosen = random.Random(seed).sample(names, min(sample, len(names)))
-    say(f"{len(names)} mutants; trying {len(chosen)}")
+    known: dict[str, int | None] = {}
+    if before and (before["commit"], before["seed"], before["mutants"]) == (commit, seed, len(names)):
+        known = dict(zip(chosen, before["verdicts"], strict=False))
+    say(f"{len(names)} mutants; trying {len(chosen)}, of which {len(known)} are known")
     for end in range(AT_ONCE, len(chosen) + AT_ONCE, AT_ONCE):
         lot = chosen[:end]
-        verdicts = _results(folder)
+        verdicts = _results(folder) | known
         if left := [name for name in lot if verdicts[name] is None]:
             status, printed = _mutmut(folder, left, children)
             if status:
                 raise RuntimeError(f"mutmut stopped:\n{printed}")
-            verdicts = _results(folder)
+            verdicts = _results(folder) | known
         codes = {name: verdicts[name] for name in lot}
         survived = [name for name, code in codes.items() if code not in KILLED]
         killed = len(lot) - len(survived)
@@ -135,6 +141,7 @@ def run(
             "seed": seed, "mutants": len(names), "sample": len(lot), "killed": killed,
             "share": killed / len(lot), "low": low, "high": high, "of": list(MUTATED),
             "codes": {str(code): count for code, count in sorted(Counter(codes.values()).items(), key=str)},
+            "verdicts": list(codes.values()),
             "tests_left_out": unfit,
             "survivors": [{"name": name, "code": codes[name], "change": _shown(folder, name)} for name in survived],
         }  # fmt: skip
@@ -142,6 +149,11 @@ def run(
         keep(result)
     shutil.rmtree(folder, ignore_errors=True)
     return result
+
+
+def _commit() -> str:
+    done = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    return done.stdout.strip()[:12]
 
 
 def _made(folder: Path, children: int, say: Callable[[str], object]) -> tuple[list[str], list[str]]:
