@@ -158,20 +158,15 @@ def run(out: Path, rounds: int) -> None:
     rows = [row for name in NETWORKS for row in measure(name, device, rounds)]
     harness.write(out, rows)
     plain = {row["network"]: row for row in rows if row["way"] == "plain"}
-
-    def of_plain(key: str) -> Callable[[harness.Row], float]:
-        return lambda row: float(row[key] / plain[row["network"]][key])
-
-    harness.show(
-        f"a training step at batch {BATCH}, 3 x {SIDE} x {SIDE}, {device}",
-        rows,
-        "network: {network} | way: {way} | saved MB: {saved_bytes:MB} | of plain: {saved:.0%} | peak: {peak:.0%} | "
-        "maps: {maps} | time: {step_ratio:.2f} x | gradient off by: {gradient_error:.1%}",
-        left=("network", "way"),
-        saved=of_plain("saved_bytes"),
-        peak=of_plain("peak_bytes"),
-        maps=lambda row: "" if row["map_share"] is None else f"{row['map_share']:.0%}",
-    )
+    columns = "network: {network} | way: {way} | saved MB: {saved_bytes:MB} | of plain: {saved:.0%} | "
+    columns += "peak: {peak:.0%} | maps: {maps} | time: {step_ratio:.2f} x | gradient off by: {gradient_error:.1%}"
+    computed: dict[str, Callable[[harness.Row], Any]] = {
+        "saved": lambda row: row["saved_bytes"] / plain[row["network"]]["saved_bytes"],
+        "peak": lambda row: row["peak_bytes"] / plain[row["network"]]["peak_bytes"],
+        "maps": lambda row: "" if row["map_share"] is None else f"{row['map_share']:.0%}",
+    }
+    title = f"a training step at batch {BATCH}, 3 x {SIDE} x {SIDE}, {device}"
+    harness.show(title, rows, columns, computed, left=("network", "way"))
     errors = {name: row["other_batch_error"] for name, row in plain.items()}
     print(", ".join(f"{name}: another batch's gradient is off by {error:.0%}" for name, error in errors.items()))
     harness.tell(missed_aims(rows))

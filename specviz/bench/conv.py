@@ -239,7 +239,7 @@ def run(out: Path, rounds: int, quick: bool, only: str | None = None) -> None:
             first, peer = new[0], new[0]["fft_conv_forward_ms"]
             title = f"{first['shape']} {taps} taps, {device}: conv {first['conv_forward_ms']:.2f} ms, "
             title += f"step {first['conv_step_ms']:.2f} ms, fft-conv-pytorch {peer and f'{peer:.2f}'} ms"
-            harness.show(title, new, COLUMNS, **COMPUTED)
+            harness.show(title, new, COLUMNS, COMPUTED)
     harness.tell(wrong_choices(every), "the automatic choice was wrong")
     harness.tell(missed_aims(every))
 

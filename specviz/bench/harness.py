@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
@@ -52,15 +52,15 @@ def show(
     title: str,
     rows: Iterable[Row],
     columns: str,
+    computed: Mapping[str, Callable[[Row], Any]] | None = None,
     left: Collection[str] = (),
     no_wrap: bool = False,
-    **computed: Callable[[Row], Any],
 ) -> None:
     """Print a table of the rows.
 
     columns   "heading: cell | heading: cell", a cell being a format string of the row's keys; bytes have a format MB
-    left      the headings of columns that begin at the left
     computed  further keys, made of the row
+    left      the headings of columns that begin at the left
     """
     table, cells = Table(title=title), []
     for column in columns.split(" | "):
@@ -68,7 +68,7 @@ def show(
         table.add_column(heading, justify="left" if heading in left else "right", no_wrap=no_wrap)
         cells.append(cell)
     for row in rows:
-        values = row | {key: make(row) for key, make in computed.items()}
+        values = row | {key: make(row) for key, make in (computed or {}).items()}
         table.add_row(*(_Cells().vformat(cell, (), values) for cell in cells))
     Console().print(table)
 

@@ -293,4 +293,4 @@ def _show_networks(rows: list[harness.Row]) -> None:
     columns = "network: {network} {image_size} | form: {form} | saved: {saved} | peak: {peak} | mean: {average} | "
     columns += "inference peak: {inference_peak} | paper: peak, mean: {paper} | s a step: {step_seconds:.1f}"
     title = "a training step: bytes in per cent of the tanh network's / of the BN+ReLU network's"
-    harness.show(title, rows, columns, left=("network", "form"), paper=paper, **compared)
+    harness.show(title, rows, columns, {"paper": paper, **compared}, left=("network", "form"))

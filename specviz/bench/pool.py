@@ -100,14 +100,12 @@ def run(out: Path, rounds: int) -> None:
     columns = f"maps: {{maps}} | to: {{to}} | spectral: {_both('spectral')} | ran: {{ran}} | "
     columns += f"plain FFTs: {_both('composition')} | ratio: {{forward_speedup:.1f}} / {{step_speedup:.1f}} | "
     columns += f"adaptive: {_both('adaptive_avg_pool2d')} | average: {{average}}"
-    harness.show(
-        f"spectral pooling, {device}: median ms, forward / with backward",
-        rows,
-        columns,
-        maps=lambda row: " x ".join(map(str, row["shape"])),
-        to=lambda row: " x ".join(map(str, row["size"])),
-        average=lambda row: _both("avg_pool2d").format_map(row) if "avg_pool2d_step_ms" in row else "no such size",
-    )
+    computed: dict[str, Callable[[harness.Row], str]] = {
+        "maps": lambda row: " x ".join(map(str, row["shape"])),
+        "to": lambda row: " x ".join(map(str, row["size"])),
+        "average": lambda row: _both("avg_pool2d").format_map(row) if "avg_pool2d_step_ms" in row else "no such size",
+    }
+    harness.show(f"spectral pooling, {device}: median ms, forward / with backward", rows, columns, computed)
     for row in rows:
         moved = {name: row[f"{name}_bytes_per_second"] / 1e9 for name in ("pool", "unpool", "copy")}
         print(f"{row['shape']}, GB/s: " + ", ".join(f"{name} {speed:.1f}" for name, speed in moved.items()))

@@ -85,5 +85,6 @@ def run(out: Path, rounds: int) -> None:
     harness.write(out, rows)
     none = "none of " + ", ".join(HEAVY)
     title = f"fresh processes, median of {rounds}"
-    harness.show(title, rows, COLUMNS, ("start", "loads"), loaded=lambda row: ", ".join(row["loads"]) or none)
+    loaded = {"loaded": lambda row: ", ".join(row["loads"]) or none}
+    harness.show(title, rows, COLUMNS, loaded, left=("start", "loads"))
     harness.tell(missed_aims(rows))

@@ -53,7 +53,7 @@ def run(out: Path, entries: int) -> None:
             rows.append(harness.record("threshold", device, entries=entries, **_measure(x_hat, beta, device)))
     harness.write(out, rows)
     title = f"threshold: {entries / 1e6:.2g} M complex64 coefficients, median ms"
-    harness.show(title, rows, COLUMNS, numpy_ms=lambda row: row.get("reference_pack_ms", math.nan))
+    harness.show(title, rows, COLUMNS, {"numpy_ms": lambda row: row.get("reference_pack_ms", math.nan)})
     if "cuda" not in devices:
         print("The CUDA form was not measured: there is no CUDA GPU on this machine.")
 
