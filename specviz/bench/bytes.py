@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +22,15 @@ def with_backward(forward: Callable[..., Tensor], *inputs: Tensor) -> Callable[[
         forward(*inputs).sum().backward()
 
     return run
+
+
+def forward_and_step_ms(
+    sides: Mapping[str, Callable[..., Tensor]], inputs: Sequence[Tensor], rounds: int, steps: int
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Median milliseconds of each side over so many rounds without gradients, and over `steps` with backward."""
+    with torch.no_grad():
+        forward = medians_ms({name: partial(run, *inputs) for name, run in sides.items()}, rounds)
+    return forward, medians_ms({name: with_backward(run, *inputs) for name, run in sides.items()}, steps)
 
 
 def saved_bytes(forward: Callable[[], Any], parameters: set[int]) -> int:

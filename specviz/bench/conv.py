@@ -14,8 +14,7 @@ from torch import Tensor
 
 import specviz.functional as SF
 from specviz.bench import harness
-from specviz.bench.bytes import copy_bytes_per_second, peak_bytes, saved_bytes, with_backward
-from specviz.bench.timing import medians_ms
+from specviz.bench.bytes import copy_bytes_per_second, forward_and_step_ms, peak_bytes, saved_bytes, with_backward
 from specviz.functional.band_limited import ALGORITHMS, convolve
 
 SHAPES_2D = [(32, 64, 64, 32), (32, 128, 128, 16), (32, 256, 256, 8), (8, 64, 64, 64), (1, 3, 64, 224), (1, 64, 64, 56)]
@@ -63,9 +62,8 @@ def side_by_side(x: Tensor, w: Tensor, compression: float, rounds: int = 5) -> l
     }
     with torch.no_grad():
         results = {name: run(x, w) for name, run in sides.items()}
-        forward = medians_ms({name: lambda run=run: run(x, w) for name, run in sides.items()}, rounds)  # type: ignore[misc]
     x, w = x.detach().clone().requires_grad_(), w.detach().clone().requires_grad_()
-    step = medians_ms({name: with_backward(run, x, w) for name, run in sides.items()}, max(3, rounds // 2))
+    forward, step = forward_and_step_ms(sides, (x, w), rounds, max(3, rounds // 2))
     norm = results["ordinary"].norm().item()
     rows = []
     for name, run in sides.items():
@@ -74,7 +72,7 @@ def side_by_side(x: Tensor, w: Tensor, compression: float, rounds: int = 5) -> l
                 "side": name,
                 "forward_ms": forward[name],
                 "step_ms": step[name],
-                "saved_bytes": saved_bytes(lambda run=run: run(x, w), {w.untyped_storage().data_ptr()}),  # type: ignore[misc]
+                "saved_bytes": saved_bytes(partial(run, x, w), {w.untyped_storage().data_ptr()}),
                 "error": (results[name] - results["ordinary"]).norm().item() / norm,
             }
         )
@@ -85,19 +83,17 @@ def measure(shape: tuple[int, int, int, int], taps: int, dims: int, device: str,
     """All compressions and algorithms of one shape and kernel, beside torch's convolution, with backward too."""
     x, w = _tensors(shape, taps, dims, device)
     sides = _sides(taps, dims, device)
-    with torch.no_grad():
-        forward = medians_ms({name: lambda run=run: run(x, w) for name, run in sides.items()}, rounds)  # type: ignore[misc]
-    steps = {name: with_backward(run, x, w) for name, run in sides.items()}
-    step = medians_ms(steps, max(3, rounds // 2))
+    forward, step = forward_and_step_ms(sides, (x, w), rounds, max(3, rounds // 2))
+    peak = {name: peak_bytes(with_backward(run, x, w), device) for name, run in sides.items()}
     own = {w.untyped_storage().data_ptr()}
-    saved = {name: saved_bytes(lambda run=run: run(x, w), own) for name, run in sides.items()}  # type: ignore[misc]
+    saved = {name: saved_bytes(partial(run, x, w), own) for name, run in sides.items()}
     conv: dict[str, Any] = {
         "conv_forward_ms": forward["conv"],
         "conv_step_ms": step["conv"],
         "fft_conv_forward_ms": forward.get("fft_conv"),
         "fft_conv_step_ms": step.get("fft_conv"),
         "conv_saved_bytes": saved["conv"],
-        "conv_peak_bytes": peak_bytes(steps["conv"], device),
+        "conv_peak_bytes": peak["conv"],
     }
     if device == "cuda":
         conv |= {"conv_tf32_forward_ms": forward["conv_tf32"], "conv_tf32_step_ms": step["conv_tf32"]}
@@ -125,7 +121,7 @@ def measure(shape: tuple[int, int, int, int], taps: int, dims: int, device: str,
                     forward_speedup=forward["conv"] / forward[name],
                     step_speedup=step["conv"] / step[name],
                     saved_bytes=saved[name],  # conv keeps its input; ours lets it go and keeps coefficients
-                    peak_bytes=peak_bytes(steps[name], device),
+                    peak_bytes=peak[name],
                     **conv,
                 )
             )

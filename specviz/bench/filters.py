@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def measure(shape: tuple[int, int, int, int, int], device: str, rounds: int) -> 
     x = torch.randn(B, C, H, W, generator=torch.Generator().manual_seed(0)).to(device).requires_grad_()
     layers = {name: layer.to(device) for name, layer in _layers(C, O, H, W).items()}
     with torch.no_grad():
-        forward = medians_ms({name: lambda m=m: m(x) for name, m in layers.items()}, rounds)  # type: ignore[misc]
+        forward = medians_ms({name: partial(layer, x) for name, layer in layers.items()}, rounds)
     steps = {name: with_backward(lambda x, *_, m=m: m(x), x, *m.parameters()) for name, m in layers.items()}
     step = medians_ms(steps, rounds)
     rows = []
@@ -55,7 +56,7 @@ def measure(shape: tuple[int, int, int, int, int], device: str, rounds: int) -> 
                 numbers=sum(p.numel() for p in layer.parameters()),
                 forward_ms=forward[name],
                 step_ms=step[name],
-                saved_bytes=saved_bytes(lambda layer=layer: layer(x), own),  # type: ignore[misc]
+                saved_bytes=saved_bytes(partial(layer, x), own),
                 peak_bytes=peak_bytes(steps[name], device),
                 map_bytes=x.nbytes + 4 * B * O * H * W,
                 bank_bytes=8 * O * C * H * (W // 2 + 1),

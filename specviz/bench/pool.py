@@ -14,7 +14,7 @@ from torch import Tensor
 
 import specviz.functional as SF
 from specviz.bench import harness
-from specviz.bench.bytes import copy_bytes_per_second, with_backward
+from specviz.bench.bytes import copy_bytes_per_second, forward_and_step_ms
 from specviz.bench.timing import medians_ms
 from specviz.functional.spectral_pool import choose_algorithm
 
@@ -50,9 +50,7 @@ def measure(shape: tuple[int, ...], size: tuple[int, int], device: str, rounds: 
     }
     if H % h == 0 and W % w == 0:
         sides["avg_pool2d"] = lambda x: F.avg_pool2d(x, (H // h, W // w))
-    with torch.no_grad():
-        forward = medians_ms({name: lambda run=run: run(x) for name, run in sides.items()}, rounds)  # type: ignore[misc]
-    step = medians_ms({name: with_backward(run, x) for name, run in sides.items()}, rounds)
+    forward, step = forward_and_step_ms(sides, (x,), rounds, rounds)
     return harness.record(
         "pool",
         device,
