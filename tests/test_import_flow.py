@@ -62,7 +62,10 @@ def test_a_module_imports_only_from_its_left(name, path):
 
 
 # What checks numbers, keeps constants, stops tracing, takes turns or counts threads launches no kernel: any module may.
-HARMLESS = {f"dispatch.{name}" for name in ("constant", "real", "untraced", "whole", "wholes")} | {"process", "cores"}
+HARMLESS = {f"dispatch.{name}" for name in ("constant", "one_of", "real", "untraced", "whole", "wholes")} | {
+    "process",
+    "cores",
+}
 
 
 def launches_kernels(path: Path) -> bool:

@@ -67,7 +67,7 @@ def reference_pad(re: np.ndarray, im: np.ndarray, size: tuple[int, int], band: B
 
 
 @parallel()
-def _crop(X, k_h, k_w, rows, last, re, im):  # type: ignore[no-untyped-def]
+def _crop(X, k_h, k_w, rows, own, re, im):  # type: ignore[no-untyped-def]
     N, H = X.shape[0], X.shape[1]
     for block in prange((N + BLOCK - 1) // BLOCK):
         first = np.uintp(block) * np.uintp(BLOCK)
@@ -78,7 +78,7 @@ def _crop(X, k_h, k_w, rows, last, re, im):  # type: ignore[no-untyped-def]
             for v in range(k_w):
                 f = np.uintp(v * rows + r)
                 column = np.uintp(v)
-                if v == 0 or v == last:
+                if v == 0 or v == own:
                     for n in range(first, last):
                         a, b = X[n, u, column], X[n, mirror, column]
                         re[f, n] = (a.real + b.real) / 2
@@ -91,7 +91,7 @@ def _crop(X, k_h, k_w, rows, last, re, im):  # type: ignore[no-untyped-def]
 
 
 @parallel()
-def _pad(re, im, k_h, k_w, rows, last, X):  # type: ignore[no-untyped-def]
+def _pad(re, im, k_h, k_w, rows, own, X):  # type: ignore[no-untyped-def]
     N, H = X.shape[0], X.shape[1]
     for block in prange((N + BLOCK - 1) // BLOCK):
         first = np.uintp(block) * np.uintp(BLOCK)
@@ -102,7 +102,7 @@ def _pad(re, im, k_h, k_w, rows, last, X):  # type: ignore[no-untyped-def]
             for v in range(k_w):
                 f = np.uintp(v * rows + r)
                 column = np.uintp(v)
-                if v == 0 or v == last:
+                if v == 0 or v == own:
                     mirror = np.uintp(v * rows + (rows - r) % rows)
                     for n in range(first, last):
                         X[n, u, column] = complex((re[f, n] + re[mirror, n]) / 2, (im[f, n] - im[mirror, n]) / 2)
@@ -139,7 +139,7 @@ def kernels(tile: int = TILE) -> SimpleNamespace:
 
 def _cropper(tile: int, wide: int) -> Any:
     @gpu.jit
-    def crop(X, k_h, k_w, rows, last, re, im):  # type: ignore[no-untyped-def]
+    def crop(X, k_h, k_w, rows, own, re, im):  # type: ignore[no-untyped-def]
         """X (N, H, V) -> re, im (k_w * rows, N). Grid: tiles of maps, tiles of columns, retained rows."""
         part_re = gpu.shared.array((tile, wide), re.dtype)
         part_im = gpu.shared.array((tile, wide), im.dtype)
@@ -154,7 +154,7 @@ def _cropper(tile: int, wide: int) -> Any:
             a = X[n, u, v]
             part_re[y, x] = a.real
             part_im[y, x] = a.imag
-            if v == 0 or v == last:
+            if v == 0 or v == own:
                 b = X[n, (H - u) % H, v]
                 part_re[y, x] = (a.real + b.real) / 2
                 part_im[y, x] = (a.imag - b.imag) / 2
@@ -171,7 +171,7 @@ def _cropper(tile: int, wide: int) -> Any:
 
 def _padder(tile: int, wide: int) -> Any:
     @gpu.jit
-    def pad(re, im, k_h, k_w, rows, last, X):  # type: ignore[no-untyped-def]
+    def pad(re, im, k_h, k_w, rows, own, X):  # type: ignore[no-untyped-def]
         """re, im (k_w * rows, N) -> X (N, H, V), zeros included. Grid: tiles of maps, tiles of columns, all rows."""
         part_re = gpu.shared.array((tile, wide), re.dtype)
         part_im = gpu.shared.array((tile, wide), im.dtype)
@@ -190,7 +190,7 @@ def _padder(tile: int, wide: int) -> Any:
             f = int64(v) * rows + r
             part_re[x, y] = re[f, n]
             part_im[x, y] = im[f, n]
-            if v == 0 or v == last:
+            if v == 0 or v == own:
                 mirror = int64(v) * rows + (rows - r) % rows
                 part_re[x, y] = (re[f, n] + re[mirror, n]) / 2
                 part_im[x, y] = (im[f, n] - im[mirror, n]) / 2

@@ -23,11 +23,11 @@ CHUNK_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
-class Plan:
+class BlockPlan:
     """What a block does, apart from its tensors. `size` is the transform's, before the stride."""
 
     size: tuple[int, int]
-    stride: tuple[int, int]
+    stride: tuple[int, ...]
     beta: float
     activation: str | Callable[[Tensor], Tensor]
     norm: Norm
