@@ -63,7 +63,7 @@ def test_a_module_imports_only_from_its_left(name, path):
 
 # What checks numbers, keeps constants, stops tracing, takes turns, counts threads or holds what was measured launches
 # no kernel: any module may.
-HARMLESS = {f"dispatch.{name}" for name in ("constant", "real", "untraced", "whole", "wholes")}
+HARMLESS = {f"dispatch.{name}" for name in ("constant", "one_of", "real", "untraced", "whole", "wholes")}
 HARMLESS |= {"calibration", "cores", "process"}
 
 

@@ -120,7 +120,24 @@ def _by_fft(x: Tensor, size: Size, new: Size, bands: Size, nyquist: float, trans
     return torch.fft.irfft2(X, s=new)
 
 
-@operator("specviz::resample")
+def _resampled_back(call: Call, grad: Tensor) -> Tensor:
+    (_, cutoff), (*_, H, W), (_, _, nyquist, transposed, algorithm, _) = call.tensors, call.shapes[0], call.numbers
+    back: Tensor = _resample_operator(grad, cutoff, H, W, nyquist, not transposed, algorithm, "")
+    return back
+
+
+def _resample_samples(info: Any, in_dims: tuple[Any, ...], x: Tensor, cutoff: Tensor | None, *numbers: Any) -> Any:
+    if cutoff is None or in_dims[1] is None:  # more maps, that is all
+        return _resample_operator(x.movedim(in_dims[0], 0), cutoff, *numbers), 0
+    return _resample_operator.one_by_one(info, in_dims, x, cutoff, *numbers)
+
+
+@operator(
+    "specviz::resample",
+    shape=lambda x, cutoff, h, w, *_: x.new_empty(*x.shape[:-2], h, w),
+    transposes={(0,): _resampled_back},  # linear in the maps; in steps of the cut-off
+    samples=_resample_samples,
+)
 def _resample_operator(
     x: Tensor, cutoff: Tensor | None, h: int, w: int, nyquist: float, transposed: bool, algorithm: str, name: str
 ) -> Tensor:
@@ -140,32 +157,6 @@ def _resample_operator(
     run = _by_gemm if chosen == "gemm" else _by_fft
     with no_autocast(x.device.type):
         return run(x, size, new, bands, nyquist, transposed).contiguous()
-
-
-@_resample_operator.fake
-def _(x: Tensor, cutoff: Tensor | None, h: int, w: int, *rest: Any) -> Tensor:
-    return x.new_empty(*x.shape[:-2], h, w)
-
-
-def _transpose(call: Call, grad: Tensor) -> tuple[Tensor, None]:
-    (_, cutoff), (*_, H, W), (_, _, nyquist, transposed, algorithm, _) = call.tensors, call.shapes[0], call.numbers
-    return _resample_operator(grad, cutoff, H, W, nyquist, not transposed, algorithm, ""), None
-
-
-def _tangent(call: Call, tangent: Tensor, _: Tensor | None) -> Tensor:
-    return _resample_operator(tangent, call.tensors[1], *call.numbers)
-
-
-_resample_operator.differentiable(_transpose, _tangent, keeps=[1])  # linear in the maps; in steps of the cut-off
-
-
-@_resample_operator.vmap
-def _(info: Any, in_dims: tuple[Any, ...], x: Tensor, cutoff: Tensor | None, *numbers: Any) -> tuple[Tensor, int]:
-    if cutoff is None or in_dims[1] is None:  # more maps, that is all
-        return _resample_operator(x.movedim(in_dims[0], 0), cutoff, *numbers), 0
-    maps = x.expand(info.batch_size, *x.shape) if in_dims[0] is None else x.movedim(in_dims[0], 0)
-    each = zip(maps, cutoff.movedim(in_dims[1], 0), strict=True)
-    return torch.stack([_resample_operator(one, share, *numbers) for one, share in each]), 0
 
 
 def _resample(
@@ -193,7 +184,7 @@ def _resample(
 def _by_matrix(x: Tensor, size: Size, new: Size, algorithm: Algorithm) -> bool:
     """Whether to resize by torch's own matrix products, here and now, rather than in an operator."""
     if tracing.leaves_a_program():  # it takes matrices, unless told to take an FFT; ONNX has no other form
-        return algorithm != "fft" or tracing.for_onnx()
+        return algorithm != "fft" or dispatch.in_onnx_export()
     if not tracing.is_plain(x):
         return False
     return (choose_algorithm(size, new) if algorithm == "auto" else algorithm) == "gemm"
@@ -205,10 +196,8 @@ def _check(name: str, x: Tensor, dims: int, algorithm: str, nyquist: str = "sum"
         raise TypeError(f"{name} takes real floating-point maps, not {x.dtype}; convert with .float()")
     if x.ndim < dims or 0 in tracing.shape_of(x)[-dims:]:
         raise ValueError(f"{name} takes maps {axes} of at least one pixel, got {tuple(tracing.shape_of(x))}")
-    if algorithm not in ALGORITHMS:
-        raise ValueError(f"algorithm={algorithm!r} is unknown; pick one of {', '.join(ALGORITHMS)}")
-    if nyquist not in NYQUIST:
-        raise ValueError(f"nyquist={nyquist!r} is unknown; pick one of {', '.join(NYQUIST)}")
+    dispatch.one_of(algorithm, "algorithm", ALGORITHMS)
+    dispatch.one_of(nyquist, "nyquist", NYQUIST)
 
 
 def check_cutoff(cutoff: Any) -> float | Tensor | None:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 from spectral_kernels import calibration, dispatch
-from spectral_kernels.dispatch import constant, real
+from spectral_kernels.dispatch import constant, one_of, real
 from torch import Tensor
 
 from specviz.memory.kept import layout_of
@@ -43,10 +43,8 @@ class MapStore:
                 f"threshold={self.threshold} must be a finite number >= 0: coefficients up to threshold times the RMS "
                 "are dropped; 0 drops only what is exactly zero"
             )
-        if self.relative_to not in RELATIVE_TO:
-            raise ValueError(f"relative_to={self.relative_to!r} is unknown; pick one of {', '.join(RELATIVE_TO)}")
-        if self.values not in VALUES:
-            raise ValueError(f"values={self.values!r} is unknown; pick one of {', '.join(VALUES)}")
+        one_of(self.relative_to, "relative_to", RELATIVE_TO)
+        one_of(self.values, "values", VALUES)
 
     @property
     def draws(self) -> bool:

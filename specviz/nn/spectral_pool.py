@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from spectral_kernels.dispatch import real, whole, wholes
+from spectral_kernels.dispatch import one_of, real, whole, wholes
 from torch import Tensor, nn
 
 from specviz.functional import spectral_pool as pooling
@@ -120,10 +120,8 @@ class _SpectralPool(nn.Module):
             self._scales = _scales(name, scale, self.dims)
         elif size is not None and not callable(size):
             size = pooling.whole_sizes(name, size, self.dims)
-        if nyquist not in pooling.NYQUIST:
-            raise ValueError(f"nyquist={nyquist!r} is unknown; pick one of {', '.join(pooling.NYQUIST)}")
-        if algorithm not in pooling.ALGORITHMS:
-            raise ValueError(f"algorithm={algorithm!r} is unknown; pick one of {', '.join(pooling.ALGORITHMS)}")
+        one_of(nyquist, "nyquist", pooling.NYQUIST)
+        one_of(algorithm, "algorithm", pooling.ALGORITHMS)
         self.size, self.scale, self.nyquist, self.algorithm = size, scale, nyquist, algorithm
         self.dropout = dropout
 

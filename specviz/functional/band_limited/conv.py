@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from spectral_kernels.dispatch import whole, wholes
+from spectral_kernels.dispatch import one_of, whole, wholes
 from torch import Tensor
 
 from specviz.functional.band_limited.band import check_band
@@ -98,8 +98,7 @@ def convolve(
     compression, energy = check_band(compression, energy)
     groups = whole(groups, "groups", 1)
     _check_tensors(x, weight, bias, groups, dims)
-    if algorithm not in ALGORITHMS:
-        raise ValueError(f"algorithm={algorithm!r} is unknown; pick one of {', '.join(ALGORITHMS)}")
+    one_of(algorithm, "algorithm", ALGORITHMS)
     strides, dilations = wholes(stride, dims, "stride", 1), wholes(dilation, dims, "dilation", 1)
     pads = _pads(padding, shape_of(weight)[2:], strides, dilations)
     settings = Settings(strides, pads, dilations, groups, circular, compression, energy, algorithm)

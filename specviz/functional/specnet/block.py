@@ -16,7 +16,7 @@ from torch import Tensor
 
 from specviz.functional.activation import slopes
 from specviz.functional.precision import no_autocast
-from specviz.functional.specnet.packed import Packed
+from specviz.functional.specnet.packed import PackedOutput
 from specviz.functional.specnet.plan import BlockPlan, Kernels, chunks
 from specviz.functional.specnet.sources import Reader
 from specviz.functional.transformed import differentiable_once
@@ -111,9 +111,9 @@ class _Forward(_Pass):
         left = list(tensors)
         super().__init__(plan, batch, weight, Reader.of(plan.inputs, left), Reader.of(plan.shortcuts, left))
         self.bias = bias
-        self.packed = Packed(plan, batch, self.O)
+        self.packed = PackedOutput(plan, batch, self.O)
 
-    def run(self) -> Packed:
+    def run(self) -> PackedOutput:
         fold = self.plan.fold
         if fold is None:
             some = max(self.plan.filled_with_shortcuts, 0 if self.bias is None else 1)

@@ -16,7 +16,6 @@ from specviz.functional.specnet.dense import dense_block, warn_that_nothing_is_s
 from specviz.functional.specnet.plan import BlockPlan, bias_factor
 from specviz.functional.specnet.sources import sources_of
 from specviz.functional.symbolic import one_node
-from specviz.functional.thresholding import check_beta
 from specviz.functional.transformed import anchor_of, is_transformed
 from specviz.spectra import NORMS, HalfSpectrum, Norm, StoredSpectrum
 from specviz.spectra.stored import Format, Part
@@ -30,12 +29,12 @@ STORAGES: tuple[str, ...] = (*get_args(Format), "dense")
 
 def check_options(beta: float, activation: Any, norm: str, storage: str, precision: str, padding: str) -> None:
     """Raise ValueError for what no block can do."""
-    check_beta(beta)
+    dispatch.check_beta(beta)
     check_activation(activation)
     check_precision(precision)
-    for name, value, known in (("norm", norm, NORMS), ("storage", storage, STORAGES), ("padding", padding, PADDINGS)):
-        if value not in known:
-            raise ValueError(f"{name}={value!r} is unknown; pick one of {', '.join(known)}")
+    dispatch.one_of(norm, "norm", NORMS)
+    dispatch.one_of(storage, "storage", STORAGES)
+    dispatch.one_of(padding, "padding", PADDINGS)
 
 
 @one_node
@@ -84,8 +83,19 @@ def specnet_block2d(
     Elsewhere a second derivative of a sparse block is refused.
     """
     check_options(beta, activation, norm, storage, precision, padding)
-    beta, multiple = dispatch.real(beta, "beta"), dispatch.whole(multiple, "multiple", 1)
-    strides: tuple[int, int] = dispatch.wholes(stride, 2, "stride", 1)  # type: ignore[assignment]
+    beta, strides = dispatch.real(beta, "beta"), dispatch.wholes(stride, 2, "stride", 1)
+    X, size = _laid_out(X, weight, bias, beta, norm, padding, dispatch.whole(multiple, "multiple", 1))
+    _check_fit(X, weight, shortcut, size, strides, norm, precision)
+    if storage == "dense" or is_transformed(*_tensors_of(X), weight, bias, *_tensors_of(shortcut)):
+        _warn_if_compiled(storage)
+        return dense_block(X, weight, bias, size, strides, beta, activation, norm, bias_factor(size, norm), shortcut)
+    return _stored(X, weight, bias, size, strides, beta, activation, norm, storage, precision, shortcut)
+
+
+def _laid_out(
+    X: HalfSpectrum | Tensor, weight: Tensor, bias: Tensor | None, beta: float, norm: Norm, padding: str, multiple: int
+) -> tuple[HalfSpectrum | Tensor, tuple[int, int]]:
+    """What a block transforms, or multiplies if it is a spectrum, and the transform's size."""
     if isinstance(X, HalfSpectrum) and X.norm != norm:
         raise ValueError(
             f"the spectrum's norm is {X.norm!r}, the block's {norm!r}, and beta={beta} means different things in them: "
@@ -95,31 +105,52 @@ def specnet_block2d(
         X = X.image()
     real = _check_maps(X, weight, bias)
     if isinstance(X, HalfSpectrum):
-        size = X.size
-    else:
-        X = X.to(real)
-        size = (
-            _padded(X.shape[-2] + weight.shape[2] - 1, multiple),
-            _padded(X.shape[-1] + weight.shape[3] - 1, multiple),
-        )
+        return X, X.size
+    (H, W), (k_h, k_w) = X.shape[-2:], weight.shape[2:]
+    return X.to(real), (_padded(H + k_h - 1, multiple), _padded(W + k_w - 1, multiple))
+
+
+def _check_fit(
+    X: HalfSpectrum | Tensor,
+    weight: Tensor,
+    shortcut: HalfSpectrum | None,
+    size: tuple[int, int],
+    strides: tuple[int, ...],
+    norm: Norm,
+    precision: str,
+) -> None:
+    """Raise ValueError or TypeError unless the stride, the precision and the shortcut fit the maps."""
     if any(s > 1 and n % s for n, s in zip(size, strides, strict=True)):
         raise ValueError(
             f"stride {strides} does not divide the transform's size {size}, and aliases fold only if it does: give the "
             f"network's first block multiple= the network's total stride"
         )
-    if precision != "float32" and real == torch.float64:
+    if precision != "float32" and weight.dtype == torch.float64:
         raise ValueError(f"precision={precision!r} is for float32 maps; float64 ones are kept as they are")
     if shortcut is not None:
-        _check_shortcut(shortcut, (X.shape[0], weight.shape[0], *size), strides, norm, real)
+        _check_shortcut(shortcut, (X.shape[0], weight.shape[0], *size), strides, norm, weight.dtype)
 
-    if storage == "dense" or is_transformed(*_tensors_of(X), weight, bias, *_tensors_of(shortcut)):
-        compiled = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
-        if storage != "dense" and compiled and torch.is_grad_enabled():
-            warn_that_nothing_is_sparse()
-        factor = bias_factor(size, norm)
-        options: dict[str, Any] = {"beta": beta, "activation": activation, "norm": norm, "shortcut": shortcut}
-        return dense_block(X, weight, bias, size=size, strides=strides, bias_factor=factor, **options)
 
+def _warn_if_compiled(storage: str) -> None:
+    compiled = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+    if storage != "dense" and compiled and torch.is_grad_enabled():
+        warn_that_nothing_is_sparse()
+
+
+def _stored(
+    X: HalfSpectrum | Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    size: tuple[int, int],
+    strides: tuple[int, ...],
+    beta: float,
+    activation: str | Callable[[Tensor], Tensor],
+    norm: Norm,
+    storage: Any,
+    precision: str,
+    shortcut: HalfSpectrum | None,
+) -> StoredSpectrum:
+    """The block with its maps stored sparsely."""
     inputs, tensors = sources_of(X, size, norm)
     shortcuts, more = ([], []) if shortcut is None else sources_of(shortcut, shortcut.size, norm)
     plan = BlockPlan(size, strides, beta, activation, norm, storage, check_precision(precision), inputs, shortcuts)
@@ -168,7 +199,7 @@ def _check_maps(X: HalfSpectrum | Tensor, weight: Tensor, bias: Tensor | None) -
 
 
 def _check_shortcut(
-    shortcut: HalfSpectrum, maps: tuple[int, ...], strides: tuple[int, int], norm: str, real: torch.dtype
+    shortcut: HalfSpectrum, maps: tuple[int, ...], strides: tuple[int, ...], norm: str, real: torch.dtype
 ) -> None:
     """`maps` (B, O, H, W) before the stride."""
     if not isinstance(shortcut, HalfSpectrum):

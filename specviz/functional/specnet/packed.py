@@ -15,7 +15,7 @@ from specviz.spectra.rows import rows_of
 from specviz.spectra.stored import Layout, group_of
 
 
-class Packed:
+class PackedOutput:
     """The block's output as it is made, chunk by chunk of whole groups of rows."""
 
     def __init__(self, plan: BlockPlan, batch: int, channels: int) -> None:

@@ -23,7 +23,7 @@ class BlockPlan:
     """What a block does, apart from its tensors. `size` is the transform's, before the stride."""
 
     size: tuple[int, int]
-    stride: tuple[int, int]
+    stride: tuple[int, ...]
     beta: float
     activation: str | Callable[[Tensor], Tensor]
     norm: Norm
