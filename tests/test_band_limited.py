@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import band_limited, smooth
+from spectral_kernels import calibration
 from torch.autograd import gradcheck, gradgradcheck
 from torch.testing import assert_close
 
@@ -400,8 +401,6 @@ def test_torchs_default_device_changes_no_band():
 
 @pytest.mark.parametrize(("shape", "taps", "groups"), [((2, 4, 9, 12), (5, 4), 2), ((2, 3, 1, 9), (1, 7), 1)])
 def test_waves_that_are_made_in_slabs_give_what_held_ones_give(monkeypatch, shape, taps, groups):
-    from specviz.functional.band_limited import product, transforms
-
     x, w = randn(*shape).requires_grad_(), randn(4 * groups, shape[1] // groups, *taps).requires_grad_()
 
     def all_of():
@@ -410,8 +409,8 @@ def test_waves_that_are_made_in_slabs_give_what_held_ones_give(monkeypatch, shap
         return [y, *grads, *torch.autograd.grad(grads[0].sin().sum() + grads[1].sin().sum(), [x, w])]
 
     held = all_of()
-    monkeypatch.setattr(transforms, "WHOLE_WAVES_BYTES", 0)
-    monkeypatch.setattr(product, "SLAB_BYTES", 7 * 16 * taps[0] * taps[1])  # seven frequencies at a time
+    monkeypatch.setattr(calibration, "WHOLE_WAVES_BYTES", 0)
+    monkeypatch.setattr(calibration, "FILTER_BYTES", 7 * 16 * taps[0] * taps[1])  # seven frequencies at a time
     for ours, theirs in zip(all_of(), held, strict=True):
         assert_close(ours, theirs)
 

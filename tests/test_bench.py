@@ -1,8 +1,11 @@
 """The benches run, and their records hold what they say."""
 
 import json
+import math
 import subprocess
 import sys
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +13,60 @@ from spectral_kernels import dispatch
 
 import specviz.functional as SF
 from specviz import models, records
-from specviz.bench import compress, conv, filters, memory, pool, roofline, sweep, threshold
+from specviz.bench import browser, compress, conv, filters, harness, memory, pool, roofline, sweep, threshold
+
+
+def keys_are_those_of_the_shipped(rows):
+    """Records of today and of tomorrow are read by the same notebooks."""
+    for row in rows:
+        keys = [set(shipped) for shipped in records.shipped(row["experiment"])]
+        assert set.intersection(*keys) <= set(row) <= set.union(*keys)
+
+
+def measured_roofline(folder):
+    roofline.run(folder, 1)
+    return records.read(folder / "bench-roofline.jsonl")
+
+
+MEASURED = {
+    "conv": lambda _: conv.measure((1, 2, 2, 8), 3, 2, "cpu", rounds=1),
+    "pool": lambda _: [pool.measure((1, 2, 8, 8), (4, 4), "cpu", rounds=1)],
+    "filters": lambda _: filters.measure((1, 2, 2, 6, 6), "cpu", rounds=1),
+    "memory": lambda _: [memory.measure("lenet", 32, 2, "tanh", memory.forms("lenet", 32)["tanh"]())],
+    "block": lambda _: [memory.measure_block(3, 1.0, "noise", rounds=1)],
+    "roofline": measured_roofline,
+}
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_a_bench_writes_the_keys_that_its_shipped_records_have(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "BLOCK", (2, 3, 4, 12))
+    monkeypatch.setattr(roofline, "_jobs", lambda device: {"nothing": (1.0, 1.0, lambda: None)})
+    rows = MEASURED[name](tmp_path)
+    assert rows
+    keys_are_those_of_the_shipped(rows)
+
+
+def test_rows_measured_anew_replace_those_of_the_same_keys_alone(tmp_path):
+    def row(network, device, time):
+        return {"experiment": "bench-some", "network": network, "device": device, "ms": time}
+
+    harness.write(tmp_path, [row("b", "cpu", 1), row("a", "cuda", 2)])
+    new = [row("a", "cpu", 3), row("b", "cpu", 4)]
+    every = harness.write(tmp_path, new, same=("network", "device"), order=lambda row: row["network"])
+    assert every == records.read(tmp_path / "bench-some.jsonl")
+    assert [row["ms"] for row in every] == [2, 3, 4]
+    assert harness.write(tmp_path, new) == new
+
+
+def test_an_aim_is_missed_beyond_its_bound_and_not_at_it():
+    def aims(row):
+        yield harness.Aim("{name}: {value:.1f}, at least {bound:g}", row["speed"], least=2.0)
+        yield harness.Aim("{name}: {value:.1f}, at most {bound:g}", row["bytes"], most=1.0)
+
+    rows = [{"name": "a", "speed": 1.9, "bytes": 1.0}, {"name": "b", "speed": 2.0, "bytes": 1.5}]
+    assert harness.missed(aims, rows) == ["a: 1.9, at least 2", "b: 1.5, at most 1"]
+    assert harness.missed(aims, [{"name": "c", "speed": math.nan, "bytes": math.nan}]) == []
 
 
 @pytest.mark.parametrize("entries", [1, 7, 8, 1000])
@@ -29,6 +85,7 @@ def test_the_threshold_bench_writes_a_record_a_density(tmp_path):
     rows = records.read(tmp_path / "bench-threshold.jsonl")
     on_cpu = [row for row in rows if row["device"] == "cpu"]
     assert [round(row["density"], 2) for row in on_cpu] == pytest.approx(threshold.DENSITIES, abs=0.02)
+    keys_are_those_of_the_shipped(rows)
     for row in on_cpu:
         assert row["pack_speedup"] == pytest.approx(row["torch_pack_ms"] / row["pack_ms"])
         assert row["dense_bytes"] == 8 * 20_000
@@ -235,6 +292,7 @@ def test_the_compression_bench_measures_every_way_of_a_network(monkeypatch):
     monkeypatch.setattr(compress, "WARMED", 1)
     rows = {row["way"]: row for row in compress.measure("vgg11", "cpu", 1, batch=4, width=0.1)}
     assert list(rows) == list(ways)
+    keys_are_those_of_the_shipped(rows.values())
     assert rows["plain"]["gradient_error"] == 0
     assert rows["plain"]["step_ratio"] == 1
     assert rows["checkpoint"]["gradient_error"] < 1e-5
@@ -254,7 +312,25 @@ def test_the_compression_bench_measures_every_way_of_a_network(monkeypatch):
 def test_the_sweep_bench_runs_trials_that_do_nothing_and_leaves_no_record_behind(tmp_path, capsys):
     sweep.run(tmp_path, ("tiny",))
     (row,) = records.read(tmp_path / "bench-sweep.jsonl")
+    keys_are_those_of_the_shipped([row])
     assert row["trials"] == 8
     assert row["ms_per_trial"] == pytest.approx(1e3 * row["seconds"] / 8)
     assert [path.name for path in tmp_path.iterdir()] == ["bench-sweep.jsonl"]
     assert "ms a trial" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("starts_without_a_sandbox", [True, False])
+def test_a_chromium_that_fails_in_its_sandbox_alone_says_what_it_needs(starts_without_a_sandbox, monkeypatch):
+    class Chromium:
+        def launch(self, *, chromium_sandbox, **_):
+            if chromium_sandbox or not starts_without_a_sandbox:
+                raise sync_api.Error("it did not start")
+            return SimpleNamespace(close=lambda: None)
+
+    sync_api = pytest.importorskip("playwright.sync_api")
+    monkeypatch.setattr(sync_api, "sync_playwright", lambda: nullcontext(SimpleNamespace(chromium=Chromium())))
+    monkeypatch.setattr(browser, "find_chromium", lambda playwright: "/usr/bin/chromium")
+    monkeypatch.setattr(browser, "launch_options", lambda executable: {"chromium_sandbox": True})
+    error, text = (browser.BrowserMissing, "sandbox") if starts_without_a_sandbox else (sync_api.Error, "did not start")
+    with pytest.raises(error, match=text), browser.chromium():
+        pass

@@ -65,6 +65,7 @@ def test_an_epoch_of_every_form_is_trained_and_measured():
     assert [row["form"] for row in rows] == list(bench.FORMS)
     by_form = {row["form"]: row for row in rows}
     for row in rows:
+        assert set(row) == set(records.shipped("bench-training")[0])
         assert (row["dataset"], row["images"], row["image_size"], row["channels"]) == ("fashion-mnist-small", 20, 32, 3)
         assert row["images_per_second"] == pytest.approx(20 / row["epoch_seconds"])
         assert row["speed_ratio"] == pytest.approx(by_form["spatial"]["epoch_seconds"] / row["epoch_seconds"])
@@ -140,6 +141,7 @@ def test_a_wrong_argument_is_told_in_one_sentence(arguments, said, tmp_path):
 
 def test_neither_the_package_nor_its_help_loads_what_it_does_not_need():
     rows = {row["start"]: row for row in start.measure(1)}
+    assert all(set(row) == set(records.shipped("bench-start")[0]) for row in rows.values())
     assert {name: row["loads"] for name, row in rows.items()} == {name: [] for name in start.STARTS}
     assert all(row["wall_seconds"] > 0 and row["cpu_seconds"] > 0 for row in rows.values())
     assert start.loaded("import numpy") == ["numpy"]

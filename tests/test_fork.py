@@ -19,7 +19,7 @@ import spectral_kernels
 import torch
 import torch.nn.functional as F
 from numba.core.compiler_lock import global_compiler_lock
-from spectral_kernels import dispatch
+from spectral_kernels import calibration, dispatch
 from spectral_kernels.cores import torch_threads
 from spectral_kernels.dispatch import _devices
 from torch import nn
@@ -118,7 +118,7 @@ def test_every_kernel_gives_a_child_the_parents_values_though_a_thread_was_insid
     run = operations()
     assert set(run) == set(dispatch.__all__) - NO_KERNEL
     if size == "large":
-        monkeypatch.setattr(_devices, "SMALL", 0)  # all cores, whatever the size
+        monkeypatch.setattr(calibration, "SMALL", 0)  # all cores, whatever the size
     expected = {name: tensors(call()) for name, call in run.items()}
 
     def claim():

@@ -76,8 +76,10 @@ def test_a_module_imports_only_from_its_left():
             assert RANK[other] < RANK[name], f"{path.relative_to(ROOT)} imports {other}, which is not on its left"
 
 
-# What checks numbers, keeps constants, stops tracing, takes turns or counts threads launches no kernel: any module may.
-HARMLESS = {f"dispatch.{name}" for name in ("constant", "real", "untraced", "whole", "wholes")} | {"process", "cores"}
+# What checks numbers, keeps constants, stops tracing, takes turns, counts threads or holds what was measured launches
+# no kernel: any module may.
+HARMLESS = {f"dispatch.{name}" for name in ("constant", "one_of", "real", "untraced", "whole", "wholes")}
+HARMLESS |= {"calibration", "cores", "process"}
 
 
 def launches_kernels(path: Path) -> bool:
@@ -94,10 +96,10 @@ def launches_kernels(path: Path) -> bool:
     return any(name not in HARMLESS and name.split(".")[0] not in HARMLESS for name in used)
 
 
-def test_only_spectra_and_functional_and_what_measures_launch_kernels():
+def test_only_spectra_functional_memory_and_what_measures_launch_kernels():
     launching = {name for name, path in modules() if launches_kernels(path)}
     # records asks which devices there are, bench times the kernels themselves.
-    assert launching <= {"spectral_kernels", "spectra", "functional", "records", "bench"}
+    assert launching <= {"spectral_kernels", "spectra", "functional", "memory", "records", "bench"}
 
 
 def test_kernels_know_nothing_of_the_package_above():

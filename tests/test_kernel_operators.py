@@ -3,39 +3,27 @@
 import pytest
 import torch
 from spectral_kernels import dispatch
-from spectral_kernels.dispatch._operators import operator
+from spectral_kernels.dispatch import Along, operator
 from torch import Tensor
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 from torch.testing import assert_close
 
 
-@operator("specviz_tests::triple_product")
+@operator(
+    "specviz_tests::triple_product",
+    shape=lambda a, b, c, factor: torch.empty_like(a),
+    transposes={
+        (0,): lambda call, g: _triple_product(g, *call.tensors[1:], *call.numbers),
+        (1,): lambda call, g: _triple_product(call.tensors[0], g, call.tensors[2], *call.numbers),
+        (2,): lambda call, g: _triple_product(*call.tensors[:2], g, *call.numbers),
+    },
+    samples=[Along((0, 0, 0), (0,))],
+)
 def _triple_product(a: Tensor, b: Tensor, c: Tensor, factor: float) -> Tensor:
     """factor * a b c, of vectors: linear in each, with derivatives up to the third that are not zero."""
     arrays = (tensor.detach().numpy() for tensor in (a, b, c))
     return torch.from_numpy(factor * next(arrays) * next(arrays) * next(arrays))
-
-
-@_triple_product.fake
-def _(a, b, c, factor):
-    return torch.empty_like(a)
-
-
-@_triple_product.multilinear
-def _(call, g):
-    (a, b, c), (factor,) = call.tensors, call.numbers
-    of = [(g, b, c), (a, g, c), (a, b, g)]
-    return tuple(_triple_product(*each, factor) if need else None for each, need in zip(of, call.needs, strict=True))
-
-
-@_triple_product.vmap
-def _(info, in_dims, *arguments):
-    tensors = [
-        t.expand(info.batch_size, *t.shape) if dim is None else t.movedim(dim, 0)
-        for t, dim in zip(arguments[:3], in_dims[:3], strict=True)
-    ]
-    return _triple_product(*tensors, arguments[3]), 0
 
 
 def ours(x):

@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from spectral_kernels import activate, dispatch, threshold
+from spectral_kernels import activate, bitmap, dispatch, threshold
 from spectral_kernels.dispatch import _activate, _threshold
 from spectral_kernels.dispatch._devices import on_gpu
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -84,7 +84,7 @@ def test_votes_and_shared_memory_keep_the_same_bits_on_a_gpu(dtype, beta):
 
 
 def test_off_the_simulator_kernels_vote_and_a_block_is_whole_warps():
-    for module in (threshold, activate):
+    for module in (threshold, bitmap, activate):
         module.kernels()
         for tile in (4, 48):
             module.kernels(tile, ballot=False)

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 import spectral_kernels
-from spectral_kernels import threshold
+from spectral_kernels import bitmap, threshold
 
 ptx = pytest.importorskip("ptx", reason="needs the extra `ptx`: pip install -e .[ptx]")
 
@@ -52,9 +52,15 @@ def test_kernels_compile_without_spilling(module, kernels, complex_type, cc):
         assert compiled.registers <= most, f"{name} uses {compiled.registers} registers"
 
 
-@pytest.mark.parametrize(("name", "votes"), [("mark", 8), ("count", 8), ("pack", 8), ("unpack", 8), ("scan", 0)])
-def test_the_ballot_form_votes_once_for_each_bit_of_a_byte_and_the_other_never(name, votes):
-    signature = threshold.signatures("complex64")[name]
+@pytest.mark.parametrize(
+    ("module", "name", "votes"),
+    [
+        (threshold, "mark", 8),
+        *((bitmap, name, votes) for name, votes in (("count", 8), ("pack", 8), ("unpack", 8), ("scan", 0))),
+    ],
+)
+def test_the_ballot_form_votes_once_for_each_bit_of_a_byte_and_the_other_never(module, name, votes):
+    signature = module.signatures("complex64")[name]
     for ballot in (True, False):
-        compiled = ptx.compile_without_gpu(getattr(threshold.kernels(ballot=ballot), name), signature, (9, 0))
+        compiled = ptx.compile_without_gpu(getattr(module.kernels(ballot=ballot), name), signature, (9, 0))
         assert compiled.ptx.count("vote.sync.ballot.b32") == (votes if ballot else 0)

@@ -16,13 +16,13 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from specviz import datasets
-from specviz.functional.compression import MapStore, SparseMaps
 from specviz.memory import (
     bfloat16_activations,
     compress_activations,
     compressed,
     quantise_activations,
 )
+from specviz.memory.sparse_maps import MapStore, SparseMaps
 
 LOSSLESS = {"threshold": 0.0, "values": "float32"}
 

@@ -18,7 +18,8 @@ from torch.utils.checkpoint import checkpoint
 
 import specviz.nn as snn
 from specviz import HalfSpectrum
-from specviz.memory import measure, measure_step
+from specviz.memory import measure_step
+from specviz.memory import recorder as recorders
 
 FLOAT = 4
 
@@ -519,7 +520,7 @@ def test_cuda_counters_give_the_peak_between_two_layers(monkeypatch):
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: readings["alive"])
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: readings["most"])
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", reset)
-    recorder = measure._CudaCounters(torch.device("cuda"))
+    recorder = recorders.CudaCounters(torch.device("cuda"))
     with recorder:
         recorder.mark("(model)", "forward")
         goes(1600)

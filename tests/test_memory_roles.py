@@ -1,6 +1,7 @@
 """What becomes of each tensor that is saved: every operation in all its spellings, and what must stay exact."""
 
 import copy
+import sys
 import warnings
 from contextlib import nullcontext
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
 from specviz.memory import compress_activations, compressed, quantise_activations
@@ -395,6 +397,21 @@ def test_what_a_custom_autograd_function_saves_is_stored_as_a_map(function):
     assert not torch.allclose(got[1], plain[1])
     plain, got, _ = both(function.apply, compress_activations(**LOSSLESS))
     torch.testing.assert_close(got[1], plain[1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("function", [Square, SquareApart])
+def test_a_custom_function_saves_from_a_frame_of_apply_that_names_its_class(function):
+    """`running_role` tells custom functions by this; torch promises neither the frame nor the name of its local."""
+    seen = []
+
+    def pack(x):
+        frame = sys._getframe(1)
+        seen.append((frame.f_code, frame.f_locals.get("cls")))
+        return x.detach()
+
+    with saved_tensors_hooks(pack, lambda x: x):
+        function.apply(torch.ones(2, requires_grad=True))
+    assert seen == [(torch.autograd.Function.apply.__func__.__code__, function)]
 
 
 @torch.library.custom_op("specviz_tests::cube", mutates_args=())

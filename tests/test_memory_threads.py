@@ -77,7 +77,7 @@ def test_two_threads_that_measure_get_the_numbers_of_one():
 
 def test_standard_error_is_what_it_was_after_many_threads_silenced_it():
     run("""
-        from specviz.memory.measure import without_stderr
+        from specviz.memory.recorder import without_stderr
         before = os.fstat(2)
 
         def work():
@@ -134,7 +134,7 @@ def test_a_measurement_under_another_profiler_is_refused_in_words_and_leaves_its
 
         def all_refused():
             refused(lambda: numbers(model))
-            refused(lambda: sv.memory.measure.peak_bytes(lambda: model(x)))
+            refused(lambda: sv.memory.recorder.peak_bytes(lambda: model(x)))
 
         def events(profiled):
             return [event.name for event in profiled.events() if event.name.startswith("aten::")]
@@ -181,11 +181,11 @@ def test_a_measurement_under_another_profiler_is_refused_in_words_and_leaves_its
 def test_measuring_leaves_nothing_for_the_garbage_collector():
     run("""
         model = conv(4)
-        sv.memory.measure.peak_bytes(lambda: model(x).mean().backward())
+        sv.memory.recorder.peak_bytes(lambda: model(x).mean().backward())
         gc.collect()
         gc.disable()
         gc.set_debug(gc.DEBUG_SAVEALL)
-        sv.memory.measure.peak_bytes(lambda: model(x).mean().backward())
+        sv.memory.recorder.peak_bytes(lambda: model(x).mean().backward())
         gc.collect()
         assert not gc.garbage, gc.garbage[:10]
     """)

@@ -15,6 +15,7 @@ from torch.testing import assert_close
 
 import specviz.nn as snn
 from specviz import models
+from specviz.models import convolutions
 from specviz.models.resnet import Residual
 from specviz.spectra import HalfSpectrum
 
@@ -302,6 +303,20 @@ def test_builders_travel_to_other_processes_and_show_their_arguments():
         assert pickle.loads(pickle.dumps(builder)) is builder
         assert {"image_size", "width", "convolution", "beta"} <= inspect.signature(builder).parameters.keys()
         assert "image_size" in builder.__doc__
+
+
+def test_a_named_form_of_convolutions_is_one_entry(monkeypatch):
+    class Scaled(nn.Conv2d):
+        def __init__(self, *args, compression=1.0, **options):
+            super().__init__(*args, **options)
+            self.compression = compression
+
+    monkeypatch.setitem(convolutions.CONVOLUTIONS, "scaled", convolutions.Named("a test's", Scaled, ("compression",)))
+    monkeypatch.delitem(convolutions.CONVOLUTIONS, "band-limited")
+    net = build("vgg11", width=0.1, convolution="scaled", compression=0.5)
+    assert {m.compression for m in net.modules() if isinstance(m, nn.Conv2d)} == {0.5}
+    with pytest.raises(ValueError, match='add convolution="scaled"'):
+        build("vgg11", compression=0.5)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F
-from spectral_kernels import dispatch
+from spectral_kernels import calibration, dispatch
 
 import specviz as sv
 import specviz.functional as SF
@@ -34,11 +34,11 @@ def randn(*shape, dtype=torch.float64, seed=0, grad=False):
 
 @pytest.fixture(params=["in one chunk", "a few rows at a time, as they come", "a few rows at a time, zeros skipped"])
 def chunked(request, monkeypatch):
-    monkeypatch.setattr(plan, "SPARSE", 0.0)
+    monkeypatch.setattr(calibration, "SPARSE", 0.0)
     if request.param != "in one chunk":
-        monkeypatch.setattr(plan, "CHUNK_BYTES", 1)
+        monkeypatch.setattr(calibration, "CHUNK_BYTES", 1)
     if "skipped" in request.param:
-        monkeypatch.setattr(plan, "SPARSE", 2.0)  # all rows count as sparse
+        monkeypatch.setattr(calibration, "SPARSE", 2.0)  # all rows count as sparse
 
 
 # --- Algorithm 1, on the full plane, dense, by torch's own operations.
@@ -448,13 +448,13 @@ def test_zeros_are_skipped_where_few_coefficients_are_kept(monkeypatch):
         return product(x, *args, **options)
 
     monkeypatch.setattr(plan.dispatch, "sparse_product", counted)
-    monkeypatch.setattr(plan, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(calibration, "CHUNK_BYTES", 1)
     weight, second = randn(8, 3, 3, 3, grad=True), randn(8, 8, 3, 3, seed=1)
     X = SF.specnet_block2d(randn(4, 3, 16, 16).cumsum(-1).cumsum(-2), weight, beta=3.0)
     assert not shares  # an image has no zeros
     SF.specnet_block2d(X, second, beta=3.0)
     assert shares
-    assert max(shares) < plan.SPARSE
+    assert max(shares) < calibration.SPARSE
     layout = X.parts[0].layout
     (part,) = X.parts
     dense = layout.expand(part.places, part.values, 0, layout.rows)
@@ -761,8 +761,6 @@ def test_the_oracle_is_hermitian_itself():
 
 @pytest.mark.parametrize(("size", "taps"), [((6, 7), (3, 2)), ((8, 8), (3, 3)), ((1, 9), (1, 4))])
 def test_waves_that_are_made_for_some_rows_give_what_held_ones_give(monkeypatch, size, taps):
-    from specviz.functional.specnet import plan
-
     x, w, b = (torch.randn(*shape, dtype=torch.float64) for shape in ((2, 3, *size), (4, 3, *taps), (4,)))
     tensors = [each.requires_grad_() for each in (x, w, b)]
 
@@ -771,7 +769,7 @@ def test_waves_that_are_made_for_some_rows_give_what_held_ones_give(monkeypatch,
         return y, *torch.autograd.grad(y.sin().sum(), tensors)
 
     held = all_of()
-    monkeypatch.setattr(plan, "WHOLE_WAVES_BYTES", 0)
-    monkeypatch.setattr(plan, "CHUNK_BYTES", 1000)  # a few rows at a time
+    monkeypatch.setattr(calibration, "WHOLE_WAVES_BYTES", 0)
+    monkeypatch.setattr(calibration, "CHUNK_BYTES", 1000)  # a few rows at a time
     for ours, theirs in zip(all_of(), held, strict=True):
         torch.testing.assert_close(ours, theirs)

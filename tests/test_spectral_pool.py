@@ -137,6 +137,16 @@ def test_frequency_dropout_is_a_brick_wall(H, W, cutoff, algorithm):
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("L", [1, 8, 9])
+@pytest.mark.parametrize("cutoff", [0.0, 0.3, 1.0])
+def test_frequency_dropout_of_a_series_is_a_brick_wall(L, cutoff, algorithm):
+    x = maps(2, 3, L)
+    mask = torch.fft.fftfreq(L, 1 / L).abs() <= cutoff * (1 + L / 2)
+    y = SF.frequency_dropout1d(x, cutoff, algorithm=algorithm)
+    assert_close(y, torch.fft.ifft(torch.fft.fft(x) * mask).real)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize(("H", "h"), [(12, 8), (13, 8), (12, 7), (8, 8)])
 @pytest.mark.parametrize("cutoff", [0.0, 0.35, 0.7, 1.0])
 def test_dropout_fused_with_pooling_is_dropout_after_pooling(H, h, cutoff, algorithm):
@@ -258,6 +268,22 @@ def test_dropout_draws_once_for_the_batch_and_not_at_all_in_eval():
     layer.eval()
     assert layer(x) is x
     assert layer.last_cutoff is None
+
+
+def test_dropout_of_series_draws_as_that_of_maps():
+    layer, twin = (
+        kind(2, 3, generator=torch.Generator().manual_seed(3))
+        for kind in (snn.FrequencyDropout1d, snn.FrequencyDropout2d)
+    )
+    x = maps(4, 2, 16)
+    y = layer(x)
+    assert layer.lower == twin.lower
+    assert layer.last_cutoff == twin.draw()
+    assert_close(y, SF.frequency_dropout1d(x, layer.last_cutoff))
+    pool = snn.SpectralPool1d(8, dropout=layer)
+    y = pool(x)
+    assert_close(y, SF.spectral_pool1d(x, 8, cutoff=layer.last_cutoff))
+    assert layer.eval()(x) is x
 
 
 def test_the_schedule_is_the_papers():

@@ -5,7 +5,7 @@ that conjugate partners stay conjugates.
 
     x_hat    (N,) complex64 or complex128, contiguous; a product's spectrum, flattened
     out      (N,) as x_hat: activated, zero where dropped
-    bitmap, values   what was kept of `out`, as `spectral_kernels.threshold` stores it
+    bitmap, values   what was kept of `out`, as `spectral_kernels.bitmap` stores it
 
 The derivative of each f follows from its value, so the store is all that the backward pass needs: tanh' = 1 - f^2,
 softsign' = (1 - |f|)^2, arctan' = cos(f)^2, hardtanh' = 1 where |f| < 1, identity' = 1.
@@ -21,9 +21,11 @@ import numpy as np
 from numba import cuda as gpu  # the form below is called `cuda`
 from numba import float64, int32, int64, njit, prange
 
+from spectral_kernels import bitmap as packed
 from spectral_kernels import threshold
+from spectral_kernels.bitmap import CHUNK, TILE
 from spectral_kernels.cores import parallel
-from spectral_kernels.threshold import BALLOT, CHUNK, TILE, Empty
+from spectral_kernels.launch import BALLOT, OnGpu, device, real_type
 
 ACTIVATIONS = ("tanh", "softsign", "arctan", "hardtanh", "identity")  # kernels know them by their place
 
@@ -64,7 +66,7 @@ def reference(x_hat: np.ndarray, beta: float, activation: str) -> tuple[np.ndarr
 
 def reference_backward(grad: np.ndarray, bitmap: np.ndarray, values: np.ndarray, activation: str) -> np.ndarray:
     """Gradient of out (N,) -> gradient of x_hat (N,), from the store. The definition."""
-    kept = np.unpackbits(bitmap, count=grad.size, bitorder="little").astype(bool)
+    kept = packed.marked(bitmap, grad.size)
     back = np.zeros_like(grad)
     with np.errstate(invalid="ignore"):
         back.real[kept] = grad.real[kept] * _slope(values.real, activation)
@@ -144,8 +146,9 @@ def _backward(grad, bitmap, values, offsets, kind, one, back):  # type: ignore[n
             )
 
 
-def _one(like: Any) -> Any:
-    return np.float32(1) if "64" in str(like.dtype) else np.float64(1)
+def _kind(activation: str, like: Any) -> tuple[Any, Any]:
+    """What kernels are told: an activation's place, and 1 in the type of the coefficients' parts."""
+    return np.int32(ACTIVATIONS.index(activation)), real_type(like)(1)
 
 
 def cpu(
@@ -155,15 +158,13 @@ def cpu(
 
     dense  False leaves out what costs most where few are kept: `out` is None then
     """
-    bitmap, counts = empty(-(-x_hat.size // 8), np.uint8), np.empty(-(-x_hat.size // CHUNK), np.int64)
-    threshold._mark(x_hat, float(beta) * float(beta), bitmap, counts)
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+    bitmap, offsets = threshold.mark(x_hat, beta, empty)
     values = empty(offsets[-1], x_hat.dtype)
-    _pack_activated(x_hat, bitmap, offsets, ACTIVATIONS.index(activation), _one(x_hat), values)
+    _pack_activated(x_hat, bitmap, offsets, *_kind(activation, x_hat), values)
     if not dense:
         return None, bitmap, values
     out = empty(x_hat.size, x_hat.dtype)
-    threshold._unpack(bitmap, values, offsets, out)
+    packed.unpack(bitmap, values, offsets, out)
     return out, bitmap, values
 
 
@@ -171,23 +172,21 @@ def cpu_backward(
     grad: np.ndarray, bitmap: np.ndarray, values: np.ndarray, activation: str, empty: Any = np.empty
 ) -> np.ndarray:
     """`reference_backward`, compiled and spread over the cores; raises where bitmap and values disagree."""
-    offsets = threshold.offsets_of(bitmap, values, grad.size)
+    offsets = packed.check_count(packed.offsets_of(bitmap), values.size)
     back = empty(grad.size, grad.dtype)
-    _backward(grad, bitmap, values, offsets, ACTIVATIONS.index(activation), _one(grad), back)
+    _backward(grad, bitmap, values, offsets, *_kind(activation, grad), back)
     return back
 
 
-# --- CUDA. As `threshold`'s kernels, whose two forms, scan and pack it uses.
+# --- CUDA. As `threshold`'s kernel, in both forms; scan and pack are `bitmap`'s.
 
 
 @cache
 def kernels(tile: int = TILE, ballot: bool = BALLOT) -> SimpleNamespace:
     """The CUDA kernels for blocks of `tile` threads, by votes or not; a block handles 8 * tile entries."""
-    threshold.check_tile(tile, ballot)
-    entry_of, store_marks = threshold.marker(tile, ballot)
-    load_bytes, place = threshold.lookup(tile, ballot)
-
-    activated, slope_of = (gpu.jit(inline="always")(f) for f in (_activated, _slope_of))
+    entry_of, store_marks = packed.marker(tile, ballot)
+    load_bytes, place = packed.lookup(tile, ballot)
+    activated, slope_of = device(_activated), device(_slope_of)
 
     @gpu.jit
     def activate(x_hat, beta_squared, kind, one, out, bitmap, counts):  # type: ignore[no-untyped-def]
@@ -209,9 +208,7 @@ def kernels(tile: int = TILE, ballot: bool = BALLOT) -> SimpleNamespace:
     @gpu.jit
     def backward(grad, bitmap, values, offsets, kind, one, back):  # type: ignore[no-untyped-def]
         """grad (N,), bitmap, values (K,), offsets (blocks + 1,) -> back (N,)."""
-        bytes_ = gpu.shared.array(tile, int32)
-        prefix = gpu.shared.array(tile, int32)
-        load_bytes(bitmap, bytes_, prefix)
+        bytes_, prefix = load_bytes(bitmap)
         for i in range(8):
             entry = i * tile + gpu.threadIdx.x
             n = int64(gpu.blockIdx.x) * 8 * tile + entry
@@ -235,56 +232,27 @@ def signatures(complex_type: str) -> dict[str, str]:
     }
 
 
-def cuda(
-    x_hat: Any,
-    beta: float,
-    activation: str,
-    stream: Any = 0,
-    empty: Empty = threshold._device_array,
-    tile: int = TILE,
-    ballot: bool = BALLOT,
-) -> tuple[Any, Any, Any]:
-    """`reference` on a GPU: device arrays in, device arrays from `empty` out; by votes or not, to the same bits.
+def cuda(x_hat: Any, beta: float, activation: str, **where: Any) -> tuple[Any, Any, Any]:
+    """`reference` on a GPU: device arrays in and out; by votes or not, to the same bits. `where`: see `OnGpu`.
 
     Reads back how many were kept.
     """
-    count = x_hat.shape[0]
-    blocks = -(-count // (8 * tile))
-    out, bitmap = empty(count, x_hat.dtype), empty(-(-count // 8), np.uint8)
-    if blocks == 0:
-        return out, bitmap, empty(0, x_hat.dtype)
-    counts, offsets = empty(blocks, np.int32), empty(blocks + 1, np.int64)
-    kind = np.int32(ACTIVATIONS.index(activation))
-    kernels(tile, ballot).activate[blocks, tile, stream](
-        x_hat, float(beta) * float(beta), kind, _one(x_hat), out, bitmap, counts
-    )
-    k = threshold.kernels(tile, ballot)
-    k.scan[1, tile, stream](counts, offsets)
-    values = empty(int(offsets[blocks]), x_hat.dtype)
-    if values.shape[0]:
-        k.pack[blocks, tile, stream](out, bitmap, offsets, values)
-    return out, bitmap, values
+    on, entries = OnGpu.of(where, TILE), x_hat.shape[0]
+    out, bitmap = on.empty(entries, x_hat.dtype), on.empty(-(-entries // 8), np.uint8)
+    if not entries:
+        return out, bitmap, on.empty(0, x_hat.dtype)
+    counts = on.empty(packed.blocks_for(entries, on), np.int32)
+    how = float(beta) * float(beta), *_kind(activation, x_hat)
+    on.launch(kernels(on.tile, on.ballot).activate, counts.shape[0], on.tile, x_hat, *how, out, bitmap, counts)
+    return out, bitmap, packed.cuda_pack(out, bitmap, packed.cuda_offsets_after(counts, on), on)
 
 
-def cuda_backward(
-    grad: Any,
-    bitmap: Any,
-    values: Any,
-    activation: str,
-    stream: Any = 0,
-    empty: Empty = threshold._device_array,
-    tile: int = TILE,
-    ballot: bool = BALLOT,
-) -> Any:
-    """`reference_backward` on a GPU: device arrays in, a device array from `empty` out."""
-    count = grad.shape[0]
-    back = empty(count, grad.dtype)
-    blocks = -(-count // (8 * tile))
-    if blocks:
-        counts, offsets = empty(blocks, np.int32), empty(blocks + 1, np.int64)
-        k = threshold.kernels(tile, ballot)
-        k.count[blocks, tile, stream](bitmap, counts)
-        k.scan[1, tile, stream](counts, offsets)
-        kind = np.int32(ACTIVATIONS.index(activation))
-        kernels(tile, ballot).backward[blocks, tile, stream](grad, bitmap, values, offsets, kind, _one(grad), back)
+def cuda_backward(grad: Any, bitmap: Any, values: Any, activation: str, **where: Any) -> Any:
+    """`reference_backward` on a GPU: device arrays in and out."""
+    on, entries = OnGpu.of(where, TILE), grad.shape[0]
+    back = on.empty(entries, grad.dtype)
+    if entries:
+        read = grad, bitmap, values, packed.cuda_offsets_of(bitmap, on)
+        kernel, blocks = kernels(on.tile, on.ballot).backward, packed.blocks_for(entries, on)
+        on.launch(kernel, blocks, on.tile, *read, *_kind(activation, grad), back)
     return back

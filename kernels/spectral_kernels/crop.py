@@ -10,7 +10,6 @@ part (X(u) + conj X(-u)) / 2. What comes out is exact about its symmetry; what w
 `pad` takes it too. Averaging is a symmetric projection that commutes with the band, so the two are exact transposes.
 """
 
-from collections.abc import Callable
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +19,8 @@ from numba import cuda as gpu  # the form below is called `cuda`
 from numba import int64, prange
 
 from spectral_kernels.cores import parallel
+from spectral_kernels.launch import OnGpu, real_type
+from spectral_kernels.symmetry import hermitian_part_, own_mirrors
 
 BLOCK = 16  # maps that a CPU thread takes at a time: their numbers of one frequency fill a cache line
 TILE = 16  # a block on a GPU moves TILE maps by TILE columns
@@ -41,21 +42,14 @@ def _rows(H: int, k_h: int) -> np.ndarray:
     return np.concatenate([np.arange(k_h), np.arange(H - negative_rows(H, k_h), H)])
 
 
-def _nyquist(W: int) -> int:
-    return W // 2 if W % 2 == 0 else -1
-
-
-def _hermitian_part(X: np.ndarray, W: int) -> np.ndarray:
-    X = X.copy()
-    mirrored = np.roll(X[:, ::-1], 1, axis=1).conj()
-    for v in {0, _nyquist(W)} - {-1}:
-        X[:, :, v] = (X[:, :, v] + mirrored[:, :, v]) / 2
-    return X
+def _geometry(H: int, W: int, band: Band) -> tuple[int, int, int, int]:
+    """What kernels are told: the band, how many rows are retained, and the last column that is its own mirror."""
+    return *band, band[0] + negative_rows(H, band[0]), own_mirrors(W)[-1]
 
 
 def reference(X: np.ndarray, width: int, band: Band) -> tuple[np.ndarray, np.ndarray]:
     """(N, H, W//2+1) -> twice (F, N). The definition."""
-    kept = _hermitian_part(X, width)[:, _rows(X.shape[1], band[0]), : band[1]]
+    kept = hermitian_part_(X.copy(), width)[:, _rows(X.shape[1], band[0]), : band[1]]
     flat = kept.transpose(2, 1, 0).reshape(frequencies(X.shape[1], band), X.shape[0])
     return np.ascontiguousarray(flat.real), np.ascontiguousarray(flat.imag)
 
@@ -66,14 +60,14 @@ def reference_pad(re: np.ndarray, im: np.ndarray, size: tuple[int, int], band: B
     X = np.zeros((N, H, W // 2 + 1), np.result_type(re, 1j))
     kept = (re + 1j * im).astype(X.dtype).reshape(band[1], len(_rows(H, band[0])), N).transpose(2, 1, 0)
     X[:, _rows(H, band[0]), : band[1]] = kept
-    return _hermitian_part(X, W)
+    return hermitian_part_(X, W)
 
 
 # --- CPU. The inner loops run over BLOCK maps, so that whole cache lines are written (crop) or read (pad).
 
 
 @parallel()
-def _crop(X, k_h, k_w, rows, nyquist, re, im):  # type: ignore[no-untyped-def]
+def _crop(X, k_h, k_w, rows, own, re, im):  # type: ignore[no-untyped-def]
     N, H = X.shape[0], X.shape[1]
     for block in prange((N + BLOCK - 1) // BLOCK):
         first = np.uintp(block) * np.uintp(BLOCK)
@@ -84,7 +78,7 @@ def _crop(X, k_h, k_w, rows, nyquist, re, im):  # type: ignore[no-untyped-def]
             for v in range(k_w):
                 f = np.uintp(v * rows + r)
                 column = np.uintp(v)
-                if v == 0 or v == nyquist:
+                if v == 0 or v == own:
                     for n in range(first, last):
                         a, b = X[n, u, column], X[n, mirror, column]
                         re[f, n] = (a.real + b.real) / 2
@@ -97,7 +91,7 @@ def _crop(X, k_h, k_w, rows, nyquist, re, im):  # type: ignore[no-untyped-def]
 
 
 @parallel()
-def _pad(re, im, k_h, k_w, rows, nyquist, X):  # type: ignore[no-untyped-def]
+def _pad(re, im, k_h, k_w, rows, own, X):  # type: ignore[no-untyped-def]
     N, H = X.shape[0], X.shape[1]
     for block in prange((N + BLOCK - 1) // BLOCK):
         first = np.uintp(block) * np.uintp(BLOCK)
@@ -108,7 +102,7 @@ def _pad(re, im, k_h, k_w, rows, nyquist, X):  # type: ignore[no-untyped-def]
             for v in range(k_w):
                 f = np.uintp(v * rows + r)
                 column = np.uintp(v)
-                if v == 0 or v == nyquist:
+                if v == 0 or v == own:
                     mirror = np.uintp(v * rows + (rows - r) % rows)
                     for n in range(first, last):
                         X[n, u, column] = complex((re[f, n] + re[mirror, n]) / 2, (im[f, n] - im[mirror, n]) / 2)
@@ -121,7 +115,7 @@ def cpu(X: np.ndarray, width: int, band: Band, empty: Any = np.empty) -> tuple[n
     """`reference`, compiled and spread over the cores."""
     N, H = X.shape[:2]
     re, im = (empty((frequencies(H, band), N), X.real.dtype) for _ in range(2))
-    _crop(X, *band, band[0] + negative_rows(H, band[0]), _nyquist(width), re, im)
+    _crop(X, *_geometry(H, width, band), re, im)
     return re, im
 
 
@@ -129,7 +123,7 @@ def cpu_pad(re: np.ndarray, im: np.ndarray, size: tuple[int, int], band: Band, e
     """`reference_pad`, compiled and spread over the cores."""
     H, W = size
     X = empty((re.shape[1], H, W // 2 + 1), np.result_type(re, 1j))
-    _pad(re, im, *band, band[0] + negative_rows(H, band[0]), _nyquist(W), X)
+    _pad(re, im, *_geometry(H, W, band), X)
     return X
 
 
@@ -140,9 +134,12 @@ def cpu_pad(re: np.ndarray, im: np.ndarray, size: tuple[int, int], band: Band, e
 def kernels(tile: int = TILE) -> SimpleNamespace:
     """The CUDA kernels for blocks of tile x tile threads."""
     wide = tile + 1  # a spare column: the tile is read down its columns without conflicts between memory banks
+    return SimpleNamespace(crop=_cropper(tile, wide), pad=_padder(tile, wide))
 
+
+def _cropper(tile: int, wide: int) -> Any:
     @gpu.jit
-    def crop(X, k_h, k_w, rows, nyquist, re, im):  # type: ignore[no-untyped-def]
+    def crop(X, k_h, k_w, rows, own, re, im):  # type: ignore[no-untyped-def]
         """X (N, H, V) -> re, im (k_w * rows, N). Grid: tiles of maps, tiles of columns, retained rows."""
         part_re = gpu.shared.array((tile, wide), re.dtype)
         part_im = gpu.shared.array((tile, wide), im.dtype)
@@ -157,7 +154,7 @@ def kernels(tile: int = TILE) -> SimpleNamespace:
             a = X[n, u, v]
             part_re[y, x] = a.real
             part_im[y, x] = a.imag
-            if v == 0 or v == nyquist:
+            if v == 0 or v == own:
                 b = X[n, (H - u) % H, v]
                 part_re[y, x] = (a.real + b.real) / 2
                 part_im[y, x] = (a.imag - b.imag) / 2
@@ -169,8 +166,12 @@ def kernels(tile: int = TILE) -> SimpleNamespace:
             re[f, n] = part_re[x, y]
             im[f, n] = part_im[x, y]
 
+    return crop
+
+
+def _padder(tile: int, wide: int) -> Any:
     @gpu.jit
-    def pad(re, im, k_h, k_w, rows, nyquist, X):  # type: ignore[no-untyped-def]
+    def pad(re, im, k_h, k_w, rows, own, X):  # type: ignore[no-untyped-def]
         """re, im (k_w * rows, N) -> X (N, H, V), zeros included. Grid: tiles of maps, tiles of columns, all rows."""
         part_re = gpu.shared.array((tile, wide), re.dtype)
         part_im = gpu.shared.array((tile, wide), im.dtype)
@@ -189,7 +190,7 @@ def kernels(tile: int = TILE) -> SimpleNamespace:
             f = int64(v) * rows + r
             part_re[x, y] = re[f, n]
             part_im[x, y] = im[f, n]
-            if v == 0 or v == nyquist:
+            if v == 0 or v == own:
                 mirror = int64(v) * rows + (rows - r) % rows
                 part_re[x, y] = (re[f, n] + re[mirror, n]) / 2
                 part_im[x, y] = (im[f, n] - im[mirror, n]) / 2
@@ -199,7 +200,7 @@ def kernels(tile: int = TILE) -> SimpleNamespace:
         if n < N and v < V:
             X[n, u, v] = complex(part_re[y, x], part_im[y, x])
 
-    return SimpleNamespace(crop=crop, pad=pad)
+    return pad
 
 
 def signatures(complex_type: str) -> dict[str, str]:
@@ -209,46 +210,20 @@ def signatures(complex_type: str) -> dict[str, str]:
     return {"crop": f"void({X}, {numbers}, {plane}, {plane})", "pad": f"void({plane}, {plane}, {numbers}, {X})"}
 
 
-Empty = Callable[[Any, Any], Any]  # (shape, NumPy dtype) -> an uninitialised array on the device
-
-
-def _device_array(shape: Any, dtype: Any) -> Any:
-    return gpu.device_array(shape, dtype)
-
-
-def _real(complex_dtype: Any) -> Any:
-    return np.float32 if "64" in str(complex_dtype) else np.float64
-
-
-def cuda(
-    X: Any, width: int, band: Band, stream: Any = 0, empty: Empty = _device_array, tile: int = TILE
-) -> tuple[Any, Any]:
-    """`reference` on a GPU: a device array in, device arrays from `empty` out."""
-    N, H = X.shape[:2]
-    rows = band[0] + negative_rows(H, band[0])
-    re, im = (empty((band[1] * rows, N), _real(X.dtype)) for _ in range(2))
-    if N:
-        grid = (-(-N // tile), -(-band[1] // tile), rows)
-        numbers = [np.int32(n) for n in (*band, rows, _nyquist(width))]
-        kernels(tile).crop[grid, (tile, tile), stream](X, *numbers, re, im)
+def cuda(X: Any, width: int, band: Band, **where: Any) -> tuple[Any, Any]:
+    """`reference` on a GPU: a device array in, device arrays out. `where`: see `OnGpu`."""
+    on, (N, H) = OnGpu.of(where, TILE), X.shape[:2]
+    geometry = [np.int32(n) for n in _geometry(H, width, band)]
+    re, im = (on.empty((frequencies(H, band), N), real_type(X)) for _ in range(2))
+    grid: Any = [(N, on.tile), (band[1], on.tile), frequencies(H, band) // band[1]]
+    on.launch(kernels(on.tile).crop, grid, (on.tile, on.tile), X, *geometry, re, im)
     return re, im
 
 
-def cuda_pad(
-    re: Any,
-    im: Any,
-    size: tuple[int, int],
-    band: Band,
-    stream: Any = 0,
-    empty: Empty = _device_array,
-    tile: int = TILE,
-) -> Any:
-    """`reference_pad` on a GPU: device arrays in, a device array from `empty` out."""
-    (H, W), N = size, re.shape[1]
-    rows = band[0] + negative_rows(H, band[0])
-    X = empty((N, H, W // 2 + 1), np.complex64 if "32" in str(re.dtype) else np.complex128)
-    if N:
-        grid = (-(-N // tile), -(-(W // 2 + 1) // tile), H)
-        numbers = [np.int32(n) for n in (*band, rows, _nyquist(W))]
-        kernels(tile).pad[grid, (tile, tile), stream](re, im, *numbers, X)
+def cuda_pad(re: Any, im: Any, size: tuple[int, int], band: Band, **where: Any) -> Any:
+    """`reference_pad` on a GPU: device arrays in, a device array out."""
+    on, (H, W), N = OnGpu.of(where, TILE), size, re.shape[1]
+    X = on.empty((N, H, W // 2 + 1), np.complex64 if re.dtype.itemsize == 4 else np.complex128)
+    geometry = [np.int32(n) for n in _geometry(H, W, band)]
+    on.launch(kernels(on.tile).pad, [(N, on.tile), (W // 2 + 1, on.tile), H], (on.tile, on.tile), re, im, *geometry, X)
     return X

@@ -16,7 +16,6 @@ the shear. On columns that are their own mirror (v = 0, and v = W/2 of an even W
 """
 
 import math
-from collections.abc import Callable
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +25,8 @@ from numba import cuda as gpu  # the form below is called `cuda`
 from numba import njit, prange
 
 from spectral_kernels.cores import numba_threads, parallel
+from spectral_kernels.launch import OnGpu, device, real_type
+from spectral_kernels.symmetry import hermitian_part_, is_own_mirror
 
 TILE = 128  # threads in a block on a GPU
 BATCH = 2  # maps that a GPU thread multiplies by a filter's value once it has it; 4 would take over 64 registers
@@ -57,11 +58,7 @@ def _parts(weight: np.ndarray, p: np.ndarray, q: np.ndarray) -> np.ndarray:
 def reference_bank(weight: np.ndarray, H: int, W: int, polar: bool) -> np.ndarray:
     """All filters: (O, C, 2, P) -> (O, C, H, W//2+1) complex128. The definition of K."""
     parts = _parts(weight, *coordinates(H, W, polar))
-    K = parts[:, :, 0] + 1j * parts[:, :, 1]
-    mirrored = np.roll(K[:, :, ::-1], 1, axis=2).conj()
-    for v in {0, W // 2 if W % 2 == 0 else 0}:
-        K[..., v] = (K[..., v] + mirrored[..., v]) / 2
-    return K
+    return hermitian_part_(parts[:, :, 0] + 1j * parts[:, :, 1], W)
 
 
 def reference(X: np.ndarray, weight: np.ndarray, width: int, polar: bool, conjugate: bool = False) -> np.ndarray:
@@ -73,10 +70,7 @@ def reference(X: np.ndarray, weight: np.ndarray, width: int, polar: bool, conjug
 def reference_gradient(X: np.ndarray, G: np.ndarray, weight: np.ndarray, width: int, polar: bool) -> np.ndarray:
     """d/dweight of sum Re(conj(G) Y): X (B, C, H, V), G (B, O, H, V) -> (O, C, 2, P). The definition."""
     H, W = X.shape[2], width
-    E = np.einsum("bchv,bohv->ochv", X.conj().astype(np.complex128), G)
-    mirrored = np.roll(E[:, :, ::-1], 1, axis=2).conj()
-    for v in {0, W // 2 if W % 2 == 0 else 0}:
-        E[..., v] = (E[..., v] + mirrored[..., v]) / 2
+    E = hermitian_part_(np.einsum("bchv,bohv->ochv", X.conj().astype(np.complex128), G), W)
     p, q = coordinates(H, W, polar)
     E2 = np.stack([E.real, E.imag], 2)  # (O, C, 2, H, V)
     if weight.shape[3] == LINEAR:
@@ -97,6 +91,34 @@ def reference_gradient(X: np.ndarray, G: np.ndarray, weight: np.ndarray, width: 
     return np.stack([(e * s).sum((-2, -1)) for s in slopes], -1).astype(weight.dtype)
 
 
+# --- One frequency at a time, written once and compiled for both machines. `half` carries the type.
+
+
+def _distances(p, q, m, n, T):  # type: ignore[no-untyped-def]
+    """From a Gaussian's centre: along its first axis, and across, sheared."""
+    along = p - m
+    return along, (q - n) + T * along
+
+
+def _bell(along, across, A, D, half):  # type: ignore[no-untyped-def]
+    return math.exp(-half * (A * along * along + D * across * across))
+
+
+def _slopes(gain, A, T, D, half, s0, s1, s2, d1, d2, sd):  # type: ignore[no-untyped-def]
+    """Gradient in a Gaussian's six numbers from sums, weighted by the bell, of what its values' gradients are.
+
+    s0 the sum itself, s1 and s2 times `across` and its square, d1 and d2 times `along` and its square, sd times both
+    """
+    return (
+        s0,
+        gain * (A * d1 + D * T * s1),
+        gain * D * s1,
+        -half * gain * d2,
+        -gain * D * sd,
+        -half * gain * s2,
+    )
+
+
 # --- CPU. A row of a filter is evaluated once and multiplied with that row of every map. A Cartesian Gaussian needs no
 # exponential for it: exp(-(A du^2 + D (dv + T du)^2)/2) is a part of u alone, a part of v alone, both made once, and
 # exp(-D T du dv), which runs along a row in equal ratios.
@@ -104,15 +126,18 @@ def reference_gradient(X: np.ndarray, G: np.ndarray, weight: np.ndarray, width: 
 LANES = 8  # of the ratios' powers at a time, so that the loop is not a chain of products
 SAFE_EXPONENT = 40.0  # beyond it the parts might overflow or vanish where their product does not
 
+_distances_on_cpu, _bell_on_cpu, _slopes_on_cpu, _own_on_cpu = (
+    njit(cache=True)(function) for function in (_distances, _bell, _slopes, is_own_mirror)
+)
+
 
 @njit(cache=True)
 def _value(w, p, q, half):  # type: ignore[no-untyped-def]
     """A function at one frequency."""
     if w.size == 3:
         return w[0] + w[1] * p + w[2] * q
-    along = p - w[1]
-    across = (q - w[2]) + w[4] * along
-    return w[0] * math.exp(-half * (w[3] * along * along + w[5] * across * across))
+    along, across = _distances_on_cpu(p, q, w[1], w[2], w[4])
+    return w[0] * _bell_on_cpu(along, across, w[3], w[5], half)
 
 
 @njit(cache=True)
@@ -131,9 +156,8 @@ def _fill(weight, o, c, part, gain, first, p, q, down, across, half, separable, 
         m, n, A, T, D = w[1], w[2], w[3], w[4], w[5]
         if not apart:
             for j in range(V):
-                along = p[r, j] - m
-                z = (q[r, j] - n) + T * along
-                out[start + j] = gain * math.exp(-half * (A * along * along + D * z * z))
+                along, z = _distances_on_cpu(p[r, j], q[r, j], m, n, T)
+                out[start + j] = gain * _bell_on_cpu(along, z, A, D, half)
             continue
         at = gain * down[o, c, part, r]
         if T == 0:
@@ -165,7 +189,7 @@ def _make_hermitian(weight, o, c, first, p, q, half, W, re, im):  # type: ignore
     for row in range(re.size // V):
         r, mirror = first + row, (H - first - row) % H
         for v in range(0, V, max(V - 1, 1)):
-            if v == 0 or W % 2 == 0:
+            if _own_on_cpu(v, W):
                 here, there = _value(w_re, p[r, v], q[r, v], half), _value(w_re, p[mirror, v], q[mirror, v], half)
                 re[row * V + v] = half * (here + there)
                 here, there = _value(w_im, p[r, v], q[r, v], half), _value(w_im, p[mirror, v], q[mirror, v], half)
@@ -239,20 +263,16 @@ def _add_gradient(weight, o, c, part, E, e, first, p, q, half, out):  # type: ig
         gain, m, n, A, T, D = w[0], w[1], w[2], w[3], w[4], w[5]
         for j in range(V):
             seen = E[start + j] * e[start + j]
-            along = p[r, j] - m
-            z = (q[r, j] - n) + T * along
+            along, z = _distances_on_cpu(p[r, j], q[r, j], m, n, T)
             s0 += seen
             s1 += seen * z
             s2 += seen * z * z
             d1 += seen * along
             d2 += seen * along * along
             sd += seen * z * along
-        out[0] += s0
-        out[1] += gain * (A * d1 + D * T * s1)
-        out[2] += gain * D * s1
-        out[3] -= half * gain * d2
-        out[4] -= gain * D * sd
-        out[5] -= half * gain * s2
+        slopes = _slopes_on_cpu(gain, A, T, D, half, s0, s1, s2, d1, d2, sd)
+        for k in range(6):
+            out[k] += slopes[k]
 
 
 @parallel(fastmath={"contract"})
@@ -284,7 +304,7 @@ def _gradient(X, G, weight, W, p, q, down, across, separable, half, rows, sums):
                     for row in range(entries // V):  # the Hermitian part, as in K
                         mirror = (H - first - row) % H
                         for v in range(0, V, max(V - 1, 1)):
-                            if v == 0 or W % 2 == 0:
+                            if _own_on_cpu(v, W):
                                 re, im, i = half - half, half - half, row * V + v
                                 for b in range(B):
                                     x, g = X[b, c, mirror, v], G[b, o, mirror, v]
@@ -351,137 +371,132 @@ def cpu_gradient(
 # --- CUDA. A thread has one frequency; it evaluates a filter there and multiplies BATCH maps by it.
 
 
+_distances_on_gpu, _bell_on_gpu, _slopes_on_gpu, _own_on_gpu = (
+    device(function) for function in (_distances, _bell, _slopes, is_own_mirror)
+)
+
+
+@device
+def _linear(w, p, q, half):  # type: ignore[no-untyped-def]
+    return w[0] + w[1] * p + w[2] * q
+
+
+@device
+def _gaussian(w, p, q, half):  # type: ignore[no-untyped-def]
+    along, across = _distances_on_gpu(p, q, w[1], w[2], w[4])
+    return w[0] * _bell_on_gpu(along, across, w[3], w[5], half)
+
+
+@device
+def _correlation(X, G, c, o, part, f, zero):  # type: ignore[no-untyped-def]
+    """Real or imaginary part of sum over maps of conj(X) G at one frequency."""
+    E = zero
+    for b in range(X.shape[0]):
+        x, g = X[b, c, f], G[b, o, f]
+        if part == 0:
+            E += x.real * g.real + x.imag * g.imag
+        else:
+            E += x.real * g.imag - x.imag * g.real
+    return E
+
+
 @cache
 def kernels(tile: int = TILE) -> SimpleNamespace:
     """The CUDA kernels for blocks of `tile` threads, a power of two."""
-
-    def make(numbers: int) -> tuple[Any, Any]:
-        gaussian = numbers == GAUSSIAN
-
-        @gpu.jit(inline="always")
-        def value(weight, o, c, part, p, q, half):  # type: ignore[no-untyped-def]
-            if gaussian:
-                along = p - weight[o, c, part, 1]
-                across = (q - weight[o, c, part, 2]) + weight[o, c, part, 4] * along
-                return weight[o, c, part, 0] * math.exp(
-                    -half * (weight[o, c, part, 3] * along * along + weight[o, c, part, 5] * across * across)
-                )
-            return weight[o, c, part, 0] + weight[o, c, part, 1] * p + weight[o, c, part, 2] * q
-
-        @gpu.jit
-        def apply(X, weight, H, W, p, q, half, sign, Y):  # type: ignore[no-untyped-def]
-            """X (B, C, F), p and q (F,). Grid: tiles of frequencies, outputs, groups of BATCH maps."""
-            B, C = X.shape[0], X.shape[1]
-            f = gpu.blockIdx.x * tile + gpu.threadIdx.x
-            V = W // 2 + 1
-            if f >= H * V:
-                return
-            o, b = gpu.blockIdx.y, gpu.blockIdx.z * BATCH
-            zero = half - half
-            re0 = im0 = re1 = im1 = zero
-            column = f % V
-            mirror = -1
-            if column == 0 or 2 * column == W:
-                mirror = (H - f // V) % H * V + column
-            for c in range(C):
-                k_re = value(weight, o, c, 0, p[f], q[f], half)
-                k_im = value(weight, o, c, 1, p[f], q[f], half)
-                if mirror >= 0:
-                    k_re = half * (k_re + value(weight, o, c, 0, p[mirror], q[mirror], half))
-                    k_im = half * (k_im - value(weight, o, c, 1, p[mirror], q[mirror], half))
-                k_im *= sign
-                x = X[b, c, f]
-                re0 += x.real * k_re - x.imag * k_im
-                im0 += x.real * k_im + x.imag * k_re
-                if b + 1 < B:
-                    x = X[b + 1, c, f]
-                    re1 += x.real * k_re - x.imag * k_im
-                    im1 += x.real * k_im + x.imag * k_re
-            Y[b, o, f] = complex(re0, im0)
-            if b + 1 < B:
-                Y[b + 1, o, f] = complex(re1, im1)
-
-        @gpu.jit(inline="always")
-        def correlation(X, G, c, o, part, f, zero):  # type: ignore[no-untyped-def]
-            """Real or imaginary part of sum over maps of conj(X) G at one frequency."""
-            E = zero
-            for b in range(X.shape[0]):
-                x, g = X[b, c, f], G[b, o, f]
-                if part == 0:
-                    E += x.real * g.real + x.imag * g.imag
-                else:
-                    E += x.real * g.imag - x.imag * g.real
-            return E
-
-        @gpu.jit
-        def gradient(X, G, weight, H, W, p, q, half, out):  # type: ignore[no-untyped-def]
-            """Grid: input channels, outputs, the two parts. A block sums over all frequencies and maps."""
-            shared = gpu.shared.array(tile, out.dtype)
-            V = W // 2 + 1
-            c, o, part = gpu.blockIdx.x, gpu.blockIdx.y, gpu.blockIdx.z
-            zero = half - half
-            s0 = s1 = s2 = d1 = d2 = sd = zero
-            for f in range(gpu.threadIdx.x, H * V, tile):
-                E = correlation(X, G, c, o, part, f, zero)
-                column = f % V
-                if column == 0 or 2 * column == W:
-                    there = correlation(X, G, c, o, part, (H - f // V) % H * V + column, zero)
-                    if part == 1:
-                        there = -there
-                    E = half * (E + there)
-                if gaussian:
-                    along = p[f] - weight[o, c, part, 1]
-                    z = (q[f] - weight[o, c, part, 2]) + weight[o, c, part, 4] * along
-                    E *= math.exp(-half * (weight[o, c, part, 3] * along * along + weight[o, c, part, 5] * z * z))
-                    s1 += E * z
-                    s2 += E * z * z
-                    d2 += E * along * along
-                    sd += E * z * along
-                    d1 += E * along
-                else:
-                    s1 += E * p[f]
-                    s2 += E * q[f]
-                s0 += E
-            for n in range(numbers):
-                if gaussian:
-                    gain, A = weight[o, c, part, 0], weight[o, c, part, 3]
-                    T, D = weight[o, c, part, 4], weight[o, c, part, 5]
-                    if n == 0:
-                        own = s0
-                    elif n == 1:
-                        own = gain * (A * d1 + D * T * s1)
-                    elif n == 2:
-                        own = gain * D * s1
-                    elif n == 3:
-                        own = -half * gain * d2
-                    elif n == 4:
-                        own = -gain * D * sd
-                    else:
-                        own = -half * gain * s2
-                else:
-                    own = s0
-                    if n == 1:
-                        own = s1
-                    elif n == 2:
-                        own = s2
-                shared[gpu.threadIdx.x] = own
-                gpu.syncthreads()
-                stride = tile // 2
-                while stride > 0:
-                    if gpu.threadIdx.x < stride:
-                        shared[gpu.threadIdx.x] += shared[gpu.threadIdx.x + stride]
-                    gpu.syncthreads()
-                    stride //= 2
-                if gpu.threadIdx.x == 0:
-                    out[o, c, part, n] = shared[0]
-                gpu.syncthreads()
-
-        return apply, gradient
-
-    (linear, linear_gradient), (gaussian, gaussian_gradient) = make(LINEAR), make(GAUSSIAN)
     return SimpleNamespace(
-        linear=linear, linear_gradient=linear_gradient, gaussian=gaussian, gaussian_gradient=gaussian_gradient
+        linear=_multiplier(tile, _linear),
+        gaussian=_multiplier(tile, _gaussian),
+        linear_gradient=_gradient_by(tile, False),
+        gaussian_gradient=_gradient_by(tile, True),
     )
+
+
+def _multiplier(tile: int, value: Any) -> Any:
+    @gpu.jit
+    def apply(X, weight, H, W, p, q, half, sign, Y):  # type: ignore[no-untyped-def]
+        """X (B, C, F), p and q (F,). Grid: tiles of frequencies, outputs, groups of BATCH maps."""
+        B, C = X.shape[0], X.shape[1]
+        f = gpu.blockIdx.x * tile + gpu.threadIdx.x
+        V = W // 2 + 1
+        if f >= H * V:
+            return
+        o, b = gpu.blockIdx.y, gpu.blockIdx.z * BATCH
+        zero = half - half
+        re0 = im0 = re1 = im1 = zero
+        column = f % V
+        mirror = -1
+        if _own_on_gpu(column, W):
+            mirror = (H - f // V) % H * V + column
+        for c in range(C):
+            w_re, w_im = weight[o, c, 0], weight[o, c, 1]
+            k_re, k_im = value(w_re, p[f], q[f], half), value(w_im, p[f], q[f], half)
+            if mirror >= 0:
+                k_re = half * (k_re + value(w_re, p[mirror], q[mirror], half))
+                k_im = half * (k_im - value(w_im, p[mirror], q[mirror], half))
+            k_im *= sign
+            x = X[b, c, f]
+            re0 += x.real * k_re - x.imag * k_im
+            im0 += x.real * k_im + x.imag * k_re
+            if b + 1 < B:
+                x = X[b + 1, c, f]
+                re1 += x.real * k_re - x.imag * k_im
+                im1 += x.real * k_im + x.imag * k_re
+        Y[b, o, f] = complex(re0, im0)
+        if b + 1 < B:
+            Y[b + 1, o, f] = complex(re1, im1)
+
+    return apply
+
+
+def _gradient_by(tile: int, gaussian: bool) -> Any:
+    sums = 6 if gaussian else 3
+
+    @gpu.jit
+    def gradient(X, G, weight, H, W, p, q, half, out):  # type: ignore[no-untyped-def]
+        """Grid: input channels, outputs, the two parts. A block sums over all frequencies and maps."""
+        shared = gpu.shared.array((sums, tile), out.dtype)
+        V, t = W // 2 + 1, gpu.threadIdx.x
+        c, o, part = gpu.blockIdx.x, gpu.blockIdx.y, gpu.blockIdx.z
+        w, zero = weight[o, c, part], half - half
+        s0 = s1 = s2 = d1 = d2 = sd = zero
+        for f in range(t, H * V, tile):
+            E = _correlation(X, G, c, o, part, f, zero)
+            column = f % V
+            if _own_on_gpu(column, W):
+                there = _correlation(X, G, c, o, part, (H - f // V) % H * V + column, zero)
+                if part == 1:
+                    there = -there
+                E = half * (E + there)
+            along, z = p[f], q[f]
+            if gaussian:
+                along, z = _distances_on_gpu(p[f], q[f], w[1], w[2], w[4])
+                E *= _bell_on_gpu(along, z, w[3], w[5], half)
+                s2 += E * z * z
+                d2 += E * along * along
+                sd += E * z * along
+            s0 += E
+            s1 += E * z
+            d1 += E * along
+        shared[0, t], shared[1, t], shared[2, t] = s0, d1, s1
+        if gaussian:
+            shared[3, t], shared[4, t], shared[5, t] = s2, d2, sd
+        gpu.syncthreads()
+        stride = tile // 2
+        while stride > 0:
+            if t < stride:
+                for k in range(sums):
+                    shared[k, t] += shared[k, t + stride]
+            gpu.syncthreads()
+            stride //= 2
+        if t == 0:
+            s0, d1, s1 = shared[0, 0], shared[1, 0], shared[2, 0]
+            if gaussian:
+                s2, d2, sd = shared[3, 0], shared[4, 0], shared[5, 0]
+                s0, d1, s1, d2, sd, s2 = _slopes_on_gpu(w[0], w[3], w[4], w[5], half, s0, s1, s2, d1, d2, sd)
+                out[o, c, part, 3], out[o, c, part, 4], out[o, c, part, 5] = d2, sd, s2
+            out[o, c, part, 0], out[o, c, part, 1], out[o, c, part, 2] = s0, d1, s1
+
+    return gradient
 
 
 def signatures(complex_type: str) -> dict[str, str]:
@@ -493,74 +508,33 @@ def signatures(complex_type: str) -> dict[str, str]:
     return {"linear": apply, "gaussian": apply, "linear_gradient": gradient, "gaussian_gradient": gradient}
 
 
-Empty = Callable[[Any, Any], Any]  # (shape, NumPy dtype) -> an uninitialised array on the device
+def _geometry(width: int, planes: tuple[Any, ...], X: Any) -> tuple[Any, ...]:
+    """H, W, the coordinates of every frequency, and one half in the type of the parts."""
+    flat = (plane.reshape((plane.shape[0] * plane.shape[1],)) for plane in planes)
+    return np.int32(X.shape[2]), np.int32(width), *flat, real_type(X)(0.5)
 
 
-def _device_array(shape: Any, dtype: Any) -> Any:
-    return gpu.device_array(shape, dtype)
+def _flat(X: Any) -> Any:
+    """(B, C, H, V) -> (B, C, F)."""
+    return X.reshape((X.shape[0], X.shape[1], X.shape[2] * X.shape[3]))
 
 
-def _real(like: Any) -> Any:
-    return np.float32 if "64" in str(like.dtype) else np.float64
-
-
-def cuda(
-    X: Any,
-    weight: Any,
-    width: int,
-    planes: tuple[Any, ...],
-    conjugate: bool = False,
-    stream: Any = 0,
-    empty: Empty = _device_array,
-    tile: int = TILE,
-) -> Any:
-    """`reference` on a GPU: device arrays in, a device array from `empty` out; `planes` are the coordinates there."""
-    B, _, H, V = X.shape
-    O = weight.shape[0]
-    Y = empty((B, O, H, V), X.dtype)
+def cuda(X: Any, weight: Any, width: int, planes: tuple[Any, ...], conjugate: bool = False, **where: Any) -> Any:
+    """`reference` on a GPU: device arrays in and out; `planes` are the coordinates there. `where`: see `OnGpu`."""
+    on, (B, _, H, V), O = OnGpu.of(where, TILE), X.shape, weight.shape[0]
+    Y, k = on.empty((B, O, H, V), X.dtype), kernels(on.tile)
     if B and O:
-        real = _real(X)
-        run = kernels(tile).linear if weight.shape[3] == LINEAR else kernels(tile).gaussian
-        grid = (-(-H * V // tile), O, -(-B // BATCH))
-        run[grid, tile, stream](
-            X.reshape((B, X.shape[1], H * V)),
-            weight,
-            np.int32(H),
-            np.int32(width),
-            *(plane.reshape((H * V,)) for plane in planes),
-            real(0.5),
-            real(-1 if conjugate else 1),
-            Y.reshape((B, O, H * V)),
-        )
+        kernel, grid = k.linear if weight.shape[3] == LINEAR else k.gaussian, [(H * V, on.tile), O, (B, BATCH)]
+        sign = real_type(X)(-1 if conjugate else 1)
+        on.launch(kernel, grid, on.tile, _flat(X), weight, *_geometry(width, planes, X), sign, _flat(Y))
     return Y
 
 
-def cuda_gradient(
-    X: Any,
-    G: Any,
-    weight: Any,
-    width: int,
-    planes: tuple[Any, ...],
-    stream: Any = 0,
-    empty: Empty = _device_array,
-    tile: int = TILE,
-) -> Any:
-    """`reference_gradient` on a GPU: device arrays in, a device array from `empty` out."""
-    O, C = weight.shape[:2]
-    real = _real(X)
-    out = empty(tuple(weight.shape), real)
+def cuda_gradient(X: Any, G: Any, weight: Any, width: int, planes: tuple[Any, ...], **where: Any) -> Any:
+    """`reference_gradient` on a GPU: device arrays in and out."""
+    on, (O, C) = OnGpu.of(where, TILE), weight.shape[:2]
+    out, k = on.empty(tuple(weight.shape), real_type(X)), kernels(on.tile)
     if O and C:
-        pair = kernels(tile)
-        run = pair.linear_gradient if weight.shape[3] == LINEAR else pair.gaussian_gradient
-        B, _, H, V = X.shape
-        run[(C, O, 2), tile, stream](
-            X.reshape((B, C, H * V)),
-            G.reshape((B, O, H * V)),
-            weight,
-            np.int32(H),
-            np.int32(width),
-            *(plane.reshape((H * V,)) for plane in planes),
-            real(0.5),
-            out,
-        )
+        kernel = k.linear_gradient if weight.shape[3] == LINEAR else k.gaussian_gradient
+        on.launch(kernel, [C, O, 2], on.tile, _flat(X), _flat(G), weight, *_geometry(width, planes, X), out)
     return out

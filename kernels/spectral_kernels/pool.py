@@ -13,8 +13,6 @@ part (Z(u) + conj Z(-u)) / 2 of what a transform leaves a rounding apart, or, fo
 its Nyquist lines in halves: that is `unpool` with nyquist=(1/2, 1/4), for the stored column stands for two.
 """
 
-from collections.abc import Callable
-from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +21,8 @@ from numba import cuda as gpu  # the form below is called `cuda`
 from numba import int64, njit, prange
 
 from spectral_kernels.cores import parallel
+from spectral_kernels.launch import OnGpu, device, real_type
+from spectral_kernels.symmetry import hermitian_part_
 
 TILE = 256  # threads in a block on a GPU
 
@@ -47,25 +47,16 @@ def _rows_apart(H: int, h: int, band: int, weight: float) -> np.ndarray:
     return rows
 
 
-def _mirrored(Z: np.ndarray) -> np.ndarray:
-    """conj Z(-u) of one column: (N, h) -> (N, h)."""
-    return np.roll(Z[:, ::-1], 1, axis=1).conj()
-
-
-def _mirror_weights(W: int, w: int, weight: float) -> dict[int, float]:
-    """{column: factor} of the columns that are their own mirror."""
-    columns = {0: 0.5}
-    if w % 2 == 0:
-        columns[w // 2] = weight if w < W else 0.5
-    return columns
+def _factors(W: int, w: int, weight: float) -> tuple[float, float]:
+    """What the columns that are their own mirror, 0 and w/2, are multiplied by together with it."""
+    return 0.5, weight if w < W else 0.5
 
 
 def reference(X: np.ndarray, width: int, size: Pair, band: Pair, nyquist: Weights, scale: float) -> np.ndarray:
     """(N, H, W//2+1), W = width, size (h, w) -> (N, h, w//2+1). The definition."""
     h, w = size
     Z = np.einsum("rH,nHv->nrv", _rows_apart(X.shape[1], h, band[0], nyquist[0]), X[:, :, : w // 2 + 1])
-    for v, weight in _mirror_weights(width, w, nyquist[1]).items():
-        Z[:, :, v] = weight * (Z[:, :, v] + _mirrored(Z[:, :, v]))
+    hermitian_part_(Z, w, _factors(width, w, nyquist[1]))
     Z[:, :, band[1] + 1 :] = 0
     return (scale * Z).astype(X.dtype)
 
@@ -75,25 +66,40 @@ def reference_unpool(Y: np.ndarray, width: int, size: Pair, band: Pair, nyquist:
     (H, W), h = size, Y.shape[1]
     Z = Y.astype(np.complex128)
     Z[:, :, band[1] + 1 :] = 0
-    for v, weight in _mirror_weights(W, width, nyquist[1]).items():
-        Z[:, :, v] = weight * (Z[:, :, v] + _mirrored(Z[:, :, v]))
+    hermitian_part_(Z, width, _factors(W, width, nyquist[1]))
     X = np.zeros((Y.shape[0], H, W // 2 + 1), Y.dtype)
     X[:, :, : Z.shape[2]] = scale * np.einsum("rH,nrv->nHv", _rows_apart(H, h, band[0], nyquist[0]), Z)
     return X
 
 
-# --- CPU. Whole rows are copied; the two columns that are their own mirrors are written again afterwards.
+# --- One entry, or one row, at a time: written once and compiled for both machines.
 
 
-@njit(inline="always")
 def _folded(X, n, r, h, v, g_h):  # type: ignore[no-untyped-def]
     """Entry (r, v) of X after the rows' fold."""
     H = X.shape[1]
     if 2 * r == h and h < H:
         a, b = X[n, r, v], X[n, H - r, v]
         return g_h * (a.real + b.real), g_h * (a.imag + b.imag)
-    a = X[n, r if 2 * r <= h else H - h + r, v]
+    row = r
+    if 2 * r > h:
+        row = H - h + r
+    a = X[n, row, v]
     return a.real, a.imag
+
+
+def _target(row, H, h):  # type: ignore[no-untyped-def]
+    """The row of Y that a row of X is part of; -1 if none."""
+    if 2 * row <= h:
+        return row
+    if 2 * (H - row) <= h:
+        return h - (H - row)
+    return -1
+
+
+# --- CPU. Whole rows are copied; the two columns that are their own mirrors are written again afterwards.
+
+_folded_on_cpu, _target_on_cpu = njit(inline="always")(_folded), njit(inline="always")(_target)
 
 
 @parallel()
@@ -117,13 +123,13 @@ def _pool(X, W, w, b_h, b_w, g_h, g_w, half, scale, Y):  # type: ignore[no-untyp
                     Y[n, r, v] = complex(scale * a.real, scale * a.imag)
             Y[n, r, kept:] = 0
             mirror = (h - r) % h
-            re, im = _folded(X, n, r, h, 0, g_h)
-            mirror_re, mirror_im = _folded(X, n, mirror, h, 0, g_h)
+            re, im = _folded_on_cpu(X, n, r, h, 0, g_h)
+            mirror_re, mirror_im = _folded_on_cpu(X, n, mirror, h, 0, g_h)
             Y[n, r, 0] = complex(scale * (half * (re + mirror_re)), scale * (half * (im - mirror_im)))
             if w % 2 == 0 and w // 2 <= b_w:
                 weight = g_w if w < W else half
-                re, im = _folded(X, n, r, h, w // 2, g_h)
-                mirror_re, mirror_im = _folded(X, n, mirror, h, w // 2, g_h)
+                re, im = _folded_on_cpu(X, n, r, h, w // 2, g_h)
+                mirror_re, mirror_im = _folded_on_cpu(X, n, mirror, h, w // 2, g_h)
                 Y[n, r, w // 2] = complex(scale * (weight * (re + mirror_re)), scale * (weight * (im - mirror_im)))
 
 
@@ -133,12 +139,7 @@ def _unpool(Y, w, W, b_h, b_w, g_h, g_w, half, scale, X):  # type: ignore[no-unt
     kept = np.uintp(min(columns, b_w + 1))
     for n in prange(N):
         for row in range(H):
-            below = H - row  # how far a negative frequency lies from 0
-            r, factor = -1, scale
-            if 2 * row <= h:
-                r = row
-            elif 2 * below <= h:
-                r = h - below
+            r, factor = _target_on_cpu(row, H, h), scale
             if r < 0 or min(r, h - r) > b_h:
                 X[n, row] = 0
                 continue
@@ -160,7 +161,7 @@ def _unpool(Y, w, W, b_h, b_w, g_h, g_w, half, scale, X):  # type: ignore[no-unt
 
 
 def _scalars(like: Any, band: Pair, nyquist: Weights, scale: float) -> list[Any]:
-    real = np.float32 if "64" in str(like.dtype) else np.float64
+    real = real_type(like)
     return [*(np.int32(b) for b in band), *(real(g) for g in nyquist), real(0.5), real(scale)]
 
 
@@ -187,73 +188,59 @@ def cpu_unpool(
 # --- CUDA: a thread for each entry written, so that writes and nearly all reads run along neighbouring addresses.
 
 
-@cache
+_folded_on_gpu, _target_on_gpu = device(_folded), device(_target)
+
+
+@gpu.jit
+def _pool_on_gpu(X, W, w, b_h, b_w, g_h, g_w, half, scale, Y):  # type: ignore[no-untyped-def]
+    """X (N, H, W//2+1) -> Y (N, h, w//2+1)."""
+    h, columns = Y.shape[1], Y.shape[2]
+    i = int64(gpu.blockIdx.x) * gpu.blockDim.x + gpu.threadIdx.x
+    if i >= int64(Y.shape[0]) * h * columns:
+        return
+    v, r, n = i % columns, i // columns % h, i // columns // h
+    if min(r, h - r) > b_h or v > b_w:
+        Y[n, r, v] = complex(0 * scale, 0 * scale)
+        return
+    re, im = _folded_on_gpu(X, n, r, h, v, g_h)
+    if v == 0 or 2 * v == w:
+        weight = half
+        if v > 0 and w < W:
+            weight = g_w
+        mirror_re, mirror_im = _folded_on_gpu(X, n, (h - r) % h, h, v, g_h)
+        re, im = weight * (re + mirror_re), weight * (im - mirror_im)
+    Y[n, r, v] = complex(scale * re, scale * im)
+
+
+@gpu.jit
+def _unpool_on_gpu(Y, w, W, b_h, b_w, g_h, g_w, half, scale, X):  # type: ignore[no-untyped-def]
+    """Y (N, h, w//2+1) -> X (N, H, W//2+1), zeros included."""
+    h, H, columns = Y.shape[1], X.shape[1], X.shape[2]
+    i = int64(gpu.blockIdx.x) * gpu.blockDim.x + gpu.threadIdx.x
+    if i >= int64(X.shape[0]) * H * columns:
+        return
+    v, row, n = i % columns, i // columns % H, i // columns // H
+    r = int64(_target_on_gpu(row, H, h))
+    if r < 0 or min(r, h - r) > b_h or v > b_w or v >= Y.shape[2]:
+        X[n, row, v] = complex(0 * scale, 0 * scale)
+        return
+    factor = scale
+    if 2 * r == h and h < H:
+        factor = scale * g_h
+    a = Y[n, r, v]
+    re, im = a.real, a.imag
+    if v == 0 or 2 * v == w:
+        weight = half
+        if v > 0 and w < W:
+            weight = g_w
+        b = Y[n, (h - r) % h, v]
+        re, im = weight * (re + b.real), weight * (im - b.imag)
+    X[n, row, v] = complex(factor * re, factor * im)
+
+
 def kernels(tile: int = TILE) -> SimpleNamespace:
     """The CUDA kernels; they run with any block size, of which `tile` is the one to launch with."""
-
-    @gpu.jit(inline="always")
-    def folded(X, n, r, h, v, g_h):  # type: ignore[no-untyped-def]
-        H = X.shape[1]
-        if 2 * r == h and h < H:
-            a, b = X[n, r, v], X[n, H - r, v]
-            return g_h * (a.real + b.real), g_h * (a.imag + b.imag)
-        row = r
-        if 2 * r > h:
-            row = H - h + r
-        a = X[n, row, v]
-        return a.real, a.imag
-
-    @gpu.jit
-    def pool(X, W, w, b_h, b_w, g_h, g_w, half, scale, Y):  # type: ignore[no-untyped-def]
-        """X (N, H, W//2+1) -> Y (N, h, w//2+1)."""
-        h, columns = Y.shape[1], Y.shape[2]
-        i = int64(gpu.blockIdx.x) * gpu.blockDim.x + gpu.threadIdx.x
-        if i >= int64(Y.shape[0]) * h * columns:
-            return
-        v, r, n = i % columns, i // columns % h, i // columns // h
-        if min(r, h - r) > b_h or v > b_w:
-            Y[n, r, v] = complex(0 * scale, 0 * scale)
-            return
-        re, im = folded(X, n, r, h, v, g_h)
-        if v == 0 or 2 * v == w:
-            weight = half
-            if v > 0 and w < W:
-                weight = g_w
-            mirror_re, mirror_im = folded(X, n, (h - r) % h, h, v, g_h)
-            re, im = weight * (re + mirror_re), weight * (im - mirror_im)
-        Y[n, r, v] = complex(scale * re, scale * im)
-
-    @gpu.jit
-    def unpool(Y, w, W, b_h, b_w, g_h, g_w, half, scale, X):  # type: ignore[no-untyped-def]
-        """Y (N, h, w//2+1) -> X (N, H, W//2+1), zeros included."""
-        h, H, columns = Y.shape[1], X.shape[1], X.shape[2]
-        i = int64(gpu.blockIdx.x) * gpu.blockDim.x + gpu.threadIdx.x
-        if i >= int64(X.shape[0]) * H * columns:
-            return
-        v, row, n = i % columns, i // columns % H, i // columns // H
-        below = H - row
-        r = int64(-1)
-        if 2 * row <= h:
-            r = row
-        elif 2 * below <= h:
-            r = h - below
-        if r < 0 or min(r, h - r) > b_h or v > b_w or v >= Y.shape[2]:
-            X[n, row, v] = complex(0 * scale, 0 * scale)
-            return
-        factor = scale
-        if 2 * r == h and h < H:
-            factor = scale * g_h
-        a = Y[n, r, v]
-        re, im = a.real, a.imag
-        if v == 0 or 2 * v == w:
-            weight = half
-            if v > 0 and w < W:
-                weight = g_w
-            b = Y[n, (h - r) % h, v]
-            re, im = weight * (re + b.real), weight * (im - b.imag)
-        X[n, row, v] = complex(factor * re, factor * im)
-
-    return SimpleNamespace(pool=pool, unpool=unpool)
+    return SimpleNamespace(pool=_pool_on_gpu, unpool=_unpool_on_gpu)
 
 
 def signatures(complex_type: str) -> dict[str, str]:
@@ -264,51 +251,23 @@ def signatures(complex_type: str) -> dict[str, str]:
     return {"pool": each, "unpool": each}
 
 
-Empty = Callable[[Any, Any], Any]  # (shape, NumPy dtype) -> an uninitialised array on the device
-
-
-def _device_array(shape: Any, dtype: Any) -> Any:
-    return gpu.device_array(shape, dtype)
-
-
-def _launch(kernel: Any, source: Any, numbers: list[Any], target: Any, stream: Any, tile: int) -> Any:
+def _launched(kernel: Any, source: Any, numbers: list[Any], target: Any, on: OnGpu) -> Any:
     entries = target.shape[0] * target.shape[1] * target.shape[2]
-    if entries:
-        kernel[-(-entries // tile), tile, stream](source, *numbers, target)
+    on.launch(kernel, (entries, on.tile), on.tile, source, *numbers, target)
     return target
 
 
-def cuda(
-    X: Any,
-    width: int,
-    size: Pair,
-    band: Pair,
-    nyquist: Weights,
-    scale: float,
-    stream: Any = 0,
-    empty: Empty = _device_array,
-    tile: int = TILE,
-) -> Any:
-    """`reference` on a GPU: a device array in, a device array from `empty` out."""
-    h, w = size
-    Y = empty((X.shape[0], h, w // 2 + 1), X.dtype)
+def cuda(X: Any, width: int, size: Pair, band: Pair, nyquist: Weights, scale: float, **where: Any) -> Any:
+    """`reference` on a GPU: a device array in, a device array out. `where`: see `OnGpu`."""
+    on, (h, w) = OnGpu.of(where, TILE), size
+    Y = on.empty((X.shape[0], h, w // 2 + 1), X.dtype)
     numbers = [np.int32(width), np.int32(w), *_scalars(X, band, nyquist, scale)]
-    return _launch(kernels(tile).pool, X, numbers, Y, stream, tile)
+    return _launched(_pool_on_gpu, X, numbers, Y, on)
 
 
-def cuda_unpool(
-    Y: Any,
-    width: int,
-    size: Pair,
-    band: Pair,
-    nyquist: Weights,
-    scale: float,
-    stream: Any = 0,
-    empty: Empty = _device_array,
-    tile: int = TILE,
-) -> Any:
-    """`reference_unpool` on a GPU: a device array in, a device array from `empty` out."""
-    H, W = size
-    X = empty((Y.shape[0], H, W // 2 + 1), Y.dtype)
+def cuda_unpool(Y: Any, width: int, size: Pair, band: Pair, nyquist: Weights, scale: float, **where: Any) -> Any:
+    """`reference_unpool` on a GPU: a device array in, a device array out."""
+    on, (H, W) = OnGpu.of(where, TILE), size
+    X = on.empty((Y.shape[0], H, W // 2 + 1), Y.dtype)
     numbers = [np.int32(width), np.int32(W), *_scalars(Y, band, nyquist, scale)]
-    return _launch(kernels(tile).unpool, Y, numbers, X, stream, tile)
+    return _launched(_unpool_on_gpu, Y, numbers, X, on)

@@ -14,7 +14,6 @@ A complex product takes four real multiplications, or three and more additions (
 re = k - a_im (b_re + b_im), im = k + a_re (b_im - b_re).
 """
 
-from collections.abc import Callable
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +23,7 @@ from numba import cuda as gpu  # the form below is called `cuda`
 from numba import int64, prange
 
 from spectral_kernels.cores import parallel
+from spectral_kernels.launch import OnGpu, device, real_type
 
 CHUNK = 1024  # frequencies that a CPU thread takes at a time in the native layout: three rows of 8 KiB stay in L1
 TILE = 16  # a block on a GPU makes TILE x TILE outputs of one frequency; native: TILE * TILE neighbouring outputs
@@ -65,8 +65,8 @@ def reference_native(
 # --- CPU. Arrays come as one row of numbers with their strides, so that transposed views need no copy.
 
 
-def _sign(conjugate: bool, like: np.ndarray) -> Any:
-    return like.real.dtype.type(-1 if conjugate else 1)
+def _sign(conjugate: bool, like: Any) -> Any:
+    return real_type(like)(-1 if conjugate else 1)
 
 
 @parallel()
@@ -167,73 +167,83 @@ def cpu_native(
 # --- CUDA
 
 
+@device
+def _four(re, im, a_re, a_im, b_re, b_im):  # type: ignore[no-untyped-def]
+    return re + a_re * b_re - a_im * b_im, im + a_re * b_im + a_im * b_re
+
+
+@device
+def _three(re, im, a_re, a_im, b_re, b_im):  # type: ignore[no-untyped-def]
+    common = b_re * (a_re + a_im)
+    return re + common - a_im * (b_re + b_im), im + common + a_re * (b_im - b_re)
+
+
 @cache
 def kernels(tile: int = TILE) -> SimpleNamespace:
     """The CUDA kernels: `product` and `native` with four multiplications, `product3` and `native3` with three."""
+    return SimpleNamespace(
+        product=_product_by(_four, tile),
+        native=_native_by(_four),
+        product3=_product_by(_three, tile),
+        native3=_native_by(_three),
+    )
 
-    @gpu.jit(device=True, inline="always")
-    def four(re, im, a_re, a_im, b_re, b_im):  # type: ignore[no-untyped-def]
-        return re + a_re * b_re - a_im * b_im, im + a_re * b_im + a_im * b_re
 
-    @gpu.jit(device=True, inline="always")
-    def three(re, im, a_re, a_im, b_re, b_im):  # type: ignore[no-untyped-def]
-        common = b_re * (a_re + a_im)
-        return re + common - a_im * (b_re + b_im), im + common + a_re * (b_im - b_re)
+def _product_by(multiply_add: Any, tile: int) -> Any:
+    @gpu.jit
+    def product(a, b, sign_a, sign_b, out):  # type: ignore[no-untyped-def]
+        """(F, P, K), (F, K, Q) -> (F, P, Q). Grid: frequencies, tiles of P, tiles of Q."""
+        part_a = gpu.shared.array((tile, tile), a.dtype)
+        part_b = gpu.shared.array((tile, tile), b.dtype)
+        x, y = gpu.threadIdx.x, gpu.threadIdx.y
+        f = gpu.blockIdx.x
+        p = gpu.blockIdx.y * tile + y
+        q = gpu.blockIdx.z * tile + x
+        P, K, Q = a.shape[1], a.shape[2], b.shape[2]
+        re = sign_a * 0
+        im = sign_a * 0
+        for start in range(0, K, tile):
+            part_a[y, x] = 0
+            part_b[y, x] = 0
+            if p < P and start + x < K:
+                part_a[y, x] = a[f, p, start + x]
+            if q < Q and start + y < K:
+                part_b[y, x] = b[f, start + y, q]
+            gpu.syncthreads()
+            for k in range(tile):
+                z = part_a[y, k]
+                w = part_b[k, x]
+                re, im = multiply_add(re, im, z.real, sign_a * z.imag, w.real, sign_b * w.imag)
+            gpu.syncthreads()
+        if p < P and q < Q:
+            out[f, p, q] = complex(re, im)
 
-    def made_with(multiply_add: Any) -> tuple[Any, Any]:
-        @gpu.jit
-        def product(a, b, sign_a, sign_b, out):  # type: ignore[no-untyped-def]
-            """(F, P, K), (F, K, Q) -> (F, P, Q). Grid: frequencies, tiles of P, tiles of Q."""
-            part_a = gpu.shared.array((tile, tile), a.dtype)
-            part_b = gpu.shared.array((tile, tile), b.dtype)
-            x, y = gpu.threadIdx.x, gpu.threadIdx.y
-            f = gpu.blockIdx.x
-            p = gpu.blockIdx.y * tile + y
-            q = gpu.blockIdx.z * tile + x
-            P, K, Q = a.shape[1], a.shape[2], b.shape[2]
+    return product
+
+
+def _native_by(multiply_add: Any) -> Any:
+    @gpu.jit
+    def native(a, sa, b, sb, G, P, Q, K, F, sign_a, sign_b, out):  # type: ignore[no-untyped-def]
+        """Flat arrays with the strides of (g, p, k) and (g, q, k) -> out (P, G, Q, F), flat."""
+        step = int64(gpu.gridDim.x) * gpu.blockDim.x
+        n = int64(gpu.blockIdx.x) * gpu.blockDim.x + gpu.threadIdx.x
+        while n < out.size:  # neighbouring threads take neighbouring frequencies
+            f = n % F
+            q = n // F % Q
+            g = n // (F * Q) % G
+            p = n // (F * Q * G)
+            at_a = g * sa[0] + p * sa[1] + f
+            at_b = g * sb[0] + q * sb[1] + f
             re = sign_a * 0
             im = sign_a * 0
-            for start in range(0, K, tile):
-                part_a[y, x] = 0
-                part_b[y, x] = 0
-                if p < P and start + x < K:
-                    part_a[y, x] = a[f, p, start + x]
-                if q < Q and start + y < K:
-                    part_b[y, x] = b[f, start + y, q]
-                gpu.syncthreads()
-                for k in range(tile):
-                    z = part_a[y, k]
-                    w = part_b[k, x]
-                    re, im = multiply_add(re, im, z.real, sign_a * z.imag, w.real, sign_b * w.imag)
-                gpu.syncthreads()
-            if p < P and q < Q:
-                out[f, p, q] = complex(re, im)
+            for k in range(K):
+                z = a[at_a + k * sa[2]]
+                w = b[at_b + k * sb[2]]
+                re, im = multiply_add(re, im, z.real, sign_a * z.imag, w.real, sign_b * w.imag)
+            out[n] = complex(re, im)
+            n += step
 
-        @gpu.jit
-        def native(a, sa, b, sb, G, P, Q, K, F, sign_a, sign_b, out):  # type: ignore[no-untyped-def]
-            """Flat arrays with the strides of (g, p, k) and (g, q, k) -> out (P, G, Q, F), flat."""
-            step = int64(gpu.gridDim.x) * gpu.blockDim.x
-            n = int64(gpu.blockIdx.x) * gpu.blockDim.x + gpu.threadIdx.x
-            while n < out.size:  # neighbouring threads take neighbouring frequencies
-                f = n % F
-                q = n // F % Q
-                g = n // (F * Q) % G
-                p = n // (F * Q * G)
-                at_a = g * sa[0] + p * sa[1] + f
-                at_b = g * sb[0] + q * sb[1] + f
-                re = sign_a * 0
-                im = sign_a * 0
-                for k in range(K):
-                    z = a[at_a + k * sa[2]]
-                    w = b[at_b + k * sb[2]]
-                    re, im = multiply_add(re, im, z.real, sign_a * z.imag, w.real, sign_b * w.imag)
-                out[n] = complex(re, im)
-                n += step
-
-        return product, native
-
-    (product, native), (product3, native3) = made_with(four), made_with(three)
-    return SimpleNamespace(product=product, native=native, product3=product3, native3=native3)
+    return native
 
 
 def signatures(complex_type: str) -> dict[str, str]:
@@ -245,34 +255,14 @@ def signatures(complex_type: str) -> dict[str, str]:
     return {"product": product, "product3": product, "native": native, "native3": native}
 
 
-Empty = Callable[[Any, Any], Any]  # (shape, NumPy dtype) -> an uninitialised array on the device
-
-
-def _device_array(shape: Any, dtype: Any) -> Any:
-    return gpu.device_array(shape, dtype)
-
-
-def _device_sign(conjugate: bool, dtype: Any) -> Any:
-    return (np.float32 if "64" in str(dtype) else np.float64)(-1 if conjugate else 1)
-
-
 def cuda(
-    a: Any,
-    b: Any,
-    conjugate_a: bool = False,
-    conjugate_b: bool = False,
-    multiplications: int = 4,
-    stream: Any = 0,
-    empty: Empty = _device_array,
-    tile: int = TILE,
+    a: Any, b: Any, conjugate_a: bool = False, conjugate_b: bool = False, multiplications: int = 4, **where: Any
 ) -> Any:
-    """`reference` on a GPU: contiguous device arrays in, a device array from `empty` out."""
-    (F, P, _), Q = a.shape, b.shape[2]
-    out = empty((F, P, Q), a.dtype)
-    if F and P and Q:
-        kernel = kernels(tile).product3 if multiplications == 3 else kernels(tile).product
-        signs = _device_sign(conjugate_a, a.dtype), _device_sign(conjugate_b, b.dtype)
-        kernel[(F, -(-P // tile), -(-Q // tile)), (tile, tile), stream](a, b, *signs, out)
+    """`reference` on a GPU: contiguous device arrays in, a device array out. `where`: see `OnGpu`."""
+    on, (F, P, _), Q = OnGpu.of(where, TILE), a.shape, b.shape[2]
+    out, k = on.empty((F, P, Q), a.dtype), kernels(on.tile)
+    kernel, grid = k.product3 if multiplications == 3 else k.product, [F, (P, on.tile), (Q, on.tile)]
+    on.launch(kernel, grid, (on.tile, on.tile), a, b, _sign(conjugate_a, a), _sign(conjugate_b, b), out)
     return out
 
 
@@ -283,20 +273,17 @@ def cuda_native(
     conjugate_a: bool = False,
     conjugate_b: bool = False,
     multiplications: int = 4,
-    stream: Any = 0,
-    empty: Empty = _device_array,
-    tile: int = TILE,
+    **where: Any,
 ) -> Any:
     """`reference_native` on a GPU. a, b: a flat device array and the strides of its first three axes, in entries;
-    sizes (G, P, Q, K, F); -> a flat device array from `empty`, (P, G, Q, F) in memory."""
-    G, P, Q, _, F = sizes
-    out = empty((P * G * Q * F,), a[0].dtype)
-    if out.shape[0]:
-        kernel = kernels(tile).native3 if multiplications == 3 else kernels(tile).native
-        signs = _device_sign(conjugate_a, a[0].dtype), _device_sign(conjugate_b, b[0].dtype)
-        threads = tile * tile
-        blocks = min(-(-out.shape[0] // threads), 1 << 20)
-        counts = [np.int64(n) for n in sizes]
-        strides = [tuple(np.int64(s) for s in part[1]) for part in (a, b)]
-        kernel[blocks, threads, stream](a[0], strides[0], b[0], strides[1], *counts, *signs, out)
+    sizes (G, P, Q, K, F); -> a flat device array, (P, G, Q, F) in memory."""
+    on, (G, P, Q, _, F) = OnGpu.of(where, TILE), sizes
+    out, k = on.empty((P * G * Q * F,), a[0].dtype), kernels(on.tile)
+    signs = _sign(conjugate_a, a[0]), _sign(conjugate_b, b[0])
+    threads = on.tile * on.tile
+    blocks = min(-(-out.shape[0] // threads), 1 << 20)
+    counts = [np.int64(n) for n in sizes]
+    strides = [tuple(np.int64(s) for s in part[1]) for part in (a, b)]
+    kernel = k.native3 if multiplications == 3 else k.native
+    on.launch(kernel, blocks, threads, a[0], strides[0], b[0], strides[1], *counts, *signs, out)
     return out

@@ -21,18 +21,18 @@ A GPU may contract a code's rounding into one operation and then be one code off
 """
 
 import math
-from collections.abc import Callable
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from numba import cuda as gpu  # the form below is called `cuda`
-from numba import float32, float64, int8, int32, int64, njit, prange, uint8, uint64
+from numba import float32, float64, int8, int32, int64, njit, prange, uint64
 
-from spectral_kernels import threshold
+from spectral_kernels import bitmap as packed
+from spectral_kernels.bitmap import TILE
 from spectral_kernels.cores import parallel
-from spectral_kernels.threshold import TILE
+from spectral_kernels.launch import OnGpu, device
 
 CHUNK = 16384  # entries a CPU thread handles at a time, in whole maps
 
@@ -41,6 +41,11 @@ def stored(mirror: np.ndarray) -> np.ndarray:
     """(F,) bool: the entries that may be marked, which are all but DC and the second of a pair."""
     places = np.arange(mirror.size)
     return (places > 0) & ((mirror < 0) | (mirror >= places))
+
+
+def seconds(mirror: np.ndarray) -> np.ndarray:
+    """The places of the entries that are restored from their partners."""
+    return np.flatnonzero((mirror >= 0) & (mirror < np.arange(mirror.size)))
 
 
 def weights(mirror: np.ndarray) -> np.ndarray:
@@ -93,7 +98,7 @@ def reference_expand(
     bitmap: np.ndarray, codes: np.ndarray, scale: np.ndarray, dc: np.ndarray, mirror: np.ndarray
 ) -> np.ndarray:
     """Undo `reference`: -> (N, F) complex64, zero where nothing was kept."""
-    marks = np.unpackbits(bitmap, axis=1, count=mirror.size, bitorder="little").astype(bool)
+    marks = packed.marked(bitmap, mirror.size)
     x = codes.astype(np.float32)
     step = scale
     if codes.dtype == np.int8:
@@ -101,8 +106,7 @@ def reference_expand(
     x *= np.broadcast_to(step[:, None], marks.shape)[marks][:, None]
     x_hat = np.zeros(marks.shape, np.complex64)
     x_hat[marks] = x[:, 0] + 1j * x[:, 1]
-    seconds = (mirror >= 0) & (mirror < np.arange(mirror.size))
-    x_hat[:, seconds] = x_hat[:, mirror[seconds]].conj()
+    x_hat[:, seconds(mirror)] = x_hat[:, mirror[seconds(mirror)]].conj()
     x_hat[:, 0] = dc
     return x_hat
 
@@ -185,12 +189,11 @@ def _peak(parts, weight):  # type: ignore[no-untyped-def]
 
 
 @parallel()
-def _measure(parts, weight, chunks, rms, largest):  # type: ignore[no-untyped-def]
-    """parts (N, 2F) real and imaginary parts, weight (2F,)."""
-    maps = len(parts)
+def _measure(parts, weight, firsts, rms, largest):  # type: ignore[no-untyped-def]
+    """parts (N, 2F) real and imaginary parts, weight (2F,); firsts as `_chunks` gives them."""
     pixels = np.float64(1) + np.float64(weight.sum()) / 2
-    for chunk in prange(chunks):
-        for n in range(np.uintp(maps * chunk // chunks), np.uintp(maps * (chunk + 1) // chunks)):
+    for chunk in prange(firsts.size - 1):
+        for n in range(np.uintp(firsts[chunk]), np.uintp(firsts[chunk + 1])):
             energy = _energy(parts[n], weight)
             spoiled = np.float64(0) * (energy + parts[n, 0] + parts[n, 1])
             rms[n] = np.sqrt(energy / pixels) + spoiled
@@ -198,12 +201,12 @@ def _measure(parts, weight, chunks, rms, largest):  # type: ignore[no-untyped-de
 
 
 @parallel()
-def _mark(parts, may, cut, scale, seed, chunks, bitmap, codes, counts):  # type: ignore[no-untyped-def]
+def _mark(parts, may, cut, scale, seed, firsts, bitmap, codes, counts):  # type: ignore[no-untyped-def]
     """Codes of a chunk's entries stand together, from the place of its first entry on: `_gather` joins them."""
-    maps, size = parts.shape
+    size = parts.shape[1]
     entries, row = np.uintp(size // 2), np.uintp(bitmap.shape[1])
-    for chunk in prange(chunks):
-        first, last = np.uintp(maps * chunk // chunks), np.uintp(maps * (chunk + 1) // chunks)
+    for chunk in prange(counts.size):
+        first, last = np.uintp(firsts[chunk]), np.uintp(firsts[chunk + 1])
         code = np.zeros(np.uintp(16) * row, codes.dtype)
         keep = np.zeros(np.uintp(8) * row, np.uint8)
         to = first * entries
@@ -255,7 +258,7 @@ def _mark(parts, may, cut, scale, seed, chunks, bitmap, codes, counts):  # type:
 
 @parallel()
 def _gather(scratch, starts, offsets, codes):  # type: ignore[no-untyped-def]
-    for chunk in prange(starts.size):
+    for chunk in prange(starts.size - 1):
         start, to = np.uintp(starts[chunk]), np.uintp(offsets[chunk])
         for i in range(np.uintp(offsets[chunk + 1]) - to):
             codes[to + i, 0] = scratch[start + i, 0]
@@ -263,26 +266,11 @@ def _gather(scratch, starts, offsets, codes):  # type: ignore[no-untyped-def]
 
 
 @parallel()
-def _count(bitmap, counts):  # type: ignore[no-untyped-def]
-    maps, row = bitmap.shape
-    for chunk in prange(counts.size):
-        kept = np.int64(0)
-        for n in range(np.uintp(maps * chunk // counts.size), np.uintp(maps * (chunk + 1) // counts.size)):
-            for b in range(np.uintp(row)):
-                byte = np.uint32(bitmap[n, b])  # its bits are added in pairs, in fours, then all eight
-                byte -= byte >> np.uint32(1) & np.uint32(0x55)
-                byte = (byte & np.uint32(0x33)) + (byte >> np.uint32(2) & np.uint32(0x33))
-                kept += np.int64((byte + (byte >> np.uint32(4))) & np.uint32(0x0F))
-        counts[chunk] = kept
-
-
-@parallel()
-def _expand(bitmap, codes, scale, dc, mirror, seconds, offsets, x_hat):  # type: ignore[no-untyped-def]
-    maps, entries = x_hat.shape
-    chunks = offsets.size - 1
-    for chunk in prange(chunks):
+def _expand(bitmap, codes, scale, dc, mirror, seconds, firsts, offsets, x_hat):  # type: ignore[no-untyped-def]
+    entries = x_hat.shape[1]
+    for chunk in prange(firsts.size - 1):
         source = np.uintp(offsets[chunk])
-        for n in range(np.uintp(maps * chunk // chunks), np.uintp(maps * (chunk + 1) // chunks)):
+        for n in range(np.uintp(firsts[chunk]), np.uintp(firsts[chunk + 1])):
             step = scale[n] * np.float32(1 / 127**2) if codes.itemsize == 1 else scale[n]
             for f in range(np.uintp(entries)):
                 if bitmap[n, f >> np.uintp(3)] >> (f & np.uintp(7)) & np.uint8(1):
@@ -298,8 +286,10 @@ def _expand(bitmap, codes, scale, dc, mirror, seconds, offsets, x_hat):  # type:
             x_hat[n, 0] = dc[n]
 
 
-def _chunks(maps: int, entries: int) -> int:
-    return max(1, min(maps, -(-maps * entries // CHUNK)))
+def _chunks(maps: int, entries: int) -> np.ndarray:
+    """Where each chunk's maps begin, and their number: (chunks + 1,)."""
+    chunks = max(1, min(maps, -(-maps * entries // CHUNK)))
+    return maps * np.arange(chunks + 1) // chunks
 
 
 def _parts(x_hat: np.ndarray) -> np.ndarray:
@@ -328,12 +318,12 @@ def cpu(
     bitmap, kind = empty((maps, -(-entries // 8)), np.uint8), np.int8 if eight_bits else np.float32
     if not x_hat.size:
         return bitmap, empty((0, 2), kind)
-    chunks = _chunks(maps, entries)
-    scratch, counts = empty((x_hat.size, 2), kind), np.empty(chunks, np.int64)
-    _mark(_parts(x_hat), stored(mirror).view(np.uint8), cut, scale, seed, chunks, bitmap, scratch, counts)
-    offsets = threshold._offsets(counts)
+    firsts = _chunks(maps, entries)
+    scratch, counts = empty((x_hat.size, 2), kind), np.empty(len(firsts) - 1, np.int64)
+    _mark(_parts(x_hat), stored(mirror).view(np.uint8), cut, scale, seed, firsts, bitmap, scratch, counts)
+    offsets = packed.offsets_after(counts)
     codes = empty((int(offsets[-1]), 2), kind)
-    _gather(scratch, maps * np.arange(chunks) // chunks * entries, offsets, codes)
+    _gather(scratch, firsts * entries, offsets, codes)
     return bitmap, codes
 
 
@@ -348,29 +338,43 @@ def cpu_expand(
     """`reference_expand`, compiled and spread over the cores; raises where bitmap and codes disagree."""
     x_hat = empty((len(bitmap), mirror.size), np.complex64)
     if x_hat.size:
-        counts = np.empty(_chunks(*x_hat.shape), np.int64)
-        _count(bitmap, counts)
-        offsets = threshold._offsets(counts)
-        if offsets[-1] != len(codes):
-            raise ValueError(f"the bitmap marks {offsets[-1]} entries as kept, but there are {len(codes)} codes")
-        seconds = np.flatnonzero((mirror >= 0) & (mirror < np.arange(mirror.size)))
-        _expand(bitmap, codes, scale, dc, mirror, seconds, offsets, x_hat)
+        firsts = _chunks(*x_hat.shape)
+        offsets = packed.check_count(packed.offsets_of(bitmap, firsts * bitmap.shape[1]), len(codes), "codes")
+        _expand(bitmap, codes, scale, dc, mirror, seconds(mirror), firsts, offsets, x_hat)
     return x_hat
 
 
 # --- CUDA. No warp operations, so that the simulator runs the same code. A thread an entry; a block's entries are those
 # of `tile` bytes of the flat bitmap, whose unused bits at the end of each map's row stay 0.
 
+_hash_on_gpu, _draw_on_gpu, _is_kept_on_gpu, _restored_on_gpu, _random_on_gpu = (
+    device(f) for f in (_hash, _draw, _is_kept, _restored, _random_code)
+)
+
+
+@device
+def _entry(bit, entries):  # type: ignore[no-untyped-def]
+    """The map and the entry that a bit of the flat bitmap stands for; the entry may lie beyond the map's last."""
+    row = 8 * ((entries + 7) // 8)
+    n = bit // row
+    return n, bit - n * row
+
 
 @cache
 def kernels(tile: int = TILE) -> SimpleNamespace:
     """The CUDA kernels for blocks of `tile` threads; a block handles 8 * tile bits of the bitmap, or one map."""
-    bits = 8 * tile  # a shared array takes a constant, not an expression
-    load_bytes, place = threshold.lookup(tile)
-    hash_of, draw_of, is_kept, restored, random_code = (
-        gpu.jit(device=True, inline="always")(f) for f in (_hash, _draw, _is_kept, _restored, _random_code)
+    return SimpleNamespace(
+        measure=_measurer(tile),
+        mark=_marker(tile),
+        encode=_encoder(tile, _eight_bits),
+        encode_float=_encoder(tile, _as_it_is),
+        expand=_decoder(tile, True),
+        expand_float=_decoder(tile, False),
+        complete=_completer(tile),
     )
 
+
+def _measurer(tile: int) -> Any:
     @gpu.jit
     def measure(x_hat, weight, pixels, rms, largest):  # type: ignore[no-untyped-def]
         """x_hat (N, F), weight (F,) -> rms, largest (N,). A block a map."""
@@ -399,124 +403,114 @@ def kernels(tile: int = TILE) -> SimpleNamespace:
             rms[n] = math.sqrt(energy / pixels) + spoiled
             largest[n] = float64(peak) + spoiled
 
+    return measure
+
+
+def _marker(tile: int) -> Any:
+    entry_of, store_marks = packed.marker(tile, ballot=False)
+
     @gpu.jit
     def mark(x_hat, may, cut, scale, seed, bitmap, counts):  # type: ignore[no-untyped-def]
         """x_hat (N, F), may (F,) -> bitmap (N * ceil(F/8),), counts (blocks,)."""
-        keep = gpu.shared.array(bits, uint8)
-        kept = gpu.shared.array(1, int32)
-        t = gpu.threadIdx.x
         maps, entries = x_hat.shape
-        row = 8 * ((entries + 7) // 8)
-        if t == 0:
-            kept[0] = 0
-        for i in range(8):  # neighbouring threads read neighbouring entries
-            bit = int64(gpu.blockIdx.x) * bits + i * tile + t
-            n = bit // row
-            f = bit - n * row
-            keep[i * tile + t] = 0
+        keep = int32(0)
+        for i in range(8):
+            n, f = _entry(int64(gpu.blockIdx.x) * 8 * tile + entry_of(i), entries)
             if n < maps and f < entries:
                 z = x_hat[n, f]
                 re = float64(z.real)
                 im = float64(z.imag)
                 limit = float64(cut[n])
                 if may[f] != 0 and scale[n] > 0:
-                    if is_kept(re, im, limit):
-                        keep[i * tile + t] = 1
+                    if _is_kept_on_gpu(re, im, limit):
+                        keep |= int32(1) << i
                     elif seed >= 0:
-                        draw = draw_of(hash_of(seed, n * entries + f), 42)
-                        if restored(re, im, limit, draw) > 0:
-                            keep[i * tile + t] = 1
-        gpu.syncthreads()
-        byte = int32(0)
-        for b in range(8):
-            byte |= int32(keep[8 * t + b]) << b
-        at = int64(gpu.blockIdx.x) * tile + t
-        if at < bitmap.size:
-            bitmap[at] = byte
-        gpu.atomic.add(kept, 0, int32(gpu.popc(byte)))
-        gpu.syncthreads()
-        if t == 0:
-            counts[gpu.blockIdx.x] = kept[0]
+                        draw = _draw_on_gpu(_hash_on_gpu(seed, n * entries + f), 42)
+                        if _restored_on_gpu(re, im, limit, draw) > 0:
+                            keep |= int32(1) << i
+        store_marks(keep, bitmap, counts)
 
-    @gpu.jit(device=True, inline="always")
-    def eight_bits(x, seed, h, shift):  # type: ignore[no-untyped-def]
-        if seed >= 0:
-            return random_code(x, draw_of(h, shift))
-        level = min(math.sqrt(abs(x)) * float32(127) + float32(0.5), float32(127))
-        return int8(-int32(level) if x < 0 else int32(level))
+    return mark
 
-    @gpu.jit(device=True, inline="always")
-    def as_it_is(x, seed, h, shift):  # type: ignore[no-untyped-def]
-        return x
 
-    def encoder(code_of: Any) -> Any:
-        @gpu.jit
-        def encode(x_hat, cut, scale, seed, bitmap, offsets, codes):  # type: ignore[no-untyped-def]
-            """x_hat (N, F), bitmap, offsets (blocks + 1,) -> codes (K, 2)."""
-            bytes_ = gpu.shared.array(tile, int32)
-            prefix = gpu.shared.array(tile, int32)
-            load_bytes(bitmap, bytes_, prefix)
-            entries = x_hat.shape[1]
-            row = 8 * ((entries + 7) // 8)
-            for i in range(8):
-                entry = i * tile + gpu.threadIdx.x
-                to = place(bytes_, prefix, entry)
-                if to >= 0:
-                    bit = int64(gpu.blockIdx.x) * bits + entry
-                    n = bit // row
-                    f = bit - n * row
-                    z = x_hat[n, f]
-                    a = float32(z.real)
-                    b = float32(z.imag)
-                    inverse = float32(1) / scale[n]
-                    h = uint64(0)
-                    if seed >= 0:
-                        h = hash_of(seed, n * entries + f)
-                        re = float64(z.real)
-                        im = float64(z.imag)
-                        limit = float64(cut[n])
-                        if not is_kept(re, im, limit):
-                            factor = restored(re, im, limit, draw_of(h, 42))
-                            a = a * factor
-                            b = b * factor
-                    at = offsets[gpu.blockIdx.x] + to
-                    codes[at, 0] = code_of(a * inverse, seed, h, 21)
-                    codes[at, 1] = code_of(b * inverse, seed, h, 0)
+@device
+def _eight_bits(x, seed, h, shift):  # type: ignore[no-untyped-def]
+    if seed >= 0:
+        return _random_on_gpu(x, _draw_on_gpu(h, shift))
+    level = min(math.sqrt(abs(x)) * float32(127) + float32(0.5), float32(127))
+    return int8(-int32(level) if x < 0 else int32(level))
 
-        return encode
 
-    def decoder(eight: bool) -> Any:
-        @gpu.jit
-        def expand(bitmap, codes, scale, offsets, x_hat):  # type: ignore[no-untyped-def]
-            """bitmap, codes (K, 2), offsets (blocks + 1,) -> x_hat (N, F), but for DC and second partners."""
-            bytes_ = gpu.shared.array(tile, int32)
-            prefix = gpu.shared.array(tile, int32)
-            load_bytes(bitmap, bytes_, prefix)
-            maps, entries = x_hat.shape
-            row = 8 * ((entries + 7) // 8)
-            for i in range(8):
-                entry = i * tile + gpu.threadIdx.x
-                bit = int64(gpu.blockIdx.x) * bits + entry
-                n = bit // row
-                f = bit - n * row
-                if n < maps and f < entries:
-                    source = place(bytes_, prefix, entry)
-                    re = im = float32(0)
-                    if source >= 0:
-                        at = offsets[gpu.blockIdx.x] + source
-                        re = float32(codes[at, 0])
-                        im = float32(codes[at, 1])
-                        step = scale[n]
-                        if eight:
-                            re = re * abs(re)
-                            im = im * abs(im)
-                            step = step * float32(1 / 16129)
-                        re = re * step
-                        im = im * step
-                    x_hat[n, f] = complex(re, im)
+@device
+def _as_it_is(x, seed, h, shift):  # type: ignore[no-untyped-def]
+    return x
 
-        return expand
 
+def _encoder(tile: int, code_of: Any) -> Any:
+    load_bytes, place = packed.lookup(tile)
+
+    @gpu.jit
+    def encode(x_hat, cut, scale, seed, bitmap, offsets, codes):  # type: ignore[no-untyped-def]
+        """x_hat (N, F), bitmap, offsets (blocks + 1,) -> codes (K, 2)."""
+        bytes_, prefix = load_bytes(bitmap)
+        entries = x_hat.shape[1]
+        for i in range(8):
+            entry = i * tile + gpu.threadIdx.x
+            to = place(bytes_, prefix, entry)
+            if to >= 0:
+                n, f = _entry(int64(gpu.blockIdx.x) * 8 * tile + entry, entries)
+                z = x_hat[n, f]
+                a = float32(z.real)
+                b = float32(z.imag)
+                inverse = float32(1) / scale[n]
+                h = uint64(0)
+                if seed >= 0:
+                    h = _hash_on_gpu(seed, n * entries + f)
+                    re = float64(z.real)
+                    im = float64(z.imag)
+                    limit = float64(cut[n])
+                    if not _is_kept_on_gpu(re, im, limit):
+                        factor = _restored_on_gpu(re, im, limit, _draw_on_gpu(h, 42))
+                        a = a * factor
+                        b = b * factor
+                at = offsets[gpu.blockIdx.x] + to
+                codes[at, 0] = code_of(a * inverse, seed, h, 21)
+                codes[at, 1] = code_of(b * inverse, seed, h, 0)
+
+    return encode
+
+
+def _decoder(tile: int, eight: bool) -> Any:
+    load_bytes, place = packed.lookup(tile)
+
+    @gpu.jit
+    def expand(bitmap, codes, scale, offsets, x_hat):  # type: ignore[no-untyped-def]
+        """bitmap, codes (K, 2), offsets (blocks + 1,) -> x_hat (N, F), but for DC and second partners."""
+        bytes_, prefix = load_bytes(bitmap)
+        maps, entries = x_hat.shape
+        for i in range(8):
+            entry = i * tile + gpu.threadIdx.x
+            n, f = _entry(int64(gpu.blockIdx.x) * 8 * tile + entry, entries)
+            if n < maps and f < entries:
+                source = place(bytes_, prefix, entry)
+                re = im = float32(0)
+                if source >= 0:
+                    at = offsets[gpu.blockIdx.x] + source
+                    re = float32(codes[at, 0])
+                    im = float32(codes[at, 1])
+                    step = scale[n]
+                    if eight:
+                        re = re * abs(re)
+                        im = im * abs(im)
+                        step = step * float32(1 / 16129)
+                    re = re * step
+                    im = im * step
+                x_hat[n, f] = complex(re, im)
+
+    return expand
+
+
+def _completer(tile: int) -> Any:
     @gpu.jit
     def complete(dc, mirror, x_hat):  # type: ignore[no-untyped-def]
         """Second partners from the first, and DC."""
@@ -531,15 +525,7 @@ def kernels(tile: int = TILE) -> SimpleNamespace:
                 z = x_hat[n, mirror[f]]
                 x_hat[n, f] = complex(z.real, -z.imag)
 
-    return SimpleNamespace(
-        measure=measure,
-        mark=mark,
-        encode=encoder(eight_bits),
-        encode_float=encoder(as_it_is),
-        expand=decoder(True),
-        expand_float=decoder(False),
-        complete=complete,
-    )
+    return complete
 
 
 def signatures(complex_type: str) -> dict[str, str]:
@@ -558,84 +544,49 @@ def signatures(complex_type: str) -> dict[str, str]:
     }
 
 
-Empty = Callable[[Any, Any], Any]  # (shape, NumPy dtype) -> an uninitialised array on the device
-Put = Callable[[np.ndarray], Any]  # a small NumPy array -> the same on the device
+def _where(where: dict[str, Any]) -> OnGpu:
+    return OnGpu.of({**where, "ballot": False}, TILE)
 
 
-def _device_array(shape: Any, dtype: Any) -> Any:
-    return gpu.device_array(shape, dtype)
-
-
-def cuda_measure(
-    x_hat: Any,
-    mirror: np.ndarray,
-    stream: Any = 0,
-    empty: Empty = _device_array,
-    put: Put = gpu.to_device,
-    tile: int = TILE,
-) -> tuple[Any, Any]:
-    """`reference_measure` on a GPU: a device array in, device arrays from `empty` out; `mirror` is in memory."""
-    maps, entries = x_hat.shape
-    rms, largest = empty(maps, np.float32), empty(maps, np.float32)
+def cuda_measure(x_hat: Any, mirror: np.ndarray, **where: Any) -> tuple[Any, Any]:
+    """`reference_measure` on a GPU: device arrays in and out; `mirror` is in memory. `where`: see `OnGpu`."""
+    on, (maps, entries) = _where(where), x_hat.shape
+    rms, largest = on.empty(maps, np.float32), on.empty(maps, np.float32)
     if maps and entries:
         weight = weights(mirror)
         pixels = 1.0 + float(weight.sum())
-        kernels(tile).measure[maps, tile, stream](x_hat, put(weight), pixels, rms, largest)
+        on.launch(kernels(on.tile).measure, maps, on.tile, x_hat, on.put(weight), pixels, rms, largest)
     return rms, largest
 
 
 def cuda(
-    x_hat: Any,
-    mirror: np.ndarray,
-    cut: Any,
-    scale: Any,
-    eight_bits: bool,
-    seed: int = -1,
-    stream: Any = 0,
-    empty: Empty = _device_array,
-    put: Put = gpu.to_device,
-    tile: int = TILE,
+    x_hat: Any, mirror: np.ndarray, cut: Any, scale: Any, eight_bits: bool, seed: int = -1, **where: Any
 ) -> tuple[Any, Any]:
-    """`reference` on a GPU: device arrays in, device arrays from `empty` out. Reads back how many were kept."""
-    maps, entries = x_hat.shape
+    """`reference` on a GPU: device arrays in and out. Reads back how many were kept."""
+    on, (maps, entries) = _where(where), x_hat.shape
     kind, row = np.int8 if eight_bits else np.float32, -(-entries // 8)
-    bitmap = empty((maps, row), np.uint8)
-    blocks = -(-maps * row // tile)
+    bitmap = on.empty((maps, row), np.uint8)
+    blocks = -(-maps * row // on.tile)
     if blocks == 0:
-        return bitmap, empty((0, 2), kind)
-    k, flat = kernels(tile), bitmap.reshape(maps * row)
-    counts, offsets = empty(blocks, np.int32), empty(blocks + 1, np.int64)
-    may = put(stored(mirror).view(np.uint8))
-    k.mark[blocks, tile, stream](x_hat, may, cut, scale, seed, flat, counts)
-    threshold.kernels(tile).scan[1, tile, stream](counts, offsets)
-    codes = empty((int(offsets[blocks]), 2), kind)
-    if codes.shape[0]:
-        encode = k.encode if eight_bits else k.encode_float
-        encode[blocks, tile, stream](x_hat, cut, scale, seed, flat, offsets, codes)
+        return bitmap, on.empty((0, 2), kind)
+    k, flat, counts = kernels(on.tile), bitmap.reshape(maps * row), on.empty(blocks, np.int32)
+    may = on.put(stored(mirror).view(np.uint8))
+    on.launch(k.mark, blocks, on.tile, x_hat, may, cut, scale, seed, flat, counts)
+    offsets = packed.cuda_offsets_after(counts, on)
+    codes = on.empty((packed.kept_in(offsets), 2), kind)
+    encode = k.encode if eight_bits else k.encode_float
+    on.launch(encode, blocks if codes.shape[0] else 0, on.tile, x_hat, cut, scale, seed, flat, offsets, codes)
     return bitmap, codes
 
 
-def cuda_expand(
-    bitmap: Any,
-    codes: Any,
-    scale: Any,
-    dc: Any,
-    mirror: np.ndarray,
-    stream: Any = 0,
-    empty: Empty = _device_array,
-    put: Put = gpu.to_device,
-    tile: int = TILE,
-) -> Any:
-    """`reference_expand` on a GPU: device arrays in, a device array from `empty` out."""
-    maps, row = bitmap.shape
-    x_hat = empty((maps, mirror.size), np.complex64)
-    blocks = -(-maps * row // tile)
-    if blocks:
-        k, flat = kernels(tile), bitmap.reshape(maps * row)
-        counts, offsets = empty(blocks, np.int32), empty(blocks + 1, np.int64)
-        threshold.kernels(tile).count[blocks, tile, stream](flat, counts)
-        threshold.kernels(tile).scan[1, tile, stream](counts, offsets)
+def cuda_expand(bitmap: Any, codes: Any, scale: Any, dc: Any, mirror: np.ndarray, **where: Any) -> Any:
+    """`reference_expand` on a GPU: device arrays in and out."""
+    on, (maps, row) = _where(where), bitmap.shape
+    x_hat = on.empty((maps, mirror.size), np.complex64)
+    if maps * row:
+        k, flat = kernels(on.tile), bitmap.reshape(maps * row)
+        offsets = packed.cuda_offsets_of(flat, on)
         expand = k.expand if codes.dtype.itemsize == 1 else k.expand_float
-        expand[blocks, tile, stream](flat, codes, scale, offsets, x_hat)
-        k.complete[-(-maps * mirror.size // tile), tile, stream](dc, put(mirror), x_hat)
+        on.launch(expand, (maps * row, on.tile), on.tile, flat, codes, scale, offsets, x_hat)
+        on.launch(k.complete, (maps * mirror.size, on.tile), on.tile, dc, on.put(mirror), x_hat)
     return x_hat

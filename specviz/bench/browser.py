@@ -107,11 +107,16 @@ def chromium(**context: Any) -> Iterator[Any]:
         from playwright.sync_api import Error, sync_playwright
 
     with sync_playwright() as playwright:
+        options = launch_options(find_chromium(playwright))
         try:
-            browser = playwright.chromium.launch(**launch_options(find_chromium(playwright)))
+            browser = playwright.chromium.launch(**options)
         except Error as error:
-            if "usable sandbox" not in str(error):
+            if not options["chromium_sandbox"]:
                 raise
+            try:  # one that starts without a sandbox lacks nothing else
+                playwright.chromium.launch(**options | {"chromium_sandbox": False}).close()
+            except Error:
+                raise error from None
             raise BrowserMissing(
                 "This machine lets no ordinary user's program make a sandbox, which Chromium needs: allow user "
                 "namespaces (sysctl kernel.unprivileged_userns_clone=1, or Chrome's AppArmor profile on Ubuntu)."

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from specviz import memory
 from specviz.bench.timing import medians_ms
+from specviz.memory import recorder
 
 
 def with_backward(forward: Callable[..., Tensor], *inputs: Tensor) -> Callable[[], Any]:
@@ -21,6 +22,15 @@ def with_backward(forward: Callable[..., Tensor], *inputs: Tensor) -> Callable[[
         forward(*inputs).sum().backward()
 
     return run
+
+
+def forward_and_step_ms(
+    sides: Mapping[str, Callable[..., Tensor]], inputs: Sequence[Tensor], rounds: int, steps: int
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Median milliseconds of each side over so many rounds without gradients, and over `steps` with backward."""
+    with torch.no_grad():
+        forward = medians_ms({name: partial(run, *inputs) for name, run in sides.items()}, rounds)
+    return forward, medians_ms({name: with_backward(run, *inputs) for name, run in sides.items()}, steps)
 
 
 def saved_bytes(forward: Callable[[], Any], parameters: set[int]) -> int:
@@ -47,7 +57,7 @@ def peak_bytes(step: Callable[[], Any], device: str) -> int:
         before = torch.cuda.memory_allocated()
         step()
         return torch.cuda.max_memory_allocated() - before
-    return memory.measure.peak_bytes(step)
+    return recorder.peak_bytes(step)
 
 
 def copy_bytes_per_second(device: str) -> float:

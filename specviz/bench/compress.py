@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint_sequential
 
-from specviz import models, records
+from specviz import models
+from specviz.bench import harness
 from specviz.bench.memory import photographs
 from specviz.bench.timing import medians_ms
 from specviz.memory import (
@@ -85,7 +85,7 @@ def _gradient(net: nn.Module, method: Method, x: Tensor, labels: Tensor) -> tupl
     return gradient, stats if isinstance(stats, CompressionStats) else None
 
 
-def measure(name: str, device: str, rounds: int, batch: int = BATCH, width: float = 1.0) -> list[dict[str, Any]]:
+def measure(name: str, device: str, rounds: int, batch: int = BATCH, width: float = 1.0) -> list[harness.Row]:
     """One network: a record for each way, all timed in one run."""
     torch.manual_seed(0)
     net = getattr(models, name)(image_size=SIDE, width=width, activation="relu", batch_norm=True).to(device)
@@ -113,66 +113,60 @@ def measure(name: str, device: str, rounds: int, batch: int = BATCH, width: floa
         )
         gradient, stats = _gradient(fresh, method, x, labels)
         rows.append(
-            {
-                "experiment": "bench-compress",
-                "device": device,
-                "network": name,
-                "image_size": SIDE,
-                "batch": batch,
-                "width": width,
-                "way": way,
-                "saved_bytes": memory.saved_bytes,
-                "peak_bytes": memory.peak_bytes,
-                "average_bytes": memory.average_bytes,
-                "step_ms": ms[way],
-                "step_ratio": ms[way] / ms["plain"],
-                "gradient_error": float((gradient - exact).norm() / exact.norm()),
-                "other_batch_error": float((other - exact).norm() / exact.norm()),
-                "map_share": None if stats is None else stats.share,
-                "gate_bytes": None if stats is None else stats.gate_bytes,
-                "pool_bytes": None if stats is None else stats.pool_bytes,
-            }
+            harness.record(
+                "compress",
+                device,
+                network=name,
+                image_size=SIDE,
+                batch=batch,
+                width=width,
+                way=way,
+                saved_bytes=memory.saved_bytes,
+                peak_bytes=memory.peak_bytes,
+                average_bytes=memory.average_bytes,
+                step_ms=ms[way],
+                step_ratio=ms[way] / ms["plain"],
+                gradient_error=float((gradient - exact).norm() / exact.norm()),
+                other_batch_error=float((other - exact).norm() / exact.norm()),
+                map_share=None if stats is None else stats.share,
+                gate_bytes=None if stats is None else stats.gate_bytes,
+                pool_bytes=None if stats is None else stats.pool_bytes,
+            )
         )
-    return [records.stamp(row) for row in rows]
+    return rows
 
 
-def missed_aims(rows: list[dict[str, Any]]) -> list[str]:
+DEFAULT = "compress 0.25"
+
+
+def aims(row: harness.Row) -> Iterator[harness.Aim]:
     """At the default threshold: maps in at most 20 % of their bytes, a step on the CPU in at most 1.6 times plain's."""
-    said = []
-    for row in rows:
-        if row["way"] == "compress 0.25":
-            if row["map_share"] > 0.20:
-                said.append(f"{row['network']}: maps take {row['map_share']:.0%} of their bytes, aimed at most 20 %")
-            if row["device"] == "cpu" and row["step_ratio"] > 1.6:
-                said.append(f"{row['network']}: a step takes {row['step_ratio']:.2f} times plain's, aimed at most 1.6")
-    return said
+    if row["way"] == DEFAULT:
+        text = "{network}: maps take {value:.0%} of their bytes, aimed at most 20 %"
+        yield harness.Aim(text, row["map_share"], most=0.20)
+        if row["device"] == "cpu":
+            text = "{network}: a step takes {value:.2f} times plain's, aimed at most {bound:g}"
+            yield harness.Aim(text, row["step_ratio"], most=1.6)
+
+
+missed_aims = partial(harness.missed, aims)
 
 
 def run(out: Path, rounds: int) -> None:
     """Measure all networks and write out/bench-compress.jsonl."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = harness.device()
     rows = [row for name in NETWORKS for row in measure(name, device, rounds)]
-    records.write(out / "bench-compress.jsonl", rows)
-    table = Table(title=f"a training step at batch {BATCH}, 3 x {SIDE} x {SIDE}, {device}")
-    for column in ("network", "way", "saved MB", "of plain", "peak", "maps", "time", "gradient off by"):
-        table.add_column(column, justify="left" if column in ("network", "way") else "right")
-    for row in rows:
-        plain = next(r for r in rows if r["network"] == row["network"] and r["way"] == "plain")
-        table.add_row(
-            row["network"],
-            row["way"],
-            f"{row['saved_bytes'] / 1e6:.1f}",
-            f"{row['saved_bytes'] / plain['saved_bytes']:.0%}",
-            f"{row['peak_bytes'] / plain['peak_bytes']:.0%}",
-            "" if row["map_share"] is None else f"{row['map_share']:.0%}",
-            f"{row['step_ratio']:.2f} x",
-            f"{row['gradient_error']:.1%}",
-        )
-    Console().print(table)
-    print(", ".join(f"{n}: another batch's gradient is off by {_other(rows, n):.0%}" for n in NETWORKS))
-    for line in missed_aims(rows):
-        print("aim missed:", line)
-
-
-def _other(rows: list[dict[str, Any]], name: str) -> float:
-    return next(float(row["other_batch_error"]) for row in rows if row["network"] == name)
+    harness.write(out, rows)
+    plain = {row["network"]: row for row in rows if row["way"] == "plain"}
+    columns = "network: {network} | way: {way} | saved MB: {saved_bytes:MB} | of plain: {saved:.0%} | "
+    columns += "peak: {peak:.0%} | maps: {maps} | time: {step_ratio:.2f} x | gradient off by: {gradient_error:.1%}"
+    computed: dict[str, Callable[[harness.Row], Any]] = {
+        "saved": lambda row: row["saved_bytes"] / plain[row["network"]]["saved_bytes"],
+        "peak": lambda row: row["peak_bytes"] / plain[row["network"]]["peak_bytes"],
+        "maps": lambda row: "" if row["map_share"] is None else f"{row['map_share']:.0%}",
+    }
+    title = f"a training step at batch {BATCH}, 3 x {SIDE} x {SIDE}, {device}"
+    harness.show(title, rows, columns, computed, left=("network", "way"))
+    errors = {name: row["other_batch_error"] for name, row in plain.items()}
+    print(", ".join(f"{name}: another batch's gradient is off by {error:.0%}" for name, error in errors.items()))
+    harness.tell(missed_aims(rows))

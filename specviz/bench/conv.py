@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 import specviz.functional as SF
-from specviz import records
-from specviz.bench.bytes import copy_bytes_per_second, peak_bytes, saved_bytes, with_backward
-from specviz.bench.timing import medians_ms
+from specviz.bench import harness
+from specviz.bench.bytes import copy_bytes_per_second, forward_and_step_ms, peak_bytes, saved_bytes, with_backward
 from specviz.functional.band_limited import ALGORITHMS, convolve
 
 SHAPES_2D = [(32, 64, 64, 32), (32, 128, 128, 16), (32, 256, 256, 8), (8, 64, 64, 64), (1, 3, 64, 224), (1, 64, 64, 56)]
@@ -27,7 +25,7 @@ COMPRESSIONS = (0.0, 0.25, 0.5, 0.75)
 FORCED = tuple(a for a in ALGORITHMS if a != "direct")  # "direct" is the side "conv" itself
 
 
-def _theirs(dims: int) -> Callable[..., Tensor] | None:
+def _peer(dims: int) -> Callable[..., Tensor] | None:
     try:
         from fft_conv_pytorch import fft_conv
     except ImportError:
@@ -41,7 +39,7 @@ def _theirs(dims: int) -> Callable[..., Tensor] | None:
     return run
 
 
-def side_by_side(x: Tensor, w: Tensor, compression: float, rounds: int = 5) -> list[dict[str, Any]]:
+def side_by_side(x: Tensor, w: Tensor, compression: float, rounds: int = 5) -> list[harness.Row]:
     """The same convolution four ways, with "same" padding: time, bytes kept for backward, and what comes out.
 
     x (B, C, H, W), w (O, C, k, k), k odd -> a row each for torch's own; the whole spectrum, as an FFT convolution
@@ -64,9 +62,8 @@ def side_by_side(x: Tensor, w: Tensor, compression: float, rounds: int = 5) -> l
     }
     with torch.no_grad():
         results = {name: run(x, w) for name, run in sides.items()}
-        forward = medians_ms({name: lambda run=run: run(x, w) for name, run in sides.items()}, rounds)  # type: ignore[misc]
     x, w = x.detach().clone().requires_grad_(), w.detach().clone().requires_grad_()
-    step = medians_ms({name: with_backward(run, x, w) for name, run in sides.items()}, max(3, rounds // 2))
+    forward, step = forward_and_step_ms(sides, (x, w), rounds, max(3, rounds // 2))
     norm = results["ordinary"].norm().item()
     rows = []
     for name, run in sides.items():
@@ -75,97 +72,100 @@ def side_by_side(x: Tensor, w: Tensor, compression: float, rounds: int = 5) -> l
                 "side": name,
                 "forward_ms": forward[name],
                 "step_ms": step[name],
-                "saved_bytes": saved_bytes(lambda run=run: run(x, w), {w.untyped_storage().data_ptr()}),  # type: ignore[misc]
+                "saved_bytes": saved_bytes(partial(run, x, w), {w.untyped_storage().data_ptr()}),
                 "error": (results[name] - results["ordinary"]).norm().item() / norm,
             }
         )
     return rows
 
 
-def _with_tf32(forward: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-    def run(x: Tensor, w: Tensor) -> Tensor:
-        with torch.backends.cudnn.flags(allow_tf32=True):
-            return forward(x, w)
-
-    return run
-
-
-def measure(shape: tuple[int, int, int, int], taps: int, dims: int, device: str, rounds: int) -> list[dict[str, Any]]:
+def measure(shape: tuple[int, int, int, int], taps: int, dims: int, device: str, rounds: int) -> list[harness.Row]:
     """All compressions and algorithms of one shape and kernel, beside torch's convolution, with backward too."""
-    B, C, out, side = shape
+    x, w = _tensors(shape, taps, dims, device)
+    sides = _sides(taps, dims, device)
+    forward, step = forward_and_step_ms(sides, (x, w), rounds, max(3, rounds // 2))
+    peak = {name: peak_bytes(with_backward(run, x, w), device) for name, run in sides.items()}
+    own = {w.untyped_storage().data_ptr()}
+    saved = {name: saved_bytes(partial(run, x, w), own) for name, run in sides.items()}
+    conv: dict[str, Any] = {
+        "conv_forward_ms": forward["conv"],
+        "conv_step_ms": step["conv"],
+        "fft_conv_forward_ms": forward.get("fft_conv"),
+        "fft_conv_step_ms": step.get("fft_conv"),
+        "conv_saved_bytes": saved["conv"],
+        "conv_peak_bytes": peak["conv"],
+    }
+    if device == "cuda":
+        conv |= {"conv_tf32_forward_ms": forward["conv_tf32"], "conv_tf32_step_ms": step["conv_tf32"]}
+        conv["copy_bytes_per_second"] = copy_bytes_per_second(device)
+    rows = []
+    for compression in COMPRESSIONS:
+        call = (x, w, None, 1, taps // 2, 1, 1)
+        _, plan, chosen = convolve(*call, compression=compression, energy=None, algorithm="auto", dims=dims)
+        for algorithm in FORCED:
+            name = f"{compression}/{algorithm}"
+            rows.append(
+                harness.record(
+                    "conv",
+                    device,
+                    shape=list(shape),
+                    dims=dims,
+                    taps=taps,
+                    compression=compression,
+                    share_discarded=plan.share_discarded,
+                    transform_size=plan.w.S,
+                    algorithm=algorithm,
+                    ran=chosen if algorithm == "auto" else algorithm,
+                    forward_ms=forward[name],
+                    step_ms=step[name],
+                    forward_speedup=forward["conv"] / forward[name],
+                    step_speedup=step["conv"] / step[name],
+                    saved_bytes=saved[name],  # conv keeps its input; ours lets it go and keeps coefficients
+                    peak_bytes=peak[name],
+                    **conv,
+                )
+            )
+    return rows
+
+
+def _tensors(shape: tuple[int, int, int, int], taps: int, dims: int, device: str) -> tuple[Tensor, Tensor]:
+    """Maps and filters, noise."""
+    B, C, O, side = shape
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(B, C, *(side,) * dims, generator=generator).to(device).requires_grad_()
-    w = (
-        (torch.randn(out, C, *(taps,) * dims, generator=generator) / (C * taps**dims) ** 0.5)
-        .to(device)
-        .requires_grad_()
-    )
+    x = torch.randn(B, C, *(side,) * dims, generator=generator)
+    w = torch.randn(O, C, *(taps,) * dims, generator=generator) / (C * taps**dims) ** 0.5
+    return x.to(device).requires_grad_(), w.to(device).requires_grad_()
+
+
+def _sides(taps: int, dims: int, device: str) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
+    """What is timed, by name: torch's own, a peer, and band_limited as COMPRESSION/ALGORITHM."""
     plain: Callable[..., Tensor] = F.conv2d if dims == 2 else F.conv1d
-    ours: Callable[..., Tensor] = SF.band_limited_conv2d if dims == 2 else SF.band_limited_conv1d
+    band_limited: Callable[..., Tensor] = SF.band_limited_conv2d if dims == 2 else SF.band_limited_conv1d
     padding = taps // 2
 
     def conv(x: Tensor, w: Tensor) -> Tensor:
         with torch.backends.cudnn.flags(allow_tf32=False):
             return plain(x, w, padding=padding)
 
+    def conv_tf32(x: Tensor, w: Tensor) -> Tensor:
+        with torch.backends.cudnn.flags(allow_tf32=True):
+            return plain(x, w, padding=padding)
+
     sides: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"conv": conv}
     if device == "cuda":
-        sides["conv_tf32"] = _with_tf32(lambda x, w: plain(x, w, padding=padding))
-    if theirs := _theirs(dims):
-        sides["fft_conv"] = theirs
+        sides["conv_tf32"] = conv_tf32
+    if peer := _peer(dims):
+        sides["fft_conv"] = peer
     for compression in COMPRESSIONS:
         for algorithm in FORCED:
-            sides[f"{compression}/{algorithm}"] = lambda x, w, c=compression, a=algorithm: ours(  # type: ignore[misc]
-                x, w, padding=padding, compression=c, algorithm=a
-            )
-    with torch.no_grad():
-        forward = medians_ms({name: lambda run=run: run(x, w) for name, run in sides.items()}, rounds)  # type: ignore[misc]
-    steps = {name: with_backward(run, x, w) for name, run in sides.items()}
-    step = medians_ms(steps, max(3, rounds // 2))
-    own = {w.untyped_storage().data_ptr()}
-    conv_saved = saved_bytes(lambda: conv(x, w), own)
-    conv_peak = peak_bytes(steps["conv"], device)
-    rows = []
-    for compression in COMPRESSIONS:
-        call = (x, w, None, 1, padding, 1, 1)
-        _, plan, chosen = convolve(*call, compression=compression, energy=None, algorithm="auto", dims=dims)
-        for algorithm in FORCED:
-            name = f"{compression}/{algorithm}"
-            row = {
-                "experiment": "bench-conv",
-                "device": device,
-                "shape": list(shape),
-                "dims": dims,
-                "taps": taps,
-                "compression": compression,
-                "share_discarded": plan.share_discarded,
-                "transform_size": plan.w.S,
-                "algorithm": algorithm,
-                "ran": chosen if algorithm == "auto" else algorithm,
-                "forward_ms": forward[name],
-                "step_ms": step[name],
-                "conv_forward_ms": forward["conv"],
-                "conv_step_ms": step["conv"],
-                "fft_conv_forward_ms": forward.get("fft_conv"),
-                "fft_conv_step_ms": step.get("fft_conv"),
-                "forward_speedup": forward["conv"] / forward[name],
-                "step_speedup": step["conv"] / step[name],
-                # conv keeps its input; ours lets it go and keeps coefficients.
-                "saved_bytes": saved_bytes(lambda name=name: sides[name](x, w), own),  # type: ignore[misc]
-                "conv_saved_bytes": conv_saved,
-                "peak_bytes": peak_bytes(steps[name], device),
-                "conv_peak_bytes": conv_peak,
-            }
-            if device == "cuda":
-                row["conv_tf32_forward_ms"], row["conv_tf32_step_ms"] = forward["conv_tf32"], step["conv_tf32"]
-                row["copy_bytes_per_second"] = copy_bytes_per_second(device)
-            rows.append(row)
-    return rows
+            options = {"padding": padding, "compression": compression, "algorithm": algorithm}
+            sides[f"{compression}/{algorithm}"] = partial(band_limited, **options)
+    return sides
 
 
-def wrong_choices(rows: list[dict[str, Any]]) -> list[str]:
+def wrong_choices(rows: list[harness.Row]) -> list[str]:
     """Where the automatic choice ran more than a tenth slower than the better algorithm."""
-    said = []
+    lines = []
     for row in rows:
         if row["algorithm"] != "auto":
             continue
@@ -175,9 +175,9 @@ def wrong_choices(rows: list[dict[str, Any]]) -> list[str]:
             times["direct"] = row["conv_forward_ms"]
         best = min(times, key=lambda name: times[name])
         if best != row["ran"] and times[row["ran"]] > 1.1 * times[best]:
-            what = f"{row['shape']}, {row['taps']} taps, compression {row['compression']}"
-            said.append(f"{what}: chose {row['ran']} ({times[row['ran']]:.2f} ms), {best} takes {times[best]:.2f} ms")
-    return said
+            case = f"{row['shape']}, {row['taps']} taps, compression {row['compression']}"
+            lines.append(f"{case}: chose {row['ran']} ({times[row['ran']]:.2f} ms), {best} takes {times[best]:.2f} ms")
+    return lines
 
 
 # What we set out to reach with the automatic choice, against torch's convolution on a CPU.
@@ -185,29 +185,30 @@ AIMED_SHAPE = [32, 64, 64, 32]
 AIMED_SPEEDUP = {3: 2.0, 5: 3.0, 7: 4.0, 11: 7.0}  # forward at compression 0.5, by taps; a step: 0.8 of that
 
 
-def missed_aims(rows: list[dict[str, Any]]) -> list[str]:
-    """Every aim that these records miss, and by how much."""
-    said = []
+def aims(row: harness.Row) -> Iterator[harness.Aim]:
+    """Of the automatic choice on a CPU."""
+    if row["algorithm"] != "auto" or row["device"] != "cpu":
+        return
 
-    def aim(row: dict[str, Any], what: str, value: float, bound: float, at_least: bool) -> None:
-        if value < bound if at_least else value > bound:
-            where = f"{row['shape']}, {row['taps']} taps, compression {row['compression']}"
-            said.append(f"{where}: {what} {value:.2f}, aimed at {'least' if at_least else 'most'} {bound:g}")
+    def aim(about: str, value: float, **bound: float) -> harness.Aim:
+        (side,) = bound
+        where = "{shape}, {taps} taps, compression {compression}"
+        text = f"{where}: {about} {{value:.2f}}, aimed at {side} {{bound:g}}"
+        return harness.Aim(text, value, **bound)
 
-    for row in rows:
-        if row["algorithm"] != "auto" or row["device"] != "cpu":
-            continue
-        if row["compression"] == 0:
-            aim(row, "forward speed-up", row["forward_speedup"], 0.95, True)
-        if row["fft_conv_forward_ms"]:
-            aim(row, "speed-up over fft-conv-pytorch", row["fft_conv_forward_ms"] / row["forward_ms"], 3.0, True)
-        if row["shape"] == AIMED_SHAPE and row["compression"] == 0.5:
-            speedup = AIMED_SPEEDUP[row["taps"]]
-            aim(row, "forward speed-up", row["forward_speedup"], speedup, True)
-            aim(row, "speed-up of a step", row["step_speedup"], round(0.8 * speedup, 2), True)
-            aim(row, "bytes kept, as a share of torch's,", row["saved_bytes"] / row["conv_saved_bytes"], 0.6, False)
-            aim(row, "peak bytes, as a share of torch's,", row["peak_bytes"] / row["conv_peak_bytes"], 1.25, False)
-    return said
+    if row["compression"] == 0:
+        yield aim("forward speed-up", row["forward_speedup"], least=0.95)
+    if row["fft_conv_forward_ms"]:
+        yield aim("speed-up over fft-conv-pytorch", row["fft_conv_forward_ms"] / row["forward_ms"], least=3.0)
+    if row["shape"] == AIMED_SHAPE and row["compression"] == 0.5:
+        speedup = AIMED_SPEEDUP[row["taps"]]
+        yield aim("forward speed-up", row["forward_speedup"], least=speedup)
+        yield aim("speed-up of a step", row["step_speedup"], least=round(0.8 * speedup, 2))
+        yield aim("bytes kept, as a share of torch's,", row["saved_bytes"] / row["conv_saved_bytes"], most=0.6)
+        yield aim("peak bytes, as a share of torch's,", row["peak_bytes"] / row["conv_peak_bytes"], most=1.25)
+
+
+missed_aims = partial(harness.missed, aims)
 
 
 def run(out: Path, rounds: int, quick: bool, only: str | None = None) -> None:
@@ -215,55 +216,36 @@ def run(out: Path, rounds: int, quick: bool, only: str | None = None) -> None:
 
     only  a shape such as "1,64,64,56": its records are replaced, the file's others stay
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = harness.device()
     shapes = [(shape, 2) for shape in SHAPES_2D] + [(shape, 1) for shape in SHAPES_1D]
     if quick:
         shapes = shapes[:1]
-    rows: list[dict[str, Any]] = []
-    path = out / "bench-conv.jsonl"
     if only is not None:
         wanted = [int(n) for n in only.split(",")]
         shapes = [(shape, dims) for shape, dims in shapes if list(shape) == wanted]
         if not shapes:
             known = ", ".join(",".join(map(str, shape)) for shape in (*SHAPES_2D, *SHAPES_1D))
             raise ValueError(f"no shape {only} is measured; pick one of {known}")
-        rows = [row for row in records.read(path) if row["shape"] != wanted] if path.exists() else []
+    rows: list[harness.Row] = []
     for shape, dims in shapes:
         for taps in KERNELS_2D if dims == 2 else KERNELS_1D:
             new = measure(shape, taps, dims, device, rounds)
-            _print(new, device)
-            rows += [records.stamp(row) for row in new]
-            records.write(path, rows)
-    for line in wrong_choices(rows):
-        print("the automatic choice was wrong:", line)
-    for line in missed_aims(rows):
-        print("aim missed:", line)
+            rows += new
+            every = harness.write(out, rows, same=None if only is None else ("shape",))
+            first, peer = new[0], new[0]["fft_conv_forward_ms"]
+            title = f"{first['shape']} {taps} taps, {device}: conv {first['conv_forward_ms']:.2f} ms, "
+            title += f"step {first['conv_step_ms']:.2f} ms, fft-conv-pytorch {peer and f'{peer:.2f}'} ms"
+            harness.show(title, new, COLUMNS, COMPUTED)
+    harness.tell(wrong_choices(every), "the automatic choice was wrong")
+    harness.tell(missed_aims(every))
 
 
-def _print(rows: list[dict[str, Any]], device: str) -> None:
-    first = rows[0]
-    theirs = first["fft_conv_forward_ms"]
-    table = Table(
-        title=f"{first['shape']} {first['taps']} taps, {device}: conv {first['conv_forward_ms']:.2f} ms, "
-        f"step {first['conv_step_ms']:.2f} ms, fft-conv-pytorch {theirs and f'{theirs:.2f}'} ms"
-    )
-    for column in (
-        "compression",
-        "algorithm",
-        "forward ms",
-        "x conv",
-        "step ms",
-        "x conv",
-        "saved / conv",
-        "peak / conv",
-    ):
-        table.add_column(column, justify="right")
-    for row in rows:
-        name = f"auto: {row['ran']}" if row["algorithm"] == "auto" else row["algorithm"]
-        table.add_row(
-            *(str(row["compression"]), name, f"{row['forward_ms']:.2f}", f"{row['forward_speedup']:.2f}"),
-            *(f"{row['step_ms']:.2f}", f"{row['step_speedup']:.2f}"),
-            f"{row['saved_bytes'] / row['conv_saved_bytes']:.2f}",
-            f"{row['peak_bytes'] / max(row['conv_peak_bytes'], 1):.2f}",
-        )
-    Console().print(table)
+COLUMNS = (
+    "compression: {compression} | algorithm: {ran_as} | forward ms: {forward_ms:.2f} | x conv: {forward_speedup:.2f} | "
+    "step ms: {step_ms:.2f} | x conv: {step_speedup:.2f} | saved / conv: {saved:.2f} | peak / conv: {peak:.2f}"
+)
+COMPUTED: dict[str, Callable[[harness.Row], Any]] = {
+    "ran_as": lambda row: f"auto: {row['ran']}" if row["algorithm"] == "auto" else row["algorithm"],
+    "saved": lambda row: row["saved_bytes"] / row["conv_saved_bytes"],
+    "peak": lambda row: row["peak_bytes"] / max(row["conv_peak_bytes"], 1),
+}

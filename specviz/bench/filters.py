@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import nn
 
 import specviz.nn as snn
-from specviz import records
+from specviz.bench import harness
 from specviz.bench.bytes import copy_bytes_per_second, peak_bytes, saved_bytes, with_backward
 from specviz.bench.timing import medians_ms
 
@@ -35,13 +33,13 @@ def _layers(C: int, O: int, H: int, W: int) -> dict[str, nn.Module]:
     }
 
 
-def measure(shape: tuple[int, int, int, int, int], device: str, rounds: int) -> list[dict[str, Any]]:
+def measure(shape: tuple[int, int, int, int, int], device: str, rounds: int) -> list[harness.Row]:
     """A row for each kind of filter on one shape: time, bytes kept, bytes at the peak, numbers."""
     B, C, O, H, W = shape
     x = torch.randn(B, C, H, W, generator=torch.Generator().manual_seed(0)).to(device).requires_grad_()
     layers = {name: layer.to(device) for name, layer in _layers(C, O, H, W).items()}
     with torch.no_grad():
-        forward = medians_ms({name: lambda m=m: m(x) for name, m in layers.items()}, rounds)  # type: ignore[misc]
+        forward = medians_ms({name: partial(layer, x) for name, layer in layers.items()}, rounds)
     steps = {name: with_backward(lambda x, *_, m=m: m(x), x, *m.parameters()) for name, m in layers.items()}
     step = medians_ms(steps, rounds)
     rows = []
@@ -50,27 +48,27 @@ def measure(shape: tuple[int, int, int, int, int], device: str, rounds: int) -> 
         for p in layer.parameters():
             p.grad = None
         rows.append(
-            {
-                "experiment": "bench-filters",
-                "device": device,
-                "shape": list(shape),
-                "kind": name,
-                "numbers": sum(p.numel() for p in layer.parameters()),
-                "forward_ms": forward[name],
-                "step_ms": step[name],
-                "saved_bytes": saved_bytes(lambda layer=layer: layer(x), own),  # type: ignore[misc]
-                "peak_bytes": peak_bytes(steps[name], device),
-                "map_bytes": x.nbytes + 4 * B * O * H * W,
-                "bank_bytes": 8 * O * C * H * (W // 2 + 1),
-                "copy_bytes_per_second": copy_bytes_per_second(device),
-            }
+            harness.record(
+                "filters",
+                device,
+                shape=list(shape),
+                kind=name,
+                numbers=sum(p.numel() for p in layer.parameters()),
+                forward_ms=forward[name],
+                step_ms=step[name],
+                saved_bytes=saved_bytes(partial(layer, x), own),
+                peak_bytes=peak_bytes(steps[name], device),
+                map_bytes=x.nbytes + 4 * B * O * H * W,
+                bank_bytes=8 * O * C * H * (W // 2 + 1),
+                copy_bytes_per_second=copy_bytes_per_second(device),
+            )
         )
     return rows
 
 
-def missed_aims(rows: list[dict[str, Any]]) -> list[str]:
+def missed_aims(rows: list[harness.Row]) -> list[str]:
     """A parametric layer's peak must not hold a bank: not when there are few filters, not when there are many."""
-    said = []
+    lines = []
     for kind in ("linear", "gaussian"):
         growth = [r for r in rows if r["kind"] == kind and r["shape"] in [list(s) for s in GROWTH]]
         growth.sort(key=lambda r: r["shape"][2])
@@ -79,32 +77,25 @@ def missed_aims(rows: list[dict[str, Any]]) -> list[str]:
             maps = 5 * (many["map_bytes"] - few["map_bytes"])
             grown = many["peak_bytes"] - few["peak_bytes"]
             if grown > maps + 0.1 * (many["bank_bytes"] - few["bank_bytes"]):
-                said.append(f"{kind}, {few['shape']} to {many['shape']}: peak grows by {grown / 1e6:.1f} MB")
-    return said
+                lines.append(f"{kind}, {few['shape']} to {many['shape']}: peak grows by {grown / 1e6:.1f} MB")
+    return lines
+
+
+COLUMNS = (
+    "filters: {kind} | numbers: {numbers:,} | forward ms: {forward_ms:.1f} | step ms: {step_ms:.1f} | "
+    "kept MB: {saved_bytes:MB} | peak MB: {peak_bytes:MB}"
+)
 
 
 def run(out: Path, rounds: int) -> None:
     """Measure all shapes and write out/bench-filters.jsonl."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    rows: list[dict[str, Any]] = []
+    device = harness.device()
+    rows: list[harness.Row] = []
     for shape in dict.fromkeys([*SHAPES, *GROWTH]):
-        new = [records.stamp(row) for row in measure(shape, device, rounds)]
+        new = measure(shape, device, rounds)
         rows += new
-        records.write(out / "bench-filters.jsonl", rows)
-        _print(new, device)
-    for line in missed_aims(rows):
-        print("aim missed:", line)
-
-
-def _print(rows: list[dict[str, Any]], device: str) -> None:
-    B, C, O, H, W = rows[0]["shape"]
-    bank = rows[0]["bank_bytes"] / 1e6
-    table = Table(title=f"{B} maps, {C} -> {O} channels, {H} x {W}, {device}; the bank would be {bank:.1f} MB")
-    for column in ("filters", "numbers", "forward ms", "step ms", "kept MB", "peak MB"):
-        table.add_column(column, justify="right")
-    for row in rows:
-        table.add_row(
-            *(row["kind"], f"{row['numbers']:,}", f"{row['forward_ms']:.1f}", f"{row['step_ms']:.1f}"),
-            *(f"{row['saved_bytes'] / 1e6:.1f}", f"{row['peak_bytes'] / 1e6:.1f}"),
-        )
-    Console().print(table)
+        harness.write(out, rows)
+        (B, C, O, H, W), bank = shape, new[0]["bank_bytes"] / 1e6
+        title = f"{B} maps, {C} -> {O} channels, {H} x {W}, {device}; the bank would be {bank:.1f} MB"
+        harness.show(title, new, COLUMNS)
+    harness.tell(missed_aims(rows))

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 
 import specviz.nn as snn
-from specviz import models, records
+from specviz import models
+from specviz.bench import harness
 from specviz.bench.timing import medians_ms
 from specviz.datasets import PHOTOS, photo
+from specviz.functional.activation import Precision
 from specviz.memory import compress_activations, measure_step
 from specviz.spectra import HalfSpectrum, StoredSpectrum
 
@@ -33,7 +34,7 @@ NETWORKS = [
 ]
 BETAS = (0.5, 1.0, 1.5)
 POINTS = 240  # of a timeline in a record
-BASELINES = {"bn-relu": {"activation": "relu"}, "tanh": {"activation": "tanh"}}
+BASELINES, COMPRESSED = ("bn-relu", "tanh"), "bn-relu, compressed"
 # What Guan et al. report, memory in per cent of the plain network's: Table 1 (CIFAR-10), Table 2 (ImageNet, peak and
 # average at beta 1).
 PAPER = {
@@ -59,36 +60,56 @@ def photographs(count: int, side: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     return (x - x.mean((0, 2, 3), keepdim=True)) / x.std((0, 2, 3), keepdim=True), torch.tensor(labels)
 
 
-def forms(name: str, side: int) -> dict[str, Callable[[], nn.Module]]:
-    """The forms by name: two spatial baselines, one of them compressed, and SpecNet by beta and precision kept."""
-    build = getattr(models, name)
+@dataclass(frozen=True)
+class Spec:
+    """What a network is built and trained as.
 
-    def specnet(beta: float, precision: str) -> nn.Module:
-        model = build(image_size=side, convolution="specnet", beta=beta)
+    options    the builder's
+    precision  of what SpecNet's blocks keep
+    context    around forward and backward
+    is_aimed   whether the aims are for it
+    """
+
+    options: dict[str, Any]
+    precision: Precision = "float32"
+    context: Callable[[], AbstractContextManager[Any]] = nullcontext
+    is_aimed: bool = False
+
+    @property
+    def is_spectral(self) -> bool:
+        return self.options.get("convolution") == "specnet"
+
+    def build(self, name: str, side: int) -> nn.Module:
+        model = getattr(models, name)(image_size=side, **self.options)
         for block in model.modules():
             if isinstance(block, snn.SpecNetBlock2d):
-                block.precision = precision  # type: ignore[assignment]
+                block.precision = self.precision
         return model
 
-    built: dict[str, Callable[[], nn.Module]] = {}
-    for baseline, options in BASELINES.items():
-        batch_norm = {"batch_norm": True} if baseline == "bn-relu" else {}
-        built[baseline] = lambda options=options | batch_norm: build(image_size=side, **options)  # type: ignore[misc]
-    built[COMPRESSED] = built["bn-relu"]
-    for beta in BETAS:
-        built[f"specnet beta {beta:g}"] = lambda beta=beta: specnet(beta, "float32")  # type: ignore[misc]
-    built["specnet beta 1, float16"] = lambda: specnet(1.0, "float16")
-    return built
+
+def _forms() -> dict[str, Spec]:
+    """Two spatial baselines, one of them compressed, and SpecNet by beta and precision kept."""
+    usual = {"activation": "relu", "batch_norm": True}
+    spectral = {"convolution": "specnet"}
+    return {
+        "bn-relu": Spec(usual),
+        "tanh": Spec({"activation": "tanh"}),
+        COMPRESSED: Spec(usual, context=compress_activations),  # as it is, its saved maps as sparse spectra
+        **{f"specnet beta {beta:g}": Spec(spectral | {"beta": beta}, is_aimed=beta == 1) for beta in BETAS},
+        "specnet beta 1, float16": Spec(spectral | {"beta": 1.0}, precision="float16", is_aimed=True),
+    }
 
 
-COMPRESSED = "bn-relu, compressed"  # the usual network as it is, its saved maps as sparse spectra
+def forms(name: str, side: int) -> dict[str, Callable[[], nn.Module]]:
+    """What builds each form of a network, by the form's name."""
+    return {form: partial(spec.build, name, side) for form, spec in _forms().items()}
 
 
 def measure(name: str, side: int, batch: int, form: str, model: nn.Module) -> dict[str, Any]:
     """One network's training step and inference, as a record."""
-    context = compress_activations if form == COMPRESSED else nullcontext
+    context = _forms()[form].context
     x, labels = photographs(batch, side)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = harness.device()
     model, x, labels = model.to(device), x.to(device), labels.to(device)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", snn.DeadBlock)
@@ -109,43 +130,42 @@ def measure(name: str, side: int, batch: int, form: str, model: nn.Module) -> di
         F.cross_entropy(model(x), labels).backward()
     if device == "cuda":
         torch.cuda.synchronize()
-    record = {
-        "experiment": "bench-memory",
-        "device": device,
-        "network": name,
-        "form": form,
-        "image_size": side,
-        "batch": batch,
-        "kept_by_block": [block.last_kept for block in blocks],
-        "dead_blocks": sum(issubclass(w.category, snn.DeadBlock) for w in caught),
-        "inference_peak_bytes": inference.peak_bytes,
-        "inference_average_bytes": inference.average_bytes,
-        "step_seconds": time.perf_counter() - start,
+    return harness.record(
+        "memory",
+        network=name,
+        form=form,
+        image_size=side,
+        batch=batch,
+        kept_by_block=[block.last_kept for block in blocks],
+        dead_blocks=sum(issubclass(w.category, snn.DeadBlock) for w in caught),
+        inference_peak_bytes=inference.peak_bytes,
+        inference_average_bytes=inference.average_bytes,
+        step_seconds=time.perf_counter() - start,
         **step.to_record(),
-    }
-    return records.stamp(record)
+    )
 
 
-def ratio(rows: list[dict[str, Any]], row: dict[str, Any], baseline: str, what: str) -> float:
+def ratio(rows: list[harness.Row], row: harness.Row, baseline: str, key: str) -> float:
     """A row's bytes as a share of the same network's in a baseline form."""
     same = ("network", "image_size", "batch")
-    base = next(r for r in rows if r["form"] == baseline and all(r[key] == row[key] for key in same))
-    return float(row[what]) / base[what]
+    base = next(r for r in rows if r["form"] == baseline and all(r[name] == row[name] for name in same))
+    return float(row[key]) / base[key]
 
 
-def missed_aims(rows: list[dict[str, Any]]) -> list[str]:
+AIMED_SHARES = (("tanh", "saved_bytes", 0.25), ("bn-relu", "saved_bytes", 0.15), ("tanh", "peak_bytes", 0.40))
+
+
+def missed_aims(rows: list[harness.Row]) -> list[str]:
     """SpecNet at beta 1 and 32 pixels: saved bytes <= 25 % of tanh's and 15 % of BN+ReLU's, peak <= 40 % of tanh's."""
-    said = []
-    aims = (("tanh", "saved_bytes", 0.25), ("bn-relu", "saved_bytes", 0.15), ("tanh", "peak_bytes", 0.40))
-    for row in rows:
-        if row["image_size"] == 32 and row["form"].startswith("specnet beta 1") and "1.5" not in row["form"]:
-            for baseline, what, most in aims:
-                share = ratio(rows, row, baseline, what)
-                if share > most:
-                    said.append(
-                        f"{row['network']}, {row['form']}: {what} {share:.1%} of {baseline}'s, aimed at most {most:.0%}"
-                    )
-    return said
+    specs = _forms()
+
+    def aims(row: harness.Row) -> Iterator[harness.Aim]:
+        if row["image_size"] == 32 and specs[row["form"]].is_aimed:
+            for baseline, key, most in AIMED_SHARES:
+                text = f"{{network}}, {{form}}: {key} {{value:.1%}} of {baseline}'s, aimed at most {{bound:.0%}}"
+                yield harness.Aim(text, ratio(rows, row, baseline, key), most=most)
+
+    return harness.missed(aims, rows)
 
 
 # --- One block's speed.
@@ -184,30 +204,34 @@ def measure_block(k: int, beta: float, source: str, rounds: int) -> dict[str, An
         torch.tanh(F.conv2d(x, weight, padding=k // 2)).backward(grad)
 
     ms = medians_ms({"block": spectral, "conv_tanh": spatial}, rounds)
-    return records.stamp(
-        {
-            "experiment": "bench-specnet-block",
-            "device": "cpu",
-            "shape": list(BLOCK),
-            "taps": k,
-            "beta": beta,
-            "source": source,
-            "kept_in": X.parts[0].layout.share_kept,
-            "kept_out": block.last_kept,
-            "block_ms": ms["block"],
-            "conv_tanh_ms": ms["conv_tanh"],
-            "speedup": ms["conv_tanh"] / ms["block"],
-        }
+    return harness.record(
+        "specnet-block",
+        "cpu",
+        shape=list(BLOCK),
+        taps=k,
+        beta=beta,
+        source=source,
+        kept_in=X.parts[0].layout.share_kept,
+        kept_out=block.last_kept,
+        block_ms=ms["block"],
+        conv_tanh_ms=ms["conv_tanh"],
+        speedup=ms["conv_tanh"] / ms["block"],
     )
 
 
-def missed_block_aims(rows: list[dict[str, Any]]) -> list[str]:
+def block_aims(row: harness.Row) -> Iterator[harness.Aim]:
     """At beta 1 on photographs: twice as fast as conv2d + tanh at k = 3, five times at k = 7."""
-    return [
-        f"block k={row['taps']}, beta 1, {row['source']}: {row['speedup']:.1f}x, aimed at least {aim:g}x"
-        for row in rows
-        if row["beta"] == 1.0 and (aim := BLOCK_AIMS.get(row["taps"])) and row["speedup"] < aim
-    ]
+    if row["beta"] == 1.0 and row["taps"] in BLOCK_AIMS:
+        text = "block k={taps}, beta 1, {source}: {value:.1f}x, aimed at least {bound:g}x"
+        yield harness.Aim(text, row["speedup"], least=BLOCK_AIMS[row["taps"]])
+
+
+missed_block_aims = partial(harness.missed, block_aims)
+
+BLOCK_COLUMNS = (
+    "map of: {source} | k: {taps} | beta: {beta:g} | kept in: {kept_in:.0%} | kept out: {kept_out:.0%} | "
+    "block: {block_ms:.0f} | conv2d + tanh: {conv_tanh_ms:.0f} | ratio: {speedup:.1f}"
+)
 
 
 def run(out: Path, rounds: int, only: str | None = None) -> None:
@@ -222,37 +246,33 @@ def run(out: Path, rounds: int, only: str | None = None) -> None:
         raise ValueError(f"nothing to measure begins with {only!r}; there are {', '.join(names)}")
     if "block" in chosen and not torch.cuda.is_available():
         blocks = [measure_block(k, b, s, rounds) for s in ("photographs", "noise") for k in TAPS for b in BETAS]
-        records.write(out / "bench-specnet-block.jsonl", blocks)
-        _print_blocks(blocks)
-    path = out / "bench-memory.jsonl"
-    measured: list[dict[str, Any]] = []
+        harness.write(out, blocks)
+        harness.show("one block at (32, 64, 64, 32), forward and backward, ms", blocks, BLOCK_COLUMNS)
+        harness.tell(missed_block_aims(blocks))
+    measured: list[harness.Row] = []
     for name, side, batch in NETWORKS:
         if f"{name}-{side}" not in chosen:
             continue
-        rows: list[dict[str, Any]] = []
+        rows: list[harness.Row] = []
         for form, build in forms(name, side).items():
             torch.manual_seed(0)
             rows.append(measure(name, side, batch, form, build()))
             print(_line(rows[-1]), flush=True)
-        same = [(row["network"], row["image_size"], row["device"]) for row in rows]
-        older = records.read(path) if path.exists() else []
-        kept = [row for row in older if (row["network"], row["image_size"], row["device"]) not in same]
-        records.write(path, sorted(kept + rows, key=_place))
+        harness.write(out, rows, same=("network", "image_size", "device"), order=_place)
         measured += rows
     if measured:
-        _print_networks(measured)
-    for line in missed_aims(measured):
-        print("aim missed:", line)
+        _show_networks(measured)
+    harness.tell(missed_aims(measured))
 
 
-def _place(row: dict[str, Any]) -> int:
+def _place(row: harness.Row) -> int:
     """Where a network stands in the file: as in NETWORKS, whichever was measured first; one that left it is last."""
     order = [network[:2] for network in NETWORKS]
-    mine = (row["network"], row["image_size"])
-    return order.index(mine) if mine in order else len(order)
+    own = (row["network"], row["image_size"])
+    return order.index(own) if own in order else len(order)
 
 
-def _line(row: dict[str, Any]) -> str:
+def _line(row: harness.Row) -> str:
     return (
         f"{row['network']} {row['image_size']}, batch {row['batch']}, {row['form']}: "
         f"saved {row['saved_bytes'] / 1e6:.1f} MB, peak {row['peak_bytes'] / 1e6:.1f}, "
@@ -260,41 +280,17 @@ def _line(row: dict[str, Any]) -> str:
     )
 
 
-def _print_networks(rows: list[dict[str, Any]]) -> None:
-    table = Table(title="a training step: bytes in per cent of the tanh network's / of the BN+ReLU network's")
-    for column in ("network", "form", "saved", "peak", "mean", "inference peak", "paper: peak, mean", "s a step"):
-        table.add_column(column, justify="left" if column in ("network", "form") else "right")
-    for row in rows:
-        both = [
-            f"{ratio(rows, row, 'tanh', what):.0%} / {ratio(rows, row, 'bn-relu', what):.0%}"
-            for what in ("saved_bytes", "peak_bytes", "average_bytes", "inference_peak_bytes")
-        ]
-        paper = PAPER[(row["network"], row["image_size"])] if row["form"].startswith("specnet") else {}
-        table.add_row(
-            f"{row['network']} {row['image_size']}",
-            row["form"],
-            *both,
-            ", ".join(f"{share:.0f} %" for share in paper.values()),
-            f"{row['step_seconds']:.1f}",
-        )
-    Console().print(table)
+def _show_networks(rows: list[harness.Row]) -> None:
+    def both(key: str) -> Callable[[harness.Row], str]:
+        return lambda row: f"{ratio(rows, row, 'tanh', key):.0%} / {ratio(rows, row, 'bn-relu', key):.0%}"
 
+    def paper(row: harness.Row) -> str:
+        shares = PAPER[(row["network"], row["image_size"])] if specs[row["form"]].is_spectral else {}
+        return ", ".join(f"{share:.0f} %" for share in shares.values())
 
-def _print_blocks(rows: list[dict[str, Any]]) -> None:
-    table = Table(title="one block at (32, 64, 64, 32), forward and backward, ms")
-    for column in ("map of", "k", "beta", "kept in", "kept out", "block", "conv2d + tanh", "ratio"):
-        table.add_column(column, justify="right")
-    for row in rows:
-        table.add_row(
-            row["source"],
-            str(row["taps"]),
-            f"{row['beta']:g}",
-            f"{row['kept_in']:.0%}",
-            f"{row['kept_out']:.0%}",
-            f"{row['block_ms']:.0f}",
-            f"{row['conv_tanh_ms']:.0f}",
-            f"{row['speedup']:.1f}",
-        )
-    Console().print(table)
-    for line in missed_block_aims(rows):
-        print("aim missed:", line)
+    specs = _forms()
+    compared = {name: both(f"{name}_bytes") for name in ("saved", "peak", "average", "inference_peak")}
+    columns = "network: {network} {image_size} | form: {form} | saved: {saved} | peak: {peak} | mean: {average} | "
+    columns += "inference peak: {inference_peak} | paper: peak, mean: {paper} | s a step: {step_seconds:.1f}"
+    title = "a training step: bytes in per cent of the tanh network's / of the BN+ReLU network's"
+    harness.show(title, rows, columns, {"paper": paper, **compared}, left=("network", "form"))

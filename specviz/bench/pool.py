@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from rich.console import Console
-from rich.table import Table
 from spectral_kernels import dispatch
 from torch import Tensor
 
 import specviz.functional as SF
-from specviz import records
-from specviz.bench.bytes import copy_bytes_per_second, with_backward
+from specviz.bench import harness
+from specviz.bench.bytes import copy_bytes_per_second, forward_and_step_ms
 from specviz.bench.timing import medians_ms
 from specviz.functional.spectral_pool import choose_algorithm
 
@@ -51,21 +50,19 @@ def measure(shape: tuple[int, ...], size: tuple[int, int], device: str, rounds: 
     }
     if H % h == 0 and W % w == 0:
         sides["avg_pool2d"] = lambda x: F.avg_pool2d(x, (H // h, W // w))
-    with torch.no_grad():
-        forward = medians_ms({name: lambda run=run: run(x) for name, run in sides.items()}, rounds)  # type: ignore[misc]
-    step = medians_ms({name: with_backward(run, x) for name, run in sides.items()}, rounds)
-    row: dict[str, Any] = {
-        "experiment": "bench-pool",
-        "device": device,
-        "shape": list(shape),
-        "size": list(size),
-        "ran": choose_algorithm((H, W), size),
+    forward, step = forward_and_step_ms(sides, (x,), rounds, rounds)
+    return harness.record(
+        "pool",
+        device,
+        shape=list(shape),
+        size=list(size),
+        ran=choose_algorithm((H, W), size),
         **{f"{name}_forward_ms": ms for name, ms in forward.items()},
         **{f"{name}_step_ms": ms for name, ms in step.items()},
-        "forward_speedup": forward["composition"] / forward["spectral"],
-        "step_speedup": step["composition"] / step["spectral"],
-    }
-    return row | _kernel(x.detach(), size, device, rounds)
+        forward_speedup=forward["composition"] / forward["spectral"],
+        step_speedup=step["composition"] / step["spectral"],
+        **_kernel(x.detach(), size, device, rounds),
+    )
 
 
 def _kernel(x: Tensor, size: tuple[int, int], device: str, rounds: int) -> dict[str, Any]:
@@ -83,41 +80,35 @@ def _kernel(x: Tensor, size: tuple[int, int], device: str, rounds: int) -> dict[
     }
 
 
-def missed_aims(rows: list[dict[str, Any]]) -> list[str]:
+def aims(row: harness.Row) -> Iterator[harness.Aim]:
     """A step of a map of 64 or less: twice as fast as the composition; of any map: not slower."""
-    said = []
-    for row in rows:
-        bound = 2.0 if max(row["shape"][-2:]) <= 64 else 1.0
-        if row["device"] == "cpu" and row["step_speedup"] < bound:
-            said.append(f"{row['shape']} -> {row['size']}: step {row['step_speedup']:.2f}x, aimed at least {bound:g}x")
-    return said
+    if row["device"] == "cpu":
+        least = 2.0 if max(row["shape"][-2:]) <= 64 else 1.0
+        yield harness.Aim("{shape} -> {size}: step {value:.2f}x, aimed at least {bound:g}x", row["step_speedup"], least)
+
+
+missed_aims = partial(harness.missed, aims)
 
 
 def run(out: Path, rounds: int) -> None:
     """Measure all shapes and write out/bench-pool.jsonl."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    rows = [records.stamp(measure(shape, size, device, rounds)) for shape, size in SHAPES]
-    records.write(out / "bench-pool.jsonl", rows)
-    table = Table(title=f"spectral pooling, {device}: median ms, forward / with backward")
-    for column in ("maps", "to", "spectral", "ran", "plain FFTs", "ratio", "adaptive", "average"):
-        table.add_column(column, justify="right")
-    for row in rows:
-        table.add_row(
-            *(" x ".join(map(str, row["shape"])), " x ".join(map(str, row["size"]))),
-            _both(row, "spectral"),
-            row["ran"],
-            _both(row, "composition"),
-            f"{row['forward_speedup']:.1f} / {row['step_speedup']:.1f}",
-            _both(row, "adaptive_avg_pool2d"),
-            _both(row, "avg_pool2d") if "avg_pool2d_step_ms" in row else "no such size",
-        )
-    Console().print(table)
+    device = harness.device()
+    rows = [measure(shape, size, device, rounds) for shape, size in SHAPES]
+    harness.write(out, rows)
+    columns = f"maps: {{maps}} | to: {{to}} | spectral: {_both('spectral')} | ran: {{ran}} | "
+    columns += f"plain FFTs: {_both('composition')} | ratio: {{forward_speedup:.1f}} / {{step_speedup:.1f}} | "
+    columns += f"adaptive: {_both('adaptive_avg_pool2d')} | average: {{average}}"
+    computed: dict[str, Callable[[harness.Row], str]] = {
+        "maps": lambda row: " x ".join(map(str, row["shape"])),
+        "to": lambda row: " x ".join(map(str, row["size"])),
+        "average": lambda row: _both("avg_pool2d").format_map(row) if "avg_pool2d_step_ms" in row else "no such size",
+    }
+    harness.show(f"spectral pooling, {device}: median ms, forward / with backward", rows, columns, computed)
     for row in rows:
         moved = {name: row[f"{name}_bytes_per_second"] / 1e9 for name in ("pool", "unpool", "copy")}
         print(f"{row['shape']}, GB/s: " + ", ".join(f"{name} {speed:.1f}" for name, speed in moved.items()))
-    for line in missed_aims(rows):
-        print("aim missed:", line)
+    harness.tell(missed_aims(rows))
 
 
-def _both(row: dict[str, Any], side: str) -> str:
-    return f"{row[f'{side}_forward_ms']:.2f} / {row[f'{side}_step_ms']:.2f}"
+def _both(side: str) -> str:
+    return f"{{{side}_forward_ms:.2f}} / {{{side}_step_ms:.2f}}"

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from spectral_kernels import dispatch
 
-from specviz import records
+from specviz.bench import harness
 from specviz.bench.bytes import copy_bytes_per_second
 from specviz.bench.timing import medians_ms
 from specviz.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, Line, LinePlot
@@ -141,7 +141,7 @@ def _jobs(device: str) -> dict[str, tuple[float, float, Callable[[], Any]]]:
 
 def measure(rounds: int = 7, device: str | None = None) -> Roofline:
     """Measure the machine's limits and the kernels, all in one run, taking turns."""
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or harness.device()
     n = 2048
     a, b = torch.ones(n, n, device=device), torch.ones(n, n, device=device)
     jobs = _jobs(device)
@@ -155,16 +155,16 @@ def run(out: Path, rounds: int = 7) -> None:
     roof = measure(rounds)
     print(roof)
     rows = [
-        {
-            "experiment": "bench-roofline",
-            "device": "cuda" if torch.cuda.is_available() else "cpu",
-            "kernel": work.name,
-            "operations": work.operations,
-            "bytes": work.bytes,
-            "ms": work.ms,
-            "copy_gigabytes_per_second": roof.copy_gigabytes,
-            "gemm_gigaflops": roof.gemm_gigaflops,
-        }
+        harness.record(
+            "roofline",
+            harness.device(),
+            kernel=work.name,
+            operations=work.operations,
+            bytes=work.bytes,
+            ms=work.ms,
+            copy_gigabytes_per_second=roof.copy_gigabytes,
+            gemm_gigaflops=roof.gemm_gigaflops,
+        )
         for work in roof.work
     ]
-    records.write(out / "bench-roofline.jsonl", [records.stamp(row) for row in rows])
+    harness.write(out, rows)

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from specviz import records
+from specviz.bench import harness
 from specviz.bench.browser import chromium, jupyterlab, machine_of, open_notebook
 from specviz.extras import needs
 
 with needs("lab"):
     import nbformat
-    from rich.console import Console
-    from rich.table import Table
 
 SIDES = (256, 512, 1024)
 WAYS = {"single presses": 500.0, "held key": 0.0}  # milliseconds of pause
@@ -63,9 +62,6 @@ def run(out: Path, moves: int) -> None:
     the last one's paint at once and the curve's redrawing gets in between.
     """
     rows = []
-    table = Table(title="slider press to painted pixels, threshold explorer, all panels")
-    for column in ("pixels a side", "moving", "median ms", "p90 ms", "moves"):
-        table.add_column(column, justify="right")
     for side in SIDES:
         with tempfile.TemporaryDirectory() as folder:
             notebook = nbformat.v4.new_notebook(
@@ -81,8 +77,10 @@ def run(out: Path, moves: int) -> None:
                 browser = machine_of(page)
         for way, times in measured.items():
             median, p90 = statistics.median(times), times[int(0.9 * (len(times) - 1))]
-            row = {"experiment": "bench-slider", "side": side, "moving": way, "median_ms": median, "p90_ms": p90}
-            rows.append(records.stamp({**row, "moves": moves, **browser, "all_ms": [round(t, 2) for t in times]}))
-            table.add_row(str(side), way, f"{median:.1f}", f"{p90:.1f}", str(moves))
-    records.write(out / "bench-slider.jsonl", rows)
-    Console().print(table)
+            shown = {"side": side, "moving": way, "median_ms": median, "p90_ms": p90, "moves": moves, **browser}
+            rows.append(records.stamp({"experiment": "bench-slider", **shown, "all_ms": [round(t, 2) for t in times]}))
+    harness.write(out, rows)
+    columns = (
+        "pixels a side: {side} | moving: {moving} | median ms: {median_ms:.1f} | p90 ms: {p90_ms:.1f} | moves: {moves}"
+    )
+    harness.show("slider press to painted pixels, threshold explorer, all panels", rows, columns)

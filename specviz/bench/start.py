@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-from specviz import records
+from specviz.bench import harness
 
 # The first is what Python itself takes; --help is what the program `specviz` runs.
 STARTS = {
@@ -26,7 +24,7 @@ HEAVY = ("torch", "numba", "numpy", "rich")  # none is needed to say what comman
 AIMS_SECONDS = {"import specviz": 0.3, "specviz --help": 0.5}
 
 
-def measure(rounds: int) -> list[dict[str, Any]]:
+def measure(rounds: int) -> list[harness.Row]:
     """A record for each start: medians over fresh processes that take turns, after one of each to warm the disk up."""
     times: dict[str, list[tuple[float, float]]] = {start: [] for start in STARTS}
     for round in range(rounds + 1):
@@ -35,16 +33,14 @@ def measure(rounds: int) -> list[dict[str, Any]]:
             if round:
                 times[start].append(taken)
     return [
-        records.stamp(
-            {
-                "experiment": "bench-start",
-                "device": "cpu",
-                "start": start,
-                "rounds": rounds,
-                "wall_seconds": median(wall for wall, _ in taken),
-                "cpu_seconds": median(cpu for _, cpu in taken),
-                "loads": loaded(STARTS[start]),
-            }
+        harness.record(
+            "start",
+            "cpu",
+            start=start,
+            rounds=rounds,
+            wall_seconds=median(wall for wall, _ in taken),
+            cpu_seconds=median(cpu for _, cpu in taken),
+            loads=loaded(STARTS[start]),
         )
         for start, taken in times.items()
     ]
@@ -69,16 +65,16 @@ def loaded(code: str) -> list[str]:
     return done.stdout.splitlines()[-1].split()
 
 
-def missed_aims(rows: list[dict[str, Any]]) -> list[str]:
+def aims(row: harness.Row) -> Iterator[harness.Aim]:
     """`import specviz` in 0.3 s and `specviz --help` in 0.5 s, neither with torch."""
-    said = []
-    for row in rows:
-        aim = AIMS_SECONDS.get(row["start"])
-        if aim is not None and row["wall_seconds"] > aim:
-            said.append(f"{row['start']} takes {row['wall_seconds']:.2f} s, aimed at most {aim:g} s")
-        if "torch" in row["loads"]:
-            said.append(f"{row['start']} loads torch")
-    return said
+    most = AIMS_SECONDS.get(row["start"], math.inf)
+    yield harness.Aim("{start} takes {value:.2f} s, aimed at most {bound:g} s", row["wall_seconds"], most=most)
+    yield harness.Aim("{start} loads torch", row["loads"].count("torch"), most=0)
+
+
+missed_aims = partial(harness.missed, aims)
+
+COLUMNS = "start: {start} | wall s: {wall_seconds:.2f} | processor s: {cpu_seconds:.2f} | loads: {loaded}"
 
 
 def run(out: Path, rounds: int) -> None:
@@ -86,13 +82,9 @@ def run(out: Path, rounds: int) -> None:
     if rounds < 1:
         raise ValueError(f"rounds={rounds} must be at least 1")
     rows = measure(rounds)
-    records.write(out / "bench-start.jsonl", rows)
-    table = Table(title=f"fresh processes, median of {rounds}")
-    for column in ("start", "wall s", "processor s", "loads"):
-        table.add_column(column, justify="right" if column.endswith(" s") else "left")
-    for row in rows:
-        times = (f"{row['wall_seconds']:.2f}", f"{row['cpu_seconds']:.2f}")
-        table.add_row(row["start"], *times, ", ".join(row["loads"]) or "none of " + ", ".join(HEAVY))
-    Console().print(table)
-    for line in missed_aims(rows):
-        print("aim missed:", line)
+    harness.write(out, rows)
+    none = "none of " + ", ".join(HEAVY)
+    title = f"fresh processes, median of {rounds}"
+    loaded = {"loaded": lambda row: ", ".join(row["loads"]) or none}
+    harness.show(title, rows, COLUMNS, loaded, left=("start", "loads"))
+    harness.tell(missed_aims(rows))

@@ -7,10 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-from specviz import records
+from specviz.bench import harness
 from specviz.experiments import find, sweep
 
 SCALES = ("laptop", "paper")  # 1,000 and 10,000 trials
@@ -28,25 +25,13 @@ def measure(scale: str, workers: int | None = None) -> dict[str, Any]:
     trials = outcome.done
     if outcome.failed or stored != trials:
         raise RuntimeError(f"{stored} records of {trials} trials, {len(outcome.failed)} failed: nothing to measure")
-    return records.stamp(
-        {
-            "experiment": "bench-sweep",
-            "device": "cpu",
-            "trials": trials,
-            "workers": workers,
-            "seconds": outcome.seconds,
-            "ms_per_trial": 1e3 * outcome.seconds / trials,
-        }
-    )
+    numbers = {"seconds": outcome.seconds, "ms_per_trial": 1e3 * outcome.seconds / trials}
+    return harness.record("sweep", "cpu", trials=trials, workers=workers, **numbers)
 
 
 def run(out: Path, scales: Sequence[str] = SCALES) -> None:
     """Measure and write out/bench-sweep.jsonl."""
     rows = [measure(scale) for scale in scales]
-    records.write(out / "bench-sweep.jsonl", rows)
-    table = Table(title="trials that do nothing")
-    for column in ("trials", "seconds", "ms a trial"):
-        table.add_column(column, justify="right")
-    for row in rows:
-        table.add_row(f"{row['trials']}", f"{row['seconds']:.1f}", f"{row['ms_per_trial']:.1f}")
-    Console().print(table)
+    harness.write(out, rows)
+    columns = "trials: {trials} | seconds: {seconds:.1f} | ms a trial: {ms_per_trial:.1f}"
+    harness.show("trials that do nothing", rows, columns)

@@ -1,15 +1,14 @@
 """Threshold, count and pack, and the way back: each form against what plain torch does."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from spectral_kernels import dispatch
 
-from specviz import records
+from specviz.bench import harness
 from specviz.bench.timing import medians_ms
 
 DENSITIES = (0.02, 0.1, 0.25, 0.5)
@@ -34,28 +33,27 @@ def torch_expand(bitmap: torch.Tensor, values: torch.Tensor, shape: tuple[int, .
     return dense
 
 
+COLUMNS = (
+    "device: {device} | kept: {density:.3f} | pack: {pack_ms:.2f} | torch: {torch_pack_ms:.2f} | "
+    "ratio: {pack_speedup:.1f}x | NumPy: {numpy_ms:.1f} | "
+    "expand: {expand_ms:.2f} | torch: {torch_expand_ms:.2f} | ratio: {expand_speedup:.1f}x"
+)
+
+
 def run(out: Path, entries: int) -> None:
     """Measure on the CPU, and on the GPU if there is one; write out/bench-threshold.jsonl."""
     devices = ["cpu"] + (["cuda"] if dispatch.cuda_is_available() else [])
     rows = []
-    table = Table(title=f"threshold: {entries / 1e6:.2g} M complex64 coefficients, median ms")
-    for column in ("device", "kept", "pack", "torch", "ratio", "NumPy", "expand", "torch", "ratio"):
-        table.add_column(column, justify="right")
     for device in devices:
         generator = torch.Generator().manual_seed(0)
         x_hat = torch.randn(entries, dtype=torch.complex64, generator=generator).to(device)
         for density in DENSITIES:
             # |z|^2 of a complex normal is exponential, so the share above beta is exp(-beta^2).
             beta = float((-torch.tensor(density).log()).sqrt())
-            row = _measure(x_hat, beta, device)
-            rows.append(records.stamp({"experiment": "bench-threshold", "device": device, "entries": entries, **row}))
-            table.add_row(
-                *(device, f"{row['density']:.3f}", f"{row['pack_ms']:.2f}", f"{row['torch_pack_ms']:.2f}"),
-                *(f"{row['pack_speedup']:.1f}x", f"{row.get('reference_pack_ms', float('nan')):.1f}"),
-                *(f"{row['expand_ms']:.2f}", f"{row['torch_expand_ms']:.2f}", f"{row['expand_speedup']:.1f}x"),
-            )
-    records.write(out / "bench-threshold.jsonl", rows)
-    Console().print(table)
+            rows.append(harness.record("threshold", device, entries=entries, **_measure(x_hat, beta, device)))
+    harness.write(out, rows)
+    title = f"threshold: {entries / 1e6:.2g} M complex64 coefficients, median ms"
+    harness.show(title, rows, COLUMNS, {"numpy_ms": lambda row: row.get("reference_pack_ms", math.nan)})
     if "cuda" not in devices:
         print("The CUDA form was not measured: there is no CUDA GPU on this machine.")
 

@@ -7,11 +7,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import torch
-from rich.console import Console
-from rich.table import Table
-
-from specviz import datasets, records, training
+from specviz import datasets, training
+from specviz.bench import harness
 from specviz.datasets import Labelled
 from specviz.training import Config
 
@@ -48,7 +45,7 @@ def _in_colour(data: Labelled) -> Labelled:
 
 def measure(
     network: str, rounds: int, data: tuple[Labelled, Labelled], device: str, batch: int = BATCH, width: float = 1.0
-) -> list[dict[str, Any]]:
+) -> list[harness.Row]:
     """One network: a record for each form. A round trains each for one epoch, always from the same weights.
 
     Before the first round each form makes one step, to warm up; there its bytes are measured.
@@ -68,28 +65,26 @@ def measure(
     seconds = {form: median(epoch["epoch_seconds"] for epoch in rows) for form, rows in epochs.items()}
     plain = next(iter(FORMS))
     return [
-        records.stamp(
-            {
-                "experiment": "bench-training",
-                "device": device,
-                "network": network,
-                "form": form,
-                "dataset": data[0].name,
-                "images": len(data[0]),
-                "image_size": SIDE,
-                "channels": CHANNELS,
-                "batch": batch,
-                "width": width,
-                "rounds": rounds,
-                "images_per_second": len(data[0]) / seconds[form],
-                "epoch_seconds": seconds[form],
-                "epoch_seconds_by_round": [epoch["epoch_seconds"] for epoch in epochs[form]],
-                "epoch_cpu_seconds": median(epoch["epoch_cpu_seconds"] for epoch in epochs[form]),
-                "speed_ratio": seconds[plain] / seconds[form],
-                **memory[form],
-                "peak_ratio": memory[form]["peak_bytes"] / memory[plain]["peak_bytes"],
-                "saved_ratio": memory[form]["saved_bytes"] / memory[plain]["saved_bytes"],
-            }
+        harness.record(
+            "training",
+            device,
+            network=network,
+            form=form,
+            dataset=data[0].name,
+            images=len(data[0]),
+            image_size=SIDE,
+            channels=CHANNELS,
+            batch=batch,
+            width=width,
+            rounds=rounds,
+            images_per_second=len(data[0]) / seconds[form],
+            epoch_seconds=seconds[form],
+            epoch_seconds_by_round=[epoch["epoch_seconds"] for epoch in epochs[form]],
+            epoch_cpu_seconds=median(epoch["epoch_cpu_seconds"] for epoch in epochs[form]),
+            speed_ratio=seconds[plain] / seconds[form],
+            **memory[form],
+            peak_ratio=memory[form]["peak_bytes"] / memory[plain]["peak_bytes"],
+            saved_ratio=memory[form]["saved_bytes"] / memory[plain]["saved_bytes"],
         )
         for form in FORMS
     ]
@@ -119,31 +114,19 @@ def run(out: Path, rounds: int, images: int, only: str | None = None) -> None:
         raise ValueError(f"no network to measure begins with {only!r}; there are {', '.join(NETWORKS)}")
     if rounds < 1:
         raise ValueError(f"rounds={rounds} must be at least 1")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    data, path = pictures(images), out / "bench-training.jsonl"
+    device, data = harness.device(), pictures(images)
     for network in chosen:
         rows = measure(network, rounds, data, device)
-        older = records.read(path) if path.exists() else []
-        kept = [row for row in older if (row["network"], row["device"]) != (network, device)]
-        records.write(path, sorted(kept + rows, key=lambda row: (row["device"], NETWORKS.index(row["network"]))))
-        Console().print(_table(rows))
-
-
-def _table(rows: list[dict[str, Any]]) -> Table:
-    """A network's forms; ratios are to the first one's."""
-    first = rows[0]
-    what = f"{first['images']:,} of {first['dataset']}, {CHANNELS} x {SIDE} x {SIDE}, batch {first['batch']}"
-    table = Table(title=f"{first['network']}: an epoch of {what}, on {first['device']}")
-    for column in ("form", "images/s", "ratio", "peak MB", "ratio", "kept MB", "ratio"):
-        table.add_column(column, justify="left" if column == "form" else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(
-            row["form"],
-            f"{row['images_per_second']:,.0f}",
-            f"{row['speed_ratio']:.2f}",
-            f"{row['peak_bytes'] / 1e6:.1f}",
-            f"{row['peak_ratio']:.2f}",
-            f"{row['saved_bytes'] / 1e6:.1f}",
-            f"{row['saved_ratio']:.2f}",
+        harness.write(
+            out, rows, ("network", "device"), order=lambda row: (row["device"], NETWORKS.index(row["network"]))
         )
-    return table
+        first = rows[0]
+        maps = f"{first['images']:,} of {first['dataset']}, {CHANNELS} x {SIDE} x {SIDE}, batch {first['batch']}"
+        title = f"{network}: an epoch of {maps}, on {device}"
+        harness.show(title, rows, COLUMNS, left=("form",), no_wrap=True)
+
+
+COLUMNS = (  # a ratio is to the first form
+    "form: {form} | images/s: {images_per_second:,.0f} | ratio: {speed_ratio:.2f} | peak MB: {peak_bytes:MB} | "
+    "ratio: {peak_ratio:.2f} | kept MB: {saved_bytes:MB} | ratio: {saved_ratio:.2f}"
+)

@@ -6,6 +6,7 @@ from specviz.functional.parametric import parametric_bank, parametric_spectral_c
 from specviz.functional.specnet import specnet_block2d, weight_gain
 from specviz.functional.spectral_param import filters_from_parameters, spectral_parameters
 from specviz.functional.spectral_pool import (
+    frequency_dropout1d,
     frequency_dropout2d,
     spectral_pad1d,
     spectral_pad2d,
@@ -22,6 +23,7 @@ __all__ = [
     "count_kept",
     "energy_kept",
     "filters_from_parameters",
+    "frequency_dropout1d",
     "frequency_dropout2d",
     "parametric_bank",
     "parametric_spectral_conv2d",

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from specviz.functional.symbolic import one_node
-from specviz.functional.thresholding import check_beta, is_dropped
+from specviz.functional.thresholding import is_dropped
 from specviz.functional.transformed import anchor_of, differentiable_once, is_transformed
 from specviz.spectra import HalfSpectrum
 
@@ -25,14 +25,12 @@ PRECISIONS = {"float32": None, "float16": torch.float16, "bfloat16": torch.bfloa
 
 def check_precision(precision: str) -> torch.dtype | None:
     """The type that values are stored as, None for their own; ValueError for a name that is none."""
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision={precision!r} is unknown; pick one of {', '.join(PRECISIONS)}")
+    dispatch.one_of(precision, "precision", PRECISIONS)
     return PRECISIONS[precision]
 
 
-def check_activation_name(activation: str) -> None:
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"activation={activation!r} is unknown; pick one of {', '.join(ACTIVATIONS)}")
+class NotContinuous(ValueError):
+    """A function that jumps, which no block can take."""
 
 
 def check_activation(activation: str | Callable[[Tensor], Tensor]) -> None:
@@ -51,7 +49,7 @@ def check_activation(activation: str | Callable[[Tensor], Tensor]) -> None:
     ones, once: later calls with the same function cost nothing.
     """
     if isinstance(activation, str):
-        check_activation_name(activation)
+        dispatch.one_of(activation, "activation", ACTIVATIONS)
     elif not callable(activation):
         raise TypeError(f"activation={activation!r} must be a name, one of {', '.join(ACTIVATIONS)}, or a function")
     elif torch.compiler.is_compiling():
@@ -136,7 +134,7 @@ def _check_continuity(name: str, activation: Callable[[Tensor], Tensor], a: Tens
     if jump.any():
         at = int(jump.nonzero()[-1])
         place = high[at] if high[at].abs() > 1e-12 else 0.0
-        raise ValueError(
+        raise NotContinuous(
             f"{name} is not continuous: at {place:.3g} it jumps from {f_low[at]:.3g} to {f_high[at]:.3g}. No gradient "
             "sees a jump; for a threshold set beta."
         )
@@ -282,8 +280,8 @@ def activate(
     what is kept is then dense. A function of coefficients, not of pixels: it does not commute with shifts of the
     image. Guan et al. (SpecNet), Algorithm 1.
     """
-    values, beta, stored_as = X.values, check_beta(beta), check_precision(precision)
-    check_activation_name(activation)
+    values, beta, stored_as = X.values, dispatch.check_beta(beta), check_precision(precision)
+    dispatch.one_of(activation, "activation", ACTIVATIONS)
     if is_transformed(values):
         out = activate_densely(values, beta, activation)
     else:

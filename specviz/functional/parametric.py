@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 import torch
 from spectral_kernels import dispatch
 from spectral_kernels.dispatch import constant, whole
+from spectral_kernels.symmetry import is_own_mirror
 from torch import Tensor
 
 from specviz.functional.precision import no_autocast
@@ -106,24 +107,20 @@ def check_size(size: Any) -> tuple[int, int]:
 def _places(H: int, W: int, device: torch.device) -> tuple[Tensor, ...]:
     """Where a half spectrum's real and imaginary parts stand among its H * W real numbers, and their factors."""
     u, v = torch.arange(H, device=device)[:, None], torch.arange(W // 2 + 1, device=device)[None, :]
-    here, mirror = u * W + v, (-u % H) * W + (-v % W)
-    own = here == mirror
+    place, mirror = u * W + v, (-u % H) * W + (-v % W)
+    own = place == mirror
     # In a column that is its own mirror, the lower half reads the upper one's numbers, conjugated.
-    second = ((v == 0) | (2 * v == W)) & (2 * u > H)
+    second = is_own_mirror(v, W) & (2 * u > H)
     half = torch.full(own.shape, math.sqrt(0.5), dtype=torch.float64, device=device)  # for maps of either precision
     factor, sign = half.masked_fill(own, 1.0), torch.where(second, -half, half).masked_fill(own, 0.0)
-    return torch.where(second, mirror, here), torch.where(second, here, mirror), factor, sign
+    return torch.where(second, mirror, place), torch.where(second, place, mirror), factor, sign
 
 
 def check_weight(name: str, weight: Tensor, kind: str, coordinates: str, covariance: str) -> None:
     """Raise unless the weight and the names fit each other."""
-    for what, value, names in (
-        ("kind", kind, KINDS),
-        ("coordinates", coordinates, COORDINATES),
-        ("covariance", covariance, COVARIANCES),
-    ):
-        if value not in names:
-            raise ValueError(f"{what}={value!r} is unknown; pick one of {', '.join(names)}")
+    dispatch.one_of(kind, "kind", KINDS)
+    dispatch.one_of(coordinates, "coordinates", COORDINATES)
+    dispatch.one_of(covariance, "covariance", COVARIANCES)
     if not weight.is_floating_point():
         raise TypeError(f"{name}: the filters' numbers must be real floating point, not {weight.dtype}")
     if kind == "full":
@@ -218,7 +215,7 @@ def _transforms(H: int, W: int, dtype: torch.dtype, device: torch.device) -> tup
     across (W, 2V), down (2H, 2H); up (2H, 2H), back (2V, W)
     """
     (cos_w, sin_w), (cos_h, sin_h) = _waves(W, W // 2 + 1, device), _waves(H, H, device)
-    times = 2.0 - (2 * torch.arange(W // 2 + 1, device=device) % W == 0).double()  # a column and its mirror
+    times = 2.0 - is_own_mirror(torch.arange(W // 2 + 1, device=device), W).double()  # a column and its mirror
     down = torch.cat([torch.cat([cos_h, sin_h], 1), torch.cat([-sin_h, cos_h], 1)])
     across, back = torch.cat([cos_w, -sin_w], 1), torch.cat([cos_w * times, -sin_w * times], 1).mT / W
     return tuple(matrix.to(dtype).contiguous() for matrix in (across, down, down.mT / H, back))

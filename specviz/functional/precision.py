@@ -26,7 +26,7 @@ def working_dtypes(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[torc
     working = torch.promote_types(torch.promote_types(x.dtype, weight.dtype), torch.float32)
     if autocasts(x.device.type) and x.dtype != torch.float64:
         return working, torch.get_autocast_dtype(x.device.type)
-    for what, tensor in (("weight", weight), ("bias", bias)):
+    for name, tensor in (("weight", weight), ("bias", bias)):
         if tensor is not None and tensor.dtype != x.dtype:
-            raise TypeError(f"x is {x.dtype} but {what} is {tensor.dtype}; convert one of them")
+            raise TypeError(f"x is {x.dtype} but {name} is {tensor.dtype}; convert one of them")
     return working, x.dtype

@@ -26,10 +26,10 @@ def _matrix(k_h: int, k_w: int, orthogonal: bool, dtype: torch.dtype, device: to
     """Numbers of the spectrum from taps: (k_h k_w, k_h k_w). Row (u, v) is a cosine, or the sine of its mirror."""
     u, v = torch.arange(k_h, device=device)[:, None], torch.arange(k_w, device=device)[None, :]
     mirror = (-u % k_h) * k_w + (-v % k_w)
-    here = u * k_w + v
+    place = u * k_w + v
     # Of a pair, the member with the smaller column comes first; in a column that is its own mirror, the smaller row.
     order, mirror_order = v * k_h + u, (-v % k_w) * k_h + (-u % k_h)
-    first, own = order < mirror_order, here == mirror
+    first, own = order < mirror_order, place == mirror
     turns_down = (torch.outer(u.flatten(), u.flatten()) % k_h).double() / k_h
     turns_across = (torch.outer(v.flatten(), v.flatten()) % k_w).double() / k_w
     angle = 2 * math.pi * (turns_down[:, None, :, None] + turns_across[None, :, None, :]).reshape(k_h * k_w, -1)

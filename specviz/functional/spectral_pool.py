@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import torch
-from spectral_kernels import dispatch
+from spectral_kernels import calibration, dispatch
 from spectral_kernels.dispatch import Call, constant, operator
 from torch import Tensor
 
@@ -75,23 +75,15 @@ def _one_matrix(*arguments: Any) -> tuple[Tensor]:
     return (torch.kron(*_matrices(*arguments)).mT.contiguous(),)
 
 
-# Multiply-adds of a matrix product that take as long as an FFT's work for a pixel and binary logarithm, and how much
-# longer a size with a large prime factor takes. Fitted to square maps of 8 to 860 pixels, forward and backward, on two
-# threads: matrices are 1.3 to 5 times quicker up to 224 pixels; from 384 on it depends on the two sizes.
-FFT_COST, ROUGH_SIZE = 20.0, 2.0
-
-# Tiny maps are one product with one matrix, which does up to this many times the work of two without their overhead.
-ONE_MATRIX = 4
-
-
 def choose_algorithm(size: Size, new: Size) -> Algorithm:
     """The quicker one of "gemm" and "fft", by the work they have to do."""
     (H, W), (h, w) = size, new
     products = h * H * W + h * W * w
-    transforms = sum(
-        FFT_COST * (1 if all(fast_size(n) == n for n in sides) else ROUGH_SIZE) * pixels * math.log2(max(pixels, 2)) / 2
-        for sides, pixels in ((size, H * W), (new, h * w))
-    )
+    transforms = 0.0
+    for sides in (size, new):
+        pixels, rough = math.prod(sides), any(fast_size(n) != n for n in sides)
+        transforms += (calibration.ROUGH_SIZE if rough else 1) * pixels * math.log2(max(pixels, 2)) / 2
+    transforms *= calibration.FFT_COST
     return "gemm" if products <= transforms else "fft"
 
 
@@ -105,7 +97,7 @@ def _by_gemm(x: Tensor, size: Size, new: Size, bands: Size, nyquist: float, tran
         # Channels lie next to each other: (B, H, W * C), then (B, h, W, C).
         y = torch.matmul(down, x.permute(0, 2, 3, 1).flatten(2)).unflatten(2, (W, -1))
         return torch.matmul(across, y).permute(0, 3, 1, 2)
-    if h * w * H * W <= ONE_MATRIX * min(rows_first, columns_first):
+    if h * w * H * W <= calibration.ONE_MATRIX * min(rows_first, columns_first):
         (both,) = constant(_one_matrix, *arguments)
         return (x.flatten(-2) @ both).unflatten(-1, new)
     down, across = constant(_matrices, *arguments)
@@ -128,7 +120,24 @@ def _by_fft(x: Tensor, size: Size, new: Size, bands: Size, nyquist: float, trans
     return torch.fft.irfft2(X, s=new)
 
 
-@operator("specviz::resample")
+def _resampled_back(call: Call, grad: Tensor) -> Tensor:
+    (_, cutoff), (*_, H, W), (_, _, nyquist, transposed, algorithm, _) = call.tensors, call.shapes[0], call.numbers
+    back: Tensor = _resample_operator(grad, cutoff, H, W, nyquist, not transposed, algorithm, "")
+    return back
+
+
+def _resample_samples(info: Any, in_dims: tuple[Any, ...], x: Tensor, cutoff: Tensor | None, *numbers: Any) -> Any:
+    if cutoff is None or in_dims[1] is None:  # more maps, that is all
+        return _resample_operator(x.movedim(in_dims[0], 0), cutoff, *numbers), 0
+    return _resample_operator.one_by_one(info, in_dims, x, cutoff, *numbers)
+
+
+@operator(
+    "specviz::resample",
+    shape=lambda x, cutoff, h, w, *_: x.new_empty(*x.shape[:-2], h, w),
+    transposes={(0,): _resampled_back},  # linear in the maps; in steps of the cut-off
+    samples=_resample_samples,
+)
 def _resample_operator(
     x: Tensor, cutoff: Tensor | None, h: int, w: int, nyquist: float, transposed: bool, algorithm: str, name: str
 ) -> Tensor:
@@ -148,32 +157,6 @@ def _resample_operator(
     run = _by_gemm if chosen == "gemm" else _by_fft
     with no_autocast(x.device.type):
         return run(x, size, new, bands, nyquist, transposed).contiguous()
-
-
-@_resample_operator.fake
-def _(x: Tensor, cutoff: Tensor | None, h: int, w: int, *rest: Any) -> Tensor:
-    return x.new_empty(*x.shape[:-2], h, w)
-
-
-def _transpose(call: Call, grad: Tensor) -> tuple[Tensor, None]:
-    (_, cutoff), (*_, H, W), (_, _, nyquist, transposed, algorithm, _) = call.tensors, call.shapes[0], call.numbers
-    return _resample_operator(grad, cutoff, H, W, nyquist, not transposed, algorithm, ""), None
-
-
-def _tangent(call: Call, tangent: Tensor, _: Tensor | None) -> Tensor:
-    return _resample_operator(tangent, call.tensors[1], *call.numbers)
-
-
-_resample_operator.differentiable(_transpose, _tangent, keeps=[1])  # linear in the maps; in steps of the cut-off
-
-
-@_resample_operator.vmap
-def _(info: Any, in_dims: tuple[Any, ...], x: Tensor, cutoff: Tensor | None, *numbers: Any) -> tuple[Tensor, int]:
-    if cutoff is None or in_dims[1] is None:  # more maps, that is all
-        return _resample_operator(x.movedim(in_dims[0], 0), cutoff, *numbers), 0
-    maps = x.expand(info.batch_size, *x.shape) if in_dims[0] is None else x.movedim(in_dims[0], 0)
-    each = zip(maps, cutoff.movedim(in_dims[1], 0), strict=True)
-    return torch.stack([_resample_operator(one, share, *numbers) for one, share in each]), 0
 
 
 def _resample(
@@ -201,7 +184,7 @@ def _resample(
 def _by_matrix(x: Tensor, size: Size, new: Size, algorithm: Algorithm) -> bool:
     """Whether to resize by torch's own matrix products, here and now, rather than in an operator."""
     if tracing.leaves_a_program():  # it takes matrices, unless told to take an FFT; ONNX has no other form
-        return algorithm != "fft" or tracing.for_onnx()
+        return algorithm != "fft" or dispatch.in_onnx_export()
     if not tracing.is_plain(x):
         return False
     return (choose_algorithm(size, new) if algorithm == "auto" else algorithm) == "gemm"
@@ -213,10 +196,8 @@ def _check(name: str, x: Tensor, dims: int, algorithm: str, nyquist: str = "sum"
         raise TypeError(f"{name} takes real floating-point maps, not {x.dtype}; convert with .float()")
     if x.ndim < dims or 0 in tracing.shape_of(x)[-dims:]:
         raise ValueError(f"{name} takes maps {axes} of at least one pixel, got {tuple(tracing.shape_of(x))}")
-    if algorithm not in ALGORITHMS:
-        raise ValueError(f"algorithm={algorithm!r} is unknown; pick one of {', '.join(ALGORITHMS)}")
-    if nyquist not in NYQUIST:
-        raise ValueError(f"nyquist={nyquist!r} is unknown; pick one of {', '.join(NYQUIST)}")
+    dispatch.one_of(algorithm, "algorithm", ALGORITHMS)
+    dispatch.one_of(nyquist, "nyquist", NYQUIST)
 
 
 def check_cutoff(cutoff: Any) -> float | Tensor | None:
@@ -334,9 +315,21 @@ def frequency_dropout2d(x: Tensor, cutoff: float, *, algorithm: Algorithm = "aut
 
     A brick-wall low pass on every map alike. Rippel, Snoek & Adams (2015), section 4.2; the layer draws the cut-off.
     """
-    _check("frequency_dropout2d", x, 2, algorithm)
-    share, size = check_cutoff(cutoff), tuple(tracing.shape_of(x)[-2:])
+    return _dropped("frequency_dropout2d", x, 2, cutoff, algorithm)
+
+
+@one_node
+def frequency_dropout1d(x: Tensor, cutoff: float, *, algorithm: Algorithm = "auto") -> Tensor:
+    """`frequency_dropout2d` along one axis: x (..., L) real -> the same shape."""
+    return _dropped("frequency_dropout1d", x, 1, cutoff, algorithm)
+
+
+def _dropped(name: str, x: Tensor, dims: int, cutoff: float, algorithm: Algorithm) -> Tensor:
+    _check(name, x, dims, algorithm)
+    maps = x if dims == 2 else x[..., None, :]
+    share, size = check_cutoff(cutoff), tuple(tracing.shape_of(maps)[-2:])
     sides = tracing.known(size)
     if sides is not None and not isinstance(share, Tensor) and _bands(sides, share) == (sides[0] // 2, sides[1] // 2):
         return x
-    return _resample("frequency_dropout2d", x, size, share, 1.0, algorithm)
+    y = _resample(name, maps, size, share, 1.0, algorithm)
+    return y if dims == 2 else y[..., 0, :]

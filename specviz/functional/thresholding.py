@@ -10,17 +10,6 @@ from specviz.functional.symbolic import one_node
 from specviz.spectra import HalfSpectrum, SparseSpectrum
 
 
-def check_beta(beta: float) -> float:
-    """The threshold as a number; ValueError for a negative one or NaN, TypeError for what is no number."""
-    beta = dispatch.real(beta, "beta")
-    if not beta >= 0:
-        raise ValueError(
-            f"beta={beta} must be a number >= 0: coefficients with magnitude at or under beta are dropped. "
-            "beta=0 drops only what is exactly zero."
-        )
-    return beta
-
-
 def is_dropped(values: Tensor, beta: float) -> Tensor:
     """Where |values| <= beta: complex of any shape -> bool. NaN is not dropped.
 
@@ -41,7 +30,7 @@ def threshold(X: HalfSpectrum, beta: float) -> HalfSpectrum:
     Guan et al. (SpecNet), Algorithm 1.
     """
     values = X.values
-    return HalfSpectrum._exact(values.masked_fill(is_dropped(values, check_beta(beta)), 0), X.size, X.norm)
+    return HalfSpectrum._exact(values.masked_fill(is_dropped(values, dispatch.check_beta(beta)), 0), X.size, X.norm)
 
 
 @one_node
@@ -53,7 +42,7 @@ def compress(X: HalfSpectrum, beta: float) -> SparseSpectrum:
     torch.compile and torch.export that number is a symbol. Raises ValueError for beta < 0 or NaN.
     """
     dense = X.values
-    bitmap, values = dispatch.threshold_pack(dense, check_beta(beta))
+    bitmap, values = dispatch.threshold_pack(dense, dispatch.check_beta(beta))
     return SparseSpectrum(bitmap, values, tuple(dense.shape), X.size, X.norm)
 
 

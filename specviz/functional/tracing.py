@@ -19,12 +19,6 @@ def leaves_a_program() -> bool:
     return torch.compiler.is_exporting() or torch.jit.is_tracing()
 
 
-@torch.compiler.assume_constant_result
-def for_onnx() -> bool:
-    """Whether torch.onnx exports. Asked here, for dynamo believes that it never does."""
-    return torch.onnx.is_in_onnx_export()
-
-
 def known(sizes: Sequence[int]) -> Any:  # of as many numbers as there were
     """Sizes as plain numbers; None if one of them is a symbol, which stands for many."""
     if torch.jit.is_tracing():

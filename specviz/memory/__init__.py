@@ -1,9 +1,10 @@
 """What training holds in memory: measured step by step, and made smaller."""
 
-from specviz.memory.compress import Compressed, CompressionStats, compress_activations, compressed
+from specviz.memory.contexts import Compressed, compress_activations, compressed
 from specviz.memory.left import NothingCompressedWarning
-from specviz.memory.measure import StepMemory, measure_step
 from specviz.memory.rivals import bfloat16_activations, quantise_activations
+from specviz.memory.saving import CompressionStats
+from specviz.memory.step import StepMemory, measure_step
 
 __all__ = [
     "Compressed",

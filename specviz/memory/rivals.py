@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,8 +10,8 @@ import torch
 from spectral_kernels.dispatch import whole
 from torch import Tensor
 
-from specviz.memory.compress import Compression
-from specviz.memory.keeping import pack_bits, unpack_bits
+from specviz.memory.contexts import Compression
+from specviz.memory.kept import pack_bits, unpack_bits
 
 
 def quantise_activations(bits: Literal[2, 4, 8] = 2) -> Compression:
@@ -32,11 +33,26 @@ def bfloat16_activations() -> Compression:
 
 
 @dataclass(frozen=True)
+class _Stored:
+    """Some tensors, and what makes maps of them again."""
+
+    tensors: tuple[Tensor, ...]
+    restored: Callable[..., Tensor]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.tensors)
+
+    def unpack(self) -> Tensor:
+        return self.restored(*self.tensors)
+
+
+@dataclass(frozen=True)
 class _Uniform:
     bits: int
     draws = True
 
-    def pack(self, x: Tensor, seed: int) -> _UniformMaps:
+    def pack(self, x: Tensor, seed: int) -> _Stored:
         maps = x.detach().float().reshape(x.shape[:2].numel(), -1)
         low, high = maps.aminmax(dim=1)
         step = (high - low) / (2**self.bits - 1)
@@ -45,43 +61,19 @@ class _Uniform:
         level = (maps - low[:, None]) / step.clamp(min=1e-30)[:, None]
         level += torch.rand(level.shape, device=x.device, generator=generator)
         codes = level.floor_().clamp_(0, 2**self.bits - 1).nan_to_num_(0).to(torch.uint8)
-        return _UniformMaps(pack_bits(codes.flatten(), self.bits), low, step, self.bits, x.dtype, x.shape)
+        dtype, shape = x.dtype, x.shape
 
+        def restored(codes: Tensor, low: Tensor, step: Tensor) -> Tensor:
+            levels = unpack_bits(codes, self.bits, shape.numel()).view(len(low), -1)
+            return torch.addcmul(low[:, None], levels, step[:, None]).view(shape).to(dtype)
 
-@dataclass(frozen=True)
-class _UniformMaps:
-    codes: Tensor
-    low: Tensor
-    step: Tensor
-    bits: int
-    dtype: torch.dtype
-    shape: torch.Size
-
-    @property
-    def nbytes(self) -> int:
-        return self.codes.nbytes + self.low.nbytes + self.step.nbytes
-
-    def unpack(self) -> Tensor:
-        codes = unpack_bits(self.codes, self.bits, self.shape.numel()).view(len(self.low), -1)
-        return torch.addcmul(self.low[:, None], codes, self.step[:, None]).view(self.shape).to(self.dtype)
+        return _Stored((pack_bits(codes.flatten(), self.bits), low, step), restored)
 
 
 @dataclass(frozen=True)
 class _Half:
     draws = False
 
-    def pack(self, x: Tensor, seed: int) -> _HalfMaps:
-        return _HalfMaps(x.detach().to(torch.bfloat16, copy=True), x.dtype)
-
-
-@dataclass(frozen=True)
-class _HalfMaps:
-    maps: Tensor
-    dtype: torch.dtype
-
-    @property
-    def nbytes(self) -> int:
-        return self.maps.nbytes
-
-    def unpack(self) -> Tensor:
-        return self.maps.to(self.dtype)
+    def pack(self, x: Tensor, seed: int) -> _Stored:
+        dtype = x.dtype
+        return _Stored((x.detach().to(torch.bfloat16, copy=True),), lambda maps: maps.to(dtype))

@@ -15,11 +15,11 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules._functions import SyncBatchNorm
 from torch.overrides import TorchFunctionMode
 
-from specviz.memory.keeping import Gate, Kept, Packed, Positions, ShapeOnly, Window
+from specviz.memory.kept import Gate, Kept, Positions, ShapeOnly, Substitute, Window
 
 # What becomes of one saved tensor: kept in another form; None: stored as a map, if it is one; or the reason, by its
 # name in `specviz.memory.left`, why it stays as it is.
-Role = Callable[[Tensor], "Packed | str | None"]
+Role = Callable[[Tensor], "Substitute | str | None"]
 
 running = threading.local()  # `role`, while a thread's function mode runs an operation
 
@@ -57,13 +57,13 @@ def running_role(caller: FrameType) -> Role:
     # and what no function mode sees: TorchScript, C++ extensions, whatever DisableTorchFunction is around. There a
     # ReLU and a convolution look alike, so nothing but the tensor itself will do.
     if caller.f_code is not _APPLY:
-        return _unseen
+        return _UNSEEN
     function = caller.f_locals["cls"]
     if function.__name__ == "CompiledFunction":  # of torch.compile
-        return _compiled
+        return _COMPILED
     # Of torch's own functions, checkpoint's for example saves what its segment must run again from.
     is_torchs = function.__module__.partition(".")[0] == "torch" and function is not SyncBatchNorm
-    return _unseen if is_torchs else _as_map
+    return _UNSEEN if is_torchs else _as_map
 
 
 _APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-defined]
@@ -72,25 +72,16 @@ _APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-de
 def _role_of(func: Any, args: Any, kwargs: Any) -> Role:
     # Within vmap and its kin arguments and saved tensors differ in shape, and a role would mistake one for the other.
     if torch._C._are_functorch_transforms_active():
-        return _transformed
-    role: Role = ROLES[func](*args, **kwargs) if func in ROLES else _exact
+        return _TRANSFORMED
+    role: Role = ROLES[func](*args, **kwargs) if func in ROLES else _EXACT
     return role
 
 
-def _exact(x: Tensor) -> str:
-    return "operation"
+def _stays(reason: str) -> Role:
+    return lambda x: reason
 
 
-def _transformed(x: Tensor) -> str:
-    return "transform"
-
-
-def _unseen(x: Tensor) -> str:
-    return "unseen"
-
-
-def _compiled(x: Tensor) -> str:
-    return "compiled"
+_EXACT, _TRANSFORMED, _UNSEEN, _COMPILED = (_stays(r) for r in ("operation", "transform", "unseen", "compiled"))
 
 
 def _as_map(x: Tensor) -> None:
@@ -129,7 +120,7 @@ def _leaky_relu(*args: Any, **kwargs: Any) -> Role:
 
 
 def _hardtanh(input: Any, min_val: Any = -1.0, max_val: Any = 1.0, *args: Any, **kwargs: Any) -> Role:
-    def role(x: Tensor) -> Packed:
+    def role(x: Tensor) -> Substitute:
         low, high = float(min_val), float(max_val)
         # Backward compares half precision as float32.
         wide = x.float() if x.dtype.itemsize == 2 else x
@@ -144,7 +135,7 @@ def _relu6(*args: Any, **kwargs: Any) -> Role:
 
 
 def _dropout(input: Tensor, p: Any = 0.5, *args: Any, **kwargs: Any) -> Role:
-    def role(x: Tensor) -> Packed | str:
+    def role(x: Tensor) -> Substitute | str:
         if x.dtype == torch.bool:
             return Gate.of(x, x.dtype)
         if x.requires_grad or x.shape != input.shape:
@@ -163,7 +154,7 @@ def _max_pool(
     *args: Any,
     **kwargs: Any,
 ) -> Role:
-    def role(x: Tensor) -> Packed | str:
+    def role(x: Tensor) -> Substitute | str:
         if x.is_floating_point():
             return ShapeOnly.of(x)
         # One-dimensional pooling is that of maps with one row: input (B, C, L), indices (B, C, 1, L').

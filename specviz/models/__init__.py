@@ -8,8 +8,8 @@ band = sv.models.resnet18(10, convolution="band-limited", compression=0.5)
 and the papers' own: Rippel's three nets, Wood & Larson's, and the fully convolutional net for time series.
 """
 
+from specviz.models.beta import set_beta
 from specviz.models.densenet import densenet40, densenet121, densenet169
-from specviz.models.network import set_beta
 from specviz.models.plain import alexnet, lenet, vgg11, vgg16
 from specviz.models.resnet import resnet18
 from specviz.models.rippel import rippel_deep, rippel_generic, rippel_pooling
@@ -32,3 +32,5 @@ __all__ = [
     "vgg16",
     "wood_larson",
 ]
+
+BUILDERS = tuple(name for name in __all__ if name != "set_beta")  # of networks, as a training config names them

@@ -283,7 +283,9 @@ class SpectralForm(Form):
     ) -> nn.Module:
         activation: Any = self.activation if activate else "identity"
         beta = self.beta if activate else 0.0
-        return snn.SpecNetBlock2d(C, O, k, beta=beta, activation=activation, stride=stride, multiple=multiple)
+        block = snn.SpecNetBlock2d(C, O, k, beta=beta, activation=activation, stride=stride, multiple=multiple)
+        block.is_projection = not activate
+        return block
 
     def convolution(self, C: int, O: int, k: int) -> nn.Module:
         return self.unit(C, O, k)

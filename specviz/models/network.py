@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from spectral_kernels import dispatch
 from torch import Tensor, nn
 
-import specviz.nn as snn
+from specviz.models.convolutions import CONVOLUTIONS, SPECTRAL, Convolution, check_options, layer_of
 from specviz.models.forms import IMAGENET_SIDE, Form, ImageForm, SpectralForm
 
-Convolution = Literal["spatial", "band-limited", "spectral-param", "specnet"] | Callable[..., nn.Module]
 Activation = Literal["relu", "tanh", "softsign", "arctan", "hardtanh", "identity"] | Callable[[Tensor], Tensor]
 
 ON_IMAGES = ("relu", "tanh")
 ON_SPECTRA = ("tanh", "softsign", "arctan", "hardtanh", "identity")
+
+_NAMED = "\n                  ".join(f'"{name}"'.ljust(18) + named.text for name, named in CONVOLUTIONS.items())
 
 ARGUMENTS = f"""
 
@@ -24,10 +25,7 @@ ARGUMENTS = f"""
 
     image_size    pixels a side; below {IMAGENET_SIDE} the net begins as on CIFAR, from there on as on ImageNet
     width         multiplies all channel counts (at least 4 are left) and hidden layers: 0.25 runs on a laptop
-    convolution   "spatial"       nn.Conv2d
-                  "band-limited"  snn.BandLimitedConv2d, everywhere; pooling stays spatial
-                  "spectral-param"  snn.SpectralParamConv2d: the same network, its filters trained as coefficients
-                  "specnet"       snn.SpecNetBlock2d, cropping for pooling, no batch norm: the Spec- twin
+    convolution   {_NAMED}
                   or a function of nn.Conv2d's arguments that returns the layer
     activation    "relu" or "tanh"; for SpecNet an odd one: "tanh", "softsign", "arctan", "hardtanh", "identity" or a
                   function that is odd, monotone and continuous. Default: ReLU, for SpecNet tanh. Linear layers of the
@@ -64,17 +62,37 @@ class Network(Protocol):
     ) -> nn.Module: ...
 
 
-def network(
-    *, smallest: int, batch_norm: bool, imagenet: bool = True
-) -> Callable[[Callable[[Form], nn.Module]], Network]:
-    """Make a builder of an architecture, a function of a `Form`.
+@dataclass(frozen=True)
+class Limits:
+    """What an architecture is made for.
 
     smallest    side of an image that its pooling leaves a pixel of
     batch_norm  whether it usually has batch norm
     imagenet    whether it exists for large images
     """
 
-    usually_normed = batch_norm
+    smallest: int
+    batch_norm: bool
+    imagenet: bool = True
+
+    def check(self, name: str, image_size: int) -> None:
+        if image_size < self.smallest:
+            raise ValueError(
+                f"{name}: image_size={image_size} is too small for its pooling. Use at least {self.smallest} pixels a "
+                "side, or a network that pools less."
+            )
+        if image_size >= IMAGENET_SIDE and not self.imagenet:
+            raise ValueError(
+                f"{name}: image_size={image_size} is too large: it is a network for images below {IMAGENET_SIDE} "
+                "pixels a side. Pick another, such as densenet121, or make the images smaller."
+            )
+
+
+def network(
+    *, smallest: int, batch_norm: bool, imagenet: bool = True
+) -> Callable[[Callable[[Form], nn.Module]], Network]:
+    """Make a builder of an architecture, a function of a `Form`; arguments are those of `Limits`."""
+    limits = Limits(smallest, batch_norm, imagenet)
 
     def builder_of(architecture: Callable[[Form], nn.Module]) -> Network:
         name = architecture.__name__
@@ -94,49 +112,11 @@ def network(
             energy: float | None = None,
             dropout: float | None = None,
         ) -> nn.Module:
-            num_classes, image_size, in_channels, width, dropout = check_numbers(
-                name, num_classes, image_size, in_channels, width, dropout
-            )
-            if image_size < smallest:
-                raise ValueError(
-                    f"{name}: image_size={image_size} is too small for its pooling. Use at least {smallest} pixels a "
-                    "side, or a network that pools less."
-                )
-            if image_size >= IMAGENET_SIDE and not imagenet:
-                raise ValueError(
-                    f"{name}: image_size={image_size} is too large: it is a network for images below {IMAGENET_SIDE} "
-                    "pixels a side. Pick another, such as densenet121, or make the images smaller."
-                )
-            common = (num_classes, image_size, in_channels, width)
-            if (compression, energy) != (None, None) and convolution != "band-limited":
-                what, share = ("compression", compression) if energy is None else ("energy", energy)
-                raise ValueError(
-                    f"{name}: {what}={share} is for band-limited convolutions; "
-                    f'add convolution="band-limited" (it is {convolution!r}) or leave {what} out'
-                )
-            if convolution == "specnet":
-                activation = _odd(name, activation)
-                if batch_norm:
-                    raise ValueError(
-                        f"{name}: batch_norm=True has no place in SpecNet, whose paper removes it: coefficients are "
-                        "thresholded as they are. Leave batch_norm out."
-                    )
-                return architecture(SpectralForm(*common, activation, dropout, 1.0 if beta is None else beta))
-            if beta is not None:
-                raise ValueError(
-                    f'{name}: beta={beta} is the threshold of SpecNet; add convolution="specnet" (it is '
-                    f"{convolution!r}) or leave beta out"
-                )
-            if activation is None:
-                activation = "relu"
-            elif activation not in ON_IMAGES:
-                raise ValueError(
-                    f'{name}: activation={activation!r} must be "relu" or "tanh"; others are for convolution="specnet"'
-                )
-            normed = activation == "relu" and usually_normed if batch_norm is None else batch_norm
-            return architecture(
-                ImageForm(*common, activation, dropout, layer_of(name, convolution, compression, energy), normed)
-            )
+            numbers = check_numbers(name, num_classes, image_size, in_channels, width, dropout)
+            limits.check(name, numbers[1])
+            given = {"beta": beta, "compression": compression, "energy": energy}
+            options = {option: value for option, value in given.items() if value is not None}
+            return architecture(form_of(name, limits, numbers, convolution, activation, batch_norm, options))
 
         build.__name__, build.__qualname__, build.__module__ = name, name, architecture.__module__
         build.__doc__ = (architecture.__doc__ or "").rstrip() + ARGUMENTS
@@ -145,9 +125,56 @@ def network(
     return builder_of
 
 
+Numbers = tuple[int, int, int, float, float | None]  # classes, pixels a side, channels, width, dropout
+
+
+def form_of(
+    name: str,
+    limits: Limits,
+    numbers: Numbers,
+    convolution: Convolution,
+    activation: Activation | None,
+    batch_norm: bool | None,
+    options: dict[str, Any],
+) -> Form:
+    """The form to build a network in; `options` are those of its convolutions that were given."""
+    check_options(name, convolution, options)
+    if convolution == SPECTRAL:
+        activation = _odd(name, activation)
+        if batch_norm:
+            raise ValueError(
+                f"{name}: batch_norm=True has no place in SpecNet, whose paper removes it: coefficients are "
+                "thresholded as they are. Leave batch_norm out."
+            )
+        classes, side, channels, width, dropout = numbers
+        return SpectralForm(classes, side, channels, width, activation, dropout, **{"beta": 1.0, **options})
+    if activation is None:
+        activation = "relu"
+    elif activation not in ON_IMAGES:
+        raise ValueError(
+            f'{name}: activation={activation!r} must be "relu" or "tanh"; others are for convolution="specnet"'
+        )
+    normed = activation == "relu" and limits.batch_norm if batch_norm is None else batch_norm
+    return image_form(name, numbers, convolution, options, activation, normed)
+
+
+def image_form(
+    name: str,
+    numbers: Numbers,
+    convolution: Convolution,
+    options: dict[str, Any] | None = None,
+    activation: Activation = "relu",
+    batch_norm: bool = False,
+) -> ImageForm:
+    """A network on images whose convolutions have that form."""
+    classes, side, channels, width, dropout = numbers
+    layer = layer_of(name, convolution, options or {})
+    return ImageForm(classes, side, channels, width, activation, dropout, layer, batch_norm)
+
+
 def check_numbers(
     name: str, num_classes: int, image_size: int, in_channels: int, width: float = 1.0, dropout: float | None = None
-) -> tuple[int, int, int, float, float | None]:
+) -> Numbers:
     """The same as plain numbers; ValueError for those that no network has."""
     counts = {"num_classes": num_classes, "image_size": image_size, "in_channels": in_channels}
     num_classes, image_size, in_channels = (whole(name, argument, value) for argument, value in counts.items())
@@ -179,40 +206,3 @@ def _odd(name: str, activation: Activation | None) -> Activation:
             f"Pick one of {', '.join(ON_SPECTRA)} or give an odd function."
         )
     return activation
-
-
-def layer_of(
-    name: str, convolution: Any, compression: float | None = None, energy: float | None = None
-) -> Callable[..., nn.Module]:
-    """The layer that a name stands for, as a function of nn.Conv2d's arguments."""
-    if convolution == "spatial":
-        return nn.Conv2d
-    if convolution == "band-limited":
-        return partial(snn.BandLimitedConv2d, compression=compression or 0.0, energy=energy)
-    if convolution == "spectral-param":
-        return snn.SpectralParamConv2d
-    if callable(convolution):
-        return convolution
-    raise ValueError(
-        f'{name}: convolution={convolution!r} is unknown; pick "spatial", "band-limited", "spectral-param", '
-        '"specnet", or give a function of nn.Conv2d\'s arguments that returns the layer'
-    )
-
-
-def set_beta(model: nn.Module, beta: float) -> None:
-    """Set the threshold of every SpecNet block of a model. Projection shortcuts, which have none, are left.
-
-    Raises ValueError for a model without such blocks.
-    """
-    blocks: list[Any] = [
-        module
-        for path, module in model.named_modules()
-        if isinstance(module, snn.SpecNetBlock2d) and path.rpartition(".")[2] != "shortcut"
-    ]
-    if not blocks:
-        raise ValueError(
-            f"set_beta: this {type(model).__name__} has no SpecNet block, so no threshold. "
-            'Build it with convolution="specnet".'
-        )
-    for block in blocks:
-        block.beta = beta

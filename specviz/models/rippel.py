@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any
 
-import torch
 from spectral_kernels import dispatch
 from torch import nn
 
 import specviz.nn as snn
-from specviz.models.forms import FEWEST_CHANNELS, start
-from specviz.models.network import Convolution, check_numbers, layer_of, whole
+from specviz.models.convolutions import SPECTRAL, Convolution
+from specviz.models.forms import ImageForm
+from specviz.models.network import Limits, check_numbers, image_form, whole
 
 
 def rippel_deep(
@@ -34,10 +33,9 @@ def rippel_deep(
 
     The last convolution has no activation: its output are scores (one replication had a ReLU there).
     """
-    build = _Builder("rippel_deep", num_classes, image_size, 7, in_channels, width, kernel_size, convolution)
-    for layer in (96, 96, "max", 192, 192, 192, "max"):
-        build.add(layer)
-    return build.ends_in_mean(192)
+    chain = _chain("rippel_deep", 7, num_classes, image_size, in_channels, width, kernel_size, convolution)
+    chain.add(96, 96, "max", 192, 192, 192, "max")
+    return chain.ends_in_mean(192)
 
 
 def rippel_generic(
@@ -53,10 +51,9 @@ def rippel_generic(
 
     Arguments as `rippel_deep`; `width` multiplies the linear layers too.
     """
-    build = _Builder("rippel_generic", num_classes, image_size, 7, in_channels, width, kernel_size, convolution)
-    for layer in (96, "max", 192, "max"):
-        build.add(layer)
-    return build.ends_linearly((1024, 512))
+    chain = _chain("rippel_generic", 7, num_classes, image_size, in_channels, width, kernel_size, convolution)
+    chain.add(96, "max", 192, "max")
+    return chain.ends_linearly((1024, 512))
 
 
 def rippel_pooling(
@@ -82,79 +79,73 @@ def rippel_pooling(
     depth, gamma = whole("rippel_pooling", "depth", depth), dispatch.real(gamma, "rippel_pooling: gamma")
     if not 0 < gamma <= 1:
         raise ValueError(f"rippel_pooling: gamma={gamma} must lie in (0, 1]")
-    build = _Builder("rippel_pooling", num_classes, image_size, 1, in_channels, width, kernel_size, convolution)
-    side = build.side
+    chain = _chain("rippel_pooling", 1, num_classes, image_size, in_channels, width, kernel_size, convolution)
+    side = chain.side
     for m in range(1, depth + 1):
         side = int(gamma * side)
         if side < 1:
             raise ValueError(f"rippel_pooling: image_size={image_size} leaves no pixel after {m} poolings by {gamma}")
         dropout = snn.FrequencyDropout2d(m, depth) if frequency_dropout else None
-        build.add(min(288, 96 + 32 * m))
-        build.layers[f"pool{m}"] = snn.SpectralPool2d((side, side), dropout=dropout)
-    return build.ends_in_mean(min(288, 96 + 32 * depth))
+        chain.add(min(288, 96 + 32 * m))
+        chain.layers[f"pool{m}"] = snn.SpectralPool2d((side, side), dropout=dropout)
+    return chain.ends_in_mean(min(288, 96 + 32 * depth))
 
 
-class _Builder:
-    """Layers by name, as they are added."""
+class _Chain:
+    """Layers by name, as they are added; `side` is that of their maps."""
 
-    def __init__(
-        self,
-        name: str,
-        num_classes: int,
-        image_size: int,
-        smallest: int,
-        in_channels: int,
-        width: float,
-        kernel_size: int,
-        convolution: Convolution,
-    ) -> None:
-        num_classes, image_size, in_channels, width, _ = check_numbers(
-            name, num_classes, image_size, in_channels, width
-        )
-        if image_size < smallest:
-            raise ValueError(f"{name}: image_size={image_size} is too small for its pooling; use at least {smallest}")
-        kernel_size = whole(name, "kernel_size", kernel_size)
-        if kernel_size % 2 == 0:
-            raise ValueError(f"{name}: kernel_size={kernel_size} must be odd, so that maps keep their size")
-        if convolution == "specnet":
-            raise ValueError(f"{name} has no SpecNet form; sv.models.vgg11 is a plain network that has")
-        self.layer: Any = layer_of(name, convolution)
-        self.num_classes, self.C, self.side = num_classes, in_channels, image_size
-        self.width, self.kernel_size = width, kernel_size
+    def __init__(self, form: ImageForm, kernel_size: int) -> None:
+        self.form, self.kernel_size = form, kernel_size
+        self.C, self.side = form.in_channels, form.image_size
         self.layers: OrderedDict[str, nn.Module] = OrderedDict()
 
-    def channels(self, usual: int) -> int:
-        return max(FEWEST_CHANNELS, round(usual * self.width))
-
-    def add(self, layer: int | str) -> None:
-        """A convolution of so many channels with its ReLU, or "max": max pooling, 3 x 3, every second pixel."""
-        count = len(self.layers)
-        if isinstance(layer, int):
-            self._convolution(f"conv{count}", self.channels(layer), self.kernel_size)
-            self.layers[f"relu{count}"] = nn.ReLU(inplace=True)
-        else:
-            self.layers[f"max{count}"] = nn.MaxPool2d(3, stride=2)
-            self.side = (self.side - 3) // 2 + 1
+    def add(self, *parts: int | str) -> None:
+        """Convolutions of so many channels with their ReLU, and "max": max pooling, 3 x 3, every second pixel."""
+        for part in parts:
+            count = len(self.layers)
+            if isinstance(part, int):
+                self._convolution(f"conv{count}", self.form.channels(part), self.kernel_size)
+                self.layers[f"relu{count}"] = self.form.pixel_activation()
+            else:
+                self.layers[f"max{count}"] = self.form.max_pool(3)
+                self.side = (self.side - 3) // 2 + 1
 
     def _convolution(self, name: str, channels: int, k: int) -> None:
-        conv = self.layer(self.C, channels, k, padding=k // 2)
-        self.layers[name], self.C = start(conv, "relu"), channels
+        self.layers[name], self.C = self.form.convolution(self.C, channels, k), channels
 
     def ends_in_mean(self, usual: int) -> nn.Sequential:
-        self._convolution("mix", self.channels(usual), 1)
-        self.layers["mix_relu"] = nn.ReLU(inplace=True)
-        self._convolution("scores", self.num_classes, 1)
-        self.layers["mean"] = nn.AdaptiveAvgPool2d(1)
-        self.layers["flatten"] = nn.Flatten()
+        self._convolution("mix", self.form.channels(usual), 1)
+        self.layers["mix_relu"] = self.form.pixel_activation()
+        self._convolution("scores", self.form.num_classes, 1)
+        self.layers["mean"], self.layers["flatten"] = self.form.to_image(1), nn.Flatten()
         return nn.Sequential(self.layers)
 
     def ends_linearly(self, hidden: tuple[int, ...]) -> nn.Sequential:
         self.layers["flatten"] = nn.Flatten()
         numbers = self.C * self.side**2
         for i, usual in enumerate(hidden, 1):
-            linear = nn.Linear(numbers, numbers := self.channels(usual))
-            with torch.no_grad():
-                nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
-            self.layers[f"linear{i}"], self.layers[f"linear_relu{i}"] = linear, nn.ReLU(inplace=True)
-        self.layers["scores"] = nn.Linear(numbers, self.num_classes)
+            linear = nn.Linear(numbers, numbers := self.form.channels(usual))
+            nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
+            self.layers[f"linear{i}"], self.layers[f"linear_relu{i}"] = linear, self.form.pixel_activation()
+        self.layers["scores"] = nn.Linear(numbers, self.form.num_classes)
         return nn.Sequential(self.layers)
+
+
+def _chain(
+    name: str,
+    smallest: int,
+    num_classes: int,
+    image_size: int,
+    in_channels: int,
+    width: float,
+    kernel_size: int,
+    convolution: Convolution,
+) -> _Chain:
+    numbers = check_numbers(name, num_classes, image_size, in_channels, width)
+    Limits(smallest, batch_norm=False).check(name, numbers[1])
+    kernel_size = whole(name, "kernel_size", kernel_size)
+    if kernel_size % 2 == 0:
+        raise ValueError(f"{name}: kernel_size={kernel_size} must be odd, so that maps keep their size")
+    if convolution == SPECTRAL:
+        raise ValueError(f"{name} has no SpecNet form; sv.models.vgg11 is a plain network that has")
+    return _Chain(image_form(name, numbers, convolution), kernel_size)

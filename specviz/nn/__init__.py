@@ -4,13 +4,14 @@ from specviz.nn.band_limited import BandLimitedConv1d, BandLimitedConv2d
 from specviz.nn.parametric import ParametricSpectralConv2d
 from specviz.nn.specnet import DeadBlock, SpecNetBlock2d
 from specviz.nn.spectral_param import SpectralParamConv1d, SpectralParamConv2d
-from specviz.nn.spectral_pool import FrequencyDropout2d, SpectralPool1d, SpectralPool2d
+from specviz.nn.spectral_pool import FrequencyDropout1d, FrequencyDropout2d, SpectralPool1d, SpectralPool2d
 from specviz.nn.spectralize import Report, Swap, spectralize
 
 __all__ = [
     "BandLimitedConv1d",
     "BandLimitedConv2d",
     "DeadBlock",
+    "FrequencyDropout1d",
     "FrequencyDropout2d",
     "ParametricSpectralConv2d",
     "Report",

@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from spectral_kernels.dispatch import whole, wholes
+from spectral_kernels.dispatch import one_of
 from torch import Tensor, nn
 
 from specviz.functional import band_limited as band
 from specviz.functional.symbolic import one_node
-from specviz.nn.twins import check_has_weight, empty_twin
+from specviz.nn.twins import check_has_weight, empty_twin, whole_numbers
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
@@ -24,13 +24,38 @@ class _BandLimited(nn.Module):
     # it left out. None before the first call, and of a graph for many sizes, or whose band the data decide.
     last_algorithm: str | None = None
     last_share_discarded: float | None = None
+    dims: int
     _compression: float
     _energy: float | None
     _algorithm: band.Algorithm
 
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int] = 1,
+        padding: str | int | Sequence[int] = 0,
+        dilation: int | Sequence[int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: PaddingMode = "zeros",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        *,
+        compression: float = 0.0,
+        energy: float | None = None,
+        algorithm: band.Algorithm = "auto",
+    ) -> None:
+        conv: Any = super()
+        numbers = whole_numbers(self.dims, in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
+        conv.__init__(*numbers, bias, padding_mode, device, dtype)
+        self.set_band(compression, energy)
+        self.algorithm = algorithm
+
     def set_band(self, compression: float = 0.0, energy: float | None = None) -> None:
         """Choose what is left out: a share of the coefficients, or all but a share of the energy."""
-        self._compression, self._energy = band.check_share(compression, energy)
+        self._compression, self._energy = band.check_band(compression, energy)
 
     @property
     def compression(self) -> float:
@@ -57,12 +82,13 @@ class _BandLimited(nn.Module):
 
     @algorithm.setter
     def algorithm(self, name: band.Algorithm) -> None:
-        if name not in band.ALGORITHMS:
-            raise ValueError(f"algorithm={name!r} is unknown; pick one of {', '.join(band.ALGORITHMS)}")
+        one_of(name, "algorithm", band.ALGORITHMS)
         self._algorithm = name
 
-    def _convolve(self, x: Tensor, dims: int) -> Tensor:
+    @one_node
+    def forward(self, input: Tensor) -> Tensor:
         layer: Any = self  # one of torch's convolutions
+        x = input
         padding = layer.padding
         circular = layer.padding_mode == "circular"
         if layer.padding_mode in ("reflect", "replicate"):
@@ -78,7 +104,7 @@ class _BandLimited(nn.Module):
             compression=self._compression,
             energy=self._energy,
             algorithm=self._algorithm,
-            dims=dims,
+            dims=self.dims,
             circular=circular,
         )
         self.last_share_discarded = None if plan is None else plan.share_discarded
@@ -98,28 +124,6 @@ class _BandLimited(nn.Module):
         return f"{super().extra_repr()}, {how}"
 
 
-def _whole_numbers(
-    dims: int,
-    in_channels: Any,
-    out_channels: Any,
-    kernel_size: Any,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    groups: Any,
-) -> dict[str, Any]:
-    """A convolution's arguments as the whole numbers that torch's own class takes."""
-    return {
-        "in_channels": whole(in_channels, "in_channels"),
-        "out_channels": whole(out_channels, "out_channels"),
-        "kernel_size": wholes(kernel_size, dims, "kernel_size", 1),
-        "stride": wholes(stride, dims, "stride", 1),
-        "padding": padding if isinstance(padding, str) else wholes(padding, dims, "padding", 0),
-        "dilation": wholes(dilation, dims, "dilation", 1),
-        "groups": whole(groups, "groups", 1),
-    }
-
-
 class BandLimitedConv2d(_BandLimited, nn.Conv2d):
     """`torch.nn.Conv2d` without its high frequencies: its arguments, its parameters, its `state_dict`.
 
@@ -133,63 +137,11 @@ class BandLimitedConv2d(_BandLimited, nn.Conv2d):
     """
 
     replaces = (nn.Conv2d,)
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int | Sequence[int],
-        stride: int | Sequence[int] = 1,
-        padding: str | int | Sequence[int] = 0,
-        dilation: int | Sequence[int] = 1,
-        groups: int = 1,
-        bias: bool = True,
-        padding_mode: PaddingMode = "zeros",
-        device: Any = None,
-        dtype: torch.dtype | None = None,
-        *,
-        compression: float = 0.0,
-        energy: float | None = None,
-        algorithm: band.Algorithm = "auto",
-    ) -> None:
-        numbers = _whole_numbers(2, in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
-        super().__init__(**numbers, bias=bias, padding_mode=padding_mode, device=device, dtype=dtype)
-        self.set_band(compression, energy)
-        self.algorithm = algorithm
-
-    @one_node
-    def forward(self, input: Tensor) -> Tensor:
-        return self._convolve(input, 2)
+    dims = 2
 
 
 class BandLimitedConv1d(_BandLimited, nn.Conv1d):
     """`torch.nn.Conv1d` without its high frequencies; see `BandLimitedConv2d`. x (B, C, L) or (C, L)."""
 
     replaces = (nn.Conv1d,)
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int | Sequence[int],
-        stride: int | Sequence[int] = 1,
-        padding: str | int | Sequence[int] = 0,
-        dilation: int | Sequence[int] = 1,
-        groups: int = 1,
-        bias: bool = True,
-        padding_mode: PaddingMode = "zeros",
-        device: Any = None,
-        dtype: torch.dtype | None = None,
-        *,
-        compression: float = 0.0,
-        energy: float | None = None,
-        algorithm: band.Algorithm = "auto",
-    ) -> None:
-        numbers = _whole_numbers(1, in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
-        super().__init__(**numbers, bias=bias, padding_mode=padding_mode, device=device, dtype=dtype)
-        self.set_band(compression, energy)
-        self.algorithm = algorithm
-
-    @one_node
-    def forward(self, input: Tensor) -> Tensor:
-        return self._convolve(input, 1)
+    dims = 1

@@ -32,6 +32,8 @@ class ParametricSpectralConv2d(nn.Module):
 
     `weight` is (O, C, 4 | 8 | 12), or (O, C, H, W). Linear and Gaussian filters are evaluated where they are used and
     never held: memory does not grow with O * C * H * W. `layer.bank(size)` makes the bank, to look at.
+    There is no twin in one dimension: the papers' functions are of two frequencies. A series (B, C, L) is a map of one
+    row, `x.unsqueeze(-2)`, on which they are functions of v.
     Wood & Larson, ICASSP 2021.
     """
 

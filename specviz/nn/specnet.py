@@ -34,6 +34,9 @@ class SpecNetBlock2d(nn.Module):
                  function
     norm, storage, precision, bias, stride, padding, multiple    see `SF.specnet_block2d`
 
+    There is no twin in one dimension, since the paper's networks have none: a series (B, C, L) is an image of one row,
+    `x.unsqueeze(-2)`, for kernels (1, k).
+
     An image is padded with zeros to H + k - 1, so that nothing wraps around; later blocks keep their size and wrap, as
     in the paper. A circular shift of the image shifts a block's product with it, but tanh of real and imaginary part
     does not commute with it. Weights start at variance g^2 / fan_in with g = `SF.weight_gain(beta, activation)`:
@@ -41,6 +44,7 @@ class SpecNetBlock2d(nn.Module):
     """
 
     last_kept: float | None = None  # share of the coefficients, over the full plane, that the last call kept
+    is_projection = False  # of a shortcut to another shape: linear, and `models.set_beta` leaves it without a threshold
 
     def __init__(
         self,

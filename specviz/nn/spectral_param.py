@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from spectral_kernels.dispatch import whole, wholes
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from specviz.functional.spectral_param import filters_from_parameters, spectral_parameters
 from specviz.functional.symbolic import one_node
-from specviz.nn.twins import check_has_weight, empty_twin
+from specviz.nn.twins import check_has_weight, empty_twin, whole_numbers
 
 _NO_WEIGHT = (
     "{} trains `weight_hat`, its filters' spectra, and has no `weight`. layer.filters() computes the filters in space, "
@@ -24,7 +23,7 @@ class _SpectralParam(nn.Module):
 
     weight_hat: Tensor
     orthogonal: bool
-    _axes: int
+    dims: int
 
     def __init__(
         self,
@@ -42,32 +41,20 @@ class _SpectralParam(nn.Module):
         *,
         orthogonal: bool = True,
     ) -> None:
-        dims = self._axes
         conv: Any = super()
-        conv.__init__(  # draws the filters as torch does, for the same seed
-            whole(in_channels, "in_channels", 1),
-            whole(out_channels, "out_channels", 1),
-            wholes(kernel_size, dims, "kernel_size", 1),
-            wholes(stride, dims, "stride", 1),
-            padding if isinstance(padding, str) else wholes(padding, dims, "padding"),
-            wholes(dilation, dims, "dilation", 1),
-            whole(groups, "groups", 1),
-            bias,
-            padding_mode,
-            device,
-            dtype,
-        )
+        numbers = whole_numbers(self.dims, in_channels, out_channels, kernel_size, stride, padding, dilation, groups, 1)
+        conv.__init__(*numbers, bias, padding_mode, device, dtype)  # draws the filters as torch does, for the same seed
         weight = self._parameters.pop("weight")
         self.orthogonal = orthogonal
         self._take_filters(weight)
 
     def _take_filters(self, weight: Any) -> None:
-        numbers = spectral_parameters(weight.detach(), orthogonal=self.orthogonal, dims=self._axes)
+        numbers = spectral_parameters(weight.detach(), orthogonal=self.orthogonal, dims=self.dims)
         self.weight_hat = nn.Parameter(numbers, requires_grad=weight.requires_grad)
 
     def filters(self) -> Tensor:
         """The filters in space, (O, C/groups, *kernel_size); gradients flow to `weight_hat`."""
-        return filters_from_parameters(self.weight_hat, orthogonal=self.orthogonal, dims=self._axes)
+        return filters_from_parameters(self.weight_hat, orthogonal=self.orthogonal, dims=self.dims)
 
     def set_filters(self, weight: Tensor) -> None:
         """Set the filters in space, (O, C/groups, *kernel_size); an optimiser goes on with the same parameter."""
@@ -84,7 +71,7 @@ class _SpectralParam(nn.Module):
         """Filters' numbers, in the type of the layer's: rounded before the map, so that they are not rounded twice."""
         if weight.is_floating_point():  # what is not is refused by name, not cast
             weight = weight.to(self.weight_hat.dtype)
-        return spectral_parameters(weight, orthogonal=self.orthogonal, dims=self._axes)
+        return spectral_parameters(weight, orthogonal=self.orthogonal, dims=self.dims)
 
     @property
     def _is_made(self) -> bool:
@@ -131,7 +118,7 @@ class _SpectralParam(nn.Module):
     def to_conv(self) -> Any:
         """An ordinary `nn.Conv2d` (or 1d) with the same filters and bias."""
         layer: Any = self
-        conv = empty_twin(nn.Conv2d if self._axes == 2 else nn.Conv1d, layer)
+        conv = empty_twin(nn.Conv2d if self.dims == 2 else nn.Conv1d, layer)
         conv.weight = nn.Parameter(self.filters().detach(), requires_grad=self.weight_hat.requires_grad)
         conv.bias = _copied(layer.bias)
         return conv.train(self.training)
@@ -168,7 +155,7 @@ class SpectralParamConv2d(_SpectralParam, nn.Conv2d):
 
     replaces = (nn.Conv2d,)
     renews_parameters = True
-    _axes = 2
+    dims = 2
 
 
 class SpectralParamConv1d(_SpectralParam, nn.Conv1d):
@@ -176,4 +163,4 @@ class SpectralParamConv1d(_SpectralParam, nn.Conv1d):
 
     replaces = (nn.Conv1d,)
     renews_parameters = True
-    _axes = 1
+    dims = 1

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from spectral_kernels.dispatch import real, whole, wholes
+from spectral_kernels.dispatch import one_of, real, whole, wholes
 from torch import Tensor, nn
 
 from specviz.functional import spectral_pool as pooling
@@ -19,23 +19,11 @@ from specviz.nn.twins import CannotReplace
 Size = int | Sequence[int]
 
 
-class FrequencyDropout2d(nn.Module):
-    """Train on maps whose resolution is drawn anew for every mini-batch.
-
-    x (..., H, W) real -> the same shape. In training one cut-off is drawn for the whole mini-batch, uniformly from
-    [lower, 1], and frequencies |f| > cutoff * (1 + n/2) of an axis of n pixels are set to zero; in `eval()` it does
-    nothing.
-
-    layer, layers  this is layer m of M spectral pooling layers: lower = alpha + (m/M) (beta - alpha)
-    alpha, beta    lowest cut-off at the network's input and at its end; the paper's values are the defaults
-    generator      a CPU `torch.Generator` to draw from; torch's default one otherwise
-
-    The last draw is in `last_cutoff`. A compiled, exported or traced layer draws in its graph, anew at each call, and
-    under vmap as its `randomness` says; `last_cutoff` is None then, and with a generator of its own the layer raises
-    RuntimeError, for a graph cannot hold one. Rippel, Snoek & Adams (2015), sections 4.2 and 5.1.
-    """
+class _FrequencyDropout(nn.Module):
+    """What the layers of one and two dimensions share: the draw."""
 
     last_cutoff: float | None = None
+    _drop: Callable[..., Tensor]
 
     def __init__(
         self,
@@ -65,7 +53,8 @@ class FrequencyDropout2d(nn.Module):
         if self.generator is not None and not torch.compiler.is_compiling() and not torch.jit.is_tracing():
             share = torch.rand((), generator=self.generator, dtype=torch.float64, device="cpu")
         elif self.generator is not None:
-            raise RuntimeError("FrequencyDropout2d cannot be compiled, exported or traced with a generator of its own")
+            name = type(self).__name__
+            raise RuntimeError(f"{name} cannot be compiled, exported or traced with a generator of its own")
         else:
             share = torch.rand((), dtype=torch.float64, device="cpu")
         if not tracing.is_readable(share):
@@ -76,10 +65,35 @@ class FrequencyDropout2d(nn.Module):
     @one_node
     def forward(self, x: Tensor) -> Tensor:
         cutoff: Any = self.draw()
-        return x if cutoff is None else pooling.frequency_dropout2d(x, cutoff)
+        return x if cutoff is None else self._drop(x, cutoff)
 
     def extra_repr(self) -> str:
         return f"lower={self.lower:g}"
+
+
+class FrequencyDropout2d(_FrequencyDropout):
+    """Train on maps whose resolution is drawn anew for every mini-batch.
+
+    x (..., H, W) real -> the same shape. In training one cut-off is drawn for the whole mini-batch, uniformly from
+    [lower, 1], and frequencies |f| > cutoff * (1 + n/2) of an axis of n pixels are set to zero; in `eval()` it does
+    nothing.
+
+    layer, layers  this is layer m of M spectral pooling layers: lower = alpha + (m/M) (beta - alpha)
+    alpha, beta    lowest cut-off at the network's input and at its end; the paper's values are the defaults
+    generator      a CPU `torch.Generator` to draw from; torch's default one otherwise
+
+    The last draw is in `last_cutoff`. A compiled, exported or traced layer draws in its graph, anew at each call, and
+    under vmap as its `randomness` says; `last_cutoff` is None then, and with a generator of its own the layer raises
+    RuntimeError, for a graph cannot hold one. Rippel, Snoek & Adams (2015), sections 4.2 and 5.1.
+    """
+
+    _drop = staticmethod(pooling.frequency_dropout2d)
+
+
+class FrequencyDropout1d(_FrequencyDropout):
+    """`FrequencyDropout2d` along one axis: x (..., L) real -> the same shape, the same arguments."""
+
+    _drop = staticmethod(pooling.frequency_dropout1d)
 
 
 class _SpectralPool(nn.Module):
@@ -94,7 +108,7 @@ class _SpectralPool(nn.Module):
         size: Size | Callable[[tuple[int, ...]], Size] | None = None,
         *,
         scale: float | Sequence[float] | None = None,
-        dropout: FrequencyDropout2d | None = None,
+        dropout: _FrequencyDropout | None = None,
         nyquist: pooling.Nyquist = "sum",
         algorithm: pooling.Algorithm = "auto",
     ) -> None:
@@ -106,10 +120,8 @@ class _SpectralPool(nn.Module):
             self._scales = _scales(name, scale, self.dims)
         elif size is not None and not callable(size):
             size = pooling.whole_sizes(name, size, self.dims)
-        if nyquist not in pooling.NYQUIST:
-            raise ValueError(f"nyquist={nyquist!r} is unknown; pick one of {', '.join(pooling.NYQUIST)}")
-        if algorithm not in pooling.ALGORITHMS:
-            raise ValueError(f"algorithm={algorithm!r} is unknown; pick one of {', '.join(pooling.ALGORITHMS)}")
+        one_of(nyquist, "nyquist", pooling.NYQUIST)
+        one_of(algorithm, "algorithm", pooling.ALGORITHMS)
         self.size, self.scale, self.nyquist, self.algorithm = size, scale, nyquist, algorithm
         self.dropout = dropout
 
@@ -188,7 +200,7 @@ class SpectralPool2d(_SpectralPool):
 
 
 class SpectralPool1d(_SpectralPool):
-    """`SpectralPool2d` along one axis: x (B, C, L) or (C, L) real -> (..., l). A `FrequencyDropout2d` serves it too."""
+    """`SpectralPool2d` along one axis: x (B, C, L) or (C, L) real -> (..., l); dropout a `FrequencyDropout1d`."""
 
     dims = 1
     replaces = (nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d, nn.AdaptiveMaxPool1d)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from spectral_kernels import calibration
 from spectral_kernels.dispatch import whole
 from torch import nn
 from torch.nn.modules import pooling
@@ -25,9 +26,6 @@ _POOLS = (
 )
 
 Option = Any  # a value for every layer, {layer name: value}, or a function of (name, layer)
-
-
-LARGE_DEPTHWISE = 7  # taps: depth-wise convolutions that are smaller are as quick in space
 
 
 @dataclass(frozen=True)
@@ -213,7 +211,7 @@ def _slow(conv: Any) -> str:
     kernel = _kernel(conv)
     if max(kernel) == 1:
         return "its kernel has one tap, where a band seldom saves time; swap_slow=True swaps it"
-    if conv.groups == conv.in_channels > 1 and max(kernel) < LARGE_DEPTHWISE:
+    if conv.groups == conv.in_channels > 1 and max(kernel) < calibration.LARGE_DEPTHWISE:
         size = " x ".join(map(str, kernel))
         return f"it is depth-wise, {size}, where a band seldom saves time; swap_slow=True swaps it"
     return ""

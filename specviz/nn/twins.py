@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+from spectral_kernels.dispatch import whole, wholes
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.module import _WrappedHook
@@ -13,6 +14,29 @@ from torch.nn.modules.module import _WrappedHook
 
 class CannotReplace(ValueError):
     """A layer's `like` raises it, with the reason, for a layer whose place it cannot take."""
+
+
+def whole_numbers(
+    dims: int,
+    in_channels: Any,
+    out_channels: Any,
+    kernel_size: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: Any,
+    fewest_channels: int = 0,
+) -> tuple[Any, ...]:
+    """A convolution's arguments as the whole numbers that torch's own class takes, in its order."""
+    return (
+        whole(in_channels, "in_channels", fewest_channels),
+        whole(out_channels, "out_channels", fewest_channels),
+        wholes(kernel_size, dims, "kernel_size", 1),
+        wholes(stride, dims, "stride", 1),
+        padding if isinstance(padding, str) else wholes(padding, dims, "padding"),
+        wholes(dilation, dims, "dilation", 1),
+        whole(groups, "groups", 1),
+    )
 
 
 def empty_twin(kind: Any, conv: Any, **options: Any) -> Any:

@@ -17,16 +17,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from spectral_kernels import dispatch
+from spectral_kernels.symmetry import is_own_mirror, own_mirrors
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 Norm = Literal["ortho", "backward", "forward"]
 NORMS: tuple[str, ...] = get_args(Norm)
-
-
-def _self_mirrored_columns(size: tuple[int, int]) -> tuple[int, ...]:
-    W = size[1]
-    return (0, W // 2) if W % 2 == 0 else (0,)
 
 
 def real_bins(size: tuple[int, int]) -> list[tuple[int, int]]:
@@ -35,8 +31,7 @@ def real_bins(size: tuple[int, int]) -> list[tuple[int, int]]:
     Four where both sides are even (DC, the two Nyquist bins and their corner), two where one is, else DC alone.
     """
     H, W = size
-    rows = (0, H // 2) if H % 2 == 0 else (0,)
-    return [(u, v) for v in _self_mirrored_columns((H, W)) for u in rows]
+    return [(u, v) for v in own_mirrors(W) for u in own_mirrors(H)]
 
 
 def hermitian_error(values: Tensor, size: tuple[int, int]) -> float:
@@ -45,7 +40,7 @@ def hermitian_error(values: Tensor, size: tuple[int, int]) -> float:
     values (..., H, W//2+1) complex. Bins that must be real count with twice their imaginary part. NaN where one of the
     entries compared is NaN or infinite: nobody can say how far it is from its partner.
     """
-    columns = values[..., list(_self_mirrored_columns(size))]
+    columns = values[..., list(own_mirrors(size[1]))]
     mirrored = columns.roll(-1, -2).flip(-2)
     return (columns - mirrored.conj()).abs().max().item() if columns.numel() else 0.0
 
@@ -58,8 +53,8 @@ def _mirror_plan(H: int, W: int, device: torch.device) -> tuple[Tensor, Tensor, 
     """
     v = torch.tensor([0, W // 2] if W // 2 else [0], device=device)
     u = torch.arange(H, device=device)[:, None]
-    own = 2 * v % W == 0
-    return v, own & (2 * u > H), own & (2 * u % H == 0)
+    own = is_own_mirror(v, W)
+    return v, own & (2 * u > H), own & is_own_mirror(u, H)
 
 
 def _mirror_(values: Tensor, size: tuple[int, int]) -> Tensor:
@@ -148,8 +143,7 @@ class HalfSpectrum:
     def __post_init__(self) -> None:
         _check_not_onnx()
         H, W = _check_size(self.size)
-        if self.norm not in NORMS:
-            raise ValueError(f"norm={self.norm!r} is unknown; pick one of {', '.join(NORMS)}")
+        dispatch.one_of(self.norm, "norm", NORMS)
         if not isinstance(self.values, Tensor):
             raise TypeError(
                 f"a HalfSpectrum holds a tensor of coefficients, not a {type(self.values).__name__}; "
@@ -185,8 +179,7 @@ class HalfSpectrum:
             return spectrum
         _check_not_onnx()
         x = _as_image(x)
-        if norm not in NORMS:
-            raise ValueError(f"norm={norm!r} is unknown; pick one of {', '.join(NORMS)}")
+        dispatch.one_of(norm, "norm", NORMS)
         if x.is_complex():
             raise TypeError(f"HalfSpectrum.of takes float32 or float64 images, not {x.dtype}; pass x.real or x.abs()")
         if x.dtype not in (torch.float32, torch.float64):
@@ -247,7 +240,7 @@ class HalfSpectrum:
         """How often each stored column stands in the full plane: (W//2+1,), 1 or 2."""
         W = self.size[1]
         v = torch.arange(W // 2 + 1, device=self.values.device)
-        return 2.0 - (2 * v % W == 0).double()
+        return 2.0 - is_own_mirror(v, W).double()
 
     def _energy_density(self) -> Tensor:
         """(..., H, W//2+1): share of the image's energy in each stored entry and its mirror."""

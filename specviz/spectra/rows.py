@@ -11,6 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from spectral_kernels.symmetry import is_own_mirror
 from torch import Tensor
 
 Size = tuple[int, int]
@@ -51,7 +52,7 @@ def rows_of(size: Size) -> Rows:
     """The independent rows of (H, W) images."""
     H, W = size
     u, v = (part.ravel() for part in np.meshgrid(np.arange(H), np.arange(W // 2 + 1), indexing="ij"))
-    own_mirror = 2 * v % W == 0  # columns that hold both members of each pair
+    own_mirror = is_own_mirror(v, W)  # columns that hold both members of each pair
     kept = ~own_mirror | (2 * u <= H)
     signed = np.where(2 * u > H, u - H, u)
     ring = np.maximum(np.abs(signed) * W, v * H)
@@ -60,7 +61,7 @@ def rows_of(size: Size) -> Rows:
     row[entry] = np.arange(len(entry))
     partner = (-u % H) * (W // 2 + 1) + v
     row[~kept] = row[partner[~kept]]
-    real = np.flatnonzero(own_mirror[entry] & (2 * u[entry] % H == 0))
+    real = np.flatnonzero(own_mirror[entry] & is_own_mirror(u[entry], H))
     return Rows(signed[entry], v[entry], entry, row, ~kept, real)
 
 
@@ -119,7 +120,7 @@ def crop_fold(size: Size, smaller: Size, scale: float) -> Fold:
 
 
 @lru_cache(maxsize=64)
-def alias_fold(size: Size, stride: Size, scale: float) -> Fold:
+def alias_fold(size: Size, stride: tuple[int, ...], scale: float) -> Fold:
     """Keep every stride-th pixel: all the frequencies that look alike there are summed."""
     smaller = (size[0] // stride[0], size[1] // stride[1])
     rows = rows_of(smaller)

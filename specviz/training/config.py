@@ -204,10 +204,9 @@ def learning_rate(config: Config, train_losses: Sequence[float]) -> float:
 
 def _check_network(network: str, options: Mapping[str, Any]) -> None:
     module, colon, function = network.partition(":")
-    ours = network in models.__all__ and network != "set_beta"
-    names = ", ".join(name for name in models.__all__ if name != "set_beta")
+    names, parts = ", ".join(models.BUILDERS), [function, *module.split(".")]
     _require(
-        ours or (colon and function.isidentifier() and all(part.isidentifier() for part in module.split("."))),
+        network in models.BUILDERS or bool(colon and all(part.isidentifier() for part in parts)),
         f'network={network!r} is none of {names}; name one of them, or any function as "module:function"',
     )
     for name in OF_THE_DATA:

@@ -19,7 +19,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-import specviz.nn as snn
 from specviz import datasets
 from specviz.extras import needs
 from specviz.memory import CompressionStats, measure_step
@@ -481,16 +480,16 @@ def _clocks() -> tuple[float, float]:
     return time.perf_counter(), time.process_time()
 
 
+_SHARES = {"kept": "last_kept", "discarded": "last_share_discarded"}  # as a row has them: as layers have them
+
+
 def spectral_shares(network: nn.Module) -> dict[str, dict[str, float]]:
     """What the last call kept in every SpecNet block, and discarded in every band-limited layer, by layer."""
-    shares: dict[str, dict[str, float]] = {"kept": {}, "discarded": {}}
-    for name, layer in network.named_modules():
-        if isinstance(layer, snn.SpecNetBlock2d):
-            what, share = "kept", layer.last_kept
-        elif isinstance(layer, snn.BandLimitedConv2d | snn.BandLimitedConv1d):
-            what, share = "discarded", layer.last_share_discarded
-        else:
-            continue
-        if share is not None:  # the layer was called
-            shares[what][name] = share
-    return shares
+    return {
+        key: {
+            name: share  # None where the layer was not called yet
+            for name, layer in network.named_modules()
+            if (share := getattr(layer, attribute, None)) is not None
+        }
+        for key, attribute in _SHARES.items()
+    }

@@ -2,6 +2,7 @@
 
     PYTHONPATH=.:kernels:tests python -m matrix                                      what `make matrix` does
     PYTHONPATH=.:kernels:tests python -m matrix --subject 'Spectral*' --tool 'export*'    prints these cells only
+    PYTHONPATH=.:kernels:tests python -m matrix --subject MyLayer2d --add            puts a new layer into the record
 
 The whole run writes the record and the page. Stopped, it goes on where it was while the code is the same.
 """
@@ -17,11 +18,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import specviz as sv
 from matrix.cells import FAILS, Cell, Job, jobs
+from matrix.networks import NETWORKS
 from matrix.page import PAGE, RECORD, page, records_of
 from matrix.refused import FALLS_SHORT
+from matrix.subjects import SUBJECTS
 from matrix.tools import TOOLS
 from matrix.zygote import ROOT, Zygote
 
@@ -33,14 +37,21 @@ def main() -> int:
     parser.add_argument("--subject", action="append", metavar="PATTERN", help="only these; may be given again")
     parser.add_argument("--tool", action="append", metavar="PATTERN", help="only these; may be given again")
     parser.add_argument("--quick", action="store_true", help="without inductor and timm's networks")
+    parser.add_argument("--add", action="store_true", help="put the chosen subjects into the record and the page")
     parser.add_argument("--workers", type=int, default=2)
     chosen = parser.parse_args()
+    if chosen.add and (chosen.tool or chosen.quick or not chosen.subject):
+        parser.error("--add goes with --subject alone: the record has every tool of a subject")
     part = bool(chosen.subject or chosen.tool or chosen.quick)
     wanted = [job for job in jobs(chosen.subject, chosen.tool) if not (chosen.quick and TOOLS[job.tool].slow)]
     if not part:
         return _whole(wanted, chosen.workers)
     cells = run_jobs(wanted, chosen.workers, _print)
     print(", ".join(f"{count} {outcome}" for outcome, count in sorted(Counter(c.outcome for c in cells).items())))
+    if chosen.add:
+        added = {record["subject"]: sv.records.stamp(record) for record in records_of(cells) if record["cells"]}
+        known = {record["subject"]: record for record in sv.records.read(RECORD)} | added
+        _write([known[name] for name in (*SUBJECTS, *NETWORKS) if name in known])
     return any(cell.outcome == FAILS for cell in cells)
 
 
@@ -69,15 +80,18 @@ def _whole(wanted: list[Job], workers: int) -> int:
 
         cells = [*before, *run_jobs(left, workers, report)]
     print()
-    records = [sv.records.stamp(record) for record in records_of(cells)]
-    sv.records.write(RECORD, records)
-    PAGE.write_text(page(records), "utf-8")
+    _write([sv.records.stamp(record) for record in records_of(cells)])
     DONE.unlink()
     for cell in cells:
         if cell.outcome == FAILS:
             _print(cell)
-    print(f"{RECORD.relative_to(ROOT)} and {PAGE.relative_to(ROOT)} are written")
     return any(cell.outcome == FAILS and (cell.subject, cell.tool) not in FALLS_SHORT for cell in cells)
+
+
+def _write(records: list[dict[str, Any]]) -> None:
+    sv.records.write(RECORD, records)
+    PAGE.write_text(page(records), "utf-8")
+    print(f"{RECORD.relative_to(ROOT)} and {PAGE.relative_to(ROOT)} are written")
 
 
 def _cells_of_this_code() -> list[Cell]:

@@ -360,6 +360,7 @@ def _pooling() -> list[Subject]:
             "FrequencyDropout2d", "FrequencyDropout2d, training", family, MAPS,
             1, 2, training=True, draws=lambda: _all_draws(None),
         ),
+        _layer("FrequencyDropout1d", "", family, SERIES, 1, 2, training=False),
         _function("spectral_pool2d", family, MAPS, size=(6, 5), cutoff=0.8),
         _function("spectral_pool2d", family, MAPS, title="spectral_pool2d, fft", size=(6, 5), algorithm="fft"),
         _function("spectral_pool1d", family, SERIES, size=8),
@@ -367,6 +368,7 @@ def _pooling() -> list[Subject]:
         _function("spectral_pad2d", family, MAPS, title="spectral_pad2d, fft", size=(14, 15), algorithm="fft"),
         _function("spectral_pad1d", family, SERIES, size=17),
         _function("frequency_dropout2d", family, MAPS, cutoff=0.5),
+        _function("frequency_dropout1d", family, SERIES, cutoff=0.5),
     ]  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from numba import cuda
+from spectral_kernels import bitmap as bits
 from spectral_kernels import threshold
 
 TILE = 4  # the simulator runs each thread of a block as a Python thread: few
@@ -59,7 +60,7 @@ def test_nothing_in_nothing_out():
 def test_the_scan_carries_over_more_blocks_than_threads():
     counts = np.arange(11, dtype=np.int32)  # 4 threads share 11 blocks
     offsets = cuda.device_array(12, np.int64)
-    threshold.kernels(TILE).scan[1, TILE](cuda.to_device(counts), offsets)
+    bits.kernels(TILE).scan[1, TILE](cuda.to_device(counts), offsets)
     np.testing.assert_array_equal(offsets.copy_to_host(), np.concatenate([[0], np.cumsum(counts)]))
 
 
@@ -72,11 +73,11 @@ def test_under_the_simulator_kernels_vote_only_where_they_are_told_to():
 
 def packed(x_hat, beta, tile, ballot):
     """Bytes of what every kernel makes of x_hat: bitmap, counts of mark and of count, values, dense, gathered."""
-    k, blocks = threshold.kernels(tile, ballot), -(-x_hat.size // (8 * tile))
+    blocks = -(-x_hat.size // (8 * tile))
     on_gpu, bitmap = cuda.to_device(x_hat), cuda.device_array(-(-x_hat.size // 8), np.uint8)
     marked, counted = cuda.device_array(blocks, np.int32), cuda.device_array(blocks, np.int32)
-    k.mark[blocks, tile](on_gpu, beta * beta, bitmap, marked)
-    k.count[blocks, tile](bitmap, counted)
+    threshold.kernels(tile, ballot).mark[blocks, tile](on_gpu, beta * beta, bitmap, marked)
+    bits.kernels(tile, ballot).count[blocks, tile](bitmap, counted)
     gathered = threshold.cuda_gather(on_gpu, bitmap, tile=tile, ballot=ballot)
     dense = threshold.cuda_expand(bitmap, gathered, x_hat.size, tile=tile, ballot=ballot)
     made = bitmap, marked, counted, gathered, dense, *threshold.cuda(on_gpu, beta, tile=tile, ballot=ballot)

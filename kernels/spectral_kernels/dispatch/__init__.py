@@ -9,9 +9,9 @@ from spectral_kernels.dispatch._constants import constant, has_symbol, untraced
 from spectral_kernels.dispatch._crop import crop, pad
 from spectral_kernels.dispatch._devices import FORMS, Form, choose_form, cuda_is_available
 from spectral_kernels.dispatch._filters import filter_maps, filters, filters_bank, filters_gradient
-from spectral_kernels.dispatch._numbers import real, whole, wholes
+from spectral_kernels.dispatch._numbers import check_beta, one_of, real, whole, wholes
 from spectral_kernels.dispatch._onnx import in_onnx_export
-from spectral_kernels.dispatch._operators import Call, Operator, operator
+from spectral_kernels.dispatch._operators import Along, Call, Operator, operator
 from spectral_kernels.dispatch._pool import pool, unpool
 from spectral_kernels.dispatch._product import product, product_native
 from spectral_kernels.dispatch._quantise import mirrors, quantise, quantise_expand, quantise_measure
@@ -20,11 +20,13 @@ from spectral_kernels.dispatch._threshold import threshold_expand, threshold_gat
 
 __all__ = [
     "FORMS",
+    "Along",
     "Call",
     "Form",
     "Operator",
     "activate",
     "activate_backward",
+    "check_beta",
     "choose_form",
     "constant",
     "crop",
@@ -36,6 +38,7 @@ __all__ = [
     "has_symbol",
     "in_onnx_export",
     "mirrors",
+    "one_of",
     "operator",
     "pad",
     "pool",

@@ -1,25 +1,16 @@
 """Threshold, activate and pack, and its backward, on torch tensors."""
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
 import torch
 from torch import Tensor
 
 from spectral_kernels import activate as activate_kernel
-from spectral_kernels.dispatch._devices import (
-    Form,
-    choose_form,
-    host_empty,
-    need_complex,
-    on_gpu,
-    operator_form,
-    plain,
-    threads_for,
-)
+from spectral_kernels.dispatch._devices import Form, Forms, choose_form, need_complex, operator_form, run
+from spectral_kernels.dispatch._numbers import check_beta, one_of
 from spectral_kernels.dispatch._operators import operator
-from spectral_kernels.dispatch._threshold import check_beta, outside_autograd, refuse_vmap, some
+from spectral_kernels.dispatch._threshold import check_bitmap, empty_bitmap, outside_autograd, refuse_vmap, some
 
 
 @overload
@@ -43,7 +34,7 @@ def activate(
     Outside of autograd, as `threshold_pack` is and with what that refuses: `activate_backward` is its adjoint.
     """
     need_complex("activate", x_hat=x_hat)
-    _check_activation(activation)
+    one_of(activation, "activation", activate_kernel.ACTIVATIONS)
     beta = check_beta(beta)
     flat = outside_autograd(x_hat).reshape(-1)
     out, bitmap, values = _activate(flat, beta, activation, dense, choose_form(form, x_hat.device))
@@ -58,65 +49,33 @@ def activate_backward(
     Not differentiable itself.
     """
     need_complex("activate_backward", grad=grad, values=values)
-    _check_activation(activation)
-    if bitmap.numel() != -(-grad.numel() // 8) or bitmap.dtype != torch.uint8:
-        raise ValueError(
-            f"a gradient {tuple(grad.shape)} needs a uint8 bitmap of {-(-grad.numel() // 8)} bytes, "
-            f"got {bitmap.numel()} of {bitmap.dtype}"
-        )
+    one_of(activation, "activation", activate_kernel.ACTIVATIONS)
+    check_bitmap(bitmap, f"a gradient {tuple(grad.shape)}", grad.numel())
     flat, values = outside_autograd(grad).reshape(-1), outside_autograd(values)
     return _backward(flat, bitmap, values, activation, operator_form(form, grad.device)).reshape(grad.shape)
 
 
-@operator("spectral_kernels::activate")
+@operator(
+    "spectral_kernels::activate",
+    shape=lambda x_hat, beta, activation, dense, form: (
+        torch.empty_like(x_hat, memory_format=torch.contiguous_format) if dense else x_hat.new_empty(0),
+        empty_bitmap(x_hat),
+        some(x_hat),
+    ),
+    samples=lambda *_: refuse_vmap("activate"),
+)
 def _activate(x_hat: Tensor, beta: float, activation: str, dense: bool, form: str) -> tuple[Tensor, Tensor, Tensor]:
     """out (N,), or (0,) where it is not wanted, bitmap, values."""
-    x_hat = plain(x_hat)
-    if form == "cuda":
-        with torch.cuda.device(x_hat.device):
-            out, *packed = activate_kernel.cuda(x_hat, beta, activation, **on_gpu(x_hat.device))
-        return out if dense else x_hat.new_empty(0), *packed
-    cpu = partial(activate_kernel.cpu, empty=host_empty, dense=dense)
-    run: Callable[..., Any] = cpu if form == "cpu" else activate_kernel.reference
-    with threads_for(x_hat.numel()):
-        whole, *stored = run(x_hat.numpy(), beta, activation)
-    bitmap, values = (torch.from_numpy(array) for array in stored)
-    return torch.from_numpy(whole) if dense else x_hat.new_empty(0), bitmap, values
+    forms = Forms(activate_kernel.reference, partial(activate_kernel.cpu, dense=dense), activate_kernel.cuda)
+    out, bitmap, values = run(forms, form, x_hat.numel(), (x_hat,), beta, activation)
+    return out if dense else x_hat.new_empty(0), bitmap, values
 
 
-@operator("spectral_kernels::activate_backward")
+@operator(
+    "spectral_kernels::activate_backward",
+    shape=lambda grad, *_: torch.empty_like(grad, memory_format=torch.contiguous_format),
+    samples=lambda *_: refuse_vmap("activate_backward"),
+)
 def _backward(grad: Tensor, bitmap: Tensor, values: Tensor, activation: str, form: str) -> Tensor:
-    grad, bitmap, values = plain(grad), plain(bitmap), plain(values)
-    if form == "cuda":
-        with torch.cuda.device(grad.device):
-            return activate_kernel.cuda_backward(grad, bitmap, values, activation, **on_gpu(grad.device))
-    cpu = partial(activate_kernel.cpu_backward, empty=host_empty)
-    run = cpu if form == "cpu" else activate_kernel.reference_backward
-    with threads_for(grad.numel()):
-        return torch.from_numpy(run(grad.numpy(), bitmap.numpy(), values.numpy(), activation))
-
-
-@_activate.fake
-def _(x_hat: Tensor, beta: float, activation: str, dense: bool, form: str) -> tuple[Tensor, Tensor, Tensor]:
-    out = torch.empty_like(x_hat, memory_format=torch.contiguous_format) if dense else x_hat.new_empty(0)
-    return out, x_hat.new_empty((-(-x_hat.shape[0] // 8),), dtype=torch.uint8), some(x_hat)
-
-
-@_backward.fake
-def _(grad: Tensor, *rest: Any) -> Tensor:
-    return torch.empty_like(grad, memory_format=torch.contiguous_format)
-
-
-@_activate.vmap
-def _(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> Any:
-    refuse_vmap("activate")
-
-
-@_backward.vmap
-def _(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> Any:
-    refuse_vmap("activate_backward")
-
-
-def _check_activation(activation: str) -> None:
-    if activation not in activate_kernel.ACTIVATIONS:
-        raise ValueError(f"activation={activation!r} is unknown; pick one of {', '.join(activate_kernel.ACTIVATIONS)}")
+    forms = Forms(activate_kernel.reference_backward, activate_kernel.cpu_backward, activate_kernel.cuda_backward)
+    return run(forms, form, grad.numel(), (grad, bitmap, values), activation)

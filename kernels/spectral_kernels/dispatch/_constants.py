@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes, _get_current_dispatch_mode
 
+from spectral_kernels import calibration
 from spectral_kernels.process import Lock
-
-ROOM_BYTES = 128 << 20
 
 _kept: OrderedDict[Any, tuple[Tensor, ...]] = OrderedDict()
 _lock = Lock()
@@ -59,7 +58,7 @@ def _remembered(make: Callable[..., tuple[Tensor, ...]], *arguments: Any) -> tup
         tensors = make(*arguments)
     with _lock:
         _kept[key] = tensors
-        while len(_kept) > 1 and sum(t.nbytes for each in _kept.values() for t in each) > ROOM_BYTES:
+        while len(_kept) > 1 and sum(t.nbytes for each in _kept.values() for t in each) > calibration.CONSTANTS_BYTES:
             _kept.popitem(last=False)
     return tensors
 

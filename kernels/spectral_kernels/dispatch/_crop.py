@@ -1,24 +1,13 @@
 """Retained spectra, frequency-major, and the way back, on torch tensors."""
 
 import math
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from spectral_kernels import crop as crop_kernel
-from spectral_kernels.dispatch._devices import (
-    Form,
-    fold,
-    host_empty,
-    need_complex,
-    on_gpu,
-    operator_form,
-    plain,
-    threads_for,
-)
-from spectral_kernels.dispatch._operators import Call, operator
+from spectral_kernels.dispatch._devices import Form, Forms, need_complex, operator_form, run
+from spectral_kernels.dispatch._operators import Along, Call, operator
 
 
 def _check_band(size: tuple[int, int], band: tuple[int, int]) -> None:
@@ -68,67 +57,40 @@ def pad(re: Tensor, im: Tensor, size: tuple[int, int], band: tuple[int, int], fo
     return X.reshape(*leading, *X.shape[1:])
 
 
-@operator("spectral_kernels::crop")
-def _crop(X: Tensor, width: int, k_h: int, k_w: int, form: str) -> tuple[Tensor, Tensor]:
-    X = plain(X)
-    if form == "cuda":
-        with torch.cuda.device(X.device):
-            return crop_kernel.cuda(X, width, (k_h, k_w), **on_gpu(X.device))
-    run = partial(crop_kernel.cpu, empty=host_empty) if form == "cpu" else crop_kernel.reference
-    with threads_for(X.shape[0] * crop_kernel.frequencies(X.shape[1], (k_h, k_w))):
-        re, im = run(X.numpy(), width, (k_h, k_w))
-    return torch.from_numpy(re), torch.from_numpy(im)
-
-
-@operator("spectral_kernels::pad")
-def _pad(re: Tensor, im: Tensor, height: int, width: int, k_h: int, k_w: int, form: str) -> Tensor:
-    re, im = plain(re), plain(im)
-    size, band = (height, width), (k_h, k_w)
-    if form == "cuda":
-        with torch.cuda.device(re.device):
-            return crop_kernel.cuda_pad(re, im, size, band, **on_gpu(re.device))
-    run = partial(crop_kernel.cpu_pad, empty=host_empty) if form == "cpu" else crop_kernel.reference_pad
-    with threads_for(re.shape[1] * height * (width // 2 + 1) // 4):  # 1 ns each, most of them zeros
-        return torch.from_numpy(run(re.numpy(), im.numpy(), size, band))
-
-
-@_crop.fake
-def _(X: Tensor, width: int, k_h: int, k_w: int, form: str) -> tuple[Tensor, Tensor]:
+def _planes(X: Tensor, width: int, k_h: int, k_w: int, form: str) -> tuple[Tensor, Tensor]:
     shape = crop_kernel.frequencies(X.shape[1], (k_h, k_w)), X.shape[0]
     real = torch.float32 if X.dtype == torch.complex64 else torch.float64
     return X.new_empty(shape, dtype=real), X.new_empty(shape, dtype=real)
 
 
-@_pad.fake
-def _(re: Tensor, im: Tensor, height: int, width: int, k_h: int, k_w: int, form: str) -> Tensor:
+def _padded(call: Call, re: Tensor, im: Tensor) -> Tensor:
+    return _pad(re, im, call.shapes[0][1], *call.numbers)
+
+
+@operator(
+    "spectral_kernels::crop",
+    shape=_planes,
+    transposes={(0,): _padded},
+    samples=[Along((0,), (1, 1))],
+)
+def _crop(X: Tensor, width: int, k_h: int, k_w: int, form: str) -> tuple[Tensor, Tensor]:
+    forms = Forms(crop_kernel.reference, crop_kernel.cpu, crop_kernel.cuda)
+    work = X.shape[0] * crop_kernel.frequencies(X.shape[1], (k_h, k_w))
+    return run(forms, form, work, (X,), width, (k_h, k_w))
+
+
+def _spectra(re: Tensor, im: Tensor, height: int, width: int, *_: object) -> Tensor:
     kind = torch.complex64 if re.dtype == torch.float32 else torch.complex128
     return re.new_empty((re.shape[1], height, width // 2 + 1), dtype=kind)
 
 
-@_crop.linear
-def _(call: Call, grad_re: Tensor, grad_im: Tensor) -> Tensor:
-    (shape,) = call.shapes
-    return _pad(grad_re, grad_im, shape[1], *call.numbers)
-
-
-@_pad.linear
-def _(call: Call, grad: Tensor) -> tuple[Tensor, Tensor]:
-    _, *numbers = call.numbers
-    return _crop(grad, *numbers)
-
-
-@_crop.vmap
-def _(info: Any, in_dims: tuple[Any, ...], X: Tensor, *rest: Any) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
-    re, im = _crop(fold(X, in_dims[0], info.batch_size), *rest)
-    split = (info.batch_size, re.shape[1] // info.batch_size)
-    return (re.unflatten(1, split), im.unflatten(1, split)), (1, 1)
-
-
-@_pad.vmap
-def _(info: Any, in_dims: tuple[Any, ...], re: Tensor, im: Tensor, *rest: Any) -> tuple[Tensor, int]:
-    parts = [
-        (part.expand(info.batch_size, *part.shape) if dim is None else part.movedim(dim, 0)).movedim(0, 1).flatten(1, 2)
-        for part, dim in zip((re, im), in_dims[:2], strict=True)
-    ]
-    X = _pad(*parts, *rest)
-    return X.unflatten(0, (info.batch_size, X.shape[0] // info.batch_size)), 0
+@operator(
+    "spectral_kernels::pad",
+    shape=_spectra,
+    transposes={(0, 1): lambda call, grad: _crop(grad, *call.numbers[1:])},
+    samples=[Along((1, 1), (0,))],
+)
+def _pad(re: Tensor, im: Tensor, height: int, width: int, k_h: int, k_w: int, form: str) -> Tensor:
+    forms = Forms(crop_kernel.reference_pad, crop_kernel.cpu_pad, crop_kernel.cuda_pad)
+    work = re.shape[1] * height * (width // 2 + 1) // 4  # 1 ns each, most of them zeros
+    return run(forms, form, work, (re, im), (height, width), (k_h, k_w))

@@ -1,23 +1,22 @@
 """Which form runs where, and what every operation needs of torch and Numba on the way there."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
-from typing import Any, Literal
+from functools import cache, partial
+from typing import Any, Literal, NamedTuple
 
 import numba
 import numpy as np
 import torch
 from torch import Tensor
 
+from spectral_kernels import calibration
 from spectral_kernels.cores import numba_threads
+from spectral_kernels.dispatch._numbers import one_of
 from spectral_kernels.process import Lock, is_forked
 
 Form = Literal["auto", "reference", "cpu", "cuda"]
 FORMS = ("auto", "reference", "cpu", "cuda")
-
-# Waking a second thread took 10 ms on an idle machine; one thread handles this many entries in 5 ms.
-SMALL = 1 << 20
 
 # Numba's plain thread pool aborts the process when two Python threads enter it at once, as a slider
 # and a training thread do. The cores are shared anyway, so calls take turns.
@@ -37,8 +36,7 @@ def cuda_is_available() -> bool:
 
 def choose_form(form: Form, device: torch.device) -> Form:
     """The form to run on this device; raises where the one asked for cannot run there."""
-    if form not in FORMS:
-        raise ValueError(f"form={form!r} is unknown; pick one of {', '.join(FORMS)}")
+    one_of(form, "form", FORMS)
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"no kernel runs on device {device}; move the tensor to 'cpu' or 'cuda'")
     if form == "auto":
@@ -60,9 +58,49 @@ def operator_form(form: Form, device: torch.device) -> Form:
     return "cpu" if device.type == "meta" and form == "auto" else choose_form(form, device)
 
 
-def plain(x: Tensor) -> Tensor:
+def resolved(x: Tensor) -> Tensor:
     # Array interfaces carry neither autograd nor the lazy conjugate and negative bits: values would be wrong.
-    return x.detach().resolve_conj().resolve_neg().contiguous()
+    return x.detach().resolve_conj().resolve_neg()
+
+
+def plain(x: Tensor) -> Tensor:
+    return resolved(x).contiguous()
+
+
+class Forms(NamedTuple):
+    """The forms of one operation: the same arguments, arrays first, the same results."""
+
+    reference: Callable[..., Any]
+    cpu: Callable[..., Any]
+    cuda: Callable[..., Any] | None
+
+
+def run(
+    forms: Forms,
+    form: str,
+    work: int,
+    tensors: Sequence[Tensor],
+    *numbers: Any,
+    as_is: Callable[[Tensor], Tensor] = plain,
+) -> Any:
+    """What a form makes of tensors and numbers, as tensors: in torch's memory, on a GPU on torch's current stream.
+
+    work   how many entries take as long; little work stays on one core
+    as_is  what is done to a tensor first
+    """
+    given = [as_is(tensor) for tensor in tensors]
+    if form == "cuda":
+        assert forms.cuda is not None
+        with torch.cuda.device(given[0].device):
+            return forms.cuda(*given, *numbers, **on_gpu(given[0].device))
+    arrays = [tensor.numpy() for tensor in given]
+    with threads_for(work):
+        made = forms.cpu(*arrays, *numbers, empty=host_empty) if form == "cpu" else forms.reference(*arrays, *numbers)
+    return tuple(map(_tensor, made)) if isinstance(made, tuple) else _tensor(made)
+
+
+def _tensor(array: np.ndarray | None) -> Tensor | None:
+    return None if array is None else torch.from_numpy(array)
 
 
 @contextmanager
@@ -73,7 +111,7 @@ def threads_for(entries: int) -> Iterator[None]:
         return
     with _one_at_a_time:
         before = numba_threads()
-        if entries > SMALL or before == 1:
+        if entries > calibration.SMALL or before == 1:
             yield
             return
         numba.set_num_threads(1)
@@ -95,25 +133,20 @@ def _torch_dtype(dtype: Any) -> torch.dtype:
 
 
 def on_gpu(device: torch.device) -> dict[str, Any]:
-    """Where a CUDA form launches (torch's current stream) and allocates (torch's allocator)."""
+    """Where a CUDA form launches (torch's current stream) and allocates (torch's allocator); see `OnGpu`."""
     from numba import cuda
 
     def empty(shape: Any, dtype: Any) -> Tensor:
         return torch.empty(shape, dtype=dtype if isinstance(dtype, torch.dtype) else _torch_dtype(dtype), device=device)
 
-    return {"stream": cuda.external_stream(torch.cuda.current_stream(device).cuda_stream), "empty": empty}
+    stream = cuda.external_stream(torch.cuda.current_stream(device).cuda_stream)
+    return {"stream": stream, "empty": empty, "put": partial(torch.tensor, device=device)}
 
 
 def need_complex(name: str, **tensors: Tensor) -> None:
-    for what, tensor in tensors.items():
+    for argument, tensor in tensors.items():
         if tensor.dtype not in (torch.complex64, torch.complex128):
-            raise TypeError(f"{name} takes complex64 or complex128 coefficients; {what} is {tensor.dtype}")
+            raise TypeError(f"{name} takes complex64 or complex128 coefficients; {argument} is {tensor.dtype}")
     if len({tensor.dtype for tensor in tensors.values()}) > 1:
-        kinds = " and ".join(f"{what} {tensor.dtype}" for what, tensor in tensors.items())
+        kinds = " and ".join(f"{argument} {tensor.dtype}" for argument, tensor in tensors.items())
         raise TypeError(f"{name} takes coefficients of one type, got {kinds}; convert with .to()")
-
-
-def fold(tensor: Tensor, dim: int | None, size: int) -> Tensor:
-    """A mapped dimension as the slow part of the first one."""
-    batched = tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
-    return batched.flatten(0, 1)

@@ -5,28 +5,17 @@ move with their numbers, in forward mode and in second derivatives) takes banks 
 """
 
 import math
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from spectral_kernels import calibration
 from spectral_kernels import filters as filters_kernel
 from spectral_kernels.dispatch._constants import constant
-from spectral_kernels.dispatch._devices import (
-    Form,
-    fold,
-    host_empty,
-    need_complex,
-    on_gpu,
-    operator_form,
-    plain,
-    threads_for,
-)
-from spectral_kernels.dispatch._operators import Call, operator
-
-# Evaluating a function takes as long as a few products; what SMALL counts took 5 ns, a product takes half of one.
-PRODUCTS_AN_ENTRY = 8
+from spectral_kernels.dispatch._devices import Form, Forms, need_complex, operator_form, run
+from spectral_kernels.dispatch._operators import Along, Call, operator
+from spectral_kernels.symmetry import is_own_mirror
 
 
 def filters(
@@ -103,7 +92,7 @@ def _planes(H: int, W: int, polar: bool, dtype: torch.dtype, device: torch.devic
 
 def _mirrors(H: int, W: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """The row of each row's mirror (H,), the columns that mirror themselves (V,), the conjugate's signs (2, 1, 1)."""
-    own = 2 * torch.arange(W // 2 + 1, device=device) % W == 0
+    own = is_own_mirror(torch.arange(W // 2 + 1, device=device), W)
     return -torch.arange(H, device=device) % H, own, torch.tensor([1, -1], dtype=dtype, device=device)[:, None, None]
 
 
@@ -175,186 +164,130 @@ def _gradient_along(X: Tensor, G: Tensor, weight: Tensor, along: Tensor, width: 
 # --- As operators
 
 
-def _multiply(X: Tensor, weight: Tensor, width: int, polar: bool, conjugate: bool, form: str) -> Tensor:
-    X, weight = plain(X), plain(weight)
+def _multiply(X: Tensor, weight: Tensor, width: int, polar: bool, conjugate: bool, form: str) -> Any:
     _check_functions(weight, X.shape[1])  # once more, for traced programs begin here
-    if form == "cuda":
-        planes = constant(_planes, X.shape[2], width, polar, weight.dtype, X.device)
-        with torch.cuda.device(X.device):
-            return filters_kernel.cuda(X, weight, width, planes, conjugate, **on_gpu(X.device))
-    run = partial(filters_kernel.cpu, empty=host_empty) if form == "cpu" else filters_kernel.reference
-    with threads_for(X.numel() * weight.shape[0] // PRODUCTS_AN_ENTRY):
-        return torch.from_numpy(run(X.numpy(), weight.numpy(), width, polar, conjugate))
+    forms = Forms(filters_kernel.reference, filters_kernel.cpu, filters_kernel.cuda)
+    work = X.numel() * weight.shape[0] // calibration.PRODUCTS_AN_ENTRY
+    return run(forms, form, work, (X, weight), width, _coordinates(X, weight, width, polar, form), conjugate)
 
 
-@operator("spectral_kernels::filters")
+def _coordinates(X: Tensor, weight: Tensor, width: int, polar: bool, form: str) -> Any:
+    """What a form is told of them: whether they are polar; a GPU is given them."""
+    return constant(_planes, X.shape[2], width, polar, weight.dtype, X.device) if form == "cuda" else polar
+
+
+def _swapped(weight: Tensor) -> Tensor:
+    """For the way back, where outputs and channels change roles."""
+    return weight.transpose(0, 1)
+
+
+def _to_spectra(call: Call, grad: Tensor) -> Tensor:
+    width, polar, conjugate, form = call.numbers
+    return _filters(grad, _swapped(call.tensors[1]), width, polar, not conjugate, form)
+
+
+def _to_functions(call: Call, grad: Tensor) -> Tensor:
+    (X, weight), (width, polar, conjugate, form) = call.tensors, call.numbers
+    if conjugate:  # map and gradient change roles, so the channels do too
+        return _swapped(filters_gradient(grad, X, _swapped(weight), width, polar, form))
+    return filters_gradient(X, grad, weight, width, polar, form)
+
+
+def _filters_along(call: Call, moved: Tensor) -> Tensor:
+    (X, weight), (width, polar, conjugate, form) = call.tensors, call.numbers
+    return _along(X, weight, moved, width, polar, conjugate, form)
+
+
+# More maps where all samples share the filters, more outputs where they share the maps.
+_SAMPLES = [Along((0, None), (0,)), Along((None, 0), (1,))]
+
+
+@operator(
+    "spectral_kernels::filters",
+    shape=lambda X, weight, *_: X.new_empty(X.shape[0], weight.shape[0], *X.shape[2:]),
+    transposes={(0,): _to_spectra, (1,): _to_functions},
+    tangents={(1,): _filters_along},
+    samples=_SAMPLES,
+)
 def _filters(X: Tensor, weight: Tensor, width: int, polar: bool, conjugate: bool, form: str) -> Tensor:
     return _multiply(X, weight, width, polar, conjugate, form)
 
 
-@operator("spectral_kernels::filter_maps")
-def _filter_maps(x: Tensor, weight: Tensor, polar: bool, conjugate: bool, form: str) -> Tensor:
-    Y = _multiply(torch.fft.rfft2(x.detach()), weight, x.shape[-1], polar, conjugate, form)
-    return torch.fft.irfft2(Y, s=x.shape[-2:])
+def _to_maps(call: Call, grad: Tensor) -> Tensor:
+    polar, conjugate, form = call.numbers
+    return _filter_maps(grad, _swapped(call.tensors[1]), polar, not conjugate, form)
 
 
-@operator("spectral_kernels::filters_gradient")
-def filters_gradient(X: Tensor, G: Tensor, weight: Tensor, width: int, polar: bool, form: str) -> Tensor:
-    """Gradient of `filters` with respect to weight: X (B, C, H, V), G (B, O, H, V) complex -> (O, C, 2, P)."""
-    X, G, weight = plain(X), plain(G), plain(weight)
-    _check_functions(weight, X.shape[1])
-    if G.shape != (X.shape[0], weight.shape[0], *X.shape[2:]):
-        raise ValueError(f"G {tuple(G.shape)} is no gradient of filters({tuple(X.shape)}, {tuple(weight.shape)})")
-    if form == "cuda":
-        planes = constant(_planes, X.shape[2], width, polar, weight.dtype, X.device)
-        with torch.cuda.device(X.device):
-            return filters_kernel.cuda_gradient(X, G, weight, width, planes, **on_gpu(X.device))
-    run = partial(filters_kernel.cpu_gradient, empty=host_empty) if form == "cpu" else filters_kernel.reference_gradient
-    with threads_for(X.numel() * weight.shape[0] // PRODUCTS_AN_ENTRY):
-        return torch.from_numpy(run(X.numpy(), G.numpy(), weight.numpy(), width, polar))
-
-
-@_filters.fake
-def _(X: Tensor, weight: Tensor, *rest: Any) -> Tensor:
-    return X.new_empty(X.shape[0], weight.shape[0], *X.shape[2:])
-
-
-@_filter_maps.fake
-def _(x: Tensor, weight: Tensor, *rest: Any) -> Tensor:
-    return x.new_empty(x.shape[0], weight.shape[0], *x.shape[2:])
-
-
-@filters_gradient.fake
-def _(X: Tensor, G: Tensor, weight: Tensor, *rest: Any) -> Tensor:
-    return weight.new_empty(weight.shape)
-
-
-def _filters_backward(call: Call, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    (X, weight), (width, polar, conjugate, form) = call.tensors, call.numbers
-    to_X = to_weight = None
-    if call.needs[0]:
-        to_X = _filters(grad, weight.transpose(0, 1), width, polar, not conjugate, form)
-    if call.needs[1]:
-        if conjugate:  # map and gradient change roles, so the channels do too
-            to_weight = filters_gradient(grad, X, weight.transpose(0, 1), width, polar, form).transpose(0, 1)
-        else:
-            to_weight = filters_gradient(X, grad, weight, width, polar, form)
-    return to_X, to_weight
-
-
-def _filters_jvp(call: Call, X_: Tensor | None, weight_: Tensor | None) -> Tensor:
-    X, weight = call.tensors
-    return _sum(
-        X_ is not None and _filters(X_, weight, *call.numbers),
-        weight_ is not None and _along(X, weight, weight_, *call.numbers),
-    )
-
-
-def _sum(*terms: Any) -> Tensor:
-    """Of those terms that there are."""
-    first, *others = (term for term in terms if isinstance(term, Tensor))
-    for other in others:
-        first = first + other
-    return first
-
-
-_filters.differentiable(_filters_backward, _filters_jvp)
-
-
-def _maps_backward(call: Call, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+def _maps_to_functions(call: Call, grad: Tensor) -> Tensor:
     (x, weight), (polar, conjugate, form) = call.tensors, call.numbers
-    to_x = to_weight = None
-    if call.needs[0]:
-        to_x = _filter_maps(grad, weight.transpose(0, 1), polar, not conjugate, form)
-    if call.needs[1]:
-        if conjugate:
-            to_weight = _maps_gradient(grad, x, weight.transpose(0, 1), polar, form).transpose(0, 1)
-        else:
-            to_weight = _maps_gradient(x, grad, weight, polar, form)
-    return to_x, to_weight
+    if conjugate:
+        return _swapped(_maps_gradient(grad, x, _swapped(weight), polar, form))
+    return _maps_gradient(x, grad, weight, polar, form)
 
 
 def _maps_gradient(x: Tensor, grad: Tensor, weight: Tensor, polar: bool, form: str) -> Tensor:
     H, W = x.shape[-2:]
     # Parseval: a sum over pixels is one over the whole plane, where columns that have a mirror count twice.
-    own = 2 * torch.arange(W // 2 + 1, device=x.device) % W == 0
+    own = is_own_mirror(torch.arange(W // 2 + 1, device=x.device), W)
     G = torch.fft.rfft2(grad) * ((2 - own.to(x.dtype)) / (H * W))
     return filters_gradient(torch.fft.rfft2(x), G, weight, W, polar, form)
 
 
-def _maps_jvp(call: Call, x_: Tensor | None, weight_: Tensor | None) -> Tensor:
+def _maps_along(call: Call, moved: Tensor) -> Tensor:
     (x, weight), (polar, conjugate, form) = call.tensors, call.numbers
-    moved: Tensor | None = None
-    if weight_ is not None and weight.shape[-1] == filters_kernel.LINEAR:
-        moved = _filter_maps(x, weight_, *call.numbers)
-    elif weight_ is not None:
-        Y_ = _along(torch.fft.rfft2(x), weight, weight_, x.shape[-1], polar, conjugate, form)
-        moved = torch.fft.irfft2(Y_, s=x.shape[-2:])
-    return _sum(x_ is not None and _filter_maps(x_, weight, *call.numbers), moved)
+    if weight.shape[-1] == filters_kernel.LINEAR:
+        return _filter_maps(x, moved, *call.numbers)
+    Y_ = _along(torch.fft.rfft2(x), weight, moved, x.shape[-1], polar, conjugate, form)
+    return torch.fft.irfft2(Y_, s=x.shape[-2:])
 
 
-_filter_maps.differentiable(_maps_backward, _maps_jvp)
+@operator(
+    "spectral_kernels::filter_maps",
+    shape=lambda x, weight, *_: x.new_empty(x.shape[0], weight.shape[0], *x.shape[2:]),
+    transposes={(0,): _to_maps, (1,): _maps_to_functions},
+    tangents={(1,): _maps_along},
+    samples=_SAMPLES,
+)
+def _filter_maps(x: Tensor, weight: Tensor, polar: bool, conjugate: bool, form: str) -> Tensor:
+    Y = _multiply(torch.fft.rfft2(x.detach()), weight, x.shape[-1], polar, conjugate, form)
+    return torch.fft.irfft2(Y, s=x.shape[-2:])
 
 
-def _gradient_backward(call: Call, grad: Tensor) -> tuple[Tensor | None, ...]:
-    # The gradient's product with `along` is <G, how filters(X, weight) moves along>.
-    (X, G, weight), (width, polar, form) = call.tensors, call.numbers
-    to_X = to_G = to_weight = None
-    if call.needs[0]:
-        to_X = _along(G, weight.transpose(0, 1), grad.transpose(0, 1), width, polar, True, form)
-    if call.needs[1]:
-        to_G = _along(X, weight, grad, width, polar, False, form)
-    if call.needs[2]:
-        to_weight = _gradient_along(X, G, weight, grad, width, polar)
-    return to_X, to_G, to_weight
+# The gradient's product with `along` is <G, how filters(X, weight) moves along>.
 
 
-def _gradient_jvp(call: Call, X_: Tensor | None, G_: Tensor | None, weight_: Tensor | None) -> Tensor:
+def _gradient_to_spectra(call: Call, along: Tensor) -> Tensor:
+    (_, G, weight), (width, polar, form) = call.tensors, call.numbers
+    return _along(G, _swapped(weight), _swapped(along), width, polar, True, form)
+
+
+def _gradient_to_gradient(call: Call, along: Tensor) -> Tensor:
+    (X, _, weight), (width, polar, form) = call.tensors, call.numbers
+    return _along(X, weight, along, width, polar, False, form)
+
+
+def _gradient_to_functions(call: Call, along: Tensor) -> Tensor | None:
     (X, G, weight), (width, polar, _) = call.tensors, call.numbers
-    moved = None if weight_ is None else _gradient_along(X, G, weight, weight_, width, polar)
-    if X_ is None and G_ is None and moved is None:
-        return torch.zeros_like(weight)  # linear functions' gradient does not depend on their numbers
-    return _sum(
-        X_ is not None and filters_gradient(X_, G, weight, *call.numbers),
-        G_ is not None and filters_gradient(X, G_, weight, *call.numbers),
-        moved,
-    )
+    return _gradient_along(X, G, weight, along, width, polar)
 
 
-filters_gradient.differentiable(_gradient_backward, _gradient_jvp)
+def _gradient_moved(call: Call, along: Tensor) -> Tensor:
+    moved = _gradient_to_functions(call, along)  # it is its own transpose: a matrix of second derivatives
+    return torch.zeros_like(along) if moved is None else moved
 
 
-def _mapped(run: Any, info: Any, in_dims: tuple[Any, ...], X: Tensor, weight: Tensor, *rest: Any) -> Any:
-    n, (x_dim, w_dim) = info.batch_size, in_dims[:2]
-    if w_dim is None:  # more maps, that is all
-        Y = run(fold(X, x_dim, n), weight, *rest)
-        return Y.unflatten(0, (n, Y.shape[0] // n)), 0
-    if x_dim is None:  # more outputs
-        Y = run(X, fold(weight, w_dim, n), *rest)
-        return Y.unflatten(1, (n, Y.shape[1] // n)), 1
-    pairs = zip(X.movedim(x_dim, 0), weight.movedim(w_dim, 0), strict=True)
-    return torch.stack([run(x, w, *rest) for x, w in pairs]), 0
-
-
-@_filters.vmap
-def _(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> Any:
-    return _mapped(_filters, info, in_dims, *arguments)
-
-
-@_filter_maps.vmap
-def _(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> Any:
-    return _mapped(_filter_maps, info, in_dims, *arguments)
-
-
-@filters_gradient.vmap
-def _(info: Any, in_dims: tuple[Any, ...], X: Tensor, G: Tensor, weight: Tensor, *rest: Any) -> tuple[Tensor, int]:
-    n, (x_dim, g_dim, w_dim) = info.batch_size, in_dims[:3]
-    if x_dim is None:  # more outputs
-        gradients = G.expand(n, *G.shape) if g_dim is None else G.movedim(g_dim, 0)
-        W = filters_gradient(X, gradients.movedim(0, 1).flatten(1, 2), fold(weight, w_dim, n), *rest)
-        return W.unflatten(0, (n, W.shape[0] // n)), 0
-    each = [
-        [tensor] * n if dim is None else tensor.movedim(dim, 0)
-        for tensor, dim in zip((X, G, weight), in_dims[:3], strict=True)
-    ]
-    return torch.stack([filters_gradient(*arguments, *rest) for arguments in zip(*each, strict=True)]), 0
+@operator(
+    "spectral_kernels::filters_gradient",
+    shape=lambda X, G, weight, *_: weight.new_empty(weight.shape),
+    transposes={(0,): _gradient_to_spectra, (1,): _gradient_to_gradient, (2,): _gradient_to_functions},
+    tangents={(2,): _gradient_moved},
+    samples=[Along((None, 1, 0), (0,))],  # more outputs
+)
+def filters_gradient(X: Tensor, G: Tensor, weight: Tensor, width: int, polar: bool, form: str) -> Tensor:
+    """Gradient of `filters` with respect to weight: X (B, C, H, V), G (B, O, H, V) complex -> (O, C, 2, P)."""
+    _check_functions(weight, X.shape[1])
+    if G.shape != (X.shape[0], weight.shape[0], *X.shape[2:]):
+        raise ValueError(f"G {tuple(G.shape)} is no gradient of filters({tuple(X.shape)}, {tuple(weight.shape)})")
+    forms = Forms(filters_kernel.reference_gradient, filters_kernel.cpu_gradient, filters_kernel.cuda_gradient)
+    work = X.numel() * weight.shape[0] // calibration.PRODUCTS_AN_ENTRY
+    return run(forms, form, work, (X, G, weight), width, _coordinates(X, weight, width, polar, form))

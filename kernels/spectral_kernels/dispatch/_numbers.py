@@ -1,9 +1,9 @@
-"""Numbers as callers write them: Python's, NumPy's, tensors of one number, and the symbols of torch's compilers."""
+"""Check numbers as callers write them (Python's, NumPy's, 0-d tensors, symbols of torch's compilers), and names."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Real
 from typing import Any
 
@@ -56,3 +56,20 @@ def real(value: Any, name: str) -> float:
     if not (is_number or is_zero_d):
         raise TypeError(f"{name}={value!r} must be a real number")
     return float(value)
+
+
+def one_of(value: Any, name: str, known: Iterable[Any]) -> None:
+    """Raise ValueError unless the value is one of the known ones, which the message lists."""
+    if value not in known:
+        raise ValueError(f"{name}={value!r} is unknown; pick one of {', '.join(map(str, known))}")
+
+
+def check_beta(beta: Any) -> float:
+    """A threshold as a number; ValueError for a negative one or NaN, TypeError for what is no number."""
+    beta = real(beta, "beta")
+    if not beta >= 0:
+        raise ValueError(
+            f"beta={beta} must be a number >= 0: coefficients with magnitude at or under beta are dropped. "
+            "beta=0 drops only what is exactly zero."
+        )
+    return beta

@@ -1,24 +1,14 @@
 """Crop, fold and cut off half spectra, and the transpose, on torch tensors."""
 
 import math
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from spectral_kernels import pool as pool_kernel
-from spectral_kernels.dispatch._devices import (
-    Form,
-    fold,
-    host_empty,
-    need_complex,
-    on_gpu,
-    operator_form,
-    plain,
-    threads_for,
-)
-from spectral_kernels.dispatch._operators import Call, operator
+from spectral_kernels.dispatch._devices import Form, Forms, need_complex, operator_form, run
+from spectral_kernels.dispatch._operators import Along, Call, operator
 
 
 def pool(
@@ -87,66 +77,45 @@ def _check_shrinks(small: tuple[int, int], large: tuple[int, int]) -> None:
         )
 
 
-@operator("spectral_kernels::pool")
+def _shape(spectra: Tensor, width: int, height: int, new_width: int, *_: Any) -> Tensor:
+    return spectra.new_empty(spectra.shape[0], height, new_width // 2 + 1)
+
+
+def _numbers_back(call: Call) -> tuple[Any, ...]:
+    """The other operator's, for the way back: it starts at the new width and ends at the old size."""
+    width, _, new_width, *rest = call.numbers
+    return new_width, call.shapes[0][1], width, *rest
+
+
+def _work(spectra: Tensor, height: int, width: int) -> int:
+    return spectra.shape[0] * height * (width // 2 + 1) // 4  # 1 ns each
+
+
+def _unpooled(call: Call, grad: Tensor) -> Tensor:
+    return _unpool(grad, *_numbers_back(call))
+
+
+@operator(
+    "spectral_kernels::pool",
+    shape=_shape,
+    transposes={(0,): _unpooled},
+    samples=[Along((0,), (0,))],
+)
 def _pool(
     X: Tensor, W: int, h: int, w: int, b_h: int, b_w: int, g_h: float, g_w: float, scale: float, form: str
 ) -> Tensor:
-    arguments = W, (h, w), (b_h, b_w), (g_h, g_w), scale
-    X = plain(X)
-    if form == "cuda":
-        with torch.cuda.device(X.device):
-            return pool_kernel.cuda(X, *arguments, **on_gpu(X.device))
-    run = partial(pool_kernel.cpu, empty=host_empty) if form == "cpu" else pool_kernel.reference
-    with threads_for(X.shape[0] * h * (w // 2 + 1) // 4):  # 1 ns each
-        return torch.from_numpy(run(X.numpy(), *arguments))
+    forms = Forms(pool_kernel.reference, pool_kernel.cpu, pool_kernel.cuda)
+    return run(forms, form, _work(X, h, w), (X,), W, (h, w), (b_h, b_w), (g_h, g_w), scale)
 
 
-@operator("spectral_kernels::unpool")
+@operator(
+    "spectral_kernels::unpool",
+    shape=_shape,
+    transposes={(0,): lambda call, grad: _pool(grad, *_numbers_back(call))},
+    samples=[Along((0,), (0,))],
+)
 def _unpool(
     Y: Tensor, w: int, H: int, W: int, b_h: int, b_w: int, g_h: float, g_w: float, scale: float, form: str
 ) -> Tensor:
-    arguments = w, (H, W), (b_h, b_w), (g_h, g_w), scale
-    Y = plain(Y)
-    if form == "cuda":
-        with torch.cuda.device(Y.device):
-            return pool_kernel.cuda_unpool(Y, *arguments, **on_gpu(Y.device))
-    run = partial(pool_kernel.cpu_unpool, empty=host_empty) if form == "cpu" else pool_kernel.reference_unpool
-    with threads_for(Y.shape[0] * H * (W // 2 + 1) // 4):
-        return torch.from_numpy(run(Y.numpy(), *arguments))
-
-
-@_pool.fake
-def _(X: Tensor, W: int, h: int, w: int, *rest: Any) -> Tensor:
-    return X.new_empty(X.shape[0], h, w // 2 + 1)
-
-
-@_unpool.fake
-def _(Y: Tensor, w: int, H: int, W: int, *rest: Any) -> Tensor:
-    return Y.new_empty(Y.shape[0], H, W // 2 + 1)
-
-
-@_pool.linear
-def _(call: Call, grad: Tensor) -> Tensor:
-    (shape,), (W, _, w, *rest) = call.shapes, call.numbers
-    return _unpool(grad, w, shape[1], W, *rest)
-
-
-@_unpool.linear
-def _(call: Call, grad: Tensor) -> Tensor:
-    (shape,), (w, _, W, *rest) = call.shapes, call.numbers
-    return _pool(grad, W, shape[1], w, *rest)
-
-
-def _map(run: Any, info: Any, in_dims: tuple[Any, ...], spectra: Tensor, *numbers: Any) -> tuple[Tensor, int]:
-    mapped = run(fold(spectra, in_dims[0], info.batch_size), *numbers)
-    return mapped.unflatten(0, (info.batch_size, mapped.shape[0] // info.batch_size)), 0
-
-
-@_pool.vmap
-def _(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Tensor, int]:
-    return _map(_pool, info, in_dims, *arguments)
-
-
-@_unpool.vmap
-def _(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Tensor, int]:
-    return _map(_unpool, info, in_dims, *arguments)
+    forms = Forms(pool_kernel.reference_unpool, pool_kernel.cpu_unpool, pool_kernel.cuda_unpool)
+    return run(forms, form, _work(Y, H, W), (Y,), w, (H, W), (b_h, b_w), (g_h, g_w), scale)

@@ -1,40 +1,19 @@
 """Channel products of spectra, on torch tensors."""
 
-from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from spectral_kernels import calibration
 from spectral_kernels import product as product_kernel
-from spectral_kernels.dispatch._devices import (
-    Form,
-    fold,
-    host_empty,
-    need_complex,
-    on_gpu,
-    operator_form,
-    plain,
-    threads_for,
-)
-from spectral_kernels.dispatch._operators import Call, operator
+from spectral_kernels.dispatch._devices import Form, Forms, need_complex, operator_form, resolved, run
+from spectral_kernels.dispatch._operators import Along, Call, operator
 
 
 def _check_multiplications(multiplications: int) -> None:
     if multiplications not in (3, 4):
         raise ValueError(f"multiplications={multiplications} must be 4 (the definition) or 3 (Gauss)")
-
-
-# Measured on one CPU thread: frequency-major, up to 3 channels, Numba takes half the time of batched GEMM for 8 or 16
-# outputs and about as long for 64; with more channels GEMM wins. In the native layout, where a GEMM has to transpose
-# both ways, Numba takes a tenth (3 channels) to 1.2 times (16 channels, batch 32) its time up to 32 channels and 1.8
-# times at 64; with 2 threads it wins up to 32 and is a seventh slower at 64. The GPU's numbers are not measured.
-FEW_CHANNELS = {"cpu": 3, "cuda": 32}
-FEW_CHANNELS_NATIVE = {"cpu": 32, "cuda": 32}
-MANY_OUTPUTS = 16
-
-# A complex multiply-add took 0.5 to 0.9 ns on one thread; what SMALL counts took 5 ns.
-PRODUCTS_AN_ENTRY = 8
 
 
 def product(
@@ -58,8 +37,8 @@ def product(
             f"got {tuple(x_hat.shape)} and {tuple(w_hat.shape)}"
         )
     if form == "auto":
-        few = w_hat.shape[1] <= FEW_CHANNELS.get(x_hat.device.type, 0) and w_hat.shape[2] >= MANY_OUTPUTS
-        form = "auto" if few else "gemm"
+        few = w_hat.shape[1] <= calibration.FEW_CHANNELS.get(x_hat.device.type, 0)
+        form = "auto" if few and w_hat.shape[2] >= calibration.MANY_OUTPUTS else "gemm"
     chosen = form if form == "gemm" else operator_form(form, x_hat.device)
     return torch.ops.spectral_kernels.product(x_hat, w_hat, False, conjugate, chosen, multiplications)
 
@@ -84,39 +63,29 @@ def _gemm(a: Tensor, b: Tensor, multiplications: int) -> Tensor:
     return torch.complex(real, torch.baddbmm(common, a_re, b_im - b_re))
 
 
-@operator("spectral_kernels::product")
+def _to_a(call: Call, grad: Tensor) -> Tensor:
+    conjugate_a, conjugate_b, *rest = call.numbers
+    return _product(grad, call.tensors[1].mT, *product_kernel.adjoints(conjugate_a, conjugate_b)[0], *rest)
+
+
+def _to_b(call: Call, grad: Tensor) -> Tensor:
+    conjugate_a, conjugate_b, *rest = call.numbers
+    return _product(call.tensors[0].mT, grad, *product_kernel.adjoints(conjugate_a, conjugate_b)[1], *rest)
+
+
+@operator(
+    "spectral_kernels::product",
+    shape=lambda a, b, *_: a.new_empty(a.shape[0], a.shape[1], b.shape[2]),
+    transposes={(0,): _to_a, (1,): _to_b},
+    samples=[Along((0, 0), (0,))],
+)
 def _product(a: Tensor, b: Tensor, conjugate_a: bool, conjugate_b: bool, form: str, multiplications: int) -> Tensor:
     if form == "gemm":  # in here, so that the operands of its derivatives are readable too
         a, b = a.detach(), b.detach()
         return _gemm(a.conj() if conjugate_a else a, b.conj() if conjugate_b else b, multiplications)
-    flags = (conjugate_a, conjugate_b, multiplications)
-    a, b = plain(a), plain(b)
-    if form == "cuda":
-        with torch.cuda.device(a.device):
-            return product_kernel.cuda(a, b, *flags, **on_gpu(a.device))
-    run = partial(product_kernel.cpu, empty=host_empty) if form == "cpu" else product_kernel.reference
-    with threads_for(a.shape[0] * a.shape[1] * a.shape[2] * b.shape[2] // PRODUCTS_AN_ENTRY):
-        return torch.from_numpy(run(a.numpy(), b.numpy(), *flags))
-
-
-@_product.fake
-def _(a: Tensor, b: Tensor, conjugate_a: bool, conjugate_b: bool, form: str, multiplications: int) -> Tensor:
-    return a.new_empty(a.shape[0], a.shape[1], b.shape[2])
-
-
-@_product.multilinear
-def _(call: Call, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    (a, b), (conjugate_a, conjugate_b, *rest) = call.tensors, call.numbers
-    of_a, of_b = product_kernel.adjoints(conjugate_a, conjugate_b)
-    grad_a = _product(grad, b.mT, *of_a, *rest) if call.needs[0] else None
-    grad_b = _product(a.mT, grad, *of_b, *rest) if call.needs[1] else None
-    return grad_a, grad_b
-
-
-@_product.vmap
-def _(info: Any, in_dims: tuple[Any, ...], a: Tensor, b: Tensor, *flags: Any) -> tuple[Tensor, int]:
-    y = _product(fold(a, in_dims[0], info.batch_size), fold(b, in_dims[1], info.batch_size), *flags)
-    return y.unflatten(0, (info.batch_size, y.shape[0] // info.batch_size)), 0
+    forms = Forms(product_kernel.reference, product_kernel.cpu, product_kernel.cuda)
+    work = a.shape[0] * a.shape[1] * a.shape[2] * b.shape[2] // calibration.PRODUCTS_AN_ENTRY
+    return run(forms, form, work, (a, b), conjugate_a, conjugate_b, multiplications)
 
 
 def product_native(
@@ -146,7 +115,7 @@ def product_native(
         )
     a = x_hat.unflatten(1, (groups, w_hat.shape[1])).movedim(1, 0)
     b = w_hat.unflatten(0, (groups, w_hat.shape[0] // groups))
-    if form == "auto" and w_hat.shape[1] > FEW_CHANNELS_NATIVE.get(x_hat.device.type, 0):
+    if form == "auto" and w_hat.shape[1] > calibration.FEW_CHANNELS_NATIVE.get(x_hat.device.type, 0):
         form = "gemm"
     if form == "gemm":
         F = x_hat.shape[2]
@@ -161,22 +130,6 @@ def product_native(
     )
 
 
-@operator("spectral_kernels::product_native")
-def _native(a: Tensor, b: Tensor, conjugate_a: bool, conjugate_b: bool, form: str, multiplications: int) -> Tensor:
-    """(G, P, K, F), (G, Q, K, F) -> (G, P, Q, F), in memory (P, G, Q, F)."""
-    flags = (conjugate_a, conjugate_b, multiplications)
-    a, b = (t.detach().resolve_conj().resolve_neg() for t in (a, b))  # views keep their strides
-    (G, P, K, F), Q = a.shape, b.shape[1]
-    if form == "cuda":
-        with torch.cuda.device(a.device):
-            flat = product_kernel.cuda_native(_flat(a), _flat(b), (G, P, Q, K, F), *flags, **on_gpu(a.device))
-        return flat.reshape(P, G, Q, F).movedim(0, 1)
-    run = partial(product_kernel.cpu_native, empty=host_empty) if form == "cpu" else product_kernel.reference_native
-    with threads_for(G * P * Q * K * F // PRODUCTS_AN_ENTRY):
-        out = torch.from_numpy(run(a.numpy(), b.numpy(), *flags))
-    return out.movedim(1, 0).contiguous().movedim(0, 1)
-
-
 def _flat(tensor: Tensor) -> tuple[Tensor, tuple[int, ...]]:
     """A tensor's memory in one row, and the strides of all axes but the last, which is made contiguous."""
     if tensor.shape[-1] > 1 and tensor.stride(-1) != 1:
@@ -185,23 +138,34 @@ def _flat(tensor: Tensor) -> tuple[Tensor, tuple[int, ...]]:
     return tensor.as_strided((reach,), (1,)), tuple(tensor.stride()[:-1])
 
 
-@_native.fake
-def _(a: Tensor, b: Tensor, conjugate_a: bool, conjugate_b: bool, form: str, multiplications: int) -> Tensor:
-    return a.new_empty(a.shape[1], a.shape[0], b.shape[1], a.shape[3]).movedim(0, 1)
+def _cuda_native(a: Tensor, b: Tensor, *flags: Any, **where: Any) -> Tensor:
+    (G, P, K, F), Q = a.shape, b.shape[1]
+    out = product_kernel.cuda_native(_flat(a), _flat(b), (G, P, Q, K, F), *flags, **where)
+    return out.reshape(P, G, Q, F).movedim(0, 1)
 
 
-@_native.multilinear
-def _(call: Call, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    (a, b), (conjugate_a, conjugate_b, *rest) = call.tensors, call.numbers
-    of_a, of_b = product_kernel.adjoints(conjugate_a, conjugate_b)
-    grad_a = _native(grad, b.transpose(1, 2), *of_a, *rest) if call.needs[0] else None
-    grad_b = None
-    if call.needs[1]:
-        grad_b = _native(grad.transpose(1, 2), a.transpose(1, 2), *of_b[::-1], *rest)
-    return grad_a, grad_b
+def _native_to_a(call: Call, grad: Tensor) -> Tensor:
+    conjugate_a, conjugate_b, *rest = call.numbers
+    flags, _ = product_kernel.adjoints(conjugate_a, conjugate_b)
+    return _native(grad, call.tensors[1].transpose(1, 2), *flags, *rest)
 
 
-@_native.vmap
-def _(info: Any, in_dims: tuple[Any, ...], a: Tensor, b: Tensor, *flags: Any) -> tuple[Tensor, int]:
-    y = _native(fold(a, in_dims[0], info.batch_size), fold(b, in_dims[1], info.batch_size), *flags)
-    return y.unflatten(0, (info.batch_size, y.shape[0] // info.batch_size)), 0
+def _native_to_b(call: Call, grad: Tensor) -> Tensor:
+    conjugate_a, conjugate_b, *rest = call.numbers
+    _, flags = product_kernel.adjoints(conjugate_a, conjugate_b)
+    return _native(grad.transpose(1, 2), call.tensors[0].transpose(1, 2), *flags[::-1], *rest)
+
+
+@operator(
+    "spectral_kernels::product_native",
+    shape=lambda a, b, *_: a.new_empty(a.shape[1], a.shape[0], b.shape[1], a.shape[3]).movedim(0, 1),
+    transposes={(0,): _native_to_a, (1,): _native_to_b},
+    samples=[Along((0, 0), (0,))],
+)
+def _native(a: Tensor, b: Tensor, conjugate_a: bool, conjugate_b: bool, form: str, multiplications: int) -> Tensor:
+    """(G, P, K, F), (G, Q, K, F) -> (G, P, Q, F), in memory (P, G, Q, F)."""
+    forms = Forms(product_kernel.reference_native, product_kernel.cpu_native, _cuda_native)
+    work = a.numel() * b.shape[1] // calibration.PRODUCTS_AN_ENTRY
+    flags = conjugate_a, conjugate_b, multiplications
+    out = run(forms, form, work, (a, b), *flags, as_is=resolved)  # views keep their strides
+    return out if form == "cuda" else out.movedim(1, 0).contiguous().movedim(0, 1)

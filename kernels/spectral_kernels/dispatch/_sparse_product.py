@@ -1,25 +1,12 @@
 """Channel products of sparse maps, on torch tensors."""
 
-from functools import partial
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from spectral_kernels import calibration
 from spectral_kernels import sparse_product as kernel
-from spectral_kernels.dispatch._devices import (
-    Form,
-    fold,
-    host_empty,
-    need_complex,
-    operator_form,
-    plain,
-    threads_for,
-)
-from spectral_kernels.dispatch._operators import Call, operator
-
-# A multiply-add took 0.25 ns on one thread, what SMALL counts 5 ns, and a fifth of the map at most is worth this form.
-PRODUCTS_AN_ENTRY = 100
+from spectral_kernels.dispatch._devices import Form, Forms, need_complex, operator_form, run
+from spectral_kernels.dispatch._operators import Along, Call, operator
 
 
 def sparse_product(x_hat: Tensor, w_hat: Tensor, conjugate: bool = False, form: Form = "auto") -> Tensor:
@@ -59,64 +46,41 @@ def _on_cpu(name: str, form: Form, x_hat: Tensor) -> str:
     return form
 
 
-@operator("spectral_kernels::sparse_product")
+def _to_maps(call: Call, grad: Tensor) -> Tensor:
+    conjugate, form = call.numbers
+    return _product(grad, call.tensors[1].mT, not conjugate, form)
+
+
+def _to_filters(call: Call, grad: Tensor) -> Tensor:
+    conjugate, form = call.numbers
+    gradient = _gradient(call.tensors[0], grad, form)
+    return torch.stack([gradient[0], -gradient[1]]) if conjugate else gradient
+
+
+@operator(
+    "spectral_kernels::sparse_product",
+    shape=lambda x_hat, w_hat, *_: x_hat.new_empty((*x_hat.shape[:2], w_hat.shape[3])),
+    transposes={(0,): _to_maps, (1,): _to_filters},
+    samples=[Along((0, 1), (0,))],
+)
 def _product(x_hat: Tensor, w_hat: Tensor, conjugate: bool, form: str) -> Tensor:
-    run = partial(kernel.cpu, empty=host_empty) if form == "cpu" else kernel.reference
-    with threads_for(x_hat.numel() * w_hat.shape[3] // PRODUCTS_AN_ENTRY):
-        return torch.from_numpy(run(plain(x_hat).numpy(), plain(w_hat).numpy(), conjugate))
+    work = x_hat.numel() * w_hat.shape[3] // calibration.SPARSE_PRODUCTS_AN_ENTRY
+    return run(Forms(kernel.reference, kernel.cpu, None), form, work, (x_hat, w_hat), conjugate)
 
 
-@operator("spectral_kernels::sparse_product_gradient")
-def _gradient(x_hat: Tensor, grad: Tensor, form: str) -> Tensor:
-    run = partial(kernel.cpu_gradient, empty=host_empty) if form == "cpu" else kernel.reference_gradient
-    with threads_for(x_hat.numel() * grad.shape[2] // PRODUCTS_AN_ENTRY):
-        return torch.from_numpy(run(plain(x_hat).numpy(), plain(grad).numpy()))
-
-
-@_product.fake
-def _(x_hat: Tensor, w_hat: Tensor, conjugate: bool, form: str) -> Tensor:
-    return x_hat.new_empty((*x_hat.shape[:2], w_hat.shape[3]))
-
-
-@_gradient.fake
-def _(x_hat: Tensor, grad: Tensor, form: str) -> Tensor:
+def _real_filters(x_hat: Tensor, grad: Tensor, form: str) -> Tensor:
     return x_hat.new_empty((2, x_hat.shape[0], x_hat.shape[2], grad.shape[2]), dtype=x_hat.dtype.to_real())
 
 
-@_product.multilinear
-def _(call: Call, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    (x_hat, w_hat), (conjugate, form) = call.tensors, call.numbers
-    of_x = _product(grad, w_hat.mT, not conjugate, form) if call.needs[0] else None
-    of_w = _gradient(x_hat, grad, form) if call.needs[1] else None
-    if of_w is not None and conjugate:
-        of_w = torch.stack([of_w[0], -of_w[1]])
-    return of_x, of_w
-
-
-@_gradient.multilinear
-def _(call: Call, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    (x_hat, other), (form,) = call.tensors, call.numbers
-    of_x = _product(other, grad.mT, True, form) if call.needs[0] else None
-    return of_x, _product(x_hat, grad, False, form) if call.needs[1] else None
-
-
-@_product.vmap
-def _(
-    info: Any, in_dims: tuple[Any, ...], x_hat: Tensor, w_hat: Tensor, conjugate: bool, form: str
-) -> tuple[Tensor, int]:
-    x_hat = fold(x_hat, in_dims[0], info.batch_size)
-    y = _product(x_hat, _fold_parts(w_hat, in_dims[1], info.batch_size), conjugate, form)
-    return y.unflatten(0, (info.batch_size, y.shape[0] // info.batch_size)), 0
-
-
-@_gradient.vmap
-def _(info: Any, in_dims: tuple[Any, ...], x_hat: Tensor, grad: Tensor, form: str) -> tuple[Tensor, int]:
-    x_hat, grad = (fold(t, dim, info.batch_size) for t, dim in zip((x_hat, grad), in_dims[:2], strict=True))
-    y = _gradient(x_hat, grad, form)
-    return y.unflatten(1, (info.batch_size, y.shape[1] // info.batch_size)), 1
-
-
-def _fold_parts(w_hat: Tensor, dim: int | None, size: int) -> Tensor:
-    """(2, F, C, O) with a mapped dimension -> (2, size * F, C, O)."""
-    batched = w_hat.expand(size, *w_hat.shape) if dim is None else w_hat.movedim(dim, 0)
-    return batched.movedim(0, 1).flatten(1, 2)
+@operator(
+    "spectral_kernels::sparse_product_gradient",
+    shape=_real_filters,
+    transposes={
+        (0,): lambda call, grad: _product(call.tensors[1], grad.mT, True, *call.numbers),
+        (1,): lambda call, grad: _product(call.tensors[0], grad, False, *call.numbers),
+    },
+    samples=[Along((0, 0), (1,))],
+)
+def _gradient(x_hat: Tensor, grad: Tensor, form: str) -> Tensor:
+    work = x_hat.numel() * grad.shape[2] // calibration.SPARSE_PRODUCTS_AN_ENTRY
+    return run(Forms(kernel.reference_gradient, kernel.cpu_gradient, None), form, work, (x_hat, grad))

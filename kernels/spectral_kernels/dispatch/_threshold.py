@@ -1,7 +1,6 @@
 """Threshold and pack, and the way back, on torch tensors."""
 
 import math
-from functools import partial
 from typing import Any
 
 import torch
@@ -10,17 +9,8 @@ from torch._subclasses.fake_tensor import DynamicOutputShapeException
 from torch.autograd import forward_ad
 
 from spectral_kernels import threshold
-from spectral_kernels.dispatch._devices import (
-    Form,
-    choose_form,
-    host_empty,
-    need_complex,
-    on_gpu,
-    operator_form,
-    plain,
-    threads_for,
-)
-from spectral_kernels.dispatch._numbers import real, whole
+from spectral_kernels.dispatch._devices import Form, Forms, choose_form, need_complex, operator_form, run
+from spectral_kernels.dispatch._numbers import check_beta, whole
 from spectral_kernels.dispatch._operators import Call, operator
 
 
@@ -32,8 +22,7 @@ def threshold_pack(x_hat: Tensor, beta: float, form: Form = "auto") -> tuple[Ten
     Outside of autograd: values carry no gradient. torch.func, forward mode and vmap are refused, since each sample
     keeps another number of coefficients. In graphs of torch.compile and torch.export K is a symbol.
     """
-    if x_hat.dtype not in (torch.complex64, torch.complex128):
-        raise TypeError(f"threshold_pack takes complex64 or complex128 coefficients, not {x_hat.dtype}")
+    need_complex("threshold_pack", x_hat=x_hat)
     beta = check_beta(beta)
     return _pack(outside_autograd(x_hat).reshape(-1), beta, choose_form(form, x_hat.device))
 
@@ -42,25 +31,18 @@ def threshold_expand(bitmap: Tensor, values: Tensor, shape: tuple[int, ...], for
     """Undo `threshold_pack`: the dense tensor of this shape, zero where nothing was kept. Differentiable in values."""
     shape = tuple(whole(n, "shape") for n in shape)
     need_complex("threshold_expand", values=values)
-    _check_bitmap(bitmap, shape, math.prod(shape))
+    check_bitmap(bitmap, f"shape {shape}", math.prod(shape))
     return _expand(bitmap, values, math.prod(shape), operator_form(form, values.device)).reshape(shape)
 
 
 def threshold_gather(x_hat: Tensor, bitmap: Tensor, form: Form = "auto") -> Tensor:
     """The entries that a bitmap marks, in order: x_hat of any shape -> (K,). The adjoint of `threshold_expand`."""
     need_complex("threshold_gather", x_hat=x_hat)
-    _check_bitmap(bitmap, tuple(x_hat.shape), x_hat.numel())
+    check_bitmap(bitmap, f"shape {tuple(x_hat.shape)}", x_hat.numel())
     return _gather(x_hat.reshape(-1), bitmap, UNKNOWN, choose_form(form, x_hat.device))
 
 
 UNKNOWN = -1  # how many entries a bitmap marks, where only the bitmap tells
-
-
-def check_beta(beta: float) -> float:
-    beta = real(beta, "beta")
-    if not beta >= 0:
-        raise ValueError(f"beta={beta} must be a number >= 0: coefficients with |x_hat| <= beta are dropped")
-    return beta
 
 
 def outside_autograd(x: Tensor) -> Tensor:
@@ -71,45 +53,11 @@ def outside_autograd(x: Tensor) -> Tensor:
     return x if transformed else x.detach()
 
 
-def _check_bitmap(bitmap: Tensor, shape: tuple[int, ...], count: int) -> None:
+def check_bitmap(bitmap: Tensor, marked: str, count: int) -> None:
     if bitmap.numel() != -(-count // 8) or bitmap.dtype != torch.uint8:
         raise ValueError(
-            f"shape {shape} needs a uint8 bitmap of {-(-count // 8)} bytes, got {bitmap.numel()} of {bitmap.dtype}"
+            f"{marked} needs a uint8 bitmap of {-(-count // 8)} bytes, got {bitmap.numel()} of {bitmap.dtype}"
         )
-
-
-@operator("spectral_kernels::threshold_pack")
-def _pack(x_hat: Tensor, beta: float, form: str) -> tuple[Tensor, Tensor]:
-    x_hat = plain(x_hat)
-    if form == "cuda":
-        with torch.cuda.device(x_hat.device):
-            return threshold.cuda(x_hat, beta, **on_gpu(x_hat.device))
-    run = partial(threshold.cpu, empty=host_empty) if form == "cpu" else threshold.reference
-    with threads_for(x_hat.numel()):
-        bitmap, values = run(x_hat.numpy(), beta)
-    return torch.from_numpy(bitmap), torch.from_numpy(values)
-
-
-@operator("spectral_kernels::threshold_expand")
-def _expand(bitmap: Tensor, values: Tensor, count: int, form: str) -> Tensor:
-    bitmap, values = plain(bitmap), plain(values)
-    if form == "cuda":
-        with torch.cuda.device(values.device):
-            return threshold.cuda_expand(bitmap, values, count, **on_gpu(values.device))
-    run = partial(threshold.cpu_expand, empty=host_empty) if form == "cpu" else threshold.reference_expand
-    with threads_for(count):
-        return torch.from_numpy(run(bitmap.numpy(), values.numpy(), count))
-
-
-@operator("spectral_kernels::threshold_gather")
-def _gather(x_hat: Tensor, bitmap: Tensor, kept: int, form: str) -> Tensor:
-    x_hat, bitmap = plain(x_hat), plain(bitmap)
-    if form == "cuda":
-        with torch.cuda.device(x_hat.device):
-            return threshold.cuda_gather(x_hat, bitmap, **on_gpu(x_hat.device))
-    run = partial(threshold.cpu_gather, empty=host_empty) if form == "cpu" else threshold.reference_gather
-    with threads_for(x_hat.numel()):
-        return torch.from_numpy(run(x_hat.numpy(), bitmap.numpy()))
 
 
 class KeptIsUnknown(DynamicOutputShapeException):
@@ -133,38 +81,6 @@ def some(like: Tensor, kept: int = UNKNOWN) -> Tensor:
     return like.new_empty((size,))
 
 
-@_pack.fake
-def _(x_hat: Tensor, beta: float, form: str) -> tuple[Tensor, Tensor]:
-    return x_hat.new_empty((-(-x_hat.shape[0] // 8),), dtype=torch.uint8), some(x_hat)
-
-
-@_expand.fake
-def _(bitmap: Tensor, values: Tensor, count: int, form: str) -> Tensor:
-    return values.new_empty((count,))
-
-
-@_gather.fake
-def _(x_hat: Tensor, bitmap: Tensor, kept: int, form: str) -> Tensor:
-    return some(x_hat, kept)
-
-
-@_expand.multilinear
-def _(call: Call, grad: Tensor) -> tuple[None, Tensor]:
-    (bitmap, _), (_, form) = call.tensors, call.numbers
-    return None, _gather(grad, bitmap, call.shapes[1][0], form)
-
-
-@_gather.multilinear
-def _(call: Call, grad: Tensor) -> tuple[Tensor, None]:
-    (_, bitmap), (_, form) = call.tensors, call.numbers
-    return _expand(bitmap, grad, call.shapes[0][0], form), None
-
-
-@_pack.vmap
-def _(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> Any:
-    refuse_vmap("threshold_pack")
-
-
 def refuse_vmap(name: str) -> None:
     raise RuntimeError(
         f"{name} cannot be mapped over samples: each of them keeps another number of coefficients. "
@@ -172,22 +88,48 @@ def refuse_vmap(name: str) -> None:
     )
 
 
-def _each(run: Any, info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Tensor, int]:
-    """One sample after another: those that share a bitmap keep as many."""
-    samples = [
-        [a if dim is None else a.select(dim, i) for a, dim in zip(arguments, in_dims, strict=True)]
-        for i in range(info.batch_size)
-    ]
-    return torch.stack([run(*sample) for sample in samples]), 0
+def empty_bitmap(like: Tensor) -> Tensor:
+    """Of a flat spectrum, for an operator's shapes."""
+    return like.new_empty((-(-like.shape[0] // 8),), dtype=torch.uint8)
 
 
-@_expand.vmap
-def _(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Tensor, int]:
-    return _each(_expand, info, in_dims, *arguments)
+@operator(
+    "spectral_kernels::threshold_pack",
+    shape=lambda x_hat, beta, form: (empty_bitmap(x_hat), some(x_hat)),
+    samples=lambda *_: refuse_vmap("threshold_pack"),
+)
+def _pack(x_hat: Tensor, beta: float, form: str) -> tuple[Tensor, Tensor]:
+    forms = Forms(threshold.reference, threshold.cpu, threshold.cuda)
+    return run(forms, form, x_hat.numel(), (x_hat,), beta)
 
 
-@_gather.vmap
-def _(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Tensor, int]:
+def _gathered(call: Call, grad: Tensor) -> Tensor:
+    return _gather(grad, call.tensors[0], call.shapes[1][0], call.numbers[1])
+
+
+@operator(
+    "spectral_kernels::threshold_expand",
+    shape=lambda bitmap, values, count, form: values.new_empty((count,)),
+    transposes={(1,): _gathered},
+    samples=(),  # one by one: those that share a bitmap keep as many
+)
+def _expand(bitmap: Tensor, values: Tensor, count: int, form: str) -> Tensor:
+    forms = Forms(threshold.reference_expand, threshold.cpu_expand, threshold.cuda_expand)
+    return run(forms, form, count, (bitmap, values), count)
+
+
+def _gather_samples(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> Any:
     if in_dims[1] is not None:
         refuse_vmap("threshold_gather")
-    return _each(_gather, info, in_dims, *arguments)
+    return _gather.one_by_one(info, in_dims, *arguments)
+
+
+@operator(
+    "spectral_kernels::threshold_gather",
+    shape=lambda x_hat, bitmap, kept, form: some(x_hat, kept),
+    transposes={(0,): lambda call, grad: _expand(call.tensors[1], grad, call.shapes[0][0], call.numbers[1])},
+    samples=_gather_samples,
+)
+def _gather(x_hat: Tensor, bitmap: Tensor, kept: int, form: str) -> Tensor:
+    forms = Forms(threshold.reference_gather, threshold.cpu_gather, threshold.cuda_gather)
+    return run(forms, form, x_hat.numel(), (x_hat, bitmap))

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Literal
 
 import torch
+from spectral_kernels import calibration
 
 from specviz.functional.band_limited.plan import Plan, plan_of
 from specviz.functional.band_limited.transforms import By
@@ -14,26 +15,17 @@ from specviz.functional.band_limited.transforms import By
 Algorithm = Literal["auto", "gemm", "fft", "lowpass", "direct"]
 ALGORITHMS = ("auto", "gemm", "fft", "lowpass", "direct")
 
-# Nanoseconds with 2 CPU threads (AMD EPYC), fitted to 468 forward passes over 18 shapes, 3 kernel sizes and 3
-# compressions: the fastest algorithm, or one within 10 %, is chosen for 146 of 156 of them. `specviz bench conv` says
-# where the choice is wrong on your machine. Other machines scale all of them; a GPU has not been fitted.
-MULTIPLY_ADD = {"transform": 0.0175, "product": 0.0296, "filters": 0.0242, "convolution": 0.0137}
-NUMBER = {"fft": 0.377, "crop": 2.1, "filters": 0.39, "convolution": 0.161}  # of an FFT times its log2
-MATRIX_PRODUCT, CALL, DIRECT_CALL = 105.0, 1.15e6, 0.24e6
-# torch's own convolution is left only for an estimate well under its own: estimates err by a quarter.
-LEAVE_DIRECT = 0.7
-
 
 def _gemm_ns(plan: Plan, maps: int, pixels: tuple[int, int]) -> float:
     """A transform by matrix products of so many maps, each way."""
     H, W = pixels
     down = 0 if plan.rows == H == 1 else 2 * (2 if plan.rows > 1 else 1) * plan.w.k * plan.rows * H
-    return MULTIPLY_ADD["transform"] * maps * (2 * plan.w.k * H * W + down)
+    return calibration.MULTIPLY_ADD["transform"] * maps * (2 * plan.w.k * H * W + down)
 
 
 def _fft_ns(plan: Plan, maps: int) -> float:
-    size = plan.h.S * plan.w.S
-    return maps * (NUMBER["fft"] * size * math.log2(max(size, 2)) + NUMBER["crop"] * 2 * plan.frequencies)
+    size, number = plan.h.S * plan.w.S, calibration.NUMBER
+    return maps * (number["fft"] * size * math.log2(max(size, 2)) + number["crop"] * 2 * plan.frequencies)
 
 
 @lru_cache(maxsize=1024)
@@ -54,22 +46,22 @@ def estimated_ns(plan: Plan, batch: int, channels: int, outputs: int, groups: in
     of_group, taps, F = channels // groups, h.taps * w.taps, plan.frequencies
     if algorithm in ("direct", "lowpass"):
         pixels = batch * h.outputs * w.outputs
-        direct = MULTIPLY_ADD["convolution"] * pixels * outputs * of_group * taps
-        direct += NUMBER["convolution"] * pixels * (channels + outputs)
+        direct = calibration.MULTIPLY_ADD["convolution"] * pixels * outputs * of_group * taps
+        direct += calibration.NUMBER["convolution"] * pixels * (channels + outputs)
         if algorithm == "direct":
-            return DIRECT_CALL + direct
+            return calibration.DIRECT_CALL + direct
         maps = batch * channels
         by_gemm = _gemm_ns(plan, maps, (h.size, w.size)) + _gemm_ns(plan, maps, (h.reach, w.reach))
-        return CALL + direct + (by_gemm if _gemm_is_faster(plan) else _fft_ns(plan, 2 * maps))
-    filters = 2 * F * of_group * outputs * (NUMBER["filters"] + MULTIPLY_ADD["filters"] * taps)
-    product = MULTIPLY_ADD["product"] * 4 * F * batch * of_group * outputs
-    calls = MATRIX_PRODUCT * F * groups if of_group > 1 else 0.0
+        return calibration.CALL + direct + (by_gemm if _gemm_is_faster(plan) else _fft_ns(plan, 2 * maps))
+    filters = 2 * F * of_group * outputs * (calibration.NUMBER["filters"] + calibration.MULTIPLY_ADD["filters"] * taps)
+    product = calibration.MULTIPLY_ADD["product"] * 4 * F * batch * of_group * outputs
+    calls = calibration.MATRIX_PRODUCT * F * groups if of_group > 1 else 0.0
     if algorithm == "gemm":
-        there = _gemm_ns(plan, batch * channels, (h.size, w.size))
-        moved = there + _gemm_ns(plan, batch * outputs, (h.outputs, w.outputs))
+        analysed = _gemm_ns(plan, batch * channels, (h.size, w.size))
+        moved = analysed + _gemm_ns(plan, batch * outputs, (h.outputs, w.outputs))
     else:
         moved = _fft_ns(plan, batch * (channels + outputs))
-    return CALL + filters + product + calls + moved
+    return calibration.CALL + filters + product + calls + moved
 
 
 @lru_cache(maxsize=1024)
@@ -80,7 +72,7 @@ def choose_algorithm(plan: Plan, batch: int, channels: int, outputs: int, groups
     candidates: tuple[Algorithm, ...] = ("gemm", "fft") if complete else ("gemm", "fft", "lowpass")
     estimates = {algorithm: estimated_ns(plan, *shape, algorithm) for algorithm in candidates}
     best = min(estimates, key=estimates.__getitem__)
-    if complete and estimates[best] > LEAVE_DIRECT * estimated_ns(plan, *shape, "direct"):
+    if complete and estimates[best] > calibration.LEAVE_DIRECT * estimated_ns(plan, *shape, "direct"):
         return "direct"
     return best
 

@@ -15,12 +15,18 @@ import torch
 from spectral_kernels.dispatch import Call, operator
 from torch import Tensor
 
+from specviz.functional.band_limited.band import band_for_energy
 from specviz.functional.band_limited.choice import choose_algorithm, transform_by
 from specviz.functional.band_limited.direct import convolve_lowpassed, direct
-from specviz.functional.band_limited.plan import Plan, band_for_energy, make_plan
+from specviz.functional.band_limited.plan import Plan, make_plan
 from specviz.functional.band_limited.product import multiply, multiply_to_map, multiply_to_taps
 from specviz.functional.band_limited.transforms import By, analyse, synthesise
 from specviz.functional.precision import no_autocast
+
+
+def check_direct(algorithm: str, is_complete: bool) -> None:
+    if algorithm == "direct" and not is_complete:
+        raise ValueError('algorithm="direct" is torch\'s own convolution: it cannot leave out frequencies')
 
 
 def by_algorithm(x: Tensor, weight: Tensor, plan: Plan, algorithm: str, groups: int) -> Tensor:
@@ -43,7 +49,60 @@ def with_band(plan: Plan, band: Sequence[int]) -> Plan:
     return replace(plan, h=replace(plan.h, k=int(band[0])), w=replace(plan.w, k=int(band[1])))
 
 
-@operator("specviz::band_limited")
+def _plan(x: Tensor, weight: Tensor, band: Tensor | None, *laid: Any) -> Plan:
+    return _plan_for(tuple(x.shape[2:]), tuple(weight.shape[2:]), band, *laid)
+
+
+def _plan_for(
+    size: tuple[int, ...],
+    taps: tuple[int, ...],
+    band: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    circular: bool,
+    compression: float,
+) -> Plan:
+    dims = len(stride)
+    pads = tuple(zip(padding[::2], padding[1::2], strict=True))
+    plan = make_plan(size[-dims:], taps[-dims:], pads, tuple(stride), tuple(dilation), circular, compression)
+    return plan if band is None else with_band(plan, band.tolist())
+
+
+def _shapes(
+    x: Tensor, weight: Tensor, band: Any, stride: Any, padding: Any, dilation: Any, *_: Any
+) -> tuple[Tensor, Tensor]:
+    sides = list(x.shape[2:])
+    for i in range(-len(stride), 0):
+        reach = dilation[i] * (weight.shape[i] - 1) + 1
+        sides[i] = (x.shape[i] + padding[2 * i] + padding[2 * i + 1] - reach) // stride[i] + 1
+    return x.new_empty(x.shape[0], weight.shape[0], *sides), torch.empty(2, dtype=torch.int64, device="cpu")
+
+
+def _to_map(call: Call, grad: Tensor) -> Tensor:
+    return _whole_to_map(grad, call.tensors[1], call.held[1], list(call.shapes[0][2:]), *call.numbers[:5])
+
+
+def _to_taps(call: Call, grad: Tensor) -> Tensor:
+    return _whole_to_taps(call.tensors[0], grad, call.held[1], list(call.shapes[1][2:]), *call.numbers[:5])
+
+
+def _along_map(call: Call, moved: Tensor) -> tuple[Tensor]:
+    return (_whole(moved, call.tensors[1], call.held[1], *call.numbers)[0],)
+
+
+def _along_taps(call: Call, moved: Tensor) -> tuple[Tensor]:
+    return (_whole(call.tensors[0], moved, call.held[1], *call.numbers)[0],)
+
+
+@operator(
+    "specviz::band_limited",
+    shape=_shapes,
+    transposes={(0,): _to_map, (1,): _to_taps},
+    tangents={(0,): _along_map, (1,): _along_taps},  # linear once the band is held
+    held=[1],
+    samples=(),  # one by one: each has its own band
+)
 def _whole(
     x: Tensor,
     weight: Tensor,
@@ -69,34 +128,34 @@ def _whole(
         kept = torch.tensor([plan.h.k, plan.w.k], device="cpu")
         if x.shape[0] == 0:
             return x.new_zeros(0, weight.shape[0], plan.h.outputs, plan.w.outputs), kept
-        if algorithm == "direct" and not plan.is_complete:
-            raise ValueError('algorithm="direct" is torch\'s own convolution: it cannot leave out frequencies')
+        check_direct(algorithm, plan.is_complete)
         if algorithm == "auto":
             algorithm = choose_algorithm(plan, x.shape[0], x.shape[1], weight.shape[0], groups)
         return by_algorithm(x, weight, plan, algorithm, groups).contiguous(), kept
 
 
-def _plan(x: Tensor, weight: Tensor, band: Tensor | None, *laid: Any) -> Plan:
-    return _plan_for(tuple(x.shape[2:]), tuple(weight.shape[2:]), band, *laid)
+def _with_band(call: Call, x: Tensor, weight: Tensor) -> Tensor:
+    """The convolution again, of what its transposes were given: the band is known."""
+    y: Tensor = _whole(x, weight, call.tensors[2], *call.numbers[1:], 0.0, 0.0, "auto")[0]
+    return y
 
 
-def _plan_for(
-    size: tuple[int, ...],
-    taps: tuple[int, ...],
-    band: Tensor | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    circular: bool,
-    compression: float,
-) -> Plan:
-    dims = len(stride)
-    pads = tuple(zip(padding[::2], padding[1::2], strict=True))
-    plan = make_plan(size[-dims:], taps[-dims:], pads, tuple(stride), tuple(dilation), circular, compression)
-    return plan if band is None else with_band(plan, band.tolist())
+def _map_to_taps(call: Call, again: Tensor) -> Tensor:
+    grad, _, band = call.tensors
+    return _whole_to_taps(again, grad, band, list(call.shapes[1][2:]), *call.numbers[1:])
 
 
-@operator("specviz::band_limited_to_map")
+@operator(
+    "specviz::band_limited_to_map",
+    shape=lambda grad, weight, band, size, stride, padding, dilation, groups, circular: grad.new_empty(
+        grad.shape[0], weight.shape[1] * groups, *size
+    ),
+    transposes={
+        (0,): lambda call, again: _with_band(call, again, call.tensors[1]),
+        (1,): _map_to_taps,
+    },
+    samples=(),
+)
 def _whole_to_map(
     grad: Tensor,
     weight: Tensor,
@@ -118,7 +177,19 @@ def _whole_to_map(
         return synthesise(multiply_to_map(grad_hat, weight.detach(), plan, groups), plan, "map", by=by).contiguous()
 
 
-@operator("specviz::band_limited_to_taps")
+@operator(
+    "specviz::band_limited_to_taps",
+    shape=lambda x, grad, band, taps, stride, padding, dilation, groups, circular: x.new_empty(
+        grad.shape[1], x.shape[1] // groups, *taps
+    ),
+    transposes={
+        (0,): lambda call, again: _whole_to_map(
+            call.tensors[1], again, call.tensors[2], list(call.shapes[0][2:]), *call.numbers[1:]
+        ),
+        (1,): lambda call, again: _with_band(call, call.tensors[0], again),
+    },
+    samples=(),
+)
 def _whole_to_taps(
     x: Tensor,
     grad: Tensor,
@@ -138,92 +209,6 @@ def _whole_to_taps(
     with no_autocast(x.device.type):
         x_hat = analyse(x.detach(), plan, by=by)
         return multiply_to_taps(x_hat, analyse(grad.detach(), plan, "outputs", by=by), plan, groups).contiguous()
-
-
-@_whole.fake
-def _(
-    x: Tensor, weight: Tensor, band: Any, stride: Any, padding: Any, dilation: Any, *rest: Any
-) -> tuple[Tensor, Tensor]:
-    sides = list(x.shape[2:])
-    for i in range(-len(stride), 0):
-        reach = dilation[i] * (weight.shape[i] - 1) + 1
-        sides[i] = (x.shape[i] + padding[2 * i] + padding[2 * i + 1] - reach) // stride[i] + 1
-    return x.new_empty(x.shape[0], weight.shape[0], *sides), torch.empty(2, dtype=torch.int64, device="cpu")
-
-
-@_whole_to_map.fake
-def _(grad: Tensor, weight: Tensor, band: Tensor, size: Any, stride: Any, padding: Any, dilation: Any, groups: int,
-      circular: bool) -> Tensor:  # fmt: skip
-    return grad.new_empty(grad.shape[0], weight.shape[1] * groups, *size)
-
-
-@_whole_to_taps.fake
-def _(x: Tensor, grad: Tensor, band: Tensor, taps: Any, stride: Any, padding: Any, dilation: Any, groups: int,
-      circular: bool) -> Tensor:  # fmt: skip
-    return x.new_empty(grad.shape[1], x.shape[1] // groups, *taps)
-
-
-def _sum(*parts: Tensor | None) -> Tensor | None:
-    there = [part for part in parts if part is not None]
-    return sum(there[1:], there[0]) if there else None
-
-
-def _backward(call: Call, grad: Tensor, _: Any) -> tuple[Any, ...]:
-    (x, weight, _), (_, band), laid = call.tensors, call.outputs, call.numbers[:5]
-    to_x = _whole_to_map(grad, weight, band, list(x.shape[2:]), *laid) if call.needs[0] else None
-    to_w = _whole_to_taps(x, grad, band, list(weight.shape[2:]), *laid) if call.needs[1] else None
-    return to_x, to_w, None
-
-
-def _tangent(call: Call, t_x: Tensor | None, t_w: Tensor | None, _: Any) -> tuple[Tensor | None, None]:
-    (x, weight, _), (_, band) = call.tensors, call.outputs
-    along_x = None if t_x is None else _whole(t_x, weight, band, *call.numbers)[0]
-    along_w = None if t_w is None else _whole(x, t_w, band, *call.numbers)[0]
-    return _sum(along_x, along_w), None
-
-
-_whole.differentiable(_backward, _tangent, keeps=[0, 1], keeps_outputs=[1])
-
-
-def _rest(call: Call) -> tuple[Any, ...]:
-    """What `_whole` is told beside the numbers that its transposes know: the band is given."""
-    return *call.numbers[1:], 0.0, 0.0, "auto"
-
-
-@_whole_to_map.multilinear
-def _(call: Call, again: Tensor) -> tuple[Any, ...]:
-    (grad, weight, band), taps = call.tensors, list(call.shapes[1][2:])
-    to_grad = _whole(again, weight, band, *_rest(call))[0] if call.needs[0] else None
-    to_w = _whole_to_taps(again, grad, band, taps, *call.numbers[1:]) if call.needs[1] else None
-    return to_grad, to_w, None
-
-
-@_whole_to_taps.multilinear
-def _(call: Call, again: Tensor) -> tuple[Any, ...]:
-    (x, grad, band), size = call.tensors, list(call.shapes[0][2:])
-    to_x = _whole_to_map(grad, again, band, size, *call.numbers[1:]) if call.needs[0] else None
-    to_grad = _whole(x, again, band, *_rest(call))[0] if call.needs[1] else None
-    return to_x, to_grad, None
-
-
-def _one_by_one(run: Any) -> Any:
-    """Under vmap: each has its own band, so each is a call of its own."""
-
-    def rule(info: Any, in_dims: Any, *arguments: Any) -> Any:
-        def of(i: int) -> list[Any]:
-            pairs = zip(arguments, in_dims, strict=True)
-            return [a.select(dim, i) if isinstance(a, Tensor) and dim is not None else a for a, dim in pairs]
-
-        each = [run(*of(i)) for i in range(info.batch_size)]
-        if isinstance(each[0], tuple):
-            return tuple(torch.stack(parts) for parts in zip(*each, strict=True)), (0, 0)
-        return torch.stack(each), 0
-
-    return rule
-
-
-for _operator in (_whole, _whole_to_map, _whole_to_taps):
-    _operator.vmap(_one_by_one(_operator))
 
 
 def convolve_whole(

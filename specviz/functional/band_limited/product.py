@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from spectral_kernels.dispatch import Call, operator
+from spectral_kernels import calibration
+from spectral_kernels.dispatch import Along, Call, operator
 from torch import Tensor
 
 from specviz.functional import tracing
 from specviz.functional.band_limited.plan import Plan, plan_of
-from specviz.functional.band_limited.transforms import FilterWaves, Spectrum, mapped
+from specviz.functional.band_limited.transforms import FilterWaves, Spectrum
 from specviz.functional.precision import no_autocast
-
-SLAB_BYTES = 8 << 20  # filter spectra are made and used this much at a time, never held whole
 
 
 def _filter_spectra(waves: Tensor, weight: Tensor) -> Spectrum:
@@ -26,10 +23,10 @@ def _filter_spectra(waves: Tensor, weight: Tensor) -> Spectrum:
 
 
 def _slabs(waves: FilterWaves, weight: Tensor) -> list[slice]:
-    """Ranges of frequencies whose filter spectra fit SLAB_BYTES: weight (G, taps, C, O)."""
+    """Ranges of frequencies whose filter spectra fit FILTER_BYTES: weight (G, taps, C, O)."""
     G, _, C, O = tracing.shape_of(weight)
     spectrum_bytes = max(2 * G * C * O * weight.element_size(), waves.bytes_of_one)
-    step = max(1, SLAB_BYTES // max(1, spectrum_bytes))
+    step = max(1, calibration.FILTER_BYTES // max(1, spectrum_bytes))
     return [slice(i, min(i + step, waves.frequencies)) for i in range(0, waves.frequencies, step)]
 
 
@@ -113,7 +110,30 @@ def _multiplied(x_hat: Spectrum, weight: Tensor, plan: Plan, groups: int) -> Spe
     return _ungrouped(_joined(parts), groups)
 
 
-@operator("specviz::band_product")
+# Three operators, closed under differentiation: each is linear in a spectrum and in the other factor.
+# Samples that share the taps are more maps, others are more groups.
+_SAMPLES = [Along((1, 1, None), (1, 1)), Along((2, 2, 0), (2, 2), groups=1)]
+
+
+def _two_of(re: Tensor, channels: int) -> Spectrum:
+    shape = re.shape[0], re.shape[1], channels
+    return re.new_empty(shape), re.new_empty(shape)
+
+
+def _back_to_map(call: Call, re: Tensor, im: Tensor) -> Spectrum:
+    return _to_map(re, im, call.tensors[2], *call.numbers)
+
+
+def _back_to_taps(call: Call, re: Tensor, im: Tensor) -> Tensor:
+    return _to_taps(*call.tensors[:2], re, im, *call.numbers)
+
+
+@operator(
+    "specviz::band_product",
+    shape=lambda re, im, weight, plan, groups: _two_of(re, weight.shape[0]),
+    transposes={(0, 1): _back_to_map, (2,): _back_to_taps},
+    samples=_SAMPLES,
+)
 def _band_product(re: Tensor, im: Tensor, weight: Tensor, plan: list[int], groups: int) -> tuple[Tensor, Tensor]:
     """Spectra of maps times those of the taps, summed over channels: twice (F, B, C) -> twice (F, B, O)."""
     with no_autocast(re.device.type):
@@ -121,7 +141,19 @@ def _band_product(re: Tensor, im: Tensor, weight: Tensor, plan: list[int], group
     return re.contiguous(), im.contiguous()
 
 
-@operator("specviz::band_product_to_map")
+def _map_back_to_taps(call: Call, re: Tensor, im: Tensor) -> Tensor:
+    return _to_taps(re, im, *call.tensors[:2], *call.numbers)
+
+
+@operator(
+    "specviz::band_product_to_map",
+    shape=lambda re, im, weight, plan, groups: _two_of(re, weight.shape[1] * groups),
+    transposes={
+        (0, 1): lambda call, re, im: _band_product(re, im, call.tensors[2], *call.numbers),
+        (2,): _map_back_to_taps,
+    },
+    samples=_SAMPLES,
+)
 def _to_map(re: Tensor, im: Tensor, weight: Tensor, plan: list[int], groups: int) -> tuple[Tensor, Tensor]:
     """Its transpose in the maps: twice (F, B, O) -> twice (F, B, C)."""
     taps, waves = _taps(weight.detach(), groups).contiguous(), FilterWaves(plan_of(plan), weight.dtype, weight.device)
@@ -132,7 +164,20 @@ def _to_map(re: Tensor, im: Tensor, weight: Tensor, plan: list[int], groups: int
     return re.contiguous(), im.contiguous()
 
 
-@operator("specviz::band_product_to_taps")
+def _taps_shape(x_re: Tensor, x_im: Tensor, g_re: Tensor, g_im: Tensor, plan: list[int], groups: int) -> Tensor:
+    laid = plan_of(plan)
+    return x_re.new_empty(g_re.shape[2], x_re.shape[2] // groups, laid.h.taps, laid.w.taps)
+
+
+@operator(
+    "specviz::band_product_to_taps",
+    shape=_taps_shape,
+    transposes={
+        (0, 1): lambda call, grad: _to_map(*call.tensors[2:], grad, *call.numbers),
+        (2, 3): lambda call, grad: _band_product(*call.tensors[:2], grad, *call.numbers),
+    },
+    samples=[Along((2, 2, 2, 2), (0,), groups=1)],
+)
 def _to_taps(x_re: Tensor, x_im: Tensor, g_re: Tensor, g_im: Tensor, plan: list[int], groups: int) -> Tensor:
     """Its transpose in the taps: twice (F, B, C), twice (F, B, O) -> (O, C/G, taps_h, taps_w)."""
     laid = plan_of(plan)
@@ -146,105 +191,6 @@ def _to_taps(x_re: Tensor, x_im: Tensor, g_re: Tensor, g_im: Tensor, plan: list[
         for s in _slabs(waves, total):
             total += _product_adjoint_weight(_part(x_hat, s, groups), _part(grad, s, groups), waves.slab(s), groups)
     return total.permute(0, 3, 2, 1).reshape(groups * O, C, laid.h.taps, laid.w.taps).contiguous()
-
-
-@_band_product.fake
-def _(re: Tensor, im: Tensor, weight: Tensor, plan: list[int], groups: int) -> tuple[Tensor, Tensor]:
-    shape = re.shape[0], re.shape[1], weight.shape[0]
-    return re.new_empty(shape), re.new_empty(shape)
-
-
-@_to_map.fake
-def _(re: Tensor, im: Tensor, weight: Tensor, plan: list[int], groups: int) -> tuple[Tensor, Tensor]:
-    shape = re.shape[0], re.shape[1], weight.shape[1] * groups
-    return re.new_empty(shape), re.new_empty(shape)
-
-
-@_to_taps.fake
-def _(x_re: Tensor, x_im: Tensor, g_re: Tensor, g_im: Tensor, plan: list[int], groups: int) -> Tensor:
-    laid = plan_of(plan)
-    return x_re.new_empty(g_re.shape[2], x_re.shape[2] // groups, laid.h.taps, laid.w.taps)
-
-
-# The three are closed under differentiation: each is linear in a spectrum and in the other factor.
-
-
-def _derivatives(run: Any, to_spectrum: Any, to_taps: Any) -> tuple[Any, Any]:
-    """Backward and tangent of a product of a spectrum and taps."""
-
-    def backward(call: Call, re: Tensor, im: Tensor) -> tuple[Any, ...]:
-        a_re, a_im, weight = call.tensors
-        re, im = _both(re, im)
-        to_re, to_im = to_spectrum(re, im, weight, *call.numbers) if any(call.needs[:2]) else (None, None)
-        return to_re, to_im, to_taps((a_re, a_im), (re, im), *call.numbers) if call.needs[2] else None
-
-    def tangent(call: Call, t_re: Any, t_im: Any, t_weight: Any) -> Any:
-        a_re, a_im, weight = call.tensors
-        parts = []
-        if t_re is not None or t_im is not None:
-            parts.append(run(*_both(t_re, t_im), weight, *call.numbers))
-        if t_weight is not None:
-            parts.append(run(a_re, a_im, t_weight, *call.numbers))
-        return parts[0] if len(parts) == 1 else (parts[0][0] + parts[1][0], parts[0][1] + parts[1][1])
-
-    return backward, tangent
-
-
-def _both(re: Tensor | None, im: Tensor | None) -> Spectrum:
-    """A gradient or tangent of a spectrum of which one part may be none."""
-    like: Any = im if re is None else re
-    return torch.zeros_like(like) if re is None else re, torch.zeros_like(like) if im is None else im
-
-
-_band_product.differentiable(
-    *_derivatives(_band_product, _to_map, lambda x, g, plan, groups: _to_taps(*x, *g, plan, groups))
-)
-_to_map.differentiable(*_derivatives(_to_map, _band_product, lambda g, x, plan, groups: _to_taps(*x, *g, plan, groups)))
-
-
-def _to_taps_backward(call: Call, grad: Tensor) -> tuple[Any, ...]:
-    x, g = call.tensors[:2], call.tensors[2:]
-    to_x = _to_map(*g, grad, *call.numbers) if any(call.needs[:2]) else (None, None)
-    to_g = _band_product(*x, grad, *call.numbers) if any(call.needs[2:]) else (None, None)
-    return *to_x, *to_g
-
-
-def _to_taps_tangent(call: Call, *tangents: Any) -> Any:
-    x, g, t_x, t_g = call.tensors[:2], call.tensors[2:], tangents[:2], tangents[2:]
-    pairs = [(t_x, g)] if any(t is not None for t in t_x) else []
-    pairs += [(x, t_g)] if any(t is not None for t in t_g) else []
-    parts = [_to_taps(*_both(*a), *_both(*b), *call.numbers) for a, b in pairs]
-    return parts[0] if len(parts) == 1 else parts[0] + parts[1]
-
-
-_to_taps.differentiable(_to_taps_backward, _to_taps_tangent)
-
-
-def _map_product(run: Any) -> Any:
-    """Under vmap: more maps where the taps are the same for all, more groups where they are not."""
-
-    def rule(info: Any, in_dims: Any, re: Tensor, im: Tensor, weight: Tensor, plan: Any, groups: int) -> Any:
-        V = info.batch_size
-        re, im = (mapped(part, dim, V, 2) for part, dim in zip((re, im), in_dims[:2], strict=True))  # (F, B, V, C)
-        if in_dims[2] is None:
-            y = run(re.flatten(1, 2), im.flatten(1, 2), weight, plan, groups)
-            return tuple(part.unflatten(1, (-1, V)) for part in y), (2, 2)
-        weight = weight.movedim(in_dims[2], 0).flatten(0, 1)
-        y = run(re.flatten(2), im.flatten(2), weight, plan, V * groups)
-        return tuple(part.unflatten(2, (V, -1)) for part in y), (2, 2)
-
-    return rule
-
-
-_band_product.vmap(_map_product(_band_product))
-_to_map.vmap(_map_product(_to_map))
-
-
-@_to_taps.vmap
-def _(info: Any, in_dims: Any, *arguments: Any) -> tuple[Tensor, int]:
-    V, (*spectra, plan, groups) = info.batch_size, arguments
-    spectra = [mapped(part, dim, V, 2).flatten(2) for part, dim in zip(spectra, in_dims[:4], strict=True)]
-    return _to_taps(*spectra, plan, V * groups).unflatten(0, (V, -1)), 0
 
 
 def multiply(x_hat: Spectrum, weight: Tensor, plan: Plan, groups: int) -> Spectrum:

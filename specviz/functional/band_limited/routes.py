@@ -7,17 +7,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from spectral_kernels.dispatch import constant
+from spectral_kernels import calibration
+from spectral_kernels.dispatch import constant, in_onnx_export
 from torch import Tensor
 
 from specviz.functional import tracing
+from specviz.functional.band_limited.band import energy_bands
 from specviz.functional.band_limited.choice import Algorithm, chosen
-from specviz.functional.band_limited.opaque import by_algorithm, convolve_whole, with_energy
-from specviz.functional.band_limited.plan import Plan, energy_bands, make_plan, plan_of
+from specviz.functional.band_limited.opaque import by_algorithm, check_direct, convolve_whole, with_energy
+from specviz.functional.band_limited.plan import Plan, make_plan, plan_of
 from specviz.functional.band_limited.product import multiply
 from specviz.functional.band_limited.transforms import Spectrum, analyse, column_weights, synthesise
-
-USUAL_BATCH = 32  # of a graph for every batch, to choose its algorithm by
 
 
 @dataclass(frozen=True)
@@ -68,18 +68,13 @@ def _planned(*shape: Any) -> tuple[int, ...]:
     return make_plan(*shape).numbers
 
 
-def _check_direct(plan: Plan, settings: Settings) -> None:
-    if settings.algorithm == "direct" and not plan.is_complete:
-        raise ValueError('algorithm="direct" is torch\'s own convolution: it cannot leave out frequencies')
-
-
 def _carried_out(x: Tensor, weight: Tensor, plan: Plan, settings: Settings) -> Ran:
     batch, groups, algorithm = x.shape[0], settings.groups, settings.algorithm
     if settings.asks_data and batch:  # nothing says what an empty batch needs
         plan = with_energy(plan, x, settings.energy or 1.0)
-    _check_direct(plan, settings)
+    check_direct(settings.algorithm, plan.is_complete)
     if algorithm == "auto":
-        about = batch if tracing.known((batch,)) else USUAL_BATCH
+        about = batch if tracing.known((batch,)) else calibration.USUAL_BATCH
         algorithm = chosen(plan.numbers, about, x.shape[1], weight.shape[0], groups)
     if algorithm != "direct" and batch == 0:
         empty = x.new_zeros(0, weight.shape[0], plan.h.outputs, plan.w.outputs)
@@ -91,12 +86,11 @@ def _written_down(x: Tensor, weight: Tensor, plan: Plan, settings: Settings) -> 
     """In operations of torch's own, which every place knows; in operators of ours only if it is told to."""
     groups, algorithm = settings.groups, settings.algorithm
     if settings.asks_data:
-        if algorithm == "direct":
-            raise ValueError('algorithm="direct" is torch\'s own convolution: it cannot leave out frequencies')
+        check_direct(algorithm, False)
         x_hat = _masked(analyse(x, plan, by="gemm"), plan, settings.energy or 1.0)
         return synthesise(multiply(x_hat, weight, plan, groups), plan, by="gemm"), None, None
-    _check_direct(plan, settings)
-    if algorithm in ("fft", "lowpass") and not tracing.for_onnx():
+    check_direct(settings.algorithm, plan.is_complete)
+    if algorithm in ("fft", "lowpass") and not in_onnx_export():
         return by_algorithm(x, weight, plan, algorithm, groups), plan, algorithm
     ran: Algorithm = "direct" if plan.is_complete and algorithm in ("auto", "direct") else "gemm"
     return by_algorithm(x, weight, plan, ran, groups), plan, ran
@@ -135,7 +129,7 @@ def _of_any_size(x: Tensor, weight: Tensor, settings: Settings) -> Ran:
     s, dims = settings, len(settings.strides)
     if s.is_complete and s.algorithm in ("auto", "direct"):
         return _direct_of_any_size(x, weight, settings), None, "direct"
-    if tracing.for_onnx():
+    if in_onnx_export():
         raise ValueError(
             f"band_limited_conv{dims}d has no ONNX form for maps of many sizes: export it for one size, "
             "with a dynamic batch if need be"

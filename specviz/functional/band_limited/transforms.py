@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from spectral_kernels import dispatch
-from spectral_kernels.dispatch import Call, constant, operator
+from spectral_kernels import calibration, dispatch
+from spectral_kernels.dispatch import Along, Call, constant, operator
+from spectral_kernels.symmetry import is_own_mirror
 from torch import Tensor
 
 from specviz.functional import tracing
@@ -22,7 +23,6 @@ from specviz.functional.precision import no_autocast
 
 Spectrum = tuple[Tensor, Tensor]  # real and imaginary part, each (F, B, channels)
 By = Literal["gemm", "fft"]
-WHOLE_WAVES_BYTES = 32 << 20  # of filters' waves that are held: a quarter of the room for constants
 
 
 def _turns(S: int, frequencies: Sequence[int], positions: range) -> np.ndarray:
@@ -78,7 +78,7 @@ class FilterWaves:
         self._rows, self.frequencies = plan.rows, plan.frequencies
         self._whole: Tensor | None = None
         self.bytes_of_one = 2 * plan.h.taps * plan.w.taps * dtype.itemsize  # frequency's
-        if tracing.leaves_a_program() or self.frequencies * self.bytes_of_one <= WHOLE_WAVES_BYTES:
+        if tracing.leaves_a_program() or self.frequencies * self.bytes_of_one <= calibration.WHOLE_WAVES_BYTES:
             (self._whole,) = constant(filter_waves, plan.numbers, dtype, device)
             self.bytes_of_one = 0  # nothing that a slab adds
         else:
@@ -96,7 +96,7 @@ class FilterWaves:
 
 def column_weights(w: Axis) -> np.ndarray:
     """How often each retained column stands in the full plane: (k,), 1 or 2."""
-    return np.where(np.arange(w.k) * 2 % w.S == 0, 1.0, 2.0)
+    return 2.0 - is_own_mirror(np.arange(w.k), w.S)
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor, sign: int) -> Tensor:
@@ -167,7 +167,21 @@ def _plane_weights(plan: Plan, dtype: torch.dtype, device: torch.device) -> Tens
     return _constant(weights, dtype, device)
 
 
-@operator("specviz::band_analyse")
+def _spectrum_shape(x: Tensor, plan: list[int], of: str, by: str) -> Spectrum:
+    shape = plan_of(plan).frequencies, x.shape[0], x.shape[1]
+    return x.new_empty(shape), x.new_empty(shape)
+
+
+def _to_pixels(call: Call, real: Tensor, imag: Tensor) -> Tensor:
+    return _synthesise(real, imag, *call.numbers)
+
+
+@operator(
+    "specviz::band_analyse",
+    shape=_spectrum_shape,
+    transposes={(0,): _to_pixels},
+    samples=[Along((0,), (1, 1))],  # more maps, that is all
+)
 def _analyse(x: Tensor, plan: list[int], of: str, by: str) -> tuple[Tensor, Tensor]:
     """torch's own rfft would keep its padded input for backward; this keeps nothing."""
     run: Callable[..., Any] = _analyse_gemm if by == "gemm" else _analyse_fft
@@ -176,55 +190,21 @@ def _analyse(x: Tensor, plan: list[int], of: str, by: str) -> tuple[Tensor, Tens
     return real.contiguous(), imag.contiguous()
 
 
-@operator("specviz::band_synthesise")
-def _synthesise(real: Tensor, imag: Tensor, plan: list[int], of: str, by: str) -> Tensor:
-    run: Callable[..., Any] = _synthesise_gemm if by == "gemm" else _synthesise_fft
-    with no_autocast(real.device.type):
-        return run(real.detach(), imag.detach(), plan_of(plan), of).contiguous()
-
-
-@_analyse.fake
-def _(x: Tensor, plan: list[int], of: str, by: str) -> tuple[Tensor, Tensor]:
-    shape = plan_of(plan).frequencies, x.shape[0], x.shape[1]
-    return x.new_empty(shape), x.new_empty(shape)
-
-
-@_synthesise.fake
-def _(real: Tensor, imag: Tensor, plan: list[int], of: Any, by: str) -> Tensor:
+def _maps_shape(real: Tensor, imag: Tensor, plan: list[int], of: Any, by: str) -> Tensor:
     h, w = plan_of(plan).h, plan_of(plan).w
     return real.new_empty(*real.shape[1:], len(h.positions(of)), len(w.positions(of)))
 
 
-@_analyse.linear
-def _(call: Call, real: Tensor, imag: Tensor) -> Tensor:
-    return _synthesise(real, imag, *call.numbers)
-
-
-@_synthesise.linear
-def _(call: Call, grad: Tensor) -> Spectrum:
-    return _analyse(grad, *call.numbers)
-
-
-@_analyse.vmap
-def _(info: Any, in_dims: tuple[Any, ...], x: Tensor, *numbers: Any) -> tuple[Spectrum, Any]:
-    real, imag = _analyse(x.movedim(in_dims[0], 0).flatten(0, 1), *numbers)  # more maps, that is all
-    split = (info.batch_size, -1)
-    return (real.unflatten(1, split), imag.unflatten(1, split)), (1, 1)
-
-
-@_synthesise.vmap
-def _(info: Any, in_dims: tuple[Any, ...], real: Tensor, imag: Tensor, *numbers: Any) -> tuple[Tensor, int]:
-    parts = (
-        mapped(part, dim, info.batch_size, 1).flatten(1, 2) for part, dim in zip((real, imag), in_dims[:2], strict=True)
-    )
-    return _synthesise(*parts, *numbers).unflatten(0, (info.batch_size, -1)), 0
-
-
-def mapped(tensor: Tensor, dim: int | None, size: int, to: int) -> Tensor:
-    """A tensor under vmap with the mapped dimension at `to`; repeated along it where it is not mapped."""
-    if dim is not None:
-        return tensor.movedim(dim, to)
-    return tensor.unsqueeze(to).expand(*tensor.shape[:to], size, *tensor.shape[to:])
+@operator(
+    "specviz::band_synthesise",
+    shape=_maps_shape,
+    transposes={(0, 1): lambda call, grad: _analyse(grad, *call.numbers)},
+    samples=[Along((1, 1), (0,))],
+)
+def _synthesise(real: Tensor, imag: Tensor, plan: list[int], of: str, by: str) -> Tensor:
+    run: Callable[..., Any] = _synthesise_gemm if by == "gemm" else _synthesise_fft
+    with no_autocast(real.device.type):
+        return run(real.detach(), imag.detach(), plan_of(plan), of).contiguous()
 
 
 def analyse(x: Tensor, plan: Plan, of: Of = "map", *, by: By) -> Spectrum:

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from specviz.functional.activation import slopes
 from specviz.functional.precision import no_autocast
-from specviz.functional.specnet.packed import Packed
-from specviz.functional.specnet.plan import Kernels, Plan, chunks
+from specviz.functional.specnet.packed import PackedOutput
+from specviz.functional.specnet.plan import BlockPlan, Kernels, chunks
 from specviz.functional.specnet.sources import Reader
 from specviz.functional.transformed import differentiable_once
 from specviz.spectra.rows import Fold, add_terms, make_real_, rows_of
@@ -39,7 +39,13 @@ class Block(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, plan: Plan, batch: int, anchor: Tensor | None, weight: Tensor, bias: Tensor | None, *tensors: Tensor
+        ctx: Any,
+        plan: BlockPlan,
+        batch: int,
+        anchor: Tensor | None,
+        weight: Tensor,
+        bias: Tensor | None,
+        *tensors: Tensor,
     ) -> Any:
         with no_autocast(weight.device.type):
             values, places, kept, layout = _Forward(plan, batch, weight, bias, tensors).run().finish()
@@ -47,10 +53,10 @@ class Block(torch.autograd.Function):
         ctx.plan, ctx.layout, ctx.batch = plan, layout, batch
         ctx.needed = _needed(ctx, plan)
         left = list(tensors)
-        mine: list[Tensor] = []
+        kept_inputs: list[Tensor] = []
         for source in plan.inputs + plan.shortcuts:
-            mine += source.keep(*(left.pop(0) for _ in range(source.tensors)))
-        ctx.save_for_backward(anchor, weight, places, kept, *mine)
+            kept_inputs += source.keep(*(left.pop(0) for _ in range(source.tensors)))
+        ctx.save_for_backward(anchor, weight, places, kept, *kept_inputs)
         ctx.mark_non_differentiable(places)
         if kept is not values:
             ctx.mark_non_differentiable(kept)
@@ -73,7 +79,7 @@ class Block(torch.autograd.Function):
 class _Pass:
     """What a block reads in either direction, some rows at a time. B maps of C channels in, O out."""
 
-    def __init__(self, plan: Plan, batch: int, weight: Tensor, inputs: Reader, shortcuts: Reader) -> None:
+    def __init__(self, plan: BlockPlan, batch: int, weight: Tensor, inputs: Reader, shortcuts: Reader) -> None:
         self.plan, self.batch, self.inputs, self.shortcuts = plan, batch, inputs, shortcuts
         self.kernels = Kernels(weight, plan.size)
         self.dtype, self.device = self.kernels.dtype, weight.device
@@ -100,14 +106,14 @@ class _Forward(_Pass):
     """Algorithm 1 from what the block reads to its packed output."""
 
     def __init__(
-        self, plan: Plan, batch: int, weight: Tensor, bias: Tensor | None, tensors: tuple[Tensor, ...]
+        self, plan: BlockPlan, batch: int, weight: Tensor, bias: Tensor | None, tensors: tuple[Tensor, ...]
     ) -> None:
         left = list(tensors)
         super().__init__(plan, batch, weight, Reader.of(plan.inputs, left), Reader.of(plan.shortcuts, left))
         self.bias = bias
-        self.packed = Packed(plan, batch, self.O)
+        self.packed = PackedOutput(plan, batch, self.O)
 
-    def run(self) -> Packed:
+    def run(self) -> PackedOutput:
         fold = self.plan.fold
         if fold is None:
             some = max(self.plan.filled_with_shortcuts, 0 if self.bias is None else 1)
@@ -206,7 +212,7 @@ class _Backward(_Pass):
         return weight_grad, self.bias_grad, *back
 
 
-def _needed(ctx: Any, plan: Plan) -> tuple[list[bool], list[bool]]:
+def _needed(ctx: Any, plan: BlockPlan) -> tuple[list[bool], list[bool]]:
     """Which inputs and shortcuts want a gradient: their first tensor is the one that autograd follows."""
     at, needed = 5, []
     for source in plan.inputs + plan.shortcuts:

@@ -25,9 +25,8 @@ def dense_block(
     X: HalfSpectrum | Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    *,
     size: Size,
-    strides: Size,
+    strides: tuple[int, ...],
     beta: float,
     activation: str | Callable[[Tensor], Tensor],
     norm: Norm,
@@ -52,7 +51,7 @@ def dense_block(
         return HalfSpectrum(out, spectrum.size, norm)  # a function may be odd up to rounding only
 
 
-def _every(strides: Size, image: Tensor) -> Tensor:
+def _every(strides: tuple[int, ...], image: Tensor) -> Tensor:
     """Every stride-th pixel. Slices would do, but their sizes are no easy symbols in graphs for all sizes."""
     (H, W), (down, across) = image.shape[-2:], strides
     return image.reshape(*image.shape[:-2], H // down, down, W // across, across)[..., 0, :, 0]

@@ -12,7 +12,6 @@ from spectral_kernels import dispatch
 from torch import Tensor
 
 from specviz.functional.activation import NAMED, check_activation, real_numbers
-from specviz.functional.thresholding import check_beta
 
 
 def weight_gain(beta: float, activation: str | Callable[[Tensor], Tensor] = "tanh", *, margin: float = 1.1) -> float:
@@ -25,7 +24,7 @@ def weight_gain(beta: float, activation: str | Callable[[Tensor], Tensor] = "tan
     beta 1. The few coefficients that are real, such as the map's mean, fall under beta more often and would need 3.9:
     at the default they fade with depth. A larger margin keeps them, and more of everything.
     """
-    beta, margin = check_beta(beta), dispatch.real(margin, "margin")
+    beta, margin = dispatch.check_beta(beta), dispatch.real(margin, "margin")
     check_activation(activation)
     if not margin >= 1:
         raise ValueError(f"margin={margin} must be at least 1: below it every frequency dies out")

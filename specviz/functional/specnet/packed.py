@@ -10,15 +10,15 @@ from spectral_kernels import dispatch
 from torch import Tensor
 
 from specviz.functional.activation import apply_to_parts, rounded
-from specviz.functional.specnet.plan import Plan
+from specviz.functional.specnet.plan import BlockPlan
 from specviz.spectra.rows import rows_of
 from specviz.spectra.stored import Layout, group_of
 
 
-class Packed:
+class PackedOutput:
     """The block's output as it is made, chunk by chunk of whole groups of rows."""
 
-    def __init__(self, plan: Plan, batch: int, channels: int) -> None:
+    def __init__(self, plan: BlockPlan, batch: int, channels: int) -> None:
         self.plan, self.batch, self.channels = plan, batch, channels
         self.group = group_of(batch * channels)
         self.places: list[Tensor] = []

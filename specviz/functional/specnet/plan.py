@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from spectral_kernels import dispatch
+from spectral_kernels import calibration, dispatch
 from spectral_kernels.dispatch import constant
 from torch import Tensor
 
@@ -17,17 +17,13 @@ from specviz.spectra import Norm
 from specviz.spectra.rows import Fold, alias_fold, rows_of
 from specviz.spectra.stored import Format, Layout
 
-# Of maps and kernel spectra that are dense at a time. A chunk costs some 20 calls, half a millisecond on two cores, so
-# that larger ones are quicker: a block of 64 channels took 50 ms at 8 MiB, 42 at 16.
-CHUNK_BYTES = 8 << 20
-
 
 @dataclass(frozen=True)
-class Plan:
+class BlockPlan:
     """What a block does, apart from its tensors. `size` is the transform's, before the stride."""
 
     size: tuple[int, int]
-    stride: tuple[int, int]
+    stride: tuple[int, ...]
     beta: float
     activation: str | Callable[[Tensor], Tensor]
     norm: Norm
@@ -75,7 +71,7 @@ def bias_factor(size: tuple[int, int], norm: Norm) -> float:
 
 def chunks(rows: int, entries: int, group: int, itemsize: int) -> Iterator[tuple[int, int]]:
     """First and last of the rows to work on at a time, whole groups, where a row has so many entries in all."""
-    step = max(1, CHUNK_BYTES // max(1, entries * itemsize) // group) * group
+    step = max(1, calibration.CHUNK_BYTES // max(1, entries * itemsize) // group) * group
     for first in range(0, rows, step):
         yield first, min(first + step, rows)
 
@@ -97,7 +93,8 @@ class KernelWaves:
         self._whole: Tensor | None = None
         self.made_per_row = 0  # complex numbers
         count = len(rows_of(size)) * math.prod(taps)
-        if type(count) is not int or count * dtype.itemsize <= WHOLE_WAVES_BYTES:  # a symbol stands for many
+        # A symbol stands for many sizes.
+        if type(count) is not int or count * dtype.itemsize <= calibration.WHOLE_WAVES_BYTES:
             (self._whole,) = constant(_waves, size, taps, dtype, device)
         else:
             self.made_per_row = math.prod(taps)
@@ -122,16 +119,12 @@ def _axis_waves(
     for n, k in zip(size, taps, strict=True):
         turns = np.outer(np.arange(n), np.arange(k)) % n  # whole numbers, so exact
         axes.append(torch.as_tensor(np.exp(-2j * np.pi * turns / n), dtype=dtype, device=device))
-    places = (torch.as_tensor(np.asarray(of) % n, device=device) for of, n in zip((rows.u, rows.v), size, strict=True))
+    places = (
+        torch.as_tensor(np.asarray(axis) % n, device=device) for axis, n in zip((rows.u, rows.v), size, strict=True)
+    )
     is_real = np.zeros(len(rows), dtype=bool)
     is_real[rows.real] = True
     return *axes, *places, torch.as_tensor(is_real, device=device)
-
-
-WHOLE_WAVES_BYTES = 32 << 20  # of kernels' waves that are held: a quarter of the room for constants
-# Below this share of coefficients that are not 0, skipping the others beats a BLAS that multiplies them too. Of 85 rows
-# (B, C, O) = (32, 64, 64) on one thread: 0.6 against 1.8 ms at 5 %, 1.3 against 1.5 at 20 %, 2.0 against 1.4 at 30 %.
-SPARSE = 0.2
 
 
 class Kernels:
@@ -200,7 +193,7 @@ class Kernels:
         return self.taps.view(*self.channels).to(self.dtype)
 
     def _skips(self, share: float) -> bool:
-        return self.can_skip and share < SPARSE
+        return self.can_skip and share < calibration.SPARSE
 
     def _taps_back(self) -> Tensor:
         """(k * k, O * C)."""

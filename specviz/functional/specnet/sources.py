@@ -200,8 +200,8 @@ class Reader:
         opened: list[Opened] = []
         for source in sources:
             count = source.kept if again else source.tensors
-            mine = [tensors.pop(0) for _ in range(count)]
-            opened.append(source.opened_again(*mine) if again else source.opened(*mine))
+            own = [tensors.pop(0) for _ in range(count)]
+            opened.append(source.opened_again(*own) if again else source.opened(*own))
         return cls(opened, [source.channels for source in sources])
 
     def rows(self, first: int, last: int) -> Tensor:

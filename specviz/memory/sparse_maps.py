@@ -8,18 +8,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from spectral_kernels import dispatch
-from spectral_kernels.dispatch import constant, real
+from spectral_kernels import calibration, dispatch
+from spectral_kernels.dispatch import constant, one_of, real
 from torch import Tensor
+
+from specviz.memory.kept import layout_of
 
 Values = Literal["8-bit", "float16", "float32"]
 VALUES = ("8-bit", "float16", "float32")
 RELATIVE_TO = ("map", "tensor")
 
-SLAB = 1 << 20  # pixels transformed at a time: what is dense on the way stays small, and near the cores
-# Up to here one matrix product takes less time than the FFT's calls for so many small maps: 1.1 against 3.6 ns a pixel
-# for 8 x 8, but 4.1 against 1.9 ns for 16 x 16 (2 threads).
-GEMM_PIXELS = 64
 TINY = 1e-30  # maps whose coefficients are all below count as constant: float32 has no reciprocal far below
 
 
@@ -45,10 +43,8 @@ class MapStore:
                 f"threshold={self.threshold} must be a finite number >= 0: coefficients up to threshold times the RMS "
                 "are dropped; 0 drops only what is exactly zero"
             )
-        if self.relative_to not in RELATIVE_TO:
-            raise ValueError(f"relative_to={self.relative_to!r} is unknown; pick one of {', '.join(RELATIVE_TO)}")
-        if self.values not in VALUES:
-            raise ValueError(f"values={self.values!r} is unknown; pick one of {', '.join(VALUES)}")
+        one_of(self.relative_to, "relative_to", RELATIVE_TO)
+        one_of(self.values, "values", VALUES)
 
     @property
     def draws(self) -> bool:
@@ -67,7 +63,7 @@ class MapStore:
         maps = x.detach().reshape(-1, *size)
         rms = self._rms(maps) if self.relative_to == "tensor" else None
         slabs = tuple(self._pack_slab(part, rms, seed + i) for i, part in enumerate(_slabs(maps)))
-        return SparseMaps(slabs, tuple(x.shape), x.dtype, _layout(x))
+        return SparseMaps(slabs, tuple(x.shape), x.dtype, layout_of(x))
 
     def _rms(self, maps: Tensor) -> Tensor:
         """About each map's own mean, over those maps that are finite: ()."""
@@ -133,25 +129,20 @@ class SparseMaps:
 
 def _slabs(maps: Tensor) -> Iterator[Tensor]:
     pixels = maps[0].numel() if len(maps) else 1
-    return iter(maps.split(max(1, SLAB // max(1, pixels)))) if maps.numel() else iter(())
-
-
-def _layout(x: Tensor) -> torch.memory_format:
-    channels_last = x.ndim == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if channels_last else torch.contiguous_format
+    return iter(maps.split(max(1, calibration.SLAB_PIXELS // max(1, pixels)))) if maps.numel() else iter(())
 
 
 def _analyse(maps: Tensor) -> Tensor:
     """(N, H, W) or (N, L) float32 -> ortho half spectra, flattened (N, F) complex64."""
     size = tuple(maps.shape[1:])
-    if math.prod(size) <= GEMM_PIXELS and maps.device.type == "cpu":
+    if math.prod(size) <= calibration.GEMM_PIXELS and maps.device.type == "cpu":
         return torch.view_as_complex((maps.flatten(1) @ constant(_matrices, size)[0]).unflatten(1, (-1, 2)))
     return torch.fft.rfftn(maps, dim=tuple(range(1, maps.ndim)), norm="ortho").flatten(1)
 
 
 def _synthesise(x_hat: Tensor, size: tuple[int, ...], out: Tensor) -> None:
     """(N, F) complex64 -> out (N, H, W) or (N, L)."""
-    if math.prod(size) <= GEMM_PIXELS and x_hat.device.type == "cpu":
+    if math.prod(size) <= calibration.GEMM_PIXELS and x_hat.device.type == "cpu":
         maps = torch.view_as_real(x_hat).flatten(1) @ constant(_matrices, size)[1]
         out.copy_(maps.view(out.shape))
         return

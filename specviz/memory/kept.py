@@ -13,7 +13,7 @@ from torch import Tensor
 CHUNK = 1 << 18  # codes that NumPy packs at a time: its own memory, which torch's allocator does not see, stays small
 
 
-class Packed(Protocol):
+class Substitute(Protocol):
     """What stands for a saved tensor until the backward pass asks for it."""
 
     def unpack(self) -> Tensor: ...
@@ -72,9 +72,8 @@ class Gate:
 
     @staticmethod
     def of(mask: Tensor, dtype: torch.dtype, on: float = 1.0, off: float = 0.0) -> Gate:
-        last = mask.ndim == 4 and not mask.is_contiguous() and mask.is_contiguous(memory_format=torch.channels_last)
-        layout = torch.channels_last if last else torch.contiguous_format
-        flat = mask.permute(0, 2, 3, 1) if last else mask
+        layout = layout_of(mask)
+        flat = mask.permute(0, 2, 3, 1) if layout == torch.channels_last else mask
         return Gate(pack_bits(flat.reshape(-1), 1), tuple(mask.shape), dtype, on, off, layout)
 
     @property
@@ -145,6 +144,12 @@ class Window:
         rows, columns = (torch.arange(n, device=like.device) for n in like.shape[-2:])
         top, left = rows * self.stride[0] - self.padding[0], columns * self.stride[1] - self.padding[1]
         return top[:, None] * self.columns + left
+
+
+def layout_of(x: Tensor) -> torch.memory_format:
+    """The memory format to bring a tensor back in: channels last where it is so and in no other way contiguous."""
+    last = x.ndim == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format
 
 
 def pack_bits(codes: Tensor, width: int) -> Tensor:

@@ -1,0 +1,46 @@
+"""Which coefficients of a real map's half spectrum stand in for others, and which are their own mirrors.
+
+A map of H x W pixels has coefficients (u, v), of which (-u, -v) is the conjugate of (u, v). A half spectrum stores the
+columns v = 0 .. W//2. Column 0, and column W/2 of an even W, are their own mirrors: they hold both members of each
+pair. Every other column stands for two. The same holds for rows, so that at most four coefficients must be real.
+"""
+
+from typing import Any
+
+import numpy as np
+
+
+def is_own_mirror(f: Any, n: Any) -> Any:
+    """Whether frequency f (0 .. n//2) of an axis of n entries is -f modulo n: of numbers, arrays, tensors, symbols.
+
+    Kernels compile it, and keep what they compiled until their own file changes.
+    """
+    return (f == 0) | (2 * f == n)
+
+
+def own_mirrors(n: int) -> tuple[int, ...]:
+    """The frequencies 0 .. n//2 that are their own mirrors: 0, and n/2 of an even n."""
+    return (0, n // 2) if n % 2 == 0 else (0,)
+
+
+def hermitian_part_(X: np.ndarray, W: int, factors: tuple[float, ...] = (0.5, 0.5)) -> np.ndarray:
+    """Columns that are their own mirror become factor * (X(u) + conj X(-u)), in place: X (..., H, columns).
+
+    A factor for column 0 and one for column W/2; one half is the Hermitian part.
+    """
+    for v, factor in zip(own_mirrors(W), factors, strict=False):
+        if v < X.shape[-1]:
+            X[..., v] = factor * (X[..., v] + np.roll(X[..., ::-1, v], 1, axis=-1).conj())
+    return X
+
+
+def partners(size: tuple[int, ...]) -> np.ndarray:
+    """Where in the flattened half spectrum of maps (H, W) or (L,) an entry's conjugate partner stands, (F,) int32.
+
+    Itself for a real entry, -1 where the partner is outside.
+    """
+    *rows, width = size
+    height = rows[0] if rows else 1
+    row, column = np.indices((height, width // 2 + 1))
+    partner = -row % max(height, 1) * (width // 2 + 1) + column
+    return np.where(is_own_mirror(column, width), partner, -1).astype(np.int32).reshape(-1)

@@ -1,0 +1,106 @@
+"""What every bench does with what it measured: records, a table, and the aims that were missed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from string import Formatter
+from typing import Any
+
+from specviz import records
+from specviz.extras import needs
+
+with needs("lab"):
+    from rich.console import Console
+    from rich.table import Table
+
+Row = dict[str, Any]
+
+
+def device() -> str:
+    """What is measured on: a GPU where there is one."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def record(experiment: str, device: str, **numbers: Any) -> Row:
+    """A bench's record, with the machine and the commit that made it."""
+    return records.stamp({"experiment": f"bench-{experiment}", "device": device, **numbers})
+
+
+def write(
+    out: Path, rows: Sequence[Row], same: Sequence[str] | None = None, order: Callable[[Row], Any] | None = None
+) -> list[Row]:
+    """Write rows of one bench to out/EXPERIMENT.jsonl; returns all that the file then has.
+
+    same   keep those of the file's older rows that differ from every new one in one of these keys; None keeps none
+    order  sorts all of them by it
+    """
+    path = out / f"{rows[0]['experiment']}.jsonl"
+    every = list(rows)
+    if same is not None and path.exists():
+        new = [[row[key] for key in same] for row in rows]
+        every = [row for row in records.read(path) if [row[key] for key in same] not in new] + every
+    if order is not None:
+        every.sort(key=order)
+    records.write(path, every)
+    return every
+
+
+def show(
+    title: str,
+    rows: Iterable[Row],
+    columns: str,
+    computed: Mapping[str, Callable[[Row], Any]] | None = None,
+    left: Collection[str] = (),
+    no_wrap: bool = False,
+) -> None:
+    """Print a table of the rows.
+
+    columns   "heading: cell | heading: cell", a cell being a format string of the row's keys; bytes have a format MB
+    computed  further keys, made of the row
+    left      the headings of columns that begin at the left
+    """
+    table, cells = Table(title=title), []
+    for column in columns.split(" | "):
+        heading, _, cell = column.rpartition(": ")
+        table.add_column(heading, justify="left" if heading in left else "right", no_wrap=no_wrap)
+        cells.append(cell)
+    for row in rows:
+        values = row | {key: make(row) for key, make in (computed or {}).items()}
+        table.add_row(*(_Cells().vformat(cell, (), values) for cell in cells))
+    Console().print(table)
+
+
+class _Cells(Formatter):
+    def format_field(self, value: Any, spec: str) -> str:
+        return f"{value / 1e6:.1f}" if spec == "MB" else str(super().format_field(value, spec))
+
+
+@dataclass(frozen=True)
+class Aim:
+    """A bound that a number is to keep; `text` says that it does not: a format string of the row, `value`, `bound`."""
+
+    text: str
+    value: float
+    least: float = -math.inf
+    most: float = math.inf
+
+
+def missed(aims: Callable[[Row], Iterable[Aim]], rows: Iterable[Row]) -> list[str]:
+    """What the rows miss of their aims, in words, row by row."""
+    lines = []
+    for row in rows:
+        for aim in aims(row):
+            if aim.value < aim.least or aim.value > aim.most:
+                bound = aim.least if aim.value < aim.least else aim.most
+                lines.append(aim.text.format_map({**row, "value": aim.value, "bound": bound}))
+    return lines
+
+
+def tell(lines: Iterable[str], about: str = "aim missed") -> None:
+    for line in lines:
+        print(f"{about}:", line)

@@ -1,0 +1,172 @@
+"""Convolution that leaves out high frequencies, computing only the ones it keeps (Dziedzic et al. 2019).
+
+The definition. Pad the map (zeros), and per axis let S be the smallest 2*3*5*7-smooth integer that holds it.
+Correlate circularly at S, with both spectra multiplied by the band's mask; keep the outputs that an unpadded
+linear correlation would have, every stride-th. The backward pass is the exact transpose.
+
+Four algorithms give that result. "gemm" transforms with matrices that hold the retained frequencies' cosines and
+sines and nothing else, and evaluates the inverse at the outputs only; "fft" transforms whole and crops; "lowpass" uses
+that leaving a frequency out of one factor leaves it out of the product: it band-limits the map and convolves that with
+torch's own convolution; "direct" is torch's own convolution, the same function where nothing is left out.
+
+Shape letters: B batch, C channels in, O channels out, G groups, H W pixels, F retained frequencies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from spectral_kernels.dispatch import one_of, whole, wholes
+from torch import Tensor
+
+from specviz.functional.band_limited.band import check_band
+from specviz.functional.band_limited.choice import ALGORITHMS, Algorithm
+from specviz.functional.band_limited.routes import Settings, convolve_maps
+from specviz.functional.precision import no_autocast, working_dtypes
+from specviz.functional.symbolic import one_node
+from specviz.functional.tracing import is_channels_last, shape_of
+
+
+def _check_tensors(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, dims: int) -> None:
+    name, sides, filters = f"band_limited_conv{dims}d", shape_of(x), shape_of(weight)
+    if x.ndim not in (dims + 1, dims + 2) or weight.ndim != dims + 2:
+        raise ValueError(
+            f"{name} takes x of {dims + 2} dimensions (or {dims + 1} without a batch) and weight of {dims + 2}, "
+            f"got {tuple(sides)} and {tuple(filters)}"
+        )
+    for argument, tensor in (("x", x), ("weight", weight)):
+        if not tensor.is_floating_point():
+            raise TypeError(f"{name} takes real floating-point tensors; {argument} is {tensor.dtype}: use .float()")
+    if filters[0] % groups:
+        raise ValueError(f"groups={groups} must divide the {filters[0]} output channels")
+    if sides[-dims - 1] != filters[1] * groups:
+        raise ValueError(
+            f"x has {sides[-dims - 1]} channels, but weight {tuple(filters)} with groups={groups} "
+            f"takes {filters[1] * groups}"
+        )
+    if bias is not None and tuple(shape_of(bias)) != (filters[0],):
+        raise ValueError(
+            f"bias has shape {tuple(shape_of(bias))}; it must have one number for each output, {filters[0]}"
+        )
+    if bias is not None and not bias.is_floating_point():
+        raise TypeError(f"{name} takes real floating-point tensors; bias is {bias.dtype}")
+    if 0 in sides[-dims:] or 0 in filters:
+        raise ValueError(f"nothing to convolve: x {tuple(sides)}, weight {tuple(filters)}")
+
+
+def same_padding(taps: int, dilation: int) -> tuple[int, int]:
+    """Zeros before and after an axis that keep its size at stride 1; the odd one goes after, as in torch."""
+    total = dilation * (taps - 1)
+    return total // 2, total - total // 2
+
+
+def _pads(padding: Any, taps: Sequence[int], strides: Sequence[int], dilations: Sequence[int]) -> Any:
+    """Pixels before and after each axis."""
+    if not isinstance(padding, str):
+        return tuple((p, p) for p in wholes(padding, len(strides), "padding", 0))
+    if padding not in ("same", "valid"):
+        raise ValueError(f'padding={padding!r} is unknown; pick "same", "valid" or numbers')
+    if padding == "valid":
+        return ((0, 0),) * len(strides)
+    if any(s != 1 for s in strides):
+        stride = strides[0] if len(set(strides)) == 1 else strides
+        raise ValueError(f'padding="same" keeps the size, so it needs stride 1, not {stride}')
+    return tuple(same_padding(t, d) for t, d in zip(taps, dilations, strict=True))
+
+
+def convolve(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: int | Sequence[int],
+    padding: str | int | Sequence[int],
+    dilation: int | Sequence[int],
+    groups: int,
+    *,
+    compression: float,
+    energy: float | None,
+    algorithm: Algorithm,
+    dims: int,
+    circular: bool = False,
+) -> tuple[Tensor, Any, Any]:
+    """What the layers call: the outputs, the `Plan` that was followed and the algorithm that ran.
+
+    Both are None where they are not known yet: in a graph for many sizes, or one whose band the data will decide.
+    """
+    compression, energy = check_band(compression, energy)
+    groups = whole(groups, "groups", 1)
+    _check_tensors(x, weight, bias, groups, dims)
+    one_of(algorithm, "algorithm", ALGORITHMS)
+    strides, dilations = wholes(stride, dims, "stride", 1), wholes(dilation, dims, "dilation", 1)
+    pads = _pads(padding, shape_of(weight)[2:], strides, dilations)
+    settings = Settings(strides, pads, dilations, groups, circular, compression, energy, algorithm)
+    working, result = working_dtypes(x, weight, bias)
+    maps, taps = (x if x.ndim == dims + 2 else x[None]), weight
+    if dims == 1:
+        maps, taps = maps.unsqueeze(-2), taps.unsqueeze(-2)
+    with no_autocast(x.device.type):
+        y, plan, ran = convolve_maps(maps.to(working), taps.to(working), settings)
+        if bias is not None:
+            y = y + bias.to(working)[:, None, None]
+    if dims == 2 and (is_channels_last(maps) or is_channels_last(taps)):  # as torch's convolution does
+        y = y.contiguous(memory_format=torch.channels_last)
+    y = y.squeeze(-2) if dims == 1 else y
+    return (y if x.ndim == dims + 2 else y[0]).to(result), plan, ran
+
+
+@one_node
+def band_limited_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: str | int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    *,
+    compression: float = 0.0,
+    energy: float | None = None,
+    algorithm: Algorithm = "auto",
+) -> Tensor:
+    """Convolve maps with their high frequencies and the filters' left out: torch's `conv2d` with a band.
+
+    x            (B, C, H, W) or (C, H, W) real; weight (O, C/groups, k_h, k_w) -> (B, O, H', W') as conv2d
+    compression  share of the coefficients left out, in [0, 1); at 0 the result is the ordinary convolution
+    energy       instead: keep the smallest band that holds this share of the map's energy, in (0, 1]
+    algorithm    "auto", "gemm", "fft", "lowpass" or "direct" (compression 0 only); the same result beyond rounding
+
+    What autograd keeps is the map's retained coefficients and the taps; in a graph compiled for many sizes, or in
+    energy mode, the map. An exported program is made of matrix products ("gemm") or torch's own convolution, unless it
+    is told to take "fft" or "lowpass" or is for many sizes: then it needs this package where it runs, and ONNX, which
+    knows no such operator, raises ValueError for many sizes. Dziedzic et al. (2019); where their code pads to a power
+    of two we take the next fast size, so the plane is smaller and the band has the same rule.
+    """
+    y, _, _ = convolve(
+        x, weight, bias, stride, padding, dilation, groups,
+        compression=compression, energy=energy, algorithm=algorithm, dims=2,
+    )  # fmt: skip
+    return y
+
+
+@one_node
+def band_limited_conv1d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: str | int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    *,
+    compression: float = 0.0,
+    energy: float | None = None,
+    algorithm: Algorithm = "auto",
+) -> Tensor:
+    """`band_limited_conv2d` along one axis: x (B, C, L) or (C, L), weight (O, C/groups, k) -> (B, O, L')."""
+    y, _, _ = convolve(
+        x, weight, bias, stride, padding, dilation, groups,
+        compression=compression, energy=energy, algorithm=algorithm, dims=1,
+    )  # fmt: skip
+    return y
