@@ -27,7 +27,7 @@ import torch
 
 import specviz.functional as SF
 from specviz.compare import mean, paired, select
-from specviz.functional.activation import check_activation
+from specviz.functional.activation import NotContinuous, check_activation
 from specviz.spectra import HalfSpectrum, real_bins
 
 
@@ -535,7 +535,7 @@ def check_odd_activation(function: Callable[[torch.Tensor], Any], dead_zone: flo
     try:
         check_activation(asked)
     except ValueError as error:
-        if "not continuous" in str(error):
+        if isinstance(error, NotContinuous):
             hint = f"Hint: let it rise from 0 at the edge of the dead zone: torch.relu(a.abs() - {dead_zone:g}) does."
         else:
             hint = "Hint: make it from |a| first, then give it the sign of a: torch.sign(a) * ..."

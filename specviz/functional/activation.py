@@ -114,6 +114,10 @@ def _check_values(name: str, activation: Callable[[Tensor], Tensor], a: Tensor, 
         raise ValueError(f"{name} is 0 everywhere: nothing would be left of any map")
 
 
+class NotContinuous(ValueError):
+    """An activation jumps."""
+
+
 STEEPEST = 1e8  # what rises more steeply between two neighbouring float64 numbers counts as a jump
 
 
@@ -130,7 +134,7 @@ def _check_continuity(name: str, activation: Callable[[Tensor], Tensor], a: Tens
     if jump.any():
         at = int(jump.nonzero()[-1])
         place = high[at] if high[at].abs() > 1e-12 else 0.0
-        raise ValueError(
+        raise NotContinuous(
             f"{name} is not continuous: at {place:.3g} it jumps from {f_low[at]:.3g} to {f_high[at]:.3g}. No gradient "
             "sees a jump; for a threshold set beta."
         )
