@@ -216,3 +216,20 @@ def test_of_a_product_only_what_a_gradient_needs_is_kept(needs):
         assert (mine.grad is None) == (theirs.grad is None)
         if theirs.grad is not None:
             torch.testing.assert_close(mine.grad, theirs.grad)
+
+
+@pytest.mark.parametrize(("needs", "kept"), [((True, False), "w"), ((False, True), "xw"), ((True, True), "xw")])
+def test_what_is_linear_in_a_tensor_does_not_keep_it_for_its_own_gradient(needs, kept):
+    x = complexes(2, 3, 5, 4).requires_grad_(needs[0])
+    w = randn(4, 3, 2, 6).requires_grad_(needs[1])  # Gaussians: not linear in these
+    seen = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: seen.append(t.shape) or t, lambda t: t):
+        dispatch.filters(x, w, 6)
+    assert seen == [{"x": x, "w": w}[name].shape for name in kept]
+
+
+def test_samples_of_one_map_are_more_outputs_and_of_both_are_called_one_by_one():
+    X, w = complexes(3, 2, 2, 5, 4), randn(3, 4, 2, 2, 6)
+    shared, each = vmap(dispatch.filters, (None, 0, None)), vmap(dispatch.filters, (0, 0, None))
+    assert_close(shared(X[0], w, 6), torch.stack([dispatch.filters(X[0], one, 6) for one in w]))
+    assert_close(each(X, w, 6), torch.stack([dispatch.filters(*pair, 6) for pair in zip(X, w, strict=True)]))

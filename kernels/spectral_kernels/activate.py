@@ -159,7 +159,7 @@ def cpu(
     dense  False leaves out what costs most where few are kept: `out` is None then
     """
     bitmap, offsets = threshold.mark(x_hat, beta, empty)
-    values = empty(offsets[-1], x_hat.dtype)
+    values = empty(int(offsets[-1]), x_hat.dtype)
     _pack_activated(x_hat, bitmap, offsets, *_kind(activation, x_hat), values)
     if not dense:
         return None, bitmap, values

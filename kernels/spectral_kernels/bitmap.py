@@ -28,11 +28,6 @@ def marked(bitmap: np.ndarray, count: int) -> np.ndarray:
     return np.unpackbits(bitmap, axis=-1, count=count, bitorder="little").astype(bool)
 
 
-def bytes_of(entries: int) -> int:
-    """How long the bitmap of so many entries is."""
-    return -(-entries // 8)
-
-
 # --- CPU. Indices are unsigned: with signed ones, Numba's wrap-around check keeps LLVM from vectorising.
 
 
@@ -77,14 +72,11 @@ def _count(bitmap, starts, counts):  # type: ignore[no-untyped-def]
         counts[chunk] = kept
 
 
-def counts_for(entries: int) -> np.ndarray:
-    """Room for how many entries each chunk keeps."""
-    return np.empty(-(-entries // CHUNK), np.int64)
-
-
 def offsets_after(counts: np.ndarray) -> np.ndarray:
     """Where each chunk's values begin, and their number: (chunks + 1,)."""
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+    offsets = np.zeros(len(counts) + 1, np.int64)
+    np.cumsum(counts, out=offsets[1:])
+    return offsets
 
 
 def offsets_of(bitmap: np.ndarray, starts: np.ndarray | None = None) -> np.ndarray:

@@ -79,7 +79,7 @@ def mark(x_hat: np.ndarray, beta: float, empty: Any) -> tuple[np.ndarray, np.nda
 def cpu(x_hat: np.ndarray, beta: float, empty: Any = np.empty) -> tuple[np.ndarray, np.ndarray]:
     """`reference`, compiled and spread over the cores; the values are allocated at their exact size."""
     bitmap, offsets = mark(x_hat, beta, empty)
-    values = empty(offsets[-1], x_hat.dtype)
+    values = empty(int(offsets[-1]), x_hat.dtype)
     packed.pack(x_hat, bitmap, offsets, values)
     return bitmap, values
 
@@ -95,7 +95,7 @@ def cpu_expand(bitmap: np.ndarray, values: np.ndarray, count: int, empty: Any = 
 def cpu_gather(x_hat: np.ndarray, bitmap: np.ndarray, empty: Any = np.empty) -> np.ndarray:
     """`reference_gather`, compiled and spread over the cores."""
     offsets = packed.offsets_of(bitmap)
-    values = empty(offsets[-1], x_hat.dtype)
+    values = empty(int(offsets[-1]), x_hat.dtype)
     packed.pack(x_hat, bitmap, offsets, values)
     return values
 

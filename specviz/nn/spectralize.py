@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,32 +128,18 @@ def spectralize(
     for option, value in options.items():
         if isinstance(value, Mapping):
             _check_names(candidates, value, option, what)
+    tied = _tied(candidates.values())
     reasons, twins = {}, {}
-    weights = [m._parameters.get("weight") for m in candidates.values()]
-    tied = {id(w) for i, w in enumerate(weights) if w is not None and any(w is other for other in weights[:i])}
     for name, module in candidates.items():
-        reason = ""
-        if skip(name, module) if callable(skip) else name in skip:
-            reason = "skipped by name" if not callable(skip) else "skipped as asked"
-        elif isinstance(module, layer):
-            reason = f"is a {layer.__name__} already"
-        elif type(module) not in layer.replaces and not (
-            isinstance(module, layer.replaces) and isinstance(module, chosen_classes)
-        ):
-            reason = _another(module, layer)
-        elif hasattr(module, "kernel_size") and max(kernel := _kernel(module)) <= up_to:
-            reason = f"its kernel {kernel} is at most {up_to} wide"
-        elif not swap_slow and issubclass(layer, BandLimitedConv1d | BandLimitedConv2d):
-            reason = _slow(module)
-        if not reason and getattr(layer, "renews_parameters", False) and id(module._parameters.get("weight")) in tied:
-            reason = "its weight is tied to another layer's, and new parameters would not be"
-        if not reason:
+        skipped = skip(name, module) if callable(skip) else name in skip
+        reason = ("skipped as asked" if callable(skip) else "skipped by name") if skipped else ""
+        reasons[name] = reason or _reason(module, layer, chosen_classes, up_to, swap_slow, tied)
+        if not reasons[name]:
             chosen = {key: _option(value, name, module) for key, value in options.items()}
             try:
                 twins[module] = _twin(module, layer, {k: v for k, v in chosen.items() if v is not None})
             except CannotReplace as error:
-                reason = str(error)
-        reasons[name] = reason
+                reasons[name] = str(error)
     if model in twins:
         raise ValueError(
             f"the model itself is a {type(model).__name__}, which cannot be swapped in place; wrap it in nn.Sequential"
@@ -167,6 +153,29 @@ def spectralize(
             if child in twins:
                 setattr(parent, child_name, twins[child])
     return Report(tuple(swaps), what)
+
+
+def _tied(modules: Iterable[nn.Module]) -> set[int]:
+    """Weights that several layers have."""
+    weights = [m._parameters.get("weight") for m in modules]
+    return {id(w) for i, w in enumerate(weights) if w is not None and any(w is other for other in weights[:i])}
+
+
+def _reason(
+    module: nn.Module, layer: Any, classes: tuple[type, ...], up_to: int, swap_slow: bool, tied: set[int]
+) -> str:
+    """Why this layer is left as it is; "" if nothing speaks against its swap."""
+    if isinstance(module, layer):
+        return f"is a {layer.__name__} already"
+    if type(module) not in layer.replaces and not (isinstance(module, layer.replaces) and isinstance(module, classes)):
+        return _another(module, layer)
+    if hasattr(module, "kernel_size") and max(kernel := _kernel(module)) <= up_to:
+        return f"its kernel {kernel} is at most {up_to} wide"
+    if not swap_slow and issubclass(layer, BandLimitedConv1d | BandLimitedConv2d) and (reason := _slow(module)):
+        return reason
+    if getattr(layer, "renews_parameters", False) and id(module._parameters.get("weight")) in tied:
+        return "its weight is tied to another layer's, and new parameters would not be"
+    return ""
 
 
 def _twin(module: nn.Module, layer: Any, options: dict[str, Any]) -> nn.Module:

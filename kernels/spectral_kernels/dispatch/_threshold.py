@@ -22,7 +22,8 @@ def threshold_pack(x_hat: Tensor, beta: float, form: Form = "auto") -> tuple[Ten
     Outside of autograd: values carry no gradient. torch.func, forward mode and vmap are refused, since each sample
     keeps another number of coefficients. In graphs of torch.compile and torch.export K is a symbol.
     """
-    need_complex("threshold_pack", x_hat=x_hat)
+    if x_hat.dtype not in (torch.complex64, torch.complex128):
+        raise TypeError(f"threshold_pack takes complex64 or complex128 coefficients, not {x_hat.dtype}")
     beta = check_beta(beta)
     return _pack(outside_autograd(x_hat).reshape(-1), beta, choose_form(form, x_hat.device))
 
