@@ -118,10 +118,6 @@ def _check_values(name: str, activation: Callable[[Tensor], Tensor], a: Tensor, 
         raise ValueError(f"{name} is 0 everywhere: nothing would be left of any map")
 
 
-class NotContinuous(ValueError):
-    """An activation jumps."""
-
-
 STEEPEST = 1e8  # what rises more steeply between two neighbouring float64 numbers counts as a jump
 
 
