@@ -18,19 +18,19 @@ threads, inside, most = set(), 0, 0
 
 
 def watched(measure):
-    def measured(self):
+    def measured(self, *arguments, **values):
         global inside, most
         threads.add(threading.get_ident())
         inside += 1
         most = max(most, inside)
         try:
-            return measure(self)
+            return measure(self, *arguments, **values)
         finally:
             inside -= 1
     return measured
 
 
-sv.widgets.StepExplorer._frames = watched(sv.widgets.StepExplorer._frames)
+sv.widgets.StepExplorer.compute = watched(sv.widgets.StepExplorer.compute)
 
 
 def explorer():

@@ -68,7 +68,7 @@ def widgets() -> set[str]:
 
 def moved(made) -> None:
     """After the first move there are timers, curves and caches, and all that may hold on to it."""
-    for control in made._controls().values() if isinstance(made, Explorer) else ():
+    for control in made.controls.values() if isinstance(made, Explorer) else ():
         if isinstance(control, GridSlider) and control.max > control.min:
             control.value = control.min if control.value == control.max else control.value + 1
             return

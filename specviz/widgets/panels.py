@@ -1,6 +1,6 @@
 """The canvas view: an explorer's pictures, facts and messages, sent to the browser in one message."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +65,8 @@ class PanelsView(anywidget.AnyWidget):
 
     def show(
         self,
-        frames: dict[str, np.ndarray],
-        still: dict[str, np.ndarray] | None = None,
+        frames: Mapping[str, np.ndarray],
+        still: Mapping[str, np.ndarray] | None = None,
         full_size: tuple[int, int] | None = None,
         **others: Any,
     ) -> None:
