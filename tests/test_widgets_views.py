@@ -88,7 +88,7 @@ def test_a_view_follows_from_picture_and_controls_without_any_widget():
     assert {key: facts[key] for key in expected} == pytest.approx(expected, rel=1e-4)
     for key, frame in views[0].frames.items():
         np.testing.assert_array_equal(frame, views[1].frames[key])
-    assert views[0].probe["photo"](10, 20) == f"row 20, column 10   {photo[20, 10]:.4f}"
+    assert views[0].read("photo", 10, 20) == f"row 20, column 10   {photo[20, 10]:.4f}"
     grey = Picture(luminance(torch.rand(3, 20, 24)))
     numbers = {name: slider[4] for name, slider in (filters.LINEAR | filters.GAUSSIAN).items()}
     for view in (
@@ -133,13 +133,19 @@ def test_a_readers_own_widgets_are_linked_with_ours():
         (Fact("a", 0.1234, "a", "{:.1f %}"), "12.3 %"),
         (Fact("a", 1068, "a", "{:bytes}"), "1.043 KiB"),
         (Fact("a", 1_234_567, "a", "{:count} of {b:,}"), "1.23 million of 2,000"),
-        (Fact("a", None, "a", "{:.3f}"), "none"),
+        (Fact("a", 0.0123, "a", "{:.2f points} apart"), "1.23 points apart"),
         (Fact("a", (3, 4), "a", "{0[0]} × {a[1]}"), "3 × 4"),
         (Fact(value="{braces}", label="a"), "{braces}"),
     ],
 )
 def test_a_facts_format_says_its_value_and_others(fact, text):
     assert View(facts=[fact, Fact("b", 2000)]).rows() == [["a", text, ""]]
+
+
+def test_what_is_none_is_not_shown_unless_the_format_does_without_it():
+    assert View(facts=[Fact("a", None, "a", "{:.3f}"), Fact("b", None, "b", "no such size")]).rows() == [
+        ["b", "no such size", ""]
+    ]
 
 
 def test_a_control_fits_what_it_cannot_be():

@@ -17,7 +17,7 @@ from specviz.figures import BLUE, ORANGE, Line, LinePlot, Panel, to_bytes
 from specviz.functional.specnet.gain import NAMED
 from specviz.spectra import NORMS, HalfSpectrum, Norm
 from specviz.widgets.explorer import Explorer
-from specviz.widgets.pictures import KEPT, MAGNITUDE, Picture, centred_levels, frequency, pixel, top
+from specviz.widgets.pictures import KEPT, MAGNITUDE, Picture, centred_levels, frequency, top
 from specviz.widgets.specification import Choice, Fact, Slider, Specification, View
 from specviz.widgets.symmetry import plane_error
 
@@ -48,7 +48,9 @@ def compute(
     rms = math.sqrt(energy / image.numel())
     kept = plane.abs() > beta
     odd, error = _is_odd(function), plane_error(after)
-    share = imaginary / energy if energy else 0.0
+    share, likeness = imaginary / energy if energy else 0.0, _likeness(image.real, picture.map)
+    shown_error, shown_share = "{:.3g}" if error > 1e-10 else "0", "{:.3g %}" if share > 1e-20 else "0 %"  # or rounding
+    distance = "largest distance from the partner's conjugate"
     facts = [
         Fact("activation", activation, "activation", f"{{}}, {'odd' if odd else 'not odd'}", "odd: f(-a) = -f(a)"),
         Fact("odd", odd),
@@ -57,26 +59,14 @@ def compute(
         Fact("kept", int(kept.sum()), "coefficients kept", "{:,} of {total:,}", "over the full plane"),
         Fact("total", kept.numel()),
         Fact("share_kept", int(kept.sum()) / kept.numel(), "share kept", "{:.2f %}"),
-        Fact(
-            "hermitian_error",
-            error,
-            "Hermitian error",
-            "{:.3g}" if error > 1e-10 else "0",  # below there is rounding only
-            "largest distance from the partner's conjugate",
-        ),
-        Fact(
-            "imaginary_energy",
-            share,
-            "imaginary energy",
-            "{:.3g %}" if share > 1e-20 else "0 %",
-            "share of the energy of the map after",
-        ),
+        Fact("hermitian_error", error, "Hermitian error", shown_error, distance),
+        Fact("imaginary_energy", share, "imaginary energy", shown_share, "share of the energy of the map after"),
         Fact("output_rms", rms, "RMS after", "{:.3g}", "the map's is 1"),
         Fact(
             "likeness",
-            _likeness(image.real, picture.map),
+            likeness,
             "likeness",
-            "{:.3f}",
+            "none" if likeness is None else "{:.3f}",
             "correlation of the map before and after",
         ),
     ]
@@ -98,18 +88,9 @@ def compute(
         frames,
         facts,
         curves,
-        {
-            "photo": pixel(picture.map),
-            "before": becomes,
-            "after": becomes,
-            "real": pixel(image.real),
-            "imaginary": pixel(image.imag),
-        },
+        {"photo": picture.map, "before": becomes, "after": becomes, "real": image.real, "imaginary": image.imag},
         still=picture.once(_still),
-        looks={
-            "before": {"low": before - 5, "high": before},
-            "after": {"low": after_top - 3, "high": after_top},
-        },
+        looks={"before": {"low": before - 5, "high": before}, "after": {"low": after_top - 3, "high": after_top}},
     )
 
 

@@ -14,8 +14,8 @@ import specviz.functional as SF
 from specviz.figures import BLUE, MAX_SHOWN, ORANGE, Line, LinePlot, Panel, to_bytes
 from specviz.functional.band_limited import Plan, convolve, energy_by_band, published_floats
 from specviz.widgets.explorer import Explorer
-from specviz.widgets.pictures import DIFFERENCE, SLOPE, Picture, photo_bytes, pixel, reduce_shown, top
-from specviz.widgets.specification import Choice, Fact, Reader, Slider, Specification, View
+from specviz.widgets.pictures import DIFFERENCE, SLOPE, Picture, Reader, photo_bytes, reduce_shown, top
+from specviz.widgets.specification import Choice, Fact, Slider, Specification, View
 
 KERNELS = {
     "none": torch.ones(1, 1),
@@ -36,8 +36,10 @@ def compute(picture: Picture, compression: float, energy: float, by: str, kernel
     kept[_kept_rows(plan), : plan.w.k] = True
     difference = output - whole
     size = whole.double().norm().item()
+    error = difference.double().norm().item() / size if size else 0.0
     exact = None if by_energy else tuple(axis.half * math.sqrt(1 - compression) for axis in (plan.h, plan.w))
     energy_kept, stored = picture.once(_energy_of, kernel, *band), 2 * plan.frequencies
+    ratio = f"({stored / (H * W):.2f} × the map)"
     published = None if by_energy else published_floats(plan, compression)
     facts = [
         Fact(
@@ -61,11 +63,7 @@ def compute(picture: Picture, compression: float, energy: float, by: str, kernel
         Fact("share_discarded", plan.share_discarded, "truly left out", "{:.2f %}", "of the full plane's coefficients"),
         Fact("energy_kept", energy_kept, "energy kept", "{:.3f %}", "of the padded map (Parseval)"),
         Fact(
-            "floats_stored",
-            stored,
-            "numbers stored",
-            f"{{:count}} ({stored / (H * W):.2f} × the map)",
-            "real numbers of the retained half spectrum",
+            "floats_stored", stored, "numbers stored", "{:count} " + ratio, "real numbers of the retained half spectrum"
         ),
         Fact("map_floats", H * W),
         Fact(
@@ -75,13 +73,7 @@ def compute(picture: Picture, compression: float, energy: float, by: str, kernel
             f"{(published or 0) / (H * W):.2f} × the map",
             "its transform is padded to a power of two",
         ),
-        Fact(
-            "error",
-            difference.double().norm().item() / size if size else 0.0,
-            "error",
-            "{:.3g %}",
-            "relative to the ordinary result, L2",
-        ),
+        Fact("error", error, "error", "{:.3g %}", "relative to the ordinary result, L2"),
         Fact("psnr_db", SF.psnr(output, whole), "PSNR", "{:.1f} dB", "against the ordinary result"),
     ]
 
@@ -101,12 +93,7 @@ def compute(picture: Picture, compression: float, energy: float, by: str, kernel
         frames,
         facts,
         curves,
-        {
-            "photo": pixel(picture.map),
-            "spectrum": _frequency(plan),
-            "output": pixel(output),
-            "error": pixel(difference),
-        },
+        {"photo": picture.map, "spectrum": _frequency(plan), "output": output, "error": difference},
         still=picture.once(_still, kernel),
         looks={
             "spectrum": {"low": low, "high": high},

@@ -11,7 +11,7 @@ from torch import Tensor
 from specviz.figures import Panel, to_bytes
 from specviz.functional.band_limited import Plan, convolve
 from specviz.widgets.explorer import Explorer
-from specviz.widgets.pictures import DIFFERENCE, MAGNITUDE, SLOPE, Picture, frequency, photo_bytes, pixel, reduce_shown
+from specviz.widgets.pictures import DIFFERENCE, MAGNITUDE, SLOPE, Picture, frequency, photo_bytes, reduce_shown
 from specviz.widgets.specification import Choice, Fact, Slider, Specification, View
 
 
@@ -53,8 +53,9 @@ def compute(picture: Picture, shape: str, size: float, padding: str) -> View:
     output, S = outputs[padding], (plans[padding].h.S, plans[padding].w.S)
     gain = torch.fft.fft2(_folded(weight, S)).abs()
     wrap = (outputs["zeros"] - outputs["none"]).abs()
-    inside = max(H - 2 * pads[0], 0) * max(W - 2 * pads[1], 0)
+    wrapped = H * W - max(H - 2 * pads[0], 0) * max(W - 2 * pads[1], 0)
     direct, spectral = weight.numel() * H * W, spectral_multiplications(S)
+    ratio = f"{{:count}} (1/{direct / spectral:.3g})"
     off = (output - _direct(image, weight, pads, padding)).abs().max().item()
     facts = [
         Fact("shape", shape, "filter", "{}, {size} pixels"),
@@ -62,23 +63,17 @@ def compute(picture: Picture, shape: str, size: float, padding: str) -> View:
         Fact("padding", padding),
         Fact("transform_size", S, "transform", "{0[0]} × {0[1]}", "pixels, padding included"),
         Fact(
-            "wrapped_pixels",
-            H * W - inside,
-            "pixels that see across the border",
-            "{:,}",
-            "their value depends on the padding",
+            "wrapped_pixels", wrapped, "pixels that see across the border", "{:,}", "their value depends on the padding"
         ),
         Fact("wrap_difference", wrap.max().item(), "wrap-around changes up to", "{:.3f}", "in brightness"),
         Fact("rounding", off, "off torch's conv2d by", "{:.1e}", "largest difference, same padding: rounding"),
         Fact("direct_multiplications", direct, "multiplications, direct", "{:count}", "taps for every pixel"),
-        Fact(
-            "spectral_multiplications",
-            spectral,
-            "by spectra",
-            f"{{:count}} (1/{direct / spectral:.3g})",
-            "three transforms, one product",
-        ),
+        Fact("spectral_multiplications", spectral, "by spectra", ratio, "three transforms, one product"),
     ]
+
+    def reads(u: int, v: int) -> str:
+        return f"gain {gain[u, v]:.4g}"
+
     edges = shape == "edges"
     frames = {
         "filter": to_bytes(reduce_shown(torch.fft.fftshift(gain).clamp_min(1e-6).log10()), -3.0, 0.0),
@@ -88,12 +83,7 @@ def compute(picture: Picture, shape: str, size: float, padding: str) -> View:
     return View(
         frames,
         facts,
-        probe={
-            "photo": pixel(image),
-            "filter": frequency(S, lambda u, v: f"gain {gain[u, v]:.4g}"),
-            "output": pixel(output),
-            "wrap": pixel(wrap),
-        },
+        probe={"photo": image, "filter": frequency(S, reads), "output": output, "wrap": wrap},
         still=picture.once(photo_bytes),
         looks={"output": SLOPE} if edges else {},
     )

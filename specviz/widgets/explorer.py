@@ -296,7 +296,7 @@ class Explorer(Displayed):
 
     def probe(self, panel: str, x: int, y: int) -> str:
         """What is told of frame pixel (x, y) of a panel."""
-        return self.shown.probe[panel](x, y) if self.shown and panel in self.shown.probe else ""
+        return self.shown.read(panel, x, y) if self.shown else ""
 
     def _pick(self, panel: str, x: int, y: int) -> None:
         if self.shown and panel in self.shown.pick:

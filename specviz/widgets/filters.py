@@ -14,7 +14,7 @@ from specviz.figures import BLUE, ORANGE, Line, LinePlot, Panel, to_bytes
 from specviz.functional.parametric import COORDINATES, Coordinates, Kind
 from specviz.spectra import HalfSpectrum
 from specviz.widgets.explorer import Explorer
-from specviz.widgets.pictures import SIGNED, Picture, frequency, photo_bytes, pixel, reduce_shown
+from specviz.widgets.pictures import SIGNED, Picture, frequency, photo_bytes, reduce_shown
 from specviz.widgets.specification import Choice, Fact, Slider, Specification, View
 
 SHOWN_TAPS = 33  # pixels a side of the filter in space that are shown
@@ -54,6 +54,7 @@ def compute(picture: Picture, kind: Kind, coordinates: Coordinates, **numbers: f
     taps = torch.fft.fftshift(torch.fft.irfft2(K, s=(H, W)))
     plane = HalfSpectrum(K, (H, W)).full()
     rms = output.square().mean().sqrt().item()
+    within = "nine tenths of the filter's energy lie within"
     facts = [
         Fact("kind", kind, "filter", "{}, {parameters} numbers", f"{coordinates} axes"),
         Fact("coordinates", coordinates),
@@ -63,13 +64,7 @@ def compute(picture: Picture, kind: Kind, coordinates: Coordinates, **numbers: f
         Fact("largest_gain", K.abs().max().item(), "largest gain", "{:.3f}"),
         Fact("output_mean", output.mean().item(), "output, mean", "{:+.4f}", "of brightness"),
         Fact("output_rms", rms, "output, RMS", "{:.4f}"),
-        Fact(
-            "radius_pixels",
-            _radius(taps),
-            "radius in space",
-            "{:.1f} pixels",
-            "nine tenths of the filter's energy lie within",
-        ),
+        Fact("radius_pixels", _radius(taps), "radius in space", "{:.1f} pixels", within),
     ]
 
     def curves() -> list[LinePlot]:
@@ -95,7 +90,7 @@ def compute(picture: Picture, kind: Kind, coordinates: Coordinates, **numbers: f
         "taps": to_bytes((middle / middle.abs().max().clamp_min(1e-30)).numpy(), -1.0, 1.0),
         "output": to_bytes(reduce_shown(output / max(rms, 1e-30)), -4.0, 4.0),
     }
-    probe = {"photo": pixel(image), "real": gain, "imaginary": gain, "taps": tap, "output": pixel(output)}
+    probe = {"photo": image, "real": gain, "imaginary": gain, "taps": tap, "output": output}
     return View(frames, facts, curves, probe, still=picture.once(photo_bytes))
 
 

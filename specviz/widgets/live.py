@@ -329,7 +329,7 @@ class LiveTrainingExplorer(Explorer):
         step, epoch = (len(run.steps), len(run.rows)) if run else (0, 0)
         loss = float(np.mean(run.steps[-SMOOTHED:])) if run and run.steps else None
         accuracy = run.rows[-1]["test_accuracy"] if run and run.rows else None
-        seconds, apart = run.seconds if run else 0.0, self._apart()
+        seconds, same = run.seconds if run else 0.0, "the same config and seed; at most, over the epochs so far"
         facts = [
             Fact("network", network),
             Fact("dataset", dataset),
@@ -340,34 +340,16 @@ class LiveTrainingExplorer(Explorer):
             Fact("learning_rate", rate),
             Fact("run", name),
             Fact("status", status, "live run", text, f"{name or 'press Start'}; learning rate {rate:g}"),
-            Fact("step", step, "progress" if steps else "", "step {} of {steps}", f"{seconds:.0f} s since Start"),
-            Fact("steps", steps),
+            Fact("step", step),
+            Fact("steps", steps, "progress", "step {step} of {}", f"{seconds:.0f} s since Start"),
             Fact("epoch", epoch),
             Fact("seconds", seconds),
-            Fact(
-                "loss",
-                loss,
-                "" if loss is None else "training loss",
-                "{:.3f}",
-                f"cross-entropy, mean of the last {SMOOTHED} steps",
-            ),
-            Fact(
-                "test_accuracy",
-                accuracy,
-                "" if accuracy is None else "test accuracy",
-                "{:.1f %}",
-                f"after epoch {epoch}",
-            ),
+            Fact("loss", loss, "training loss", "{:.3f}", f"cross-entropy, mean of the last {SMOOTHED} steps"),
+            Fact("test_accuracy", accuracy, "test accuracy", "{:.1f %}", f"after epoch {epoch}"),
             Fact("recorded_seeds", len(ends)),
             Fact("recorded_accuracy", at_end and at_end.mean, "on record", *_on_record(recorded, at_end)),
             Fact("recorded_spread", at_end and at_end.spread),
-            Fact(
-                "apart",
-                apart,
-                "" if apart is None else "its own record",
-                f"{100 * (apart or 0):.2f} points apart",
-                "the same config and seed; at most, over the epochs so far",
-            ),
+            Fact("apart", self._apart(), "its own record", "{:.2f points} apart", same),
         ]
         lost = f"The training ended with it, at step {step} of {steps or 'many'}." if self.running else ""
         return View(facts=facts, curves=lambda: _curves(run, recorded, form), under_way=lost)

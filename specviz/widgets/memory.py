@@ -57,6 +57,7 @@ def compute(rows: Sequence[dict[str, Any]], network: str, beta: float, precision
             count = compressed[f"{kind}_bytes"]
             share = f"{count / usual[f'{kind}_bytes']:.0%} of batch norm's, the same network as it is"
             facts.append(Fact(f"compressed_{kind}_bytes", count, f"compressed, {kind}", "{:bytes}", share))
+    blocks = f"|X| > {beta:g} (ortho); mean over blocks, first step"
     weights = "beside it gradients {} and optimiser {}, the same for all"
     held = [human_bytes(row[f"{kind}_bytes"]) for kind in ("gradient", "optimizer")]
     facts += [
@@ -64,13 +65,7 @@ def compute(rows: Sequence[dict[str, Any]], network: str, beta: float, precision
         Fact("parameter_bytes", row["parameter_bytes"], "weights", "{:bytes}", weights.format(*held)),
         Fact("gradient_bytes", row["gradient_bytes"]),
         Fact("optimizer_bytes", row["optimizer_bytes"]),
-        Fact(
-            "kept",
-            float(np.mean(row["kept_by_block"])),
-            "coefficients kept",
-            "{:.0%}",
-            f"|X| > {beta:g} (ortho); mean over blocks, first step",
-        ),
+        Fact("kept", float(np.mean(row["kept_by_block"])), "coefficients kept", "{:.0%}", blocks),
     ]
 
     def curves() -> list[LinePlot]:
@@ -226,12 +221,7 @@ class StepExplorer(Explorer):
             Fact("stored_bytes", stats.stored_bytes),
             Fact("dense_bytes", stats.dense_bytes),
             Fact("share", stats.share),
-            Fact(
-                value=stats.gate_bytes + stats.pool_bytes,
-                label="ReLU and max pooling",
-                format="{:bytes}",
-                hint="as bits, exact",
-            ),
+            Fact("", stats.gate_bytes + stats.pool_bytes, "ReLU and max pooling", "{:bytes}", "as bits, exact"),
         ]
 
         def curves() -> list[LinePlot]:

@@ -105,26 +105,15 @@ def compute(path: Sequence[tuple[float, float, float]], optimiser: str, numbers:
     """What a race made of its two networks so far: their losses and distance after each step."""
     found = np.array(path).reshape(-1, 3)
     steps = Fact("steps", len(path), "steps", f"{{}} of {STEPS}", f"batches of {BATCH} patches")
-    facts = [
-        Fact("optimiser", optimiser),
-        Fact("numbers", numbers),
-        Fact("start", start),
-        Fact("taps", taps),
-        steps,
-    ]
+    chosen = {"optimiser": optimiser, "numbers": numbers, "start": start, "taps": taps}
+    facts = [*(Fact(*pair) for pair in chosen.items()), steps]
     names = ("loss_spatial", "loss_spectral", "distance", "largest_distance")
     if len(path):
         spatial, spectral = (float(loss) for loss in found[-10:, :2].mean(0))
         facts += [
             Fact("loss_spatial", spatial, "loss, taps trained", "{:.4f}", "cross-entropy, last ten steps"),
             Fact("loss_spectral", spectral, "loss, spectra trained", "{:.4f}", "cross-entropy, last ten steps"),
-            Fact(
-                "distance",
-                float(found[-1, 2]),
-                "filters apart by",
-                "{:.1e}",
-                "of their norm; computed in float64",
-            ),
+            Fact("distance", float(found[-1, 2]), "filters apart by", "{:.1e}", "of their norm; computed in float64"),
             Fact("largest_distance", float(found[:, 2].max())),
         ]
     else:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from specviz.figures import MAX_SHOWN, to_bytes
-from specviz.widgets.specification import Reader
+
+Reader = Callable[[int, int], str]  # what stands at column x, row y of a frame
 
 # How panels look that show the same kind of thing.
 SIGNED: dict[str, Any] = {"table": "RdBu", "bar": "whole"}

@@ -15,7 +15,7 @@ import specviz.functional as SF
 from specviz.datasets import MAX_SIDE
 from specviz.figures import BLUE, GREEN, ORANGE, PURPLE, Line, LinePlot, Panel, to_bytes
 from specviz.widgets.explorer import Explorer
-from specviz.widgets.pictures import Picture, photo_bytes, pixel, reduce_shown
+from specviz.widgets.pictures import Picture, photo_bytes, reduce_shown
 from specviz.widgets.specification import Choice, Fact, Slider, Specification, View
 
 WAYS = ("spectral", "average", "max", "strided")
@@ -129,8 +129,8 @@ def compute(picture: Picture, size: float, cutoff: float, enlarge: str) -> View:
         for way, each in again.items()
     }
     nothing = f"windows that tile this picture cannot make {small_size[0]} × {small_size[1]} pixels"
-    probe = {way: (lambda x, y: nothing) if each is None else pixel(each) for way, each in again.items()}
-    return View(frames, facts, curves, {"photo": pixel(image), **probe}, still=picture.once(photo_bytes))
+    probe = {way: (lambda x, y: nothing) if each is None else each for way, each in again.items()}
+    return View(frames, facts, curves, {"photo": image, **probe}, still=picture.once(photo_bytes))
 
 
 def _losses(picture: Picture, how: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:

@@ -10,11 +10,10 @@ from typing import Any, Literal
 
 import numpy as np
 from spectral_kernels.dispatch import real
+from torch import Tensor
 
 from specviz.figures import LinePlot, Panel
-
-Reader = Callable[[int, int], str]  # what stands at column x, row y of a frame
-
+from specviz.widgets.pictures import Reader, pixel
 
 # --- controls
 
@@ -165,7 +164,8 @@ class Fact:
     key     its name in `facts()`; "" for what is only shown
     label   the name that is shown; "" for what is not shown
     format  Python's format of the value, "{:.2f}", and of other facts' values by their keys, "{kept:,} of {total:,}";
-            besides Python's own there are " %" after a format, "count" and "bytes", and None is "none"
+            besides Python's own there are " %" and " points" after a format, "count" and "bytes". None is not shown,
+            unless the format does without it
     """
 
     key: str = ""
@@ -183,7 +183,7 @@ class View:
              of its still frame
     facts    in the order in which they are shown
     curves   draws them; the same ones in name and number as long as they can keep their zoom
-    probe    by panel, what is told of a frame's pixel
+    probe    by panel, what is told of a frame's pixel: a reader, or the tensor (..., H, W) whose values stand there
     still    frames that change with the picture or a choice only: the same dict as before is not sent again
     looks    by panel, what differs from the specification, such as the ends of its colour bar
     pick     by panel, the controls' values that a click chooses
@@ -194,12 +194,17 @@ class View:
     frames: Mapping[str, np.ndarray] = field(default_factory=dict)
     facts: Sequence[Fact] = ()
     curves: Callable[[], Sequence[LinePlot]] = tuple
-    probe: Mapping[str, Reader] = field(default_factory=dict)
+    probe: Mapping[str, Reader | Tensor] = field(default_factory=dict)
     still: Mapping[str, np.ndarray] = field(default_factory=dict)
     looks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     pick: Mapping[str, Callable[[int, int], dict[str, Any]]] = field(default_factory=dict)
     markers: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
     under_way: str = ""
+
+    def read(self, panel: str, x: int, y: int) -> str:
+        """What is told of frame pixel (x, y) of a panel; "" where there is nothing to tell."""
+        reader = self.probe.get(panel, lambda x, y: "")
+        return (pixel(reader) if isinstance(reader, Tensor) else reader)(x, y)
 
     def values(self) -> dict[str, Any]:
         """Plain numbers by key."""
@@ -211,20 +216,19 @@ class View:
         return [
             [fact.label, _formatter.vformat(fact.format, (fact.value,), values), fact.hint]
             for fact in self.facts
-            if fact.label
+            if fact.label and not (fact.value is None and "{" in fact.format)
         ]
 
 
 class _Formatter(string.Formatter):
     def format_field(self, value: Any, format_spec: str) -> str:
-        if value is None:
-            return "none"
         if format_spec == "bytes":
             return human_bytes(value)
         if format_spec == "count":
             return human_count(value)
-        if format_spec.endswith(" %"):
-            return f"{100 * value:{format_spec[:-2]}} %"
+        if format_spec.endswith((" %", " points")):
+            number, _, unit = format_spec.partition(" ")
+            return f"{100 * value:{number}} {unit}"
         return format(value, format_spec)
 
 

@@ -23,7 +23,7 @@ from specviz.models import set_beta
 from specviz.models.forms import Crop, ToImage
 from specviz.spectra import HalfSpectrum, StoredSpectrum
 from specviz.widgets.explorer import Explorer, one_thread
-from specviz.widgets.pictures import KEPT, SIGNED, centred_levels, frequency, pixel, top
+from specviz.widgets.pictures import KEPT, SIGNED, centred_levels, frequency, top
 from specviz.widgets.specification import Fact, Slider, Specification, View, human_bytes
 
 WINDOW, SIDE = 160, 24  # pixels: windows of the photographs, and what they are pooled to
@@ -89,7 +89,7 @@ class Network:
             block.register_forward_hook(self._keeper(i), with_kwargs=True)
         self._measured: dict[float, tuple[float | None, list[float]]] = {}
         self._whole: tuple[int, list[tuple[Tensor, Tensor]]] | None = None
-        self._shares: list[list[Line]] = []
+        self._shares: tuple[list[Line], list[Line]] | None = None
 
     def _keeper(self, i: int) -> Callable[..., None]:
         def keep(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: StoredSpectrum) -> None:
@@ -139,9 +139,9 @@ class Network:
             self._measured[beta] = accuracy, [float(block.last_kept or 0.0) for block in self.blocks]
         return self._measured[beta]
 
-    def over_beta(self) -> list[list[Line]]:
-        """The curves over beta: accuracy where there are labels, and every block's share."""
-        if not self._shares:
+    def over_beta(self) -> tuple[list[Line], list[Line]]:
+        """Curves over beta: the accuracy's, where there are labels, and every block's share."""
+        if self._shares is None:
             betas = [round(i * STEP, 10) for i in range(round(TOP / STEP) + 1)]
             with one_thread(None):
                 found = [self.at(beta) for beta in betas]
@@ -151,7 +151,7 @@ class Network:
                 for i in range(len(self.blocks))
             ]
             right = np.array([accuracy for accuracy, _ in found], dtype=float)
-            self._shares = [shares] if self.labels is None else [[Line("accuracy", x, right, BLUE)], shares]
+            self._shares = [] if self.labels is None else [Line("accuracy", x, right, BLUE)], shares
         return self._shares
 
     def name(self, label: int) -> str:
@@ -171,6 +171,8 @@ def compute(network: Network, beta: float, image: float, block: float, channel: 
     prediction = int(chances.argmax())
     stored, dense = [Y.nbytes for Y in stores], [Y.dense_nbytes for Y in stores]
     kept = [Y.parts[0].layout.share_kept for Y in stores]
+    of_dense = f"{human_bytes(sum(stored))} of {human_bytes(sum(dense))}"
+    sure = f"{network.name(prediction)}, {100 * chances.max().item():.0f} %"
     threshold = "a threshold means nothing without its norm"
     facts = [
         Fact("beta", beta, "β in every block", "{:g} ({norm})", threshold),
@@ -186,44 +188,27 @@ def compute(network: Network, beta: float, image: float, block: float, channel: 
             )
             for number, (share, own, whole_) in enumerate(zip(kept, stored, dense, strict=True), start=1)
         ),
-        Fact(
-            value=sum(stored) / sum(dense),
-            label="stored, all blocks",
-            format="{:.1f %}",
-            hint=f"{human_bytes(sum(stored))} of {human_bytes(sum(dense))}",
-        ),
+        Fact("", sum(stored) / sum(dense), "stored, all blocks", "{:.1f %}", of_dense),
         Fact("truth", truth),
         Fact("prediction", prediction),
         Fact("probability", chances.max().item()),
-    ]
-    if truth is not None:
-        facts.append(Fact(value=network.name(truth), label="truth", hint="where the image comes from"))
-    sure = f"{network.name(prediction)}, {100 * chances.max().item():.0f} %"
-    facts += [
+        Fact("", None if truth is None else network.name(truth), "truth", hint="where the image comes from"),
         Fact(value=sure, label="prediction", hint="and how sure"),
-        Fact(
-            "accuracy",
-            accuracy,
-            "accuracy" if truth is not None else "",
-            "{:.0f %}",
-            f"of {len(network.images)} images",
-        ),
+        Fact("accuracy", accuracy, "accuracy", "{:.0f %}", f"of {len(network.images)} images"),
         Fact("share_kept", kept),
         Fact("stored_bytes", stored),
         Fact("dense_bytes", dense),
     ]
 
     def curves() -> list[LinePlot]:
-        kinds = [("Accuracy over the images", "share right"), ("Share of coefficients kept, all images", "share")]
+        right, kept_over_beta = network.over_beta()
         plots = []
-        for (title, y_title), lines, mark in zip(
-            kinds[-len(network.over_beta()) :],
-            network.over_beta(),
-            [accuracy, shares[i]][-len(network.over_beta()) :],
-            strict=True,
+        for title, y_title, lines, mark in (
+            ("Accuracy over the images", "share right", right, accuracy),
+            ("Share of coefficients kept, all images", "share", kept_over_beta, shares[i]),
         ):
             now = Line("now", np.array([beta]), np.array([mark], dtype=float), ORANGE, markers=True)
-            plots.append(LinePlot(title, "β, in every block", y_title, [*lines, now]))
+            plots += [LinePlot(title, "β, in every block", y_title, [*lines, now])] if lines else []
         return plots
 
     def fate(u: int, v: int) -> str:
@@ -244,10 +229,10 @@ def compute(network: Network, beta: float, image: float, block: float, channel: 
         facts,
         curves,
         {
-            "input": pixel(network.images[image]),
+            "input": network.images[image],
             "product": frequency((product.shape[0], product.shape[1]), fate),
-            "map": pixel(shown),
-            "whole": pixel(whole),
+            "map": shown,
+            "whole": whole,
         },
         looks={
             "input": {"table": table},

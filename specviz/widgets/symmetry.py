@@ -13,7 +13,7 @@ from torch import Tensor
 from specviz.datasets import luminance
 from specviz.figures import Panel, to_bytes
 from specviz.widgets.explorer import Explorer
-from specviz.widgets.pictures import MAGNITUDE, SIGNED, Picture, frequency, picture_bytes, pixel, top
+from specviz.widgets.pictures import MAGNITUDE, SIGNED, Picture, frequency, picture_bytes, top
 from specviz.widgets.specification import Choice, Fact, Slider, Specification, View
 
 
@@ -45,37 +45,24 @@ def compute(picture: Picture, u: float, v: float, strength: float, phase: float,
     if error == 0:
         image = torch.complex(image.real, torch.zeros_like(image.real))
     energy = image.abs().square().sum().item()
+    share = image.imag.square().sum().item() / energy if energy else 0.0
     value, partner = complex(plane[chosen].item()), complex(plane[mirror].item())
     partner_u, partner_v = (-u + H // 2) % H - H // 2, (-v + W // 2) % W - W // 2
     own = chosen == mirror
+    place = "its own mirror: must be real" if own else "({partner_u}, {partner_v})"
     facts = [
         Fact("u", u, "coefficient", "({u}, {v})", "cycles down and across the picture"),
         Fact("v", v),
         Fact(value=f"{value:.3g}", label="value"),
-        Fact(
-            "partner_u",
-            partner_u,
-            "mirror partner",
-            "its own mirror: must be real" if own else "({partner_u}, {partner_v})",
-        ),
+        Fact("partner_u", partner_u, "mirror partner", place),
         Fact("partner_v", partner_v),
         Fact("must_be_real", own),
         Fact("value", [value.real, value.imag]),
         Fact("partner_value", [partner.real, partner.imag]),
         Fact("linked", linked),
-        Fact(
-            value=f"{partner:.3g}",
-            label="partner's value",
-            hint="the conjugate of the value, while linked",
-        ),
+        Fact(value=f"{partner:.3g}", label="partner's value", hint="the conjugate of the value, while linked"),
         Fact("hermitian_error", error, "Hermitian error", "{:.3g}", "largest distance from the partner's conjugate"),
-        Fact(
-            "imaginary_energy",
-            image.imag.square().sum().item() / energy if energy else 0.0,
-            "imaginary energy",
-            "{:.3g %}",
-            "share of the image's energy",
-        ),
+        Fact("imaginary_energy", share, "imaginary energy", "{:.3g %}", "share of the image's energy"),
     ]
     high = top(picture.once(_spectrum).abs())
     low = high - 4
@@ -94,9 +81,9 @@ def compute(picture: Picture, u: float, v: float, strength: float, phase: float,
         facts,
         probe={
             "spectrum": frequency((H, W), lambda u, v: f"magnitude {plane[u, v].abs():.4g}", cycles=True),
-            "real": pixel(image.real),
-            "imaginary": pixel(image.imag),
-            "wave": pixel(wave),
+            "real": image.real,
+            "imaginary": image.imag,
+            "wave": wave,
         },
         looks={"spectrum": {"low": low, "high": high}},
         pick={"spectrum": lambda x, y: {"u": y - H // 2, "v": x - W // 2}},

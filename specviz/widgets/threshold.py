@@ -13,7 +13,7 @@ import specviz.functional as SF
 from specviz.figures import BLUE, ORANGE, Line, LinePlot, Panel, to_bytes
 from specviz.spectra import NORMS, HalfSpectrum, Norm
 from specviz.widgets.explorer import Explorer
-from specviz.widgets.pictures import KEPT, Picture, frequency, picture_bytes, pixel, reduce_shown, top
+from specviz.widgets.pictures import KEPT, Picture, frequency, picture_bytes, reduce_shown, top
 from specviz.widgets.specification import Choice, Fact, Slider, Specification, View
 
 _CURVE_POINTS = 512
@@ -28,29 +28,19 @@ def compute(picture: Picture, beta: float, norm: str) -> View:
     restored = kept.image()
     difference = (restored - image).abs()
     n_kept, total = SF.count_kept(kept)
-    energy = picture.once(_energy)
+    total_energy = picture.once(_energy)
+    energy = kept.energy().double().sum().item() / total_energy if total_energy else math.nan
+    size = f"{{:bytes}} ({100 * sparse.nbytes / sparse.dense_nbytes:.1f} %)"
     facts = [
         Fact("beta", beta, "β", "{:g} ({norm})", "a threshold means nothing without its norm"),
         Fact("norm", X.norm),
         Fact("kept", n_kept, "coefficients kept", "{:,} of {total:,}", "over the full plane and all channels"),
         Fact("total", total),
         Fact("density", n_kept / total, "share kept", "{:.2f %}", "kept / total"),
-        Fact(
-            "energy",
-            kept.energy().double().sum().item() / energy if energy else math.nan,
-            "energy kept",
-            "{:.3f %}",
-            "share of the sum of squares (Parseval)",
-        ),
+        Fact("energy", energy, "energy kept", "{:.3f %}", "share of the sum of squares (Parseval)"),
         Fact("psnr_db", SF.psnr(restored, image), "PSNR", "{:.1f} dB", "10 log10(1 / mean squared error), unclipped"),
         Fact("dense_bytes", sparse.dense_nbytes, "stored densely", "{:bytes}", "half spectrum in complex64"),
-        Fact(
-            "sparse_bytes",
-            sparse.nbytes,
-            "stored sparsely",
-            f"{{:bytes}} ({100 * sparse.nbytes / sparse.dense_nbytes:.1f} %)",
-            "bitmap and kept values, as allocated",
-        ),
+        Fact("sparse_bytes", sparse.nbytes, "stored sparsely", size, "bitmap and kept values, as allocated"),
     ]
 
     def curves() -> list[LinePlot]:
@@ -77,12 +67,7 @@ def compute(picture: Picture, beta: float, norm: str) -> View:
         frames,
         facts,
         curves,
-        {
-            "photo": pixel(image),
-            "spectrum": frequency(X.size, fate),
-            "restored": pixel(restored),
-            "error": pixel(difference),
-        },
+        {"photo": image, "spectrum": frequency(X.size, fate), "restored": restored, "error": difference},
         still=picture.once(_still, norm),
         looks={"photo": colour, "restored": colour, "spectrum": {"low": low, "high": high}},
     )
