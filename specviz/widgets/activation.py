@@ -201,6 +201,11 @@ class ActivationExplorer(Explorer):
         """The picture as a network sees it, at most `side` pixels of it."""
         return standardised(image, self.side)
 
+    @property
+    def plane(self) -> Tensor:
+        """The map's full plane in the chosen norm, exactly symmetric: (H, W) complex128."""
+        return self.source.once(_plane, self.values["norm"])
+
     def changes(self, name: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """A function of the reader's own joins the list."""
         return {"options": tuple(self.functions)} if name == "activation" else {}

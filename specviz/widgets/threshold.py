@@ -167,6 +167,11 @@ class ThresholdExplorer(Explorer):
         """The picture in its colours."""
         return Picture(image)
 
+    @property
+    def spectrum(self) -> HalfSpectrum:
+        """The whole picture's half spectrum in the chosen norm."""
+        return self.source.once(_spectrum, self.values["norm"])
+
 
 def _any_channel(mask: Tensor) -> Tensor:
     """(C, H, V) -> (H, V): true where any channel is; (H, V) as it is."""
