@@ -117,6 +117,12 @@ def test_the_slider_has_a_tick_for_each_recorded_setting_however_far_apart():
     assert over["relu"].x.tolist() == [0.0, 1.5]
 
 
+def test_a_sweep_without_zero_starts_at_its_lowest_setting():
+    explorer = TrainingExplorer([row for row in ROWS if row["labels"]["variant"] != "specnet 0"])
+    assert (explorer.facts()["setting"], explorer.setting.real, explorer.setting.text.value) == (0.5, 0.5, "0.5")
+    assert explorer.panels.message == ""
+
+
 def test_all_facts_go_through_every_setting_and_leave_the_view_as_it_is():
     explorer = TrainingExplorer([*ROWS, elsewhere(record("specnet 1", 0, 0.4), dataset="fashion-mnist")])
     explorer.set(setting=0.5)

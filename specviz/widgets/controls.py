@@ -19,12 +19,13 @@ class GridSlider(ipw.IntSlider):
 
     def __init__(self, *described: Any, **more: Any) -> None:
         self._slider = slider = Slider(*described, **more)
-        self._between: float | None = slider.value
+        tick = slider.tick(slider.value)
+        self._between = None if slider.real(tick) == slider.value else slider.value  # a number between two ticks
         width, name_width, text_width = slider.widths
         super().__init__(
             min=0,
             max=max(slider.last, 1),  # a slider without a way to go is no slider in the browser
-            value=slider.tick(slider.value),
+            value=tick,
             description=slider.name,
             readout=False,
             continuous_update=not slider.at_rest,
@@ -33,9 +34,8 @@ class GridSlider(ipw.IntSlider):
         )
         self._class = f"specviz-handle-{self.model_id}"
         self.add_class(self._class)
-        self.text = ipw.Label(layout=ipw.Layout(width=f"{text_width}px"))
+        self.text = ipw.Label(self._text(), layout=ipw.Layout(width=f"{text_width}px"))
         self.observe(self._moved, "value")
-        self.real = slider.value
 
     # Of the slider as it is now: ranges may follow other controls.
     name = property(lambda self: self._slider.name)
