@@ -14,8 +14,8 @@ from specviz import lab
 from specviz.compare import Ranks
 from specviz.figures import Line, LinePlot, Matrix, Pictures, RankDiagram, Violins
 from specviz.widgets import FilterExplorer, MemoryExplorer, SpeedExplorer, SymmetryExplorer, ThresholdExplorer
-from specviz.widgets.explorer import _groups
 from specviz.widgets.lines import LinesView
+from specviz.widgets.specification import Choice
 
 NAN = float("nan")
 P_VALUES = {a: {b: 0.01 for b in "ab"} for a in "ab"}
@@ -74,7 +74,7 @@ def test_an_explorers_still_says_its_pictures_its_curves_and_its_facts():
     data, metadata = explorer.view._repr_mimebundle_()
     said = metadata["image/png"]["alt"]
     assert said.startswith("Threshold explorer. Photograph: The picture as it was given. Spectrum (dropped: grey): ")
-    assert explorer._plots()[0].alt_text() in said
+    assert explorer.shown.curves()[0].alt_text() in said
     assert all(f"{name} {value}" in said for name, value, *_ in explorer.panels.facts)
     assert data["image/png"][:4] == b"\x89PNG"
 
@@ -104,10 +104,8 @@ def test_groups_of_buttons_have_the_names_that_stand_beside_them(make, names):
 
 
 def test_buttons_without_a_name_are_refused():
-    import ipywidgets as ipw
-
     with pytest.raises(ValueError, match="have a Label beside them"):
-        _groups([ipw.HBox([ipw.ToggleButtons(options=["a", "b"])])])
+        Choice("", ("a", "b"))
 
 
 CELLS = [

@@ -34,7 +34,7 @@ def test_the_pooling_slider_repaints_what_scipy_says():
 
 
 def test_filter_sliders_show_for_their_kind_and_training_runs_live():
-    whole_races = ("race.set(", "race as run")
+    whole_races = ("race.facts(", "race as run")
     with open_page("notebooks/07_filters_in_the_spectrum.ipynb", "canvas[data-panel=taps]", whole_races) as page:
         settle(page)
         slider = page.get_by_role("slider", name="real: centre v").first

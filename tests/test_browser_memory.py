@@ -6,7 +6,7 @@ from pages import cut_off, open_page, settle, shown_facts, wait_until
 from torch import nn
 
 import specviz as sv
-from specviz.widgets.explorer import human_bytes
+from specviz.widgets.specification import human_bytes
 
 pytestmark = pytest.mark.browser
 

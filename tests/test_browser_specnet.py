@@ -25,8 +25,11 @@ def test_the_thresholds_follow_the_keyboard():
     with open_page("notebooks/08_specnet.ipynb", "canvas[data-panel=imaginary]") as page:
         settle(page)
         trained, activation = page.locator(".specviz-explorer").nth(0), page.locator(".specviz-explorer").nth(1)
-        # The activation: the last cells leave it at tanh, whose map is real.
+        # The activation: no cell takes it from ReLU, which the question is about. The map after tanh is real.
         activation.scroll_into_view_if_needed()
+        assert shown_facts(activation)["activation"] == "relu, not odd"
+        activation.get_by_role("combobox").select_option("tanh")
+        settle(page, activation)
         assert shown_facts(activation)["imaginary energy"] == "0 %"
         white = pixels(page, "imaginary")
         assert np.ptp(white.reshape(-1, 3), axis=0).max() <= 2

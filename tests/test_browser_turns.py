@@ -18,19 +18,19 @@ threads, inside, most = set(), 0, 0
 
 
 def watched(measure):
-    def measured(self):
+    def measured(self, *arguments, **values):
         global inside, most
         threads.add(threading.get_ident())
         inside += 1
         most = max(most, inside)
         try:
-            return measure(self)
+            return measure(self, *arguments, **values)
         finally:
             inside -= 1
     return measured
 
 
-sv.widgets.StepExplorer._frames = watched(sv.widgets.StepExplorer._frames)
+sv.widgets.StepExplorer.compute = watched(sv.widgets.StepExplorer.compute)
 
 
 def explorer():
@@ -67,6 +67,7 @@ def check_undisturbed(page, own, name: str, threshold: float):
     expected = {fact[0]: fact[1] for fact in ast.literal_eval(alone)}
     wait_until(page, lambda shown: shown == expected, lambda: shown_facts(own))
     assert in_kernel(page, "", f"{name}.facts() == alone.facts()") == "True"
+    wait_until(page, lambda drawn: drawn == "True", lambda: in_kernel(page, "", "alone._redraw_by is None"))
     y = ast.literal_eval(in_kernel(page, "", "alone.lines[0].plot.lines[1].y.tolist()"))
     drawn = "(gd) => [...(gd._fullData?.[1]?.y ?? [])]"
     wait_until(page, lambda now: now == y, lambda: own.locator(".js-plotly-plot").evaluate(drawn))

@@ -68,6 +68,15 @@ def test_a_reader_without_a_kernel_sees_a_picture(notebook):
         assert len(data["image/png"]) > 10_000
 
 
+def test_no_cell_moves_what_an_earlier_one_shows(notebook):
+    """After "Run All Cells" every explorer stands where its own cell left it: under the question about it."""
+    shown: set[str] = set()
+    for cell in code(notebook):
+        moved = set(re.findall(r"^\s*(\w+)\.(?:set|load)\(", cell.source, re.MULTILINE))
+        assert not moved & shown, cell.source
+        shown |= set(re.findall(r"^(\w+)\.view$", cell.source, re.MULTILINE))
+
+
 def test_only_cells_with_widgets_times_or_facts_of_this_machine_go_unchecked(notebook):
     for cell in code(notebook):
         if "nbval-ignore-output" in cell.metadata.get("tags", []):

@@ -88,6 +88,7 @@ def test_moves_that_draw_nothing_are_counted_as_such():
 
         def __init__(self):
             self.control, self.moves = Control(), 0
+            self.controls = {"control": self.control}
             self.control.comm = self
             self.panels = self
             self.message = ""
@@ -96,13 +97,10 @@ def test_moves_that_draw_nothing_are_counted_as_such():
             assert message["content"]["data"]["state"]["index"] in (0, 1)
             self.moves += 1
             if self.moves % 2:
-                self._frames()
+                self.compute(None)
 
-        def _controls(self):
-            return {"control": self.control}
-
-        def _frames(self):
-            return {}
+        def compute(self, source):
+            return None
 
     assert asyncio.run(sliders._moved(Deaf(), 40))["drawn"] == 20
 

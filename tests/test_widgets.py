@@ -69,7 +69,7 @@ def test_threshold_explorer_takes_any_size(shape):
     assert explorer.panels.message == ""
     assert explorer.facts()["total"] == image.numel()
     assert explorer.facts()["kept"] == numpy_facts(image.numpy(), 0.3, "ortho")["kept"]
-    Image.open(io.BytesIO(explorer._still_picture())).load()
+    Image.open(io.BytesIO(explorer.still())).load()
 
 
 def test_a_large_picture_is_shown_reduced_but_counted_whole():
@@ -202,7 +202,7 @@ def test_an_explorer_that_starts_with_a_bad_picture_says_so_and_recovers(make):
     explorer = make(torch.full((8, 8), float("nan")))
     assert "NaN or infinite" in explorer.panels.message
     assert explorer.facts() == {}
-    Image.open(io.BytesIO(explorer._still_picture())).load()
+    Image.open(io.BytesIO(explorer.still())).load()
     explorer.load(sv.datasets.photo("camera"))
     assert explorer.panels.message == ""
     assert explorer.facts()
@@ -282,10 +282,10 @@ def test_a_file_comes_in_parts_and_each_is_answered(monkeypatch):
 def test_an_unexpected_error_in_a_callback_reaches_the_reader_and_its_traceback_the_log(monkeypatch, caplog):
     explorer = ThresholdExplorer(sv.datasets.photo("camera"))
 
-    def fail():
+    def fail(source, **values):
         raise RuntimeError("out of ideas")
 
-    monkeypatch.setattr(explorer, "_frames", fail)
+    monkeypatch.setattr(explorer, "compute", fail)
     with caplog.at_level("INFO", "specviz.widgets"):
         explorer.beta.value = 3
     assert explorer.panels.message == "This should not have happened: RuntimeError: out of ideas"
@@ -302,7 +302,7 @@ def test_an_unexpected_error_in_a_callback_reaches_the_reader_and_its_traceback_
 def test_a_description_whose_frames_failed_is_made_anew(monkeypatch):
     explorer = ThresholdExplorer(torch.zeros(8, 8))
     with monkeypatch.context() as patch:
-        patch.setattr(explorer, "_frames", lambda: 1 / 0)
+        patch.setattr(explorer, "compute", lambda source, **values: 1 / 0)
         explorer.load(torch.ones(8, 8))
     explorer.set(beta=0.5)
     assert set(explorer.panels.still["photo"]["data"]) == {255}  # the new picture's, not the old one's
@@ -337,7 +337,7 @@ def test_curves_follow_now_and_then_while_the_slider_moves_and_when_it_rests():
 
 def test_the_curve_counts_what_numpy_counts():
     photo = sv.datasets.photo("chelsea")
-    curve = ThresholdExplorer(photo)._magnitude_curve()
+    curve = ThresholdExplorer(photo).shown.curves()[0].lines[0]
     magnitude = np.abs(np.fft.fft2(photo.numpy().astype(np.float64), norm="ortho"))
     for share, height in list(zip(curve.x, curve.y, strict=True))[::50]:
         # The axis' points are rounded to float32, so a few coefficients may fall on the other side.
@@ -347,10 +347,10 @@ def test_the_curve_counts_what_numpy_counts():
 def test_probes_read_the_values_under_the_pointer():
     photo = sv.datasets.photo("camera")
     explorer = ThresholdExplorer(photo, beta=0.5)
-    assert explorer._probe("photo", 10, 20) == f"row 20, column 10   {photo[20, 10]:.4f}"
+    assert explorer.probe("photo", 10, 20) == f"row 20, column 10   {photo[20, 10]:.4f}"
     plane = np.abs(np.fft.fft2(photo.numpy().astype(np.float64), norm="ortho"))
     for u, v in [(0, 0), (3, 5), (-3, -5), (-256, -256), (255, -1)]:
-        text = explorer._probe("spectrum", v + 256, u + 256)
+        text = explorer.probe("spectrum", v + 256, u + 256)
         fate = "kept" if plane[u, v] > 0.5 else "dropped"
         assert text.startswith(f"frequency ({u / 512:+.4f}, {v / 512:+.4f}) cycles per pixel")
         assert float(text.split()[-2]) == pytest.approx(plane[u, v], rel=1e-3)
@@ -375,7 +375,7 @@ def test_breaking_the_symmetry_turns_the_picture_complex():
     explorer = SymmetryExplorer(sv.datasets.photo("camera"), side=32)
     explorer.set(u=3, v=5, strength=0.5, phase=0, linked=False)
     facts = explorer.facts()
-    plane = np.fft.fft2(explorer._small.numpy(), norm="ortho")
+    plane = np.fft.fft2(explorer.source.map.numpy(), norm="ortho")
     plane[3, 5] += 0.5 * 32 / 2
     image = np.fft.ifft2(plane, norm="ortho")
     assert facts["hermitian_error"] == pytest.approx(0.5 * 32 / 2)
@@ -394,7 +394,7 @@ def test_a_bin_that_is_its_own_mirror_stays_real():
 
 def test_a_click_picks_the_coefficient():
     explorer = SymmetryExplorer(sv.datasets.photo("chelsea"), side=48)
-    H, W = explorer._small.shape
+    H, W = explorer.source.map.shape
     explorer.panels._receive(None, {"type": "pick", "panel": "spectrum", "x": W // 2 - 7, "y": H // 2 + 2}, [])
     assert (explorer.facts()["u"], explorer.facts()["v"]) == (2, -7)
 
@@ -443,9 +443,9 @@ def test_band_limit_facts_are_those_of_the_definition():
         assert facts["energy_kept"] == pytest.approx(power[mask].sum() / power.sum(), rel=1e-6)
         assert facts["floats_stored"] == 2 * min(2 * k_h - 1, 100) * k_w
         assert facts["error"] == pytest.approx(np.linalg.norm(low - photo.numpy()) / np.linalg.norm(photo), abs=1e-6)
-        shown = explorer._last_frames["output"].astype(int) - np.clip(low * 255 + 0.5, 0, 255).astype(int)
+        shown = explorer.shown.frames["output"].astype(int) - np.clip(low * 255 + 0.5, 0, 255).astype(int)
         assert np.abs(shown).max() <= 1
-        assert explorer._last_frames["spectrum"].sum() == min(2 * k_h - 1, 100) * k_w
+        assert explorer.shown.frames["spectrum"].sum() == min(2 * k_h - 1, 100) * k_w
 
 
 def test_the_slider_moved_last_chooses_the_band():
@@ -522,7 +522,7 @@ def test_speed_explorer_shows_the_records_it_is_given():
     facts = explorer.facts()
     assert (facts["ms"], facts["conv_ms"], facts["speedup"]) == (36.0, 30.0, pytest.approx(10 / 12))
     assert (facts["saved_ratio"], facts["peak_ratio"], facts["fft_conv_ms"]) == (0.5, 0.75, None)
-    over_taps, over_compression = explorer._plots()
+    over_taps, over_compression = explorer.shown.curves()
     ours = next(line for line in over_taps.lines if line.name == "ours, automatic")
     assert (ours.x.tolist(), ours.y.tolist()) == ([3, 7], [24, 36])
     assert next(line for line in over_compression.lines if line.name == "fft-conv-pytorch").x.size == 0
@@ -562,7 +562,7 @@ def test_convolution_explorer_shows_the_convolution_of_the_chosen_padding(shape)
         expected = torch.nn.functional.conv2d(padded, weight[None, None])[0, 0]
         low = -1.0 if shape == "edges" else 0.0
         levels = np.clip((expected.numpy() - low) / (1 - low) * 255 + 0.5, 0, 255).astype(int)
-        assert np.abs(explorer._last_frames["output"].astype(int) - levels).max() <= 1
+        assert np.abs(explorer.shown.frames["output"].astype(int) - levels).max() <= 1
         assert explorer.facts()["rounding"] < 1e-5
     size = explorer.facts()["transform_size"]
     assert size == (90, 70)  # "none" pads nothing
@@ -571,7 +571,7 @@ def test_convolution_explorer_shows_the_convolution_of_the_chosen_padding(shape)
 
 def test_wrapping_changes_border_pixels_only():
     explorer = ConvolutionExplorer(sv.datasets.photo("camera"), shape="streak", size=31)
-    wrap = explorer._last_frames["wrap"]
+    wrap = explorer.shown.frames["wrap"]
     assert wrap[:, 15:-15].max() == 0
     assert wrap[:, :15].max() > 0
     explorer.set(size=1)

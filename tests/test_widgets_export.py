@@ -71,7 +71,7 @@ def test_an_explorer_saves_its_picture_its_facts_and_its_curves(monkeypatch):
     facts = {row[1]: row[5] for row in rows if row[0] == "facts"}
     assert facts == {name: str(value) for name, value in explorer.facts().items()}
     assert facts["beta"] == "1.5"
-    for plot in explorer._plots():
+    for plot in explorer.shown.curves():
         points = [(row[1], float(row[3]), float(row[5])) for row in rows if row[0] == plot.title]
         assert points == [(line.name, x, y) for line in plot.lines for x, y in zip(line.x, line.y, strict=True)] != []
 

@@ -48,7 +48,7 @@ def test_max_pooling_is_shown_only_where_its_size_exists():
     explorer = PoolingExplorer(PHOTO, size=63)
     assert explorer.facts()["error_max"] is None
     assert ["error, max", "no such size", "the windows do not tile the photograph"] in explorer.panels.facts
-    assert "cannot make 63 × 63 pixels" in explorer._probe("max", 3, 3)
+    assert "cannot make 63 × 63 pixels" in explorer.probe("max", 3, 3)
     assert explorer.facts()["error_spectral"] > 0
     explorer.set(size=64)
     assert explorer.facts()["error_max"] > explorer.facts()["error_spectral"]
@@ -73,7 +73,7 @@ def test_pooling_explorer_takes_any_size(shape):
     assert explorer.facts()["size"][0] == min(2, H)
     explorer.set(size=H)
     assert explorer.facts()["error_spectral"] < 1e-5
-    Image.open(io.BytesIO(explorer._still_picture())).load()
+    Image.open(io.BytesIO(explorer.still())).load()
 
 
 def test_a_new_picture_brings_the_sliders_range():
@@ -118,12 +118,12 @@ def test_filter_facts_are_those_of_the_layer():
     assert facts["full_parameters"] == 512 * 512
     assert facts["output_rms"] == pytest.approx(output.square().mean().sqrt().item(), rel=1e-4)
     assert facts["largest_gain"] == pytest.approx(layer.bank((512, 512)).abs().max().item(), rel=1e-5)
-    assert f"{output[0, 0, 100, 200]:.4f}" in explorer._probe("output", 200, 100)
+    assert f"{output[0, 0, 100, 200]:.4f}" in explorer.probe("output", 200, 100)
 
 
 def test_a_linear_filter_shows_its_four_sliders_and_has_no_gain_at_0():
     explorer = FilterExplorer(PHOTO, kind="linear")
-    assert [column.layout.display for column in explorer._columns.values()] == [None, "none"]
+    assert [explorer._rows[name].layout.display for name in ("d", "gain_re", "l22_im")] == [None, "none", "none"]
     assert explorer.coordinates.disabled
     explorer.set(a=1.0, b=2.0, c=3.0, d=-1.0)
     facts = explorer.facts()
@@ -131,21 +131,21 @@ def test_a_linear_filter_shows_its_four_sliders_and_has_no_gain_at_0():
     assert facts["gain_at_0"] == 0
     assert abs(facts["output_mean"]) < 1e-7
     explorer.set(kind="gaussian")
-    assert [column.layout.display for column in explorer._columns.values()] == ["none", None]
+    assert [explorer._rows[name].layout.display for name in ("d", "gain_re", "l22_im")] == ["none", None, None]
 
 
 def test_the_panels_show_the_centred_plane_and_the_filter_in_space():
     explorer = FilterExplorer(torch.rand(40, 60))
     explorer.set(gain_re=0.0, gain_im=1.0, mu_u_im=0.0, mu_v_im=0.2)
-    frames = explorer._last_frames
+    frames = explorer.shown.frames
     real, imaginary = frames["real"].astype(int), frames["imaginary"].astype(int)
     assert (real == real[0, 0]).all()
     # An imaginary part is odd: what stands right of the middle stands left of it with the other sign.
     assert abs(imaginary[20, 30 + 12] - 128) > 60
     assert imaginary[20, 30 + 12] + imaginary[20, 30 - 12] == pytest.approx(255, abs=1)
     assert frames["taps"].shape == (33, 33)
-    assert "+0.2000" in explorer._probe("imaginary", 42, 20)
-    assert explorer._probe("taps", 16, 16).startswith("+0 down, +0 across")
+    assert "+0.2000" in explorer.probe("imaginary", 42, 20)
+    assert explorer.probe("taps", 16, 16).startswith("+0 down, +0 across")
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (8, 1), (5, 7), (3, 20, 30)])
@@ -155,7 +155,7 @@ def test_filter_explorer_takes_any_size(shape, kind):
     assert explorer.panels.message == ""
     explorer.set(coordinates="polar")
     assert explorer.panels.message == ""
-    Image.open(io.BytesIO(explorer._still_picture())).load()
+    Image.open(io.BytesIO(explorer.still())).load()
 
 
 # --- ParametrisationExplorer
@@ -194,7 +194,7 @@ def test_a_button_trains_live_and_stop_stops(short, monkeypatch):
     async def press():
         explorer.optimiser.value = "Adam"  # as a click does
         assert explorer.stop.disabled is True  # not begun yet
-        while len(explorer._path) < 3:
+        while len(explorer.source) < 3:
             await asyncio.sleep(0)
         assert explorer.stop.disabled is False
         explorer.stop.click()
@@ -226,7 +226,7 @@ def test_training_leaves_the_readers_random_numbers_and_gradients_alone(short):
 def test_what_goes_wrong_while_training_is_said(short, monkeypatch):
     explorer = ParametrisationExplorer(taps=3)
 
-    def broken():
+    def broken(**values):
         yield 1.0, 1.0, 0.1
         raise ValueError("the machine is tired")
 

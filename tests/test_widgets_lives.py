@@ -34,6 +34,8 @@ from specviz.widgets import (
 )
 from specviz.widgets.lines import _script
 from specviz.widgets.lives import ClosedError
+from specviz.widgets.pictures import Picture
+from specviz.widgets.specification import View
 
 
 def image() -> torch.Tensor:
@@ -68,7 +70,7 @@ def widgets() -> set[str]:
 
 def moved(made) -> None:
     """After the first move there are timers, curves and caches, and all that may hold on to it."""
-    for control in made._controls().values() if isinstance(made, Explorer) else ():
+    for control in made.controls.values() if isinstance(made, Explorer) else ():
         if isinstance(control, GridSlider) and control.max > control.min:
             control.value = control.min if control.value == control.max else control.value + 1
             return
@@ -87,7 +89,8 @@ def test_close_frees_the_whole_tree_and_once_more_does_nothing(name, monkeypatch
     moved(made)
     view = made.view  # as IPython's history of results holds it
     freed = [weakref.ref(part) for part in (made.panels, made.export, *view.children)]
-    freed += [weakref.ref(value) for value in vars(made).values() if isinstance(value, torch.Tensor)]
+    computed = torch.Tensor | Picture | View
+    freed += [weakref.ref(value) for value in vars(made).values() if isinstance(value, computed)]
     assert not made.closed
     made.close()
     made.close()

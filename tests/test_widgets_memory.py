@@ -50,18 +50,18 @@ def test_the_memory_explorer_shows_shares_of_both_baselines():
     assert explorer.facts()["saved_bytes"] == 60 * 2**20
     explorer.set(beta=1.0, precision="float16")
     assert explorer.facts()["saved_of_tanh"] == 0.1
-    over_time, by_layer = explorer._plots()
+    over_time, by_layer = explorer.shown.curves()
     assert [line.name for line in over_time.lines] == ["batch norm and ReLU", "the same, compressed", "tanh", "SpecNet"]
     assert by_layer.lines[2].y.tolist() == [100, 200]  # MiB, summed up
     assert (f["compressed_saved_bytes"], f["compressed_peak_bytes"]) == (80 * 2**20, 480 * 2**20)
     assert any("20% of batch norm's" in str(fact) for fact in explorer.panels.facts)
-    assert explorer._still_picture().startswith(b"\x89PNG")
+    assert explorer.still().startswith(b"\x89PNG")
 
 
 def test_records_without_a_compressed_step_are_shown_without_it():
     explorer = sv.widgets.MemoryExplorer([r for r in ROWS if "compressed" not in r["form"]])
     assert "compressed_saved_bytes" not in explorer.facts()
-    assert len(explorer._plots()[0].lines) == 3
+    assert len(explorer.shown.curves()[0].lines) == 3
 
 
 def test_what_was_not_recorded_is_said_and_the_last_facts_stay():
@@ -102,7 +102,7 @@ def test_the_step_explorer_measures_a_model_and_leaves_it():
     assert explorer.facts()["stored_bytes"] > f["stored_bytes"]
     explorer.set(batch=2)
     assert explorer.facts()["plain_saved_bytes"] == pytest.approx(f["plain_saved_bytes"] / 2, rel=0.02)
-    assert explorer._still_picture().startswith(b"\x89PNG")
+    assert explorer.still().startswith(b"\x89PNG")
 
 
 def test_the_step_explorer_says_what_it_cannot_measure():

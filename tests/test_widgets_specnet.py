@@ -61,7 +61,7 @@ def test_activation_facts_are_what_numpy_says_of_the_whole_plane(name, f, norm):
 
 def test_the_panels_show_what_is_dropped_and_the_imaginary_part():
     explorer = ActivationExplorer(PHOTO, "relu", beta=1.0, side=32)
-    frames = explorer._last_frames
+    frames = explorer.shown.frames
     plane = np.fft.fftshift(np.fft.fft2(as_seen(PHOTO, 32), norm="ortho"))
     np.testing.assert_array_equal(frames["before"] >= 128, np.abs(plane) > 1.0)
     after = np.where(np.abs(plane) > 1, np.maximum(plane.real, 0) + 1j * np.maximum(plane.imag, 0), 0)
@@ -72,10 +72,10 @@ def test_the_panels_show_what_is_dropped_and_the_imaginary_part():
     # |b| is even, so the imaginary part looks the same turned about.
     np.testing.assert_allclose(image.imag, np.roll(image.imag[::-1, ::-1], (1, 1), (0, 1)), atol=1e-12)
     explorer.set(activation="tanh")
-    assert set(np.unique(explorer._last_frames["imaginary"])) <= {127, 128}
-    assert "dropped" not in explorer._probe("before", 16, 16)
-    assert "becomes" in explorer._probe("after", 3, 4)
-    assert explorer._probe("real", 3, 4).startswith("row 4, column 3")
+    assert set(np.unique(explorer.shown.frames["imaginary"])) <= {127, 128}
+    assert "dropped" not in explorer.probe("before", 16, 16)
+    assert "becomes" in explorer.probe("after", 3, 4)
+    assert explorer.probe("real", 3, 4).startswith("row 4, column 3")
 
 
 def test_an_activation_of_ones_own_joins_the_list_whether_it_is_odd_or_not():
@@ -129,7 +129,7 @@ def test_activation_explorer_takes_any_size_and_a_flat_picture(shape):
         assert explorer.facts()["total"] <= 256
         explorer.set(activation="tanh", beta=0.0)
         assert explorer.facts()["hermitian_error"] < 1e-12
-        Image.open(io.BytesIO(explorer._still_picture())).load()
+        Image.open(io.BytesIO(explorer.still())).load()
 
 
 def test_set_takes_more_than_the_slider_and_refuses_the_rest():
@@ -203,9 +203,10 @@ def test_specnet_facts_are_what_algorithm_1_says(short):
         pairs = (plane != 0).sum().item() / 2
         assert 8 * pairs <= stored <= 8 * (pairs + 4 * C) + C * H * (W // 2 + 1) / 8 + 1
     product, plane = (z[0, 11] for z in found[1])
-    painted = np.fft.ifftshift(explorer._last_frames["product"] >= 128)
+    painted = np.fft.ifftshift(explorer.shown.frames["product"] >= 128)
     assert (painted == (product.abs() > 0.8).numpy()).mean() > 0.99
-    torch.testing.assert_close(explorer._map.double(), torch.fft.ifft2(plane, norm="ortho").real, atol=0.05, rtol=0)
+    shown = explorer.source.made_by(1)[1][11]
+    torch.testing.assert_close(shown.double(), torch.fft.ifft2(plane, norm="ortho").real, atol=0.05, rtol=0)
     everything, scores = by_hand(explorer.model, explorer.images, 0.8)
     right = (scores.argmax(1) == explorer.labels).double().mean().item()
     assert facts["accuracy"] == pytest.approx(right, abs=0.051)  # one of twenty
@@ -213,7 +214,7 @@ def test_specnet_facts_are_what_algorithm_1_says(short):
     assert explorer.lines[1].plot.lines[1].y[at] == pytest.approx(
         (everything[1][1] != 0).double().mean().item(), abs=0.002
     )
-    now = explorer._plots()
+    now = explorer.shown.curves()
     assert (now[0].lines[-1].y.item(), now[1].lines[-1].y.item()) == (facts["accuracy"], now[1].lines[1].y[at])
 
 
@@ -232,7 +233,7 @@ def test_the_network_learns_and_a_threshold_keeps_less():
     assert sum(facts["stored_bytes"]) == 0
     assert ["block 1 keeps", "nothing: dead", "of 22.75 KiB dense; of this one image"] in explorer.panels.facts
     assert explorer.panels.message == ""
-    Image.open(io.BytesIO(explorer._still_picture())).load()
+    Image.open(io.BytesIO(explorer.still())).load()
 
 
 def test_it_is_the_same_network_every_time_and_leaves_random_numbers_alone(short):
@@ -260,9 +261,9 @@ def test_channels_follow_the_block(short):
     with pytest.raises(ValueError, match="threshold β='much' must be a number"):
         explorer.set(block=2, beta="much")
     assert explorer.block.real == 1
-    assert explorer._probe("product", 3, 4).endswith(("kept", "dropped"))
-    assert explorer._probe("input", 3, 4).startswith("row 4, column 3")
-    assert explorer._probe("whole", 3, 4).startswith("row 4, column 3")
+    assert explorer.probe("product", 3, 4).endswith(("kept", "dropped"))
+    assert explorer.probe("input", 3, 4).startswith("row 4, column 3")
+    assert explorer.probe("whole", 3, 4).startswith("row 4, column 3")
 
 
 def test_a_model_of_ones_own_is_copied_and_may_have_shortcuts_strides_and_colours():
@@ -286,15 +287,16 @@ def test_a_model_of_ones_own_is_copied_and_may_have_shortcuts_strides_and_colour
     assert explorer.facts()["accuracy"] == (expected.argmax(1) == labels).double().mean()
     # What the panel shows as the product is what the block made its map of, shortcut and stride included.
     explorer.set(block=4)
-    plane = torch.complex(explorer._product.real.tanh(), explorer._product.imag.tanh())
-    plane = plane * (explorer._product.abs() > 0.3)
-    torch.testing.assert_close(torch.fft.ifft2(plane, norm="ortho").real, explorer._map, atol=1e-5, rtol=0)
+    product, shown = (made[0] for made in explorer.source.made_by(3))
+    plane = torch.complex(product.real.tanh(), product.imag.tanh())
+    plane = plane * (product.abs() > 0.3)
+    torch.testing.assert_close(torch.fft.ifft2(plane, norm="ortho").real, shown, atol=1e-5, rtol=0)
     assert SpecNetExplorer(model, images, labels.tolist(), beta=0.3).facts()["accuracy"] == explorer.facts()["accuracy"]
     unlabelled = SpecNetExplorer(model, images)
     assert unlabelled.facts()["accuracy"] is None
     assert len(unlabelled.lines) == 1
     assert ["prediction", unlabelled.panels.facts[-1][1], "and how sure"] == unlabelled.panels.facts[-1]
-    Image.open(io.BytesIO(unlabelled._still_picture())).load()
+    Image.open(io.BytesIO(unlabelled.still())).load()
 
 
 def test_what_a_specnet_cannot_be_shown_with_is_said(short):

@@ -65,7 +65,12 @@ ROWS = [
 
 
 def lines(explorer, plot):
-    return {line.name: line for line in explorer._plots()[plot].lines}
+    return {line.name: line for line in explorer.shown.curves()[plot].lines}
+
+
+def config_now(explorer):
+    """What a training would begin with now."""
+    return live.config_of(explorer.source, **explorer.values)
 
 
 # --- from records
@@ -90,7 +95,7 @@ def test_curves_are_means_over_seeds_with_one_standard_deviation_around_them():
     assert f["difference_relu_high"] == pytest.approx(-0.27 + 4.3027 * 0.03 / 3**0.5, abs=1e-5)
     assert f["difference_tanh"] == pytest.approx(-0.17)
     assert f["early_difference_relu"] == pytest.approx(-0.09)
-    assert explorer._still_picture().startswith(b"\x89PNG")
+    assert explorer.still().startswith(b"\x89PNG")
 
 
 def test_the_slider_has_a_tick_for_each_recorded_setting_however_far_apart():
@@ -110,6 +115,12 @@ def test_the_slider_has_a_tick_for_each_recorded_setting_however_far_apart():
     assert (over["the chosen beta"].x.tolist(), over["the chosen beta"].y.tolist()) == ([1.5], [pytest.approx(30)])
     np.testing.assert_allclose(over["relu"].y, [80, 80])
     assert over["relu"].x.tolist() == [0.0, 1.5]
+
+
+def test_a_sweep_without_zero_starts_at_its_lowest_setting():
+    explorer = TrainingExplorer([row for row in ROWS if row["labels"]["variant"] != "specnet 0"])
+    assert (explorer.facts()["setting"], explorer.setting.real, explorer.setting.text.value) == (0.5, 0.5, "0.5")
+    assert explorer.panels.message == ""
 
 
 def test_all_facts_go_through_every_setting_and_leave_the_view_as_it_is():
@@ -155,7 +166,7 @@ def test_a_run_that_diverged_is_counted_and_not_averaged():
     assert ["test accuracy", "no run finished"] in [fact[:2] for fact in explorer.panels.facts]
     assert len(lines(explorer, 1)["SpecNet, test"].x) == 0
     assert np.isnan(lines(explorer, 2)["SpecNet"].y).tolist() == [False, False, False, True]
-    assert explorer._still_picture().startswith(b"\x89PNG")
+    assert explorer.still().startswith(b"\x89PNG")
 
 
 def test_memory_and_time_are_shares_of_the_first_baselines():
@@ -351,7 +362,7 @@ def test_a_live_run_repeats_its_record_and_says_how_far_it_is_from_it():
     changed["epochs"][-1]["test_accuracy"] += 0.25
     for shown, apart in ((row, 0.0), (changed, 0.25)):
         explorer = LiveTrainingExplorer([shown], form="relu", epochs=1)
-        assert explorer._config() == replace(config, experiment="live")
+        assert config_now(explorer) == replace(config, experiment="live")
         threads = torch.get_num_threads()
         explorer.start()
         explorer.wait(60)
@@ -363,7 +374,7 @@ def test_a_live_run_repeats_its_record_and_says_how_far_it_is_from_it():
     same = {name: value for name, value in row["epochs"][0].items() if "seconds" not in name}
     assert {name: explorer._run.rows[0][name] for name in same} == same
     assert lines(explorer, 1)["live: lenet, ReLU, seed 0"].y == pytest.approx(100 * row["epochs"][0]["test_accuracy"])
-    assert explorer._still_picture().startswith(b"\x89PNG")
+    assert explorer.still().startswith(b"\x89PNG")
 
 
 def test_stop_ends_a_real_run_in_the_middle_of_an_epoch_and_another_can_start():
@@ -495,14 +506,17 @@ def test_only_data_sets_on_this_machine_are_offered(monkeypatch, tmp_path):
     explorer = LiveTrainingExplorer([])
     assert explorer.dataset.options == ("fashion-mnist-small", "cifar10")
     explorer.set(dataset="cifar10")
-    assert (explorer._config().train_examples, explorer._config().test_examples) == (4000, 1000)
+    assert (
+        config_now(explorer).train_examples,
+        config_now(explorer).test_examples,
+    ) == (4000, 1000)
 
 
 def test_a_config_comes_from_the_nearest_record_and_without_one_is_the_usual():
     near = record("specnet 0.5", 1)
     near["config"] |= {"dataset": "fashion-mnist", "learning_rate": 0.5, "train_examples": 5000, "side": 32}
     explorer = LiveTrainingExplorer([record("relu", 0), near], beta=0.5)
-    config = explorer._config()
+    config = config_now(explorer)
     assert (config.learning_rate, config.train_examples, config.dataset) == (0.5, 4000, "fashion-mnist-small")
     assert config.epochs == EPOCHS
     assert config.network_options == {"width": 0.25, "convolution": "specnet", "beta": 0.5}
@@ -511,10 +525,10 @@ def test_a_config_comes_from_the_nearest_record_and_without_one_is_the_usual():
     assert explorer.facts()["recorded_accuracy"] == pytest.approx(0.5)
     explorer.set(beta=0.75)
     assert explorer.facts()["recorded_seeds"] == 0
-    assert explorer._config().network_options["beta"] == 0.75
+    assert config_now(explorer).network_options["beta"] == 0.75
     explorer.set(network="vgg11", form="tanh")
     options = {"width": 0.25, "activation": "tanh"}
-    assert explorer._config() == replace(live.USUAL, network="vgg11", network_options=options, epochs=EPOCHS)
+    assert config_now(explorer) == replace(live.USUAL, network="vgg11", network_options=options, epochs=EPOCHS)
     assert (explorer.beta.disabled, explorer.facts()["beta"]) == (True, None)
     diverged = record("specnet 1", 0, status="diverged", epochs=[])
     assert LiveTrainingExplorer([diverged]).facts()["recorded_seeds"] == 0

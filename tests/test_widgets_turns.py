@@ -33,7 +33,7 @@ def threshold():
 
 
 def moves(explorer):
-    slider, other = list(explorer._controls().values())
+    slider, other = list(explorer.controls.values())
     for move in range(200):
         slider.value = (7 * move) % 40
         if move % 50 == 49:  # the browser changes other controls too
@@ -42,7 +42,7 @@ def moves(explorer):
 
 def told(explorer):
     return [explorer.facts(), explorer.panels.facts, explorer.panels.message,
-            [[line.y.tolist() for line in plot.lines] for plot in explorer._plots()]]
+            [[line.y.tolist() for line in plot.lines] for plot in explorer.shown.curves()]]
 
 
 def pair(make):
@@ -88,7 +88,7 @@ CALLS = {
     "move": lambda e: setattr(e.beta, "value", 7),
     "theme": lambda e: setattr(e.panels, "dark", True),
     "export": lambda e: e._file("png"),
-    "probe": lambda e: e._probe("photo", 1, 1),
+    "probe": lambda e: e.probe("photo", 1, 1),
     "slider's message": lambda e: message(e.beta, {"method": "update", "state": {"value": 9}}),
     "pointer's message": lambda e: message(e.panels, {"method": "custom", "content": {"type": "probe"}}),
     "figure's message": lambda e: message(e.lines[0].figure, {"method": "update", "state": {}}),

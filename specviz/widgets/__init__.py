@@ -5,8 +5,9 @@ from specviz.extras import needs
 with needs("lab"):
     from specviz.widgets.activation import ActivationExplorer
     from specviz.widgets.band_limit import BandLimitExplorer
+    from specviz.widgets.controls import GridSlider
     from specviz.widgets.convolution import ConvolutionExplorer
-    from specviz.widgets.explorer import Explorer, GridSlider
+    from specviz.widgets.explorer import Explorer
     from specviz.widgets.export import ExportButtons
     from specviz.widgets.figure import FigureView
     from specviz.widgets.filters import FilterExplorer

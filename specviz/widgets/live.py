@@ -6,7 +6,7 @@ import atexit
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal
@@ -21,8 +21,9 @@ from spectral_kernels.process import Lock
 from specviz import datasets, records, training
 from specviz.compare import Summary, finished
 from specviz.figures import BLUE, GREY, Line, LinePlot
-from specviz.widgets.explorer import GridSlider
-from specviz.widgets.training import CurvesExplorer, over_seeds
+from specviz.widgets.explorer import Explorer
+from specviz.widgets.specification import Choice, Fact, Slider, Specification, View
+from specviz.widgets.training import over_seeds
 from specviz.widgets.turns import turn
 
 NETWORKS = {"LeNet": "lenet", "AlexNet": "alexnet", "VGG-11": "vgg11"}
@@ -176,7 +177,7 @@ class Presence(anywidget.AnyWidget):
         self.on_msg(lambda widget, content, buffers: on_gone())
 
 
-class LiveTrainingExplorer(CurvesExplorer):
+class LiveTrainingExplorer(Explorer):
     """Train a small network here and now, and see its curves grow beside those on record.
 
     rows  records of the experiment specnet-beta; those that come with the project when None
@@ -196,36 +197,46 @@ class LiveTrainingExplorer(CurvesExplorer):
     apart, the largest distance of the run's test accuracies from those of its own record, None where it has none.
     """
 
-    label = "Live training"
+    specification = Specification(
+        "Live training",
+        controls={
+            "network": Choice("network", tuple(NETWORKS.items()), look="list", width=340),
+            "dataset": Choice("data set", (SMALL,), look="list", width=340),
+            "form": Choice(
+                "form",
+                tuple(FORMS.items()),
+                "specnet",
+                width=76,
+                name_style={"width": "80px", "justify_content": "flex-end", "margin": "2px 6px 2px 2px"},
+            ),
+            "beta": Slider("beta", 0.0, 2.0, 0.25, 1.0, enabled_when=("form", "specnet")),
+            "epochs": Slider("epochs", 1, 10, 1, USUAL.epochs),
+            "seed": Slider("seed", 0, 9, 1, 0),
+        },
+        columns=(("network", "dataset", "form", "buttons"), ("beta", "epochs", "seed")),
+        beside=True,
+    )
+    takes_pictures = False
 
     def __init__(self, rows: Iterable[dict[str, Any]] | None = None, **values: Any) -> None:
-        super().__init__()
-        self._rows = finished(_shipped() if rows is None else rows)
+        rows = finished(_shipped() if rows is None else rows)
         self._run: LiveRun | None = None
         self._drawn_by: Any = None  # the event loop that was asked to draw, until it begins
-        there = datasets.names()
-        wide = ipw.Layout(width="340px")
-        self.network = ipw.Dropdown(options=list(NETWORKS.items()), description="network", layout=wide)
-        self.dataset = ipw.Dropdown(
-            options=[SMALL, *(name for name in LARGER if there[name])], description="data set", layout=wide
-        )
-        self.form = ipw.ToggleButtons(options=list(FORMS.items()), value="specnet", style={"button_width": "76px"})
-        self.beta = GridSlider("beta", 0.0, 2.0, 0.25, 1.0)
-        epochs = self._rows[0]["config"]["epochs"] if self._rows else USUAL.epochs
-        self.epochs = GridSlider("epochs", 1, 10, 1, min(epochs, 10))
-        self.seed = GridSlider("seed", 0, 9, 1, 0)
+        found = datasets.names()
+        self._datasets = SMALL, *(name for name in LARGER if found[name])
         self.start_button = ipw.Button(description="Start", icon="play", layout=ipw.Layout(width="110px"))
         self.stop_button = ipw.Button(description="Stop", icon="stop", disabled=True, layout=ipw.Layout(width="110px"))
         self.start_button.on_click(lambda _: self._guarded(self.start))
         self.stop_button.on_click(lambda _: self._guarded(self.stop))
-        with self._silently():
-            self.set(**values)
-        buttons = ipw.HBox([self.start_button, self.stop_button], layout=ipw.Layout(margin="4px 0 4px 88px"))
-        name = ipw.Label("form", layout=ipw.Layout(width="80px", justify_content="flex-end", margin="2px 6px 2px 2px"))
-        left = [self.network, self.dataset, ipw.HBox([name, self.form]), buttons]
-        right = [self.beta.row(), self.epochs.row(), self.seed.row()]
-        self._assemble(None, [ipw.VBox(left), ipw.VBox(right)])
+        layout = ipw.Layout(margin="4px 0 4px 88px")
+        self.buttons = ipw.HBox([self.start_button, self.stop_button], layout=layout)
+        epochs = rows[0]["config"]["epochs"] if rows else USUAL.epochs
+        super().__init__(rows, **{"epochs": min(epochs, 10), **values})
         self.view.children = [*self.view.children, Presence(self.stop)]
+
+    def changes(self, name: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The data sets whose files are on this machine."""
+        return {"options": self._datasets} if name == "dataset" else {}
 
     def _at_once(self) -> list[ipw.Widget]:
         return [*super()._at_once(), self.stop_button]
@@ -233,9 +244,6 @@ class LiveTrainingExplorer(CurvesExplorer):
     def _before_close(self) -> None:
         if (run := vars(self).get("_run")) is not None:
             run.stop()
-
-    def _controls(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("network", "dataset", "form", "beta", "epochs", "seed")}
 
     # --- the run
 
@@ -249,7 +257,7 @@ class LiveTrainingExplorer(CurvesExplorer):
         if self.running:
             raise ValueError("a training is under way here: stop() it first, or wait() for its end")
         self._note_loop()
-        self._run = LiveRun(self._config(), self._teller())
+        self._run = LiveRun(config_of(self.source, **self.values), self._teller())
         self._run.start()
         self._refresh()
 
@@ -297,134 +305,138 @@ class LiveTrainingExplorer(CurvesExplorer):
     def _refresh(self) -> None:
         super()._refresh()
         self.start_button.disabled, self.stop_button.disabled = self.running, not self.running
-        self.beta.disabled = self.form.value != "specnet"
         if self._run is not None and (error := self._run.error) is not None:
             self.panels.say(f"The training failed: {type(error).__name__}: {error}")
 
-    def _config(self) -> training.Config:
-        """The nearest record's config, with what the controls say."""
-        form = {"relu": {}, "tanh": {"activation": "tanh"}}.get(
-            self.form.value, {"convolution": "specnet", "beta": self.beta.real}
-        )
-        base = max(self._of_network(), key=self._nearness, default=None)
-        config = USUAL if base is None else training.Config.of_dict(base["config"])
-        own = {
-            "experiment": USUAL.experiment,
-            "network": self.network.value,
-            "network_options": {"width": config.network_options.get("width", 1.0)} | form,
-            "dataset": self.dataset.value,
-            "epochs": round(self.epochs.real),
-            "seed": round(self.seed.real),
-        }
-        if config.dataset != self.dataset.value:
-            own |= EXAMPLES
-        return replace(config, **own)
+    # --- what is on screen
 
-    # --- records
+    def facts(self, **values: Any) -> dict[str, Any]:
+        """As every explorer's, of the training as it is now."""
+        return super().facts(**self.values | values)
 
-    def _of_network(self) -> list[dict[str, Any]]:
-        return [row for row in self._rows if row["config"]["network"] == self.network.value]
-
-    def _variant(self) -> str:
-        return f"specnet {self.beta.real:g}" if self.form.value == "specnet" else self.form.value
-
-    def _nearness(self, row: dict[str, Any]) -> tuple[bool, bool, bool]:
-        same = row["config"]["dataset"] == self.dataset.value, row["labels"]["variant"] == self._variant()
-        return *same, row["seed"] == round(self.seed.real)
-
-    def _recorded(self) -> list[dict[str, Any]]:
-        """The records of what the controls say, over seeds; of Fashion-MNIST where its small part has none."""
-        rows = [row for row in self._of_network() if row["labels"]["variant"] == self._variant()]
-        for name in (self.dataset.value, "fashion-mnist" if self.dataset.value == SMALL else ""):
-            if found := [row for row in rows if row["config"]["dataset"] == name]:
-                return found
-        return []
+    def compute(
+        self, rows: list[dict[str, Any]], network: str, dataset: str, form: str, beta: float, epochs: float, seed: float
+    ) -> View:
+        """The training as it is now, beside the records for the controls."""
+        run, recorded = self._run, recorded_for(rows, network, dataset, form, beta)
+        ends = [row["epochs"][-1]["test_accuracy"] for row in recorded]
+        at_end = Summary.of(ends) if ends else None
+        rate = config_of(rows, network, dataset, form, beta, epochs, seed).learning_rate
+        status = run.status if run else "not started"
+        text = "Lightning and the data are being loaded" if status == "starting" else status
+        name = run and _name(run.config)
+        steps = run.steps_an_epoch * run.config.epochs if run and run.steps else None
+        step, epoch = (len(run.steps), len(run.rows)) if run else (0, 0)
+        loss = float(np.mean(run.steps[-SMOOTHED:])) if run and run.steps else None
+        accuracy = run.rows[-1]["test_accuracy"] if run and run.rows else None
+        seconds, same = run.seconds if run else 0.0, "the same config and seed; at most, over the epochs so far"
+        facts = [
+            Fact("network", network),
+            Fact("dataset", dataset),
+            Fact("form", form),
+            Fact("beta", beta if form == "specnet" else None),
+            Fact("epochs", round(epochs)),
+            Fact("seed", round(seed)),
+            Fact("learning_rate", rate),
+            Fact("run", name),
+            Fact("status", status, "live run", text, f"{name or 'press Start'}; learning rate {rate:g}"),
+            Fact("step", step),
+            Fact("steps", steps, "progress", "step {step} of {}", f"{seconds:.0f} s since Start"),
+            Fact("epoch", epoch),
+            Fact("seconds", seconds),
+            Fact("loss", loss, "training loss", "{:.3f}", f"cross-entropy, mean of the last {SMOOTHED} steps"),
+            Fact("test_accuracy", accuracy, "test accuracy", "{:.1f %}", f"after epoch {epoch}"),
+            Fact("recorded_seeds", len(ends)),
+            Fact("recorded_accuracy", at_end and at_end.mean, "on record", *_on_record(recorded, at_end)),
+            Fact("recorded_spread", at_end and at_end.spread),
+            Fact("apart", self._apart(), "its own record", "{:.2f points} apart", same),
+        ]
+        lost = f"The training ended with it, at step {step} of {steps or 'many'}." if self.running else ""
+        return View(facts=facts, curves=lambda: _curves(run, recorded, form), under_way=lost)
 
     def _apart(self) -> float | None:
         """How far the run is from the record of the very same training, if there is one."""
         if self._run is None:
             return None
-        for row in self._rows:
+        for row in self.source:
             recorded = training.Config.of_dict(row["config"], trust=True)  # to be compared: nobody builds it
             if replace(recorded, experiment=USUAL.experiment) == self._run.config:
                 both = zip(self._run.rows, row["epochs"], strict=False)
                 return max((abs(a["test_accuracy"] - b["test_accuracy"]) for a, b in both), default=None)
         return None
 
-    # --- what is on screen
 
-    def facts(self) -> dict[str, Any]:
-        """Plain numbers for what is on screen."""
-        run, ends = self._run, [row["epochs"][-1]["test_accuracy"] for row in self._recorded()]
-        recorded = Summary.of(ends) if ends else None
-        return {
-            **{name: control.value for name, control in self._controls().items() if not hasattr(control, "real")},
-            "beta": self.beta.real if self.form.value == "specnet" else None,
-            "epochs": round(self.epochs.real),
-            "seed": round(self.seed.real),
-            "learning_rate": self._config().learning_rate,
-            "run": run and _name(run.config),
-            "status": run.status if run else "not started",
-            "step": len(run.steps) if run else 0,
-            "steps": run.steps_an_epoch * run.config.epochs if run and run.steps else None,
-            "epoch": len(run.rows) if run else 0,
-            "seconds": run.seconds if run else 0.0,
-            "loss": float(np.mean(run.steps[-SMOOTHED:])) if run and run.steps else None,
-            "test_accuracy": run.rows[-1]["test_accuracy"] if run and run.rows else None,
-            "recorded_seeds": len(ends),
-            "recorded_accuracy": recorded and recorded.mean,
-            "recorded_spread": recorded and recorded.spread,
-            "apart": self._apart(),
-        }
+def _variant(form: str, beta: float) -> str:
+    return f"specnet {beta:g}" if form == "specnet" else form
 
-    def _frames(self) -> dict[str, Any]:
-        f = self.facts()
-        status = "Lightning and the data are being loaded" if f["status"] == "starting" else f["status"]
-        shown = [["live run", status, f"{f['run'] or 'press Start'}; learning rate {f['learning_rate']:g}"]]
-        if f["steps"]:
-            shown.append(["progress", f"step {f['step']} of {f['steps']}", f"{f['seconds']:.0f} s since Start"])
-        if f["loss"] is not None:
-            shown.append(["training loss", f"{f['loss']:.3f}", f"cross-entropy, mean of the last {SMOOTHED} steps"])
-        if f["test_accuracy"] is not None:
-            shown.append(["test accuracy", f"{100 * f['test_accuracy']:.1f} %", f"after epoch {f['epoch']}"])
-        shown.append(self._shown_record(f))
-        if f["apart"] is not None:
-            apart = f"{100 * f['apart']:.2f} points apart"
-            shown.append(["its own record", apart, "the same config and seed; at most, over the epochs so far"])
-        lost = f"The training ended with it, at step {f['step']} of {f['steps'] or 'many'}." if self.running else ""
-        return {"frames": {}, "facts": shown, "under_way": lost}
 
-    def _shown_record(self, f: dict[str, Any]) -> list[str]:
-        rows = self._recorded()
-        if not rows:
-            return ["on record", "none", "nobody recorded this network, data set and form"]
-        spread = "" if f["recorded_spread"] is None else f" ± {100 * f['recorded_spread']:.1f}"
-        where, last = rows[0]["config"]["dataset"], rows[0]["config"]["epochs"]
-        note = f"{len(rows)} seeds, after {last} epochs on {rows[0]['train_examples']:,} examples of {where}"
-        return ["on record", f"{100 * f['recorded_accuracy']:.1f}{spread} %", note]
+def config_of(
+    rows: list[dict[str, Any]], network: str, dataset: str, form: str, beta: float, epochs: float, seed: float
+) -> training.Config:
+    """The nearest record's config, with what the controls say."""
 
-    def _plots(self) -> list[LinePlot]:
-        run, rows = self._run, self._recorded()
-        live = f"live: {_name(run.config)}" if run else "live: not started"
-        where = rows[0]["config"]["dataset"] if rows else "nothing"
-        recorded = f"on record: {self.form.label}, {where}"
-        x = np.arange(1, len(run.steps) + 1) / run.steps_an_epoch if run else np.zeros(0)
-        y = running_mean(run.steps, SMOOTHED) if run else np.zeros(0)
-        epochs, mean, spread = over_seeds(rows, "train_loss")
-        # An epoch's mean belongs to its middle, not to its end.
-        band = {"low": mean - spread, "high": mean + spread, "markers": True, "dash": "dash"}
-        losses = [Line(live, x[: len(y)], y, BLUE), Line(recorded, epochs - 0.5, mean, GREY, **band)]
-        done = np.array([row["test_accuracy"] for row in run.rows]) if run else np.zeros(0)
-        epochs, mean, spread = over_seeds(rows, "test_accuracy")
-        band |= {"low": 100 * (mean - spread), "high": 100 * (mean + spread)}
-        accuracies = [
-            Line(live, np.arange(1, len(done) + 1), 100 * done, BLUE, markers=True),
-            Line(recorded, epochs, 100 * mean, GREY, **band),
-        ]
-        return [
-            LinePlot(f"Training loss, mean of {SMOOTHED} steps", "epochs trained", "cross-entropy", losses),
-            LinePlot("Test accuracy after each epoch", "epochs trained", "right answers, %", accuracies),
-        ]
+    def nearness(row: dict[str, Any]) -> tuple[bool, bool, bool]:
+        same_variant = row["labels"]["variant"] == _variant(form, beta)
+        return row["config"]["dataset"] == dataset, same_variant, row["seed"] == round(seed)
+
+    of_network = (row for row in rows if row["config"]["network"] == network)
+    base = max(of_network, key=nearness, default=None)
+    config = USUAL if base is None else training.Config.of_dict(base["config"])
+    options = {"relu": {}, "tanh": {"activation": "tanh"}}.get(form, {"convolution": "specnet", "beta": beta})
+    own = {
+        "experiment": USUAL.experiment,
+        "network": network,
+        "network_options": {"width": config.network_options.get("width", 1.0)} | options,
+        "dataset": dataset,
+        "epochs": round(epochs),
+        "seed": round(seed),
+    }
+    return replace(config, **own | (EXAMPLES if config.dataset != dataset else {}))
+
+
+def recorded_for(
+    rows: list[dict[str, Any]], network: str, dataset: str, form: str, beta: float
+) -> list[dict[str, Any]]:
+    """The records of what the controls say, over seeds; of Fashion-MNIST where its small part has none."""
+    variant = _variant(form, beta)
+    rows = [row for row in rows if row["config"]["network"] == network and row["labels"]["variant"] == variant]
+    for name in (dataset, "fashion-mnist" if dataset == SMALL else ""):
+        if found := [row for row in rows if row["config"]["dataset"] == name]:
+            return found
+    return []
+
+
+def _on_record(rows: list[dict[str, Any]], end: Summary | None) -> tuple[str, str]:
+    """Format and hint of the recorded accuracy."""
+    if end is None:
+        return "none", "nobody recorded this network, data set and form"
+    dataset, epochs, examples = rows[0]["config"]["dataset"], rows[0]["config"]["epochs"], rows[0]["train_examples"]
+    spread = "" if end.spread is None else f" ± {100 * end.spread:.1f}"
+    hint = f"{len(rows)} seeds, after {epochs} epochs on {examples:,} examples of {dataset}"
+    return f"{100 * end.mean:.1f}{spread} %", hint
+
+
+def _curves(run: LiveRun | None, rows: list[dict[str, Any]], form: str) -> list[LinePlot]:
+    live = f"live: {_name(run.config)}" if run else "live: not started"
+    dataset = rows[0]["config"]["dataset"] if rows else "nothing"
+    recorded = f"on record: {next(name for name, key in FORMS.items() if key == form)}, {dataset}"
+    x = np.arange(1, len(run.steps) + 1) / run.steps_an_epoch if run else np.zeros(0)
+    y = running_mean(run.steps, SMOOTHED) if run else np.zeros(0)
+    epochs, mean, spread = over_seeds(rows, "train_loss")
+    # An epoch's mean belongs to its middle, not to its end.
+    band = {"low": mean - spread, "high": mean + spread, "markers": True, "dash": "dash"}
+    losses = [Line(live, x[: len(y)], y, BLUE), Line(recorded, epochs - 0.5, mean, GREY, **band)]
+    done = np.array([row["test_accuracy"] for row in run.rows]) if run else np.zeros(0)
+    epochs, mean, spread = over_seeds(rows, "test_accuracy")
+    band |= {"low": 100 * (mean - spread), "high": 100 * (mean + spread)}
+    accuracies = [
+        Line(live, np.arange(1, len(done) + 1), 100 * done, BLUE, markers=True),
+        Line(recorded, epochs, 100 * mean, GREY, **band),
+    ]
+    return [
+        LinePlot(f"Training loss, mean of {SMOOTHED} steps", "epochs trained", "cross-entropy", losses),
+        LinePlot("Test accuracy after each epoch", "epochs trained", "right answers, %", accuracies),
+    ]
 
 
 def running_mean(values: Sequence[float], over: int) -> np.ndarray:

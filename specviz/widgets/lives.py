@@ -25,7 +25,7 @@ class ClosedError(AttributeError, RuntimeError):
 
 # What is called from a cell, by a control, by a timer or by a training: none of these waits for another thread.
 _TURNS = {"set", "load", "facts", "all_facts", "csv", "summary", "start"}
-_TURNS |= {"_refresh", "_redraw_lines", "_theme", "_probe", "_pick", "_file", "_still_picture"}
+_TURNS |= {"_refresh", "_move", "_redraw_lines", "_theme", "probe", "_pick", "_file", "still", "description"}
 
 
 def _turn_of_an_open_one(method: Any) -> Any:

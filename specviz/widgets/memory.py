@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import ipywidgets as ipw
 import numpy as np
 import torch
 from spectral_kernels import process
@@ -14,15 +13,72 @@ from torch import Tensor, nn
 
 from specviz import models, records
 from specviz.datasets import photo_patches
-from specviz.figures import BLUE, GREEN, GREY, ORANGE, Line, LinePlot, Panel
+from specviz.figures import BLUE, GREEN, GREY, ORANGE, Line, LinePlot
 from specviz.memory import CompressionStats, StepMemory, compress_activations, measure_step
-from specviz.widgets.explorer import Explorer, GridSlider, human_bytes
+from specviz.widgets.explorer import Explorer
+from specviz.widgets.specification import Choice, Fact, Slider, Specification, View, human_bytes
 
 FORMS = {
     "bn-relu": ("batch norm and ReLU", ORANGE),
     "bn-relu, compressed": ("the same, compressed", GREEN),
     "tanh": ("tanh", GREY),
 }
+
+
+def compute(rows: Sequence[dict[str, Any]], network: str, beta: float, precision: str) -> View:
+    """Bytes of a network's training step, of its twins' and of its Spec- twin's, from records."""
+
+    def found(form: str) -> dict[str, Any] | None:
+        return next((row for row in rows if _name(row) == network and row["form"] == form), None)
+
+    def recorded(form: str) -> dict[str, Any]:
+        if row := found(form):
+            return row
+        raise ValueError(f"nothing was recorded for {network}, {form}; beta 1 has both kinds of values")
+
+    half = ", float16" if precision == "float16" else ""
+    row, tanh, usual = recorded(f"specnet beta {beta:g}{half}"), recorded("tanh"), recorded("bn-relu")
+    machine, device = row["machine"], row["device"]
+    facts = [
+        Fact("device", device),
+        Fact(value=machine["gpu" if device == "cuda" else "cpu"], label="measured on", hint=device),
+        Fact("network", network),
+        Fact("beta", beta),
+        Fact("precision", precision),
+    ]
+    for kind, note in (("saved", "kept for backward"), ("peak", "most at once, without the weights'")):
+        count = row[f"{kind}_bytes"]
+        of_tanh, of_usual = count / tanh[f"{kind}_bytes"], count / usual[f"{kind}_bytes"]
+        shares = f"{of_tanh:.0%} of tanh's, {of_usual:.0%} of batch norm's; {note}"
+        facts.append(Fact(f"{kind}_bytes", count, kind, "{:bytes}", shares))
+        facts += [Fact(f"{kind}_of_tanh", of_tanh), Fact(f"{kind}_of_bn_relu", of_usual)]
+    if compressed := found("bn-relu, compressed"):
+        for kind in ("saved", "peak"):
+            count = compressed[f"{kind}_bytes"]
+            share = f"{count / usual[f'{kind}_bytes']:.0%} of batch norm's, the same network as it is"
+            facts.append(Fact(f"compressed_{kind}_bytes", count, f"compressed, {kind}", "{:bytes}", share))
+    blocks = f"|X| > {beta:g} (ortho); mean over blocks, first step"
+    weights = "beside it gradients {} and optimiser {}, the same for all"
+    held = [human_bytes(row[f"{kind}_bytes"]) for kind in ("gradient", "optimizer")]
+    facts += [
+        Fact("average_bytes", row["average_bytes"], "mean over the step", "{:bytes}"),
+        Fact("parameter_bytes", row["parameter_bytes"], "weights", "{:bytes}", weights.format(*held)),
+        Fact("gradient_bytes", row["gradient_bytes"]),
+        Fact("optimizer_bytes", row["optimizer_bytes"]),
+        Fact("kept", float(np.mean(row["kept_by_block"])), "coefficients kept", "{:.0%}", blocks),
+    ]
+
+    def curves() -> list[LinePlot]:
+        drawn = [(*look, other) for form, look in FORMS.items() if (other := found(form))]
+        drawn.append(("SpecNet", BLUE, row))
+        over_time = [Line(name, *_over_time(r["timeline"]), colour) for name, colour, r in drawn]
+        by_layer = [Line(name, *_by_layer(r["saved_by_layer"]), colour, markers=True) for name, colour, r in drawn]
+        return [
+            LinePlot("Bytes alive during a training step", "share of the step's time", "MiB", over_time),
+            LinePlot("Kept for backward, layer after layer", "layer that keeps something", "MiB, sum so far", by_layer),
+        ]
+
+    return View(facts=facts, curves=curves)
 
 
 class MemoryExplorer(Explorer):
@@ -37,95 +93,28 @@ class MemoryExplorer(Explorer):
     `compress_activations`, where that was recorded, compressed_saved_bytes, compressed_peak_bytes.
     """
 
-    label = "Memory explorer"
+    specification = Specification(
+        "Memory explorer",
+        controls={
+            "network": Choice("network", (), look="list", width=420),
+            "beta": Slider("beta", 0.5, 1.5, 0.5, 1.0),
+            "precision": Choice("kept values", ("float32", "float16"), width=90),
+        },
+        columns=(("network", "beta"), "precision"),
+    )
     takes_pictures = False
+    compute = staticmethod(compute)
 
     def __init__(self, rows: list[dict[str, Any]] | None = None, beta: float = 1.0) -> None:
-        super().__init__()
-        self._rows = records.shipped("bench-memory") if rows is None else list(rows)
-        if not self._rows:
+        rows = records.shipped("bench-memory") if rows is None else list(rows)
+        if not rows:
             raise ValueError("there are no records to show; `specviz bench memory` makes them")
-        self.networks = list(dict.fromkeys(_name(row) for row in self._rows))
-        self.network = ipw.Dropdown(options=self.networks, description="network", layout=ipw.Layout(width="420px"))
-        self.beta = GridSlider("beta", 0.5, 1.5, 0.5, 1.0)
-        self.precision = ipw.ToggleButtons(options=["float32", "float16"], style={"button_width": "90px"})
-        self._facts: dict[str, Any] = {}
-        self.beta.real = beta
-        precision = ipw.HBox([ipw.Label("kept values"), self.precision])
-        self._assemble(None, [ipw.VBox([self.network, self.beta.row()]), precision])
+        self.networks = list(dict.fromkeys(_name(row) for row in rows))
+        super().__init__(rows, beta=beta)
 
-    def _controls(self) -> dict[str, Any]:
-        return {"network": self.network, "beta": self.beta, "precision": self.precision}
-
-    def _found(self, form: str) -> dict[str, Any] | None:
-        mine = (row for row in self._rows if _name(row) == self.network.value and row["form"] == form)
-        return next(mine, None)
-
-    def _row(self, form: str) -> dict[str, Any]:
-        if row := self._found(form):
-            return row
-        raise ValueError(f"nothing was recorded for {self.network.value}, {form}; beta 1 has both kinds of values")
-
-    def _form(self) -> str:
-        half = ", float16" if self.precision.value == "float16" else ""
-        return f"specnet beta {self.beta.real:g}{half}"
-
-    def _describe(self) -> tuple[list[Panel], dict[str, np.ndarray]]:
-        return [], {}
-
-    def _frames(self) -> dict[str, Any]:
-        row, tanh, usual = self._row(self._form()), self._row("tanh"), self._row("bn-relu")
-        of = {"tanh": tanh, "bn_relu": usual}
-        bytes_ = ("saved", "peak", "average", "parameter", "gradient", "optimizer")
-        self._facts = {
-            "device": row["device"],
-            "network": self.network.value,
-            "beta": self.beta.real,
-            "precision": self.precision.value,
-            **{f"{what}_bytes": row[f"{what}_bytes"] for what in bytes_},
-            **{
-                f"{what}_of_{name}": row[f"{what}_bytes"] / base[f"{what}_bytes"]
-                for what in ("saved", "peak")
-                for name, base in of.items()
-            },
-            "kept": float(np.mean(row["kept_by_block"])),
-        }
-        facts = [["measured on", row["machine"]["gpu" if row["device"] == "cuda" else "cpu"], row["device"]]]
-        for what, note in (("saved", "kept for backward"), ("peak", "most at once, without the weights'")):
-            mine = row[f"{what}_bytes"]
-            shares = (
-                f"{mine / tanh[f'{what}_bytes']:.0%} of tanh's, {mine / usual[f'{what}_bytes']:.0%} of batch norm's"
-            )
-            facts.append([what, human_bytes(mine), f"{shares}; {note}"])
-        if compressed := self._found("bn-relu, compressed"):
-            for what, name in (("saved", "compressed, saved"), ("peak", "compressed, peak")):
-                bytes_of = compressed[f"{what}_bytes"]
-                self._facts[f"compressed_{what}_bytes"] = bytes_of
-                share = bytes_of / usual[f"{what}_bytes"]
-                facts.append([name, human_bytes(bytes_of), f"{share:.0%} of batch norm's, the same network as it is"])
-        facts.append(["mean over the step", human_bytes(row["average_bytes"]), ""])
-        held = [human_bytes(row[f"{what}_bytes"]) for what in ("parameter", "gradient", "optimizer")]
-        facts.append(["weights", held[0], f"beside it gradients {held[1]} and optimiser {held[2]}, the same for all"])
-        dropped = f"|X| > {self.beta.real:g} (ortho)"
-        facts.append(["coefficients kept", f"{self._facts['kept']:.0%}", f"{dropped}; mean over blocks, first step"])
-        return {"frames": {}, "facts": facts}
-
-    def facts(self) -> dict[str, Any]:
-        """Plain numbers for what is on screen."""
-        return dict(self._facts)
-
-    def _full_size(self) -> tuple[int, int]:
-        return 1, 1
-
-    def _plots(self) -> list[LinePlot]:
-        rows = [(*shown, row) for form, shown in FORMS.items() if (row := self._found(form))]
-        rows.append(("SpecNet", BLUE, self._row(self._form())))
-        over_time = [Line(name, *_over_time(row["timeline"]), colour) for name, colour, row in rows]
-        by_layer = [Line(name, *_by_layer(row["saved_by_layer"]), colour, markers=True) for name, colour, row in rows]
-        return [
-            LinePlot("Bytes alive during a training step", "share of the step's time", "MiB", over_time),
-            LinePlot("Kept for backward, layer after layer", "layer that keeps something", "MiB, sum so far", by_layer),
-        ]
+    def changes(self, name: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The networks on record."""
+        return {"options": tuple(self.networks)} if name == "network" else {}
 
 
 def _name(row: dict[str, Any]) -> str:
@@ -155,7 +144,14 @@ class StepExplorer(Explorer):
     Facts: threshold, batch, plain and compressed saved_bytes and peak_bytes, tensors, stored_bytes, dense_bytes, share.
     """
 
-    label = "Step explorer"
+    specification = Specification(
+        "Step explorer",
+        controls={
+            "threshold": Slider("threshold", 0.0, 2.0, 0.05, 0.25, at_rest=True),
+            "batch": Slider("batch", 1, 1, 1, 1, at_rest=True),
+        },
+        columns=(("threshold", "batch"),),
+    )
     takes_pictures = False
 
     def __init__(
@@ -167,7 +163,6 @@ class StepExplorer(Explorer):
         targets: Tensor | None = None,
         threshold: float = 0.25,
     ) -> None:
-        super().__init__()
         if (model is None) != (inputs is None):
             raise ValueError("give a model and a batch for it, StepExplorer(model, inputs), or neither")
         if model is None or inputs is None:
@@ -180,16 +175,11 @@ class StepExplorer(Explorer):
             raise ValueError("inputs must be a tensor (B, ...) of at least one example")
         self._model, self._inputs, self._loss, self._targets = model, inputs, loss, targets
         self._plain: dict[int, StepMemory] = {}
-        self._shown: tuple[StepMemory, StepMemory] | None = None
-        self._stats = CompressionStats()
-        self.threshold = GridSlider("threshold", 0.0, 2.0, 0.05, 0.25)
-        self.batch = GridSlider("batch", 1, len(inputs), 1, len(inputs))
-        self.threshold.continuous_update = self.batch.continuous_update = False  # a step is measured at each stop
-        self.threshold.real = threshold
-        self._assemble(None, [ipw.VBox([self.threshold.row(), self.batch.row()])])
+        super().__init__(None, threshold=threshold, batch=len(inputs))
 
-    def _controls(self) -> dict[str, Any]:
-        return {"threshold": self.threshold, "batch": self.batch}
+    def changes(self, name: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Batches up to the one that was given."""
+        return {"high": len(self._inputs)} if name == "batch" else {}
 
     def _measure(self, batch: int, context: Callable[[], Any] | None = None) -> StepMemory:
         options: dict[str, Any] = {"context": context} if context else {}
@@ -201,11 +191,9 @@ class StepExplorer(Explorer):
         except Exception as error:  # whatever a pasted model raises
             raise ValueError(f"this model makes no step on {batch} of its inputs: {error}") from error
 
-    def _describe(self) -> tuple[list[Panel], dict[str, np.ndarray]]:
-        return [], {}
-
-    def _frames(self) -> dict[str, Any]:
-        batch = round(self.batch.real)
+    def compute(self, source: None, threshold: float, batch: float) -> View:
+        """Measure a step, plain and compressed."""
+        batch = round(batch)
         if batch not in self._plain:
             self._plain[batch] = self._measure(batch)
         plain = self._plain[batch]
@@ -213,53 +201,34 @@ class StepExplorer(Explorer):
 
         @contextmanager
         def compressing() -> Iterator[None]:
-            with compress_activations(self.threshold.real) as stats:
+            with compress_activations(threshold) as stats:
                 last[:] = [stats]
                 yield
 
         compressed = self._measure(batch, compressing)
-        self._shown, self._stats = (plain, compressed), last[0]
-        facts = [
-            [what, f"{human_bytes(new)}, {new / max(old, 1):.0%} of plain", f"the plain step's is {human_bytes(old)}"]
-            for what, new, old in (
-                ("kept for backward", compressed.saved_bytes, plain.saved_bytes),
-                ("most at once", compressed.peak_bytes, plain.peak_bytes),
-            )
+        stats = last[0]
+        facts = [Fact("threshold", threshold), Fact("batch", batch)]
+        for kind, label in (("saved", "kept for backward"), ("peak", "most at once")):
+            old, new = (getattr(step, f"{kind}_bytes") for step in (plain, compressed))
+            share = f"{{:bytes}}, {new / max(old, 1):.0%} of plain"
+            facts.append(Fact(f"plain_{kind}_bytes", old))
+            hint = f"the plain step's is {human_bytes(old)}"
+            facts.append(Fact(f"compressed_{kind}_bytes", new, label, share, hint))
+        stored = ("{}, in {share:.0%}", f"of their {human_bytes(stats.dense_bytes)}")
+        nothing = ("none", "this model saves no maps, or only small ones")
+        facts += [
+            Fact("tensors", stats.tensors, "maps stored", *(stored if stats.tensors else nothing)),
+            Fact("stored_bytes", stats.stored_bytes),
+            Fact("dense_bytes", stats.dense_bytes),
+            Fact("share", stats.share),
+            Fact("", stats.gate_bytes + stats.pool_bytes, "ReLU and max pooling", "{:bytes}", "as bits, exact"),
         ]
-        stats = self._stats
-        facts.append(
-            ["maps stored", f"{stats.tensors}, in {stats.share:.0%}", f"of their {human_bytes(stats.dense_bytes)}"]
-            if stats.tensors
-            else ["maps stored", "none", "this model saves no maps, or only small ones"]
-        )
-        facts.append(["ReLU and max pooling", human_bytes(stats.gate_bytes + stats.pool_bytes), "as bits, exact"])
-        return {"frames": {}, "facts": facts}
 
-    def facts(self) -> dict[str, Any]:
-        """Plain numbers for what is on screen."""
-        if self._shown is None:
-            return {}
-        (plain, compressed), stats = self._shown, self._stats
-        return {
-            "threshold": self.threshold.real,
-            "batch": round(self.batch.real),
-            "plain_saved_bytes": plain.saved_bytes,
-            "plain_peak_bytes": plain.peak_bytes,
-            "compressed_saved_bytes": compressed.saved_bytes,
-            "compressed_peak_bytes": compressed.peak_bytes,
-            "tensors": stats.tensors,
-            "stored_bytes": stats.stored_bytes,
-            "dense_bytes": stats.dense_bytes,
-            "share": stats.share,
-        }
+        def curves() -> list[LinePlot]:
+            lines = [
+                Line(name, *_over_time(step.to_record()["timeline"]), colour)
+                for name, step, colour in (("plain", plain, GREY), ("compressed", compressed, BLUE))
+            ]
+            return [LinePlot("Bytes alive during a training step", "share of the step's time", "MiB", lines)]
 
-    def _full_size(self) -> tuple[int, int]:
-        return 1, 1
-
-    def _plots(self) -> list[LinePlot]:
-        lines = []
-        for i, (name, colour) in enumerate((("plain", GREY), ("compressed", BLUE))):
-            step = self._shown[i] if self._shown else None
-            x, y = _over_time(step.to_record()["timeline"]) if step else (np.zeros(0), np.zeros(0))
-            lines.append(Line(name, x, y, colour))
-        return [LinePlot("Bytes alive during a training step", "share of the step's time", "MiB", lines)]
+        return View(facts=facts, curves=curves)

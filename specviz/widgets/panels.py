@@ -1,6 +1,7 @@
 """The canvas view: an explorer's pictures, facts and messages, sent to the browser in one message."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +51,8 @@ class PanelsView(anywidget.AnyWidget):
     def describe(self, panels: list[Panel]) -> None:
         """Say what the panels are; cheap when nothing changed."""
         self.panels = [
-            {
-                "key": p.key,
-                "title": p.title,
-                "description": p.description,
-                "axes": p.axes,
-                "unit": p.unit,
+            asdict(p)
+            | {
                 "table": colour_table(p.table).tobytes() if p.table else None,
                 "bar_table": p.bar_table().tobytes() if p.bar != "none" else None,
                 "bar_labels": list(p.bar_labels()),
@@ -65,8 +62,8 @@ class PanelsView(anywidget.AnyWidget):
 
     def show(
         self,
-        frames: dict[str, np.ndarray],
-        still: dict[str, np.ndarray] | None = None,
+        frames: Mapping[str, np.ndarray],
+        still: Mapping[str, np.ndarray] | None = None,
         full_size: tuple[int, int] | None = None,
         **others: Any,
     ) -> None:

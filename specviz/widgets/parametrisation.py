@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ipywidgets as ipw
@@ -19,6 +19,7 @@ import specviz.nn as snn
 from specviz.datasets import PHOTOS, photo_patches
 from specviz.figures import BLUE, ORANGE, PURPLE, Line, LinePlot
 from specviz.widgets.explorer import Explorer
+from specviz.widgets.specification import Choice, Fact, Specification, View
 from specviz.widgets.turns import turn
 
 STEPS = 150
@@ -100,6 +101,42 @@ def _step(network: nn.Module, optimiser: torch.optim.Optimizer, images: Tensor, 
     return loss.item()
 
 
+def compute(path: Sequence[tuple[float, float, float]], optimiser: str, numbers: str, start: str, taps: int) -> View:
+    """What a race made of its two networks so far: their losses and distance after each step."""
+    found = np.array(path).reshape(-1, 3)
+    steps = Fact("steps", len(path), "steps", f"{{}} of {STEPS}", f"batches of {BATCH} patches")
+    chosen = {"optimiser": optimiser, "numbers": numbers, "start": start, "taps": taps}
+    facts = [*(Fact(*pair) for pair in chosen.items()), steps]
+    names = ("loss_spatial", "loss_spectral", "distance", "largest_distance")
+    if len(path):
+        spatial, spectral = (float(loss) for loss in found[-10:, :2].mean(0))
+        facts += [
+            Fact("loss_spatial", spatial, "loss, taps trained", "{:.4f}", "cross-entropy, last ten steps"),
+            Fact("loss_spectral", spectral, "loss, spectra trained", "{:.4f}", "cross-entropy, last ten steps"),
+            Fact("distance", float(found[-1, 2]), "filters apart by", "{:.1e}", "of their norm; computed in float64"),
+            Fact("largest_distance", float(found[:, 2].max())),
+        ]
+    else:
+        facts += [Fact(name) for name in names]
+
+    def curves() -> list[LinePlot]:
+        x = np.arange(1, len(found) + 1)
+        losses = [
+            Line("taps trained", x, found[:, 0], BLUE),
+            Line("spectra trained", x, found[:, 1], ORANGE, dash="dash"),
+        ]
+        apart = [Line("distance", x, np.maximum(found[:, 2], 1e-17), PURPLE)]
+        return [
+            LinePlot("Training loss, the same batches", "step", "cross-entropy", losses),
+            LinePlot("How far the two networks' filters are apart", "step", "share of norm", apart, log_y=True),
+        ]
+
+    return View(facts=facts, curves=curves)
+
+
+_NAMED: dict[str, Any] = {"width": 100, "name_style": {"width": "120px"}}
+
+
 class ParametrisationExplorer(Explorer):
     """Two networks that start with the same filters and see the same batches; one trains taps, the other spectra.
 
@@ -113,34 +150,30 @@ class ParametrisationExplorer(Explorer):
     largest_distance on the way. Rippel, Snoek & Adams (2015); Jain, Samet & Wainger.
     """
 
-    label = "Parametrisation explorer"
+    specification = Specification(
+        "Parametrisation explorer",
+        controls={
+            "optimiser": Choice("optimiser", tuple(OPTIMISERS), **_NAMED),
+            "numbers": Choice("spectral numbers", ("orthogonal", "unscaled"), **_NAMED),
+            "start": Choice("start", ("matched", "k times"), **_NAMED),
+            "taps": Choice("filters", (("3 × 3", 3), ("5 × 5", 5)), width=100),
+        },
+        columns=(("optimiser", "numbers", "start"), ("taps", "buttons")),
+    )
     takes_pictures = False
+    compute = staticmethod(compute)
 
     def __init__(self, optimiser: str = "SGD", numbers: str = "orthogonal", start: str = "matched", taps: int = 5):
-        super().__init__()
-        style = {"button_width": "100px"}
-        self.optimiser = ipw.ToggleButtons(options=list(OPTIMISERS), style=style)
-        self.numbers = ipw.ToggleButtons(options=["orthogonal", "unscaled"], style=style)
-        self.start = ipw.ToggleButtons(options=["matched", "k times"], style=style)
-        self.taps = ipw.ToggleButtons(options=[("3 × 3", 3), ("5 × 5", 5)], style=style)
         self.again = ipw.Button(description="Train again", icon="play", layout=ipw.Layout(width="130px"))
         self.stop = ipw.Button(description="Stop", icon="stop", disabled=True, layout=ipw.Layout(width="90px"))
         self.again.on_click(lambda _: self._refresh())
         self.stop.on_click(lambda _: self._stop())
-        self._path: list[tuple[float, float, float]] = []
+        self.buttons = ipw.HBox([self.again, self.stop])
         self._training: asyncio.Task[None] | None = None
         self._round = 0  # counts the trainings: one that is no longer the last ends
         self._live = False
-        with self._silently():
-            self.set(optimiser=optimiser, numbers=numbers, start=start, taps=taps)
-        rows = [("optimiser", self.optimiser), ("spectral numbers", self.numbers), ("start", self.start)]
-        labelled = [ipw.HBox([ipw.Label(name, layout=ipw.Layout(width="120px")), control]) for name, control in rows]
-        right = [ipw.HBox([ipw.Label("filters"), self.taps]), ipw.HBox([self.again, self.stop])]
-        self._assemble(None, [ipw.VBox(labelled), ipw.VBox(right)])
+        super().__init__([], optimiser=optimiser, numbers=numbers, start=start, taps=taps)
         self._live = True
-
-    def _controls(self) -> dict[str, Any]:
-        return {"optimiser": self.optimiser, "numbers": self.numbers, "start": self.start, "taps": self.taps}
 
     def set(self, **values: Any) -> None:
         """Set controls and train to the end."""
@@ -150,16 +183,21 @@ class ParametrisationExplorer(Explorer):
         finally:
             self._live = before
 
+    def facts(self, **values: Any) -> dict[str, Any]:
+        """As every explorer's. For other values two networks are trained to the end, while the screen stays."""
+        chosen = {name: value for name, (_, value) in self._settled(values).items()}
+        return compute(list(self._race(**chosen)) if values else self.source, **chosen).values()
+
     def _at_once(self) -> list[ipw.Widget]:
         return [*super()._at_once(), self.stop]
 
     def _before_close(self) -> None:
         self._round = 0
 
-    def _race(self) -> Iterator[tuple[float, float, float]]:
-        return race(
-            self.optimiser.value, self.taps.value, self.numbers.value == "orthogonal", self.start.value == "matched"
-        )
+    def _race(self, **values: Any) -> Iterator[tuple[float, float, float]]:
+        chosen = self.values | values
+        orthogonal, matched = chosen["numbers"] == "orthogonal", chosen["start"] == "matched"
+        return race(chosen["optimiser"], chosen["taps"], orthogonal, matched)
 
     def _refresh(self) -> None:
         if self._quiet:
@@ -170,10 +208,10 @@ class ParametrisationExplorer(Explorer):
         except RuntimeError:  # a plain script
             loop = None
         if loop is None:
-            self._path = list(self._race())
+            self.source = list(self._race())
             super()._refresh()
         else:
-            self._path = []
+            self.source = []
             self._training = loop.create_task(self._train(self._round))  # asyncio itself keeps no reference to it
 
     async def _train(self, number: int) -> None:
@@ -200,7 +238,7 @@ class ParametrisationExplorer(Explorer):
         def steps() -> None:
             nonlocal going, went_well
             for losses in race:
-                self._path.append(losses)
+                self.source.append(losses)
                 if time.perf_counter() > until:
                     going = True
                     break
@@ -214,52 +252,3 @@ class ParametrisationExplorer(Explorer):
         with turn():
             self.stop.disabled = True
             super()._refresh()
-
-    def _describe(self) -> tuple[list[Any], dict[str, np.ndarray]]:
-        return [], {}
-
-    def _frames(self) -> dict[str, Any]:
-        return {"frames": {}, "facts": self._shown_facts()}
-
-    def _full_size(self) -> tuple[int, int]:
-        return 1, 1
-
-    def facts(self) -> dict[str, Any]:
-        """Plain numbers for what is on screen."""
-        path = np.array(self._path)
-        return {
-            "optimiser": self.optimiser.value,
-            "numbers": self.numbers.value,
-            "start": self.start.value,
-            "taps": self.taps.value,
-            "steps": len(path),
-            "loss_spatial": float(path[-10:, 0].mean()) if len(path) else None,
-            "loss_spectral": float(path[-10:, 1].mean()) if len(path) else None,
-            "distance": float(path[-1, 2]) if len(path) else None,
-            "largest_distance": float(path[:, 2].max()) if len(path) else None,
-        }
-
-    def _shown_facts(self) -> list[list[str]]:
-        f = self.facts()
-        steps = ["steps", f"{f['steps']} of {STEPS}", f"batches of {BATCH} patches"]
-        if not f["steps"]:
-            return [steps]
-        return [
-            steps,
-            ["loss, taps trained", f"{f['loss_spatial']:.4f}", "cross-entropy, last ten steps"],
-            ["loss, spectra trained", f"{f['loss_spectral']:.4f}", "cross-entropy, last ten steps"],
-            ["filters apart by", f"{f['distance']:.1e}", "of their norm; computed in float64"],
-        ]
-
-    def _plots(self) -> list[LinePlot]:
-        path = np.array(self._path).reshape(-1, 3)
-        steps = np.arange(1, len(path) + 1)
-        losses = [
-            Line("taps trained", steps, path[:, 0], BLUE),
-            Line("spectra trained", steps, path[:, 1], ORANGE, dash="dash"),
-        ]
-        apart = [Line("distance", steps, np.maximum(path[:, 2], 1e-17), PURPLE)]
-        return [
-            LinePlot("Training loss, the same batches", "step", "cross-entropy", losses),
-            LinePlot("How far the two networks' filters are apart", "step", "share of norm", apart, log_y=True),
-        ]

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import ipywidgets as ipw
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 import specviz.functional as SF
-from specviz.datasets import MAX_SIDE, luminance
+from specviz.datasets import MAX_SIDE
 from specviz.figures import BLUE, GREEN, ORANGE, PURPLE, Line, LinePlot, Panel, to_bytes
-from specviz.widgets.explorer import Explorer, GridSlider, picture_bytes, reduce_shown, shown_factor
+from specviz.widgets.explorer import Explorer
+from specviz.widgets.pictures import Picture, photo_bytes, reduce_shown
+from specviz.widgets.specification import Choice, Fact, Slider, Specification, View
 
 WAYS = ("spectral", "average", "max", "strided")
 COLOURS = {"spectral": BLUE, "average": ORANGE, "max": GREEN, "strided": PURPLE}
@@ -82,6 +83,68 @@ def information_loss(
     return {way: np.array(values) for way, values in losses.items()}
 
 
+def compute(picture: Picture, size: float, cutoff: float, enlarge: str) -> View:
+    """A grey picture, pooled to a height in all ways and enlarged again."""
+    image, (H, W) = picture.map, picture.size
+    h = min(round(size), H)
+    small_size = h, min(W, max(1, round(h * W / H)))
+    again: dict[str, Tensor | None] = {}
+    for way in WAYS:
+        small = pooled(image, small_size, way, cutoff)
+        again[way] = None if small is None else enlarged(small, (H, W), way, enlarge)
+    spectral = again["spectral"]
+    assert spectral is not None
+    overshoot = max((spectral.max() - image.max()).item(), (image.min() - spectral.min()).item(), 0.0)
+    errors = {way: None if each is None else error(image, each) for way, each in again.items()}
+    facts = [
+        Fact("size", small_size, "pooled to", "{0[0]} × {0[1]}", "pixels"),
+        Fact("cutoff", cutoff),
+        Fact("enlarge", enlarge),
+        Fact("share_of_pixels", h * small_size[1] / (H * W), "numbers kept", "{:.2f %}", "of the photograph's"),
+    ]
+    for way, lost in errors.items():
+        words, hint = "{:.2f %}", "L2 distance to the photograph, as a share of its norm"
+        if lost is None:
+            words, hint = "no such size", "the windows do not tile the photograph"
+        facts.append(Fact(f"error_{way}", lost, f"error, {way}", words, hint))
+    ringing = "in brightness, beyond the photograph's range: ringing"
+    facts.append(Fact("overshoot", overshoot, "spectral overshoots by", "{:.3f}", ringing))
+    facts.append(Fact("mean_change", (spectral.mean() - image.mean()).item()))
+
+    def curves() -> list[LinePlot]:
+        sides, losses = picture.once(_losses, enlarge)
+        lines = []
+        for way in WAYS:
+            found = np.isfinite(losses[way])
+            y = np.maximum(losses[way][found], 1e-4)
+            lines.append(Line(way, sides[found], y, COLOURS[way], markers=way == "max"))
+        now = np.array([max(errors["spectral"] or 0.0, 1e-4)])
+        lines.append(Line("now", np.array([h / H]), now, BLUE, markers=True))
+        title = "What is lost by pooling to a size and enlarging again"
+        return [LinePlot(title, "pooled side, as a share", "relative L2 error", lines, log_x=True, log_y=True)]
+
+    # A size that max pooling does not have is shown as the middle grey it would not be mistaken for.
+    frames = {
+        way: to_bytes(reduce_shown(torch.full_like(image, 0.5) if each is None else each), 0.0, 1.0)
+        for way, each in again.items()
+    }
+    nothing = f"windows that tile this picture cannot make {small_size[0]} × {small_size[1]} pixels"
+    probe = {way: (lambda x, y: nothing) if each is None else each for way, each in again.items()}
+    return View(frames, facts, curves, {"photo": image, **probe}, still=picture.once(photo_bytes))
+
+
+def _losses(picture: Picture, how: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Sides as shares of the picture's, and what each way loses at these."""
+    shrink = min(1.0, MAX_CURVE_SIDE / max(picture.size))
+    small = SF.spectral_pool2d(picture.map, tuple(max(1, round(n * shrink)) for n in picture.size))
+    H = small.shape[0]
+    # Below the whole size, where all lose nothing; with the sizes that max pooling has.
+    halvings = [H >> k for k in range(1, H.bit_length()) if H % (1 << k) == 0 and H >> k >= H / 64]
+    spread = np.geomspace(max(1, H / 64), 0.95 * H, CURVE_POINTS).round().astype(int).tolist()
+    sides = sorted({h for h in (*halvings, *spread) if 1 <= h < H})
+    return np.array(sides) / H, information_loss(small, sides, how)
+
+
 class PoolingExplorer(Explorer):
     """A photograph, pooled four ways to the same size and enlarged again.
 
@@ -95,131 +158,29 @@ class PoolingExplorer(Explorer):
     mean_change (of the spectral one: 0 to rounding). Rippel, Snoek & Adams (2015).
     """
 
-    label = "Pooling explorer"
-
-    def __init__(self, image: Any, size: int = 64, cutoff: float = 1.0, enlarge: str = "repeat") -> None:
-        super().__init__()
-        self.size = GridSlider("pooled height", 1, MAX_SIDE, 1, 64, "pixels")
-        self.cutoff = GridSlider("cut-off", 0.0, 1.0, 0.01, 1.0)
-        self.enlarge = ipw.ToggleButtons(options=list(ENLARGE), style={"button_width": "80px"})
-        self._map = torch.zeros(0)
-        self._again: dict[str, Tensor | None] = {}
-        self._losses: dict[str, dict[str, np.ndarray]] = {}
-        self._sides = np.zeros(0)
-        self._facts: dict[str, Any] = {}
-        with self._silently():
-            self.set(size=size, cutoff=cutoff, enlarge=enlarge)
-        rows = ipw.VBox([self.size.row(), self.cutoff.row()])
-        self._assemble(image, [rows, ipw.HBox([ipw.Label("enlarge the others"), self.enlarge])])
-
-    def _controls(self) -> dict[str, Any]:
-        return {"size": self.size, "cutoff": self.cutoff, "enlarge": self.enlarge}
-
-    def _prepare(self, image: Tensor) -> None:
-        self._map = luminance(image)
-        self.size.resize(1, self._map.shape[0])
-        H, W = self._map.shape
-        shrink = min(1.0, MAX_CURVE_SIDE / max(H, W))
-        small = SF.spectral_pool2d(self._map, (max(1, round(H * shrink)), max(1, round(W * shrink))))
-        H = small.shape[0]
-        # Below the whole size, where all lose nothing; with the sizes that max pooling has.
-        halvings = [H >> k for k in range(1, H.bit_length()) if H % (1 << k) == 0 and H >> k >= H / 64]
-        spread = np.geomspace(max(1, H / 64), 0.95 * H, CURVE_POINTS).round().astype(int).tolist()
-        sides = sorted({h for h in (*halvings, *spread) if 1 <= h < H})
-        self._sides = np.array(sides) / H
-        self._losses = {how: information_loss(small, sides, how) for how in ENLARGE}
-
-    def _describe(self) -> tuple[list[Panel], dict[str, np.ndarray]]:
-        shown = [Panel("photo", "Photograph", "The picture as one grey map.", table="gray")]
-        for way in WAYS:
-            what = f"The picture after {way} pooling, enlarged to its size again."
-            shown.append(Panel(way, way.capitalize(), what, table="gray"))
-        return shown, {"photo": picture_bytes(self._map)}
-
-    def _pooled_size(self) -> tuple[int, int]:
-        H, W = self._map.shape
-        h = min(round(self.size.real), H)
-        return h, min(W, max(1, round(h * W / H)))
-
-    def _frames(self) -> dict[str, Any]:
-        size, cutoff, how = self._pooled_size(), self.cutoff.real, self.enlarge.value
-        whole = (self._map.shape[0], self._map.shape[1])
-        for way in WAYS:
-            small = pooled(self._map, size, way, cutoff)
-            self._again[way] = None if small is None else enlarged(small, whole, way, how)
-        spectral = self._again["spectral"]
-        assert spectral is not None
-        low, high = self._map.min().item(), self._map.max().item()
-        errors = {
-            f"error_{way}": None if again is None else error(self._map, again) for way, again in self._again.items()
-        }
-        self._facts = {
-            "size": size,
-            "cutoff": cutoff,
-            "enlarge": how,
-            "share_of_pixels": size[0] * size[1] / self._map.numel(),
-            **errors,
-            "overshoot": max(spectral.max().item() - high, low - spectral.min().item(), 0.0),
-            "mean_change": (spectral.mean() - self._map.mean()).item(),
-        }
-        # A size that max pooling does not have is shown as the middle grey it would not be mistaken for.
-        frames = {
-            way: to_bytes(reduce_shown(torch.full_like(self._map, 0.5) if again is None else again), 0.0, 1.0)
-            for way, again in self._again.items()
-        }
-        return {"frames": frames, "facts": self._shown_facts()}
-
-    def _shown_facts(self) -> list[list[str]]:
-        f = self._facts
-        return [
-            ["pooled to", f"{f['size'][0]} × {f['size'][1]}", "pixels"],
-            ["numbers kept", f"{100 * f['share_of_pixels']:.2f} %", "of the photograph's"],
+    specification = Specification(
+        "Pooling explorer",
+        controls={
+            "size": Slider("pooled height", 1, MAX_SIDE, 1, 64, "pixels"),
+            "cutoff": Slider("cut-off", 0.0, 1.0, 0.01, 1.0),
+            "enlarge": Choice("enlarge the others", ENLARGE, width=80),
+        },
+        columns=(("size", "cutoff"), "enlarge"),
+        panels=(
+            Panel("photo", "Photograph", "The picture as one grey map.", table="gray"),
             *(
-                [
-                    f"error, {way}",
-                    "no such size" if f[f"error_{way}"] is None else f"{100 * f[f'error_{way}']:.2f} %",
-                    "L2 distance to the photograph, as a share of its norm"
-                    if f[f"error_{way}"] is not None
-                    else "the windows do not tile the photograph",
-                ]
+                Panel(
+                    way, way.capitalize(), f"The picture after {way} pooling, enlarged to its size again.", table="gray"
+                )
                 for way in WAYS
             ),
-            [
-                "spectral overshoots by",
-                f"{f['overshoot']:.3f}",
-                "in brightness, beyond the photograph's range: ringing",
-            ],
-        ]
+        ),
+    )
+    compute = staticmethod(compute)
 
-    def _plots(self) -> list[LinePlot]:
-        losses = self._losses.get(self.enlarge.value, {way: np.zeros(0) for way in WAYS})
-        lines = []
-        for way in WAYS:
-            there = np.isfinite(losses[way])
-            lines.append(
-                Line(way, self._sides[there], np.maximum(losses[way][there], 1e-4), COLOURS[way], markers=way == "max")
-            )
-        share = self._facts["size"][0] / self._map.shape[0] if self._facts else 1.0
-        now = self._facts.get("error_spectral", 1.0)
-        lines.append(Line("now", np.array([share]), np.array([max(now, 1e-4)]), BLUE, markers=True))
-        title = "What is lost by pooling to a size and enlarging again"
-        return [LinePlot(title, "pooled side, as a share", "relative L2 error", lines, log_x=True, log_y=True)]
+    def __init__(self, image: Any, size: int = 64, cutoff: float = 1.0, enlarge: str = "repeat") -> None:
+        super().__init__(image, size=size, cutoff=cutoff, enlarge=enlarge)
 
-    def facts(self) -> dict[str, Any]:
-        """Plain numbers for what is on screen; empty while no picture could be shown."""
-        return dict(self._facts)
-
-    def _full_size(self) -> tuple[int, int]:
-        return self._map.shape[0], self._map.shape[1]
-
-    def _probe(self, panel: str, x: int, y: int) -> str:
-        if self.image is None:
-            return ""
-        factor = shown_factor(self._map)
-        row, column = min(y * factor, self._map.shape[0] - 1), min(x * factor, self._map.shape[1] - 1)
-        shown = self._map if panel == "photo" else self._again[panel]
-        if shown is None:
-            return (
-                f"windows that tile this picture cannot make {self._facts['size'][0]} × {self._facts['size'][1]} pixels"
-            )
-        return f"row {row}, column {column}   {shown[row, column]:.4f}"
+    def changes(self, name: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The heights go up to the picture's."""
+        return {"high": self.source.size[0]} if name == "size" and self.source else {}

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import copy
-import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
-import ipywidgets as ipw
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -24,7 +22,9 @@ from specviz.functional.activation import Activation
 from specviz.models import set_beta
 from specviz.models.forms import Crop, ToImage
 from specviz.spectra import HalfSpectrum, StoredSpectrum
-from specviz.widgets.explorer import Explorer, GridSlider, _one_thread, human_bytes
+from specviz.widgets.explorer import Explorer, one_thread
+from specviz.widgets.pictures import KEPT, SIGNED, centred_levels, frequency, top
+from specviz.widgets.specification import Fact, Slider, Specification, View, human_bytes
 
 WINDOW, SIDE = 160, 24  # pixels: windows of the photographs, and what they are pooled to
 CHANNELS = (8, 16, 16)
@@ -55,7 +55,7 @@ def small_specnet(
 def _trained(beta: float, activation: Activation | Callable[[Tensor], Tensor], seed: int) -> nn.Sequential:
     images, labels = windows(TRAINED_ON, 2 * seed)
     images = images.double()  # in float32 training magnifies a rounding, and the page would differ by machine
-    with process.turn, torch.random.fork_rng(devices=[]), _one_thread(None):  # the reader's random numbers are theirs
+    with process.turn, torch.random.fork_rng(devices=[]), one_thread(None):  # the reader's random numbers are theirs
         torch.manual_seed(seed)
         layers: list[nn.Module] = []
         for C, out in zip((1, *CHANNELS), CHANNELS, strict=False):
@@ -71,6 +71,176 @@ def _trained(beta: float, activation: Activation | Callable[[Tensor], Tensor], s
                 F.cross_entropy(model(images[batch]), labels[batch]).backward()
                 optimiser.step()
     return model.float().eval().requires_grad_(False)
+
+
+class Network:
+    """A network of SpecNet blocks with the images that it is shown with, and what it made of the last ones it ran."""
+
+    def __init__(self, model: nn.Module, images: Tensor, labels: Tensor | None, names: list[str]) -> None:
+        self.model, self.names = model, names
+        self.images, self.labels = _checked(images, labels)
+        self.blocks: list[snn.SpecNetBlock2d] = [
+            module
+            for path, module in model.named_modules()
+            if isinstance(module, snn.SpecNetBlock2d) and path.rpartition(".")[2] != "shortcut"
+        ]
+        self._calls: dict[int, tuple[Any, Any, StoredSpectrum]] = {}
+        for i, block in enumerate(self.blocks):
+            block.register_forward_hook(self._keeper(i), with_kwargs=True)
+        self._measured: dict[float, tuple[float | None, list[float]]] = {}
+        self._whole: tuple[int, list[tuple[Tensor, Tensor]]] | None = None
+        self._shares: tuple[list[Line], list[Line]] | None = None
+
+    def _keeper(self, i: int) -> Callable[..., None]:
+        def keep(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: StoredSpectrum) -> None:
+            shortcut = kwargs.get("shortcut", args[1] if len(args) > 1 else None)
+            self._calls[i] = args[0], shortcut, out
+
+        return keep
+
+    def run(self, images: Tensor, beta: float) -> tuple[Tensor, list[StoredSpectrum]]:
+        """Scores (N, classes) at this beta, and what every block gave."""
+        set_beta(self.model, beta)
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", snn.DeadBlock)  # the facts say it
+            scores = self.model(images)
+        return scores, [self._calls[i][2] for i in range(len(self.blocks))]
+
+    def made_by(self, i: int) -> tuple[Tensor, Tensor]:
+        """What block i made of the one image last run: the product before the threshold, and the map; (O, H, W)."""
+        block, (X, shortcut, out) = self.blocks[i], self._calls[i]
+        with torch.no_grad():
+            product = SF.specnet_block2d(
+                X,
+                block.weight,
+                block.bias,
+                beta=0.0,
+                activation="identity",
+                norm=block.norm,
+                stride=block.stride,
+                padding=block.padding,
+                multiple=block.multiple,
+                shortcut=shortcut,
+            )
+            return HalfSpectrum(product.values[0], product.size).full(), out.image()[0]
+
+    def whole(self, image: int) -> list[tuple[Tensor, Tensor]]:
+        """Every block's product and map of an image if no block drops anything; kept for the image last asked for."""
+        if self._whole is None or self._whole[0] != image:
+            self.run(self.images[image : image + 1], 0.0)
+            self._whole = image, [self.made_by(i) for i in range(len(self.blocks))]
+        return self._whole[1]
+
+    def at(self, beta: float) -> tuple[float | None, list[float]]:
+        """Accuracy over all images, and each block's kept share; measured once for each beta."""
+        if beta not in self._measured:
+            scores, _ = self.run(self.images, beta)
+            accuracy = None if self.labels is None else (scores.argmax(1) == self.labels).double().mean().item()
+            self._measured[beta] = accuracy, [float(block.last_kept or 0.0) for block in self.blocks]
+        return self._measured[beta]
+
+    def over_beta(self) -> tuple[list[Line], list[Line]]:
+        """Curves over beta: the accuracy's, where there are labels, and every block's share."""
+        if self._shares is None:
+            betas = [round(i * STEP, 10) for i in range(round(TOP / STEP) + 1)]
+            with one_thread(None):
+                found = [self.at(beta) for beta in betas]
+            x = np.array(betas)
+            shares = [
+                Line(f"block {i + 1}", x, np.array([kept[i] for _, kept in found]), COLOURS[i % len(COLOURS)])
+                for i in range(len(self.blocks))
+            ]
+            right = np.array([accuracy for accuracy, _ in found], dtype=float)
+            self._shares = [] if self.labels is None else [Line("accuracy", x, right, BLUE)], shares
+        return self._shares
+
+    def name(self, label: int) -> str:
+        """A class in words."""
+        return self.names[label] if self.names else f"class {label}"
+
+
+def compute(network: Network, beta: float, image: float, block: float, channel: float) -> View:
+    """What a network makes of an image at a threshold, block by block; one block's channel as pictures."""
+    image, i, channel = round(image), round(block) - 1, round(channel)
+    accuracy, shares = network.at(beta)
+    whole_product, whole = (made[channel] for made in network.whole(image)[i])
+    scores, stores = network.run(network.images[image : image + 1], beta)
+    product, shown = (made[channel] for made in network.made_by(i))
+    chances = scores[0].softmax(0)
+    truth = None if network.labels is None else int(network.labels[image])
+    prediction = int(chances.argmax())
+    stored, dense = [Y.nbytes for Y in stores], [Y.dense_nbytes for Y in stores]
+    kept = [Y.parts[0].layout.share_kept for Y in stores]
+    of_dense = f"{human_bytes(sum(stored))} of {human_bytes(sum(dense))}"
+    sure = f"{network.name(prediction)}, {100 * chances.max().item():.0f} %"
+    threshold = "a threshold means nothing without its norm"
+    facts = [
+        Fact("beta", beta, "β in every block", "{:g} ({norm})", threshold),
+        Fact("norm", network.blocks[i].norm),
+        Fact("image", image),
+        Fact("block", i + 1),
+        Fact("channel", channel),
+        *(
+            Fact(
+                value=f"{100 * share:.1f} %, {human_bytes(own)}" if share else "nothing: dead",
+                label=f"block {number} keeps",
+                hint=f"of {human_bytes(whole_)} dense; of this one image",
+            )
+            for number, (share, own, whole_) in enumerate(zip(kept, stored, dense, strict=True), start=1)
+        ),
+        Fact("", sum(stored) / sum(dense), "stored, all blocks", "{:.1f %}", of_dense),
+        Fact("truth", truth),
+        Fact("prediction", prediction),
+        Fact("probability", chances.max().item()),
+        Fact("", None if truth is None else network.name(truth), "truth", hint="where the image comes from"),
+        Fact(value=sure, label="prediction", hint="and how sure"),
+        Fact("accuracy", accuracy, "accuracy", "{:.0f %}", f"of {len(network.images)} images"),
+        Fact("share_kept", kept),
+        Fact("stored_bytes", stored),
+        Fact("dense_bytes", dense),
+    ]
+
+    def curves() -> list[LinePlot]:
+        right, kept_over_beta = network.over_beta()
+        plots = []
+        for title, y_title, lines, mark in (
+            ("Accuracy over the images", "share right", right, accuracy),
+            ("Share of coefficients kept, all images", "share", kept_over_beta, shares[i]),
+        ):
+            now = Line("now", np.array([beta]), np.array([mark], dtype=float), ORANGE, markers=True)
+            plots += [LinePlot(title, "β, in every block", y_title, [*lines, now])] if lines else []
+        return plots
+
+    def fate(u: int, v: int) -> str:
+        magnitude = product[u, v].abs().item()
+        return f"magnitude {magnitude:.4g} {'kept' if magnitude > beta else 'dropped'}"
+
+    high, limit = top(whole_product.abs()), max(whole.abs().max().item(), 1e-12)
+    picture, table = _as_picture(network.images[image])
+    value = {"low": -limit, "high": limit}
+    magnitude = product.abs()
+    return View(
+        {
+            "input": picture,
+            "product": centred_levels(magnitude, magnitude > beta, high - 4, high),
+            "map": to_bytes(shown.numpy(), -limit, limit),
+            "whole": to_bytes(whole.numpy(), -limit, limit),
+        },
+        facts,
+        curves,
+        {
+            "input": network.images[image],
+            "product": frequency((product.shape[0], product.shape[1]), fate),
+            "map": shown,
+            "whole": whole,
+        },
+        looks={
+            "input": {"table": table},
+            "product": {"title": f"Block {i + 1}: spectrum", "low": high - 4, "high": high},
+            "map": {"title": f"Block {i + 1}: map", **value},
+            "whole": value,
+        },
+    )
 
 
 class SpecNetExplorer(Explorer):
@@ -89,8 +259,37 @@ class SpecNetExplorer(Explorer):
     values, of this one image) and dense_bytes (its half spectrum whole). Guan et al. (SpecNet).
     """
 
-    label = "SpecNet explorer"
+    specification = Specification(
+        "SpecNet explorer",
+        controls={
+            "beta": Slider("threshold β", 0.0, TOP, STEP, 1.0, open_ended=True),
+            "image": Slider("image", 0, 0, 1, 0),
+            "block": Slider("block", 1, 1, 1, 1),
+            "channel": Slider("channel", 0, 0, 1, 0),
+        },
+        columns=(("beta", "image"), ("block", "channel")),
+        panels=(
+            Panel("input", "Image", "What the network is given."),
+            Panel(
+                "product",
+                "Spectrum",
+                "Logarithm of the magnitudes that the block's product has before the threshold, frequency 0 in the "
+                "middle; what the threshold drops is grey.",
+                unit="magnitude; dropped: grey",
+                **KEPT,
+            ),
+            Panel("map", "Map", "The block's output as a map of pixels.", unit="map's value", **SIGNED),
+            Panel(
+                "whole",
+                "The same map at β = 0",
+                "The block's output if no block drops anything.",
+                unit="map's value",
+                **SIGNED,
+            ),
+        ),
+    )
     takes_pictures = False
+    compute = staticmethod(compute)
 
     def __init__(
         self,
@@ -102,246 +301,24 @@ class SpecNetExplorer(Explorer):
         activation: Activation | Callable[[Tensor], Tensor] = "tanh",
         seed: int = 0,
     ) -> None:
-        super().__init__()
         if (model is None) != (images is None):
             raise ValueError("give model and images together, or neither: then a small network is trained here")
-        if model is None:
-            self.names = list(PHOTOS)
-            self.model: nn.Module = small_specnet(beta, activation, seed)
+        if model is None or images is None:
             images, labels = windows(HELD_OUT, 2 * seed + 1)
+            network = Network(small_specnet(beta, activation, seed), images, labels, list(PHOTOS))
         else:
-            self.names = []
-            self.model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
-        assert images is not None
-        self.images, self.labels = _checked(images, labels)
-        self.blocks: list[snn.SpecNetBlock2d] = [
-            module
-            for path, module in self.model.named_modules()
-            if isinstance(module, snn.SpecNetBlock2d) and path.rpartition(".")[2] != "shortcut"
-        ]
-        set_beta(self.model, beta)  # which says so if there is no block
-        self._calls: dict[int, tuple[Any, Any, StoredSpectrum]] = {}
-        for i, block in enumerate(self.blocks):
-            block.register_forward_hook(self._keeper(i), with_kwargs=True)
-        self.beta = GridSlider("threshold β", 0.0, TOP, STEP, beta, open_ended=True)
-        self.picture = GridSlider("image", 0, len(self.images) - 1, 1, 0)
-        self.block = GridSlider("block", 1, len(self.blocks), 1, 1)
-        self.channel = GridSlider("channel", 0, self.blocks[0].out_channels - 1, 1, 0)
-        self.block.observe(lambda change: self._fit_channel(), "value")
-        self._measured: dict[float, tuple[float | None, list[float]]] = {}
-        self._whole: tuple[int, list[Tensor], list[Tensor]] | None = None  # of an image: products and maps at beta 0
-        self._product = self._map = torch.zeros(0)
-        self._facts: dict[str, Any] = {}
-        self._curves = self._measure()
-        self._assemble(
-            None,
-            [ipw.VBox([self.beta.row(), self.picture.row()]), ipw.VBox([self.block.row(), self.channel.row()])],
-        )
+            network = Network(copy.deepcopy(model).cpu().eval().requires_grad_(False), images, labels, [])
+        set_beta(network.model, beta)  # which says so if there is no block
+        self.model, self.names, self.blocks = network.model, network.names, network.blocks
+        self.images, self.labels = network.images, network.labels
+        super().__init__(network, beta=beta)
+        self.picture = self.controls["image"]
 
-    def _controls(self) -> dict[str, Any]:
-        return {"beta": self.beta, "image": self.picture, "block": self.block, "channel": self.channel}
-
-    def set(self, **values: Any) -> None:
-        """Set controls in real units; `block` before `channel`, whose range is the block's."""
-        before = self.block.real
-        try:
-            if "block" in values:
-                with self._silently():
-                    super().set(block=values["block"])
-            super().set(**values)
-        except ValueError:
-            with self._silently():
-                self.block.real = before
-            raise
-
-    def _fit_channel(self) -> None:
-        with self._silently():
-            self.channel.resize(0, self.blocks[round(self.block.real) - 1].out_channels - 1)
-
-    # --- running the network
-
-    def _keeper(self, i: int) -> Callable[..., None]:
-        def keep(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: StoredSpectrum) -> None:
-            shortcut = kwargs.get("shortcut", args[1] if len(args) > 1 else None)
-            self._calls[i] = args[0], shortcut, out
-
-        return keep
-
-    def _run(self, images: Tensor, beta: float) -> Tensor:
-        """Scores (N, classes) at this beta; what the blocks took and gave stands in `_calls`."""
-        set_beta(self.model, beta)
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", snn.DeadBlock)  # the facts say it
-            return self.model(images)
-
-    def _of_block(self, i: int) -> tuple[Tensor, Tensor]:
-        """What block i made of the one image last run: the product before the threshold, and the map; (O, H, W)."""
-        block, (X, shortcut, out) = self.blocks[i], self._calls[i]
-        with torch.no_grad():
-            product = SF.specnet_block2d(
-                X,
-                block.weight,
-                block.bias,
-                beta=0.0,
-                activation="identity",
-                norm=block.norm,
-                stride=block.stride,
-                padding=block.padding,
-                multiple=block.multiple,
-                shortcut=shortcut,
-            )
-            return HalfSpectrum(product.values[0], product.size).full(), out.image()[0]
-
-    def _at(self, beta: float) -> tuple[float | None, list[float]]:
-        """Accuracy over all images, and each block's kept share; measured once for each beta."""
-        if beta not in self._measured:
-            scores = self._run(self.images, beta)
-            accuracy = None if self.labels is None else (scores.argmax(1) == self.labels).double().mean().item()
-            self._measured[beta] = accuracy, [float(block.last_kept or 0.0) for block in self.blocks]
-        return self._measured[beta]
-
-    def _measure(self) -> list[list[Line]]:
-        """The curves over beta: accuracy where there are labels, and every block's share."""
-        betas = [round(i * STEP, 10) for i in range(round(TOP / STEP) + 1)]
-        with _one_thread(None):
-            found = [self._at(beta) for beta in betas]
-        x = np.array(betas)
-        shares = [
-            Line(f"block {i + 1}", x, np.array([kept[i] for _, kept in found]), COLOURS[i % len(COLOURS)])
-            for i in range(len(self.blocks))
-        ]
-        if self.labels is None:
-            return [shares]
-        return [[Line("accuracy", x, np.array([accuracy for accuracy, _ in found], dtype=float), BLUE)], shares]
-
-    # --- what is on screen
-
-    def _chosen(self) -> tuple[int, int, int]:
-        """Image, block and channel, from 0."""
-        return round(self.picture.real), round(self.block.real) - 1, round(self.channel.real)
-
-    def _describes(self) -> Any:
-        return self._chosen()
-
-    def _describe(self) -> tuple[list[Panel], dict[str, np.ndarray]]:
-        image, block, channel = self._chosen()
-        if self._whole is None or self._whole[0] != image:
-            self._run(self.images[image : image + 1], 0.0)
-            pairs = [self._of_block(i) for i in range(len(self.blocks))]
-            self._whole = image, [product for product, _ in pairs], [shown for _, shown in pairs]
-        product, whole = self._whole[1][block][channel], self._whole[2][block][channel]
-        high = math.log10(max(product.abs().max().item(), 1e-12))
-        top = max(whole.abs().max().item(), 1e-12)
-        shown, table = _as_picture(self.images[image])
-        value: dict[str, Any] = {"table": "RdBu", "bar": "whole", "low": -top, "high": top, "unit": "map's value"}
-        panels = [
-            Panel("input", "Image", "What the network is given.", table=table),
-            Panel(
-                "product",
-                f"Block {block + 1}: spectrum",
-                "Logarithm of the magnitudes that the block's product has before the threshold, frequency 0 in the "
-                "middle; what the threshold drops is grey.",
-                table="kept-dropped",
-                bar="upper half",
-                low=high - 4,
-                high=high,
-                unit="magnitude; dropped: grey",
-                powers_of_ten=True,
-                axes="frequency",
-            ),
-            Panel("map", f"Block {block + 1}: map", "The block's output as a map of pixels.", **value),
-            Panel("whole", "The same map at β = 0", "The block's output if no block drops anything.", **value),
-        ]
-        return panels, {"input": shown, "whole": to_bytes(whole.numpy(), -top, top)}
-
-    def _frames(self) -> dict[str, Any]:
-        image, block, channel = self._chosen()
-        beta = self.beta.real
-        accuracy, _ = self._at(beta)
-        chances = self._run(self.images[image : image + 1], beta)[0].softmax(0)
-        stores = [self._calls[i][2] for i in range(len(self.blocks))]
-        products, maps = self._of_block(block)
-        self._product, self._map = products[channel], maps[channel]
-        self._facts = {
-            "beta": beta,
-            "norm": self.blocks[block].norm,
-            "image": image,
-            "block": block + 1,
-            "channel": channel,
-            "truth": None if self.labels is None else int(self.labels[image]),
-            "prediction": int(chances.argmax()),
-            "probability": chances.max().item(),
-            "accuracy": accuracy,
-            "share_kept": [Y.parts[0].layout.share_kept for Y in stores],
-            "stored_bytes": [Y.nbytes for Y in stores],
-            "dense_bytes": [Y.dense_nbytes for Y in stores],
-        }
-        spectrum, shown = self._specs[1], self._specs[2]
-        magnitude = self._product.abs()
-        levels = to_bytes(magnitude.clamp_min(1e-30).log10().numpy(), spectrum.low, spectrum.high, levels=128)
-        kept = (magnitude > beta).numpy().astype(np.uint8) << 7
-        frames = {
-            "product": np.fft.fftshift(levels | kept),
-            "map": to_bytes(self._map.numpy(), shown.low, shown.high),
-        }
-        return {"frames": frames, "facts": self._shown_facts()}
-
-    def _name(self, label: int) -> str:
-        return self.names[label] if self.names else f"class {label}"
-
-    def _shown_facts(self) -> list[list[str]]:
-        f = self._facts
-        facts = [["β in every block", f"{f['beta']:g} ({f['norm']})", "a threshold means nothing without its norm"]]
-        for i, (share, stored, dense) in enumerate(
-            zip(f["share_kept"], f["stored_bytes"], f["dense_bytes"], strict=True), start=1
-        ):
-            value = f"{100 * share:.1f} %, {human_bytes(stored)}" if share else "nothing: dead"
-            facts.append([f"block {i} keeps", value, f"of {human_bytes(dense)} dense; of this one image"])
-        stored, dense = sum(f["stored_bytes"]), sum(f["dense_bytes"])
-        facts.append(
-            ["stored, all blocks", f"{100 * stored / dense:.1f} %", f"{human_bytes(stored)} of {human_bytes(dense)}"]
-        )
-        if f["truth"] is not None:
-            facts.append(["truth", self._name(f["truth"]), "where the image comes from"])
-        facts.append(["prediction", f"{self._name(f['prediction'])}, {100 * f['probability']:.0f} %", "and how sure"])
-        if f["accuracy"] is not None:
-            facts.append(["accuracy", f"{100 * f['accuracy']:.0f} %", f"of {len(self.images)} images"])
-        return facts
-
-    def _plots(self) -> list[LinePlot]:
-        f = self._facts
-        marks = [[f["accuracy"]] if f else [], [self._at(f["beta"])[1][f["block"] - 1]] if f else []]
-        kinds = [("Accuracy over the images", "share right"), ("Share of coefficients kept, all images", "share")]
-        if self.labels is None:
-            marks, kinds = marks[1:], kinds[1:]
-        plots = []
-        for (title, y_title), lines, mark in zip(kinds, self._curves, marks, strict=True):
-            x = np.array([f["beta"]] if f else [])
-            now = Line("now", x, np.array(mark, dtype=float), ORANGE, markers=True)
-            plots.append(LinePlot(title, "β, in every block", y_title, [*lines, now]))
-        return plots
-
-    def facts(self) -> dict[str, Any]:
-        """Plain numbers for what is on screen."""
-        return dict(self._facts)
-
-    def _full_size(self) -> None:
-        return None  # the panels are of several sizes, each shown whole
-
-    def _probe(self, panel: str, x: int, y: int) -> str:
-        image, block, channel = self._chosen()
-        if panel == "product":
-            H, W = self._product.shape
-            u, v = y - H // 2, x - W // 2
-            magnitude = self._product[u % H, v % W].abs().item()
-            verdict = "kept" if magnitude > self.beta.real else "dropped"
-            return f"({u / H:+.4f}, {v / W:+.4f}) cycles per pixel   magnitude {magnitude:.4g} {verdict}"
-        if panel == "input":
-            values = self.images[image][:, y, x].tolist()
-            return f"row {y}, column {x}   " + ", ".join(f"{value:.4f}" for value in values)
-        assert self._whole is not None
-        shown = self._map if panel == "map" else self._whole[2][block][channel]
-        return f"row {y}, column {x}   {shown[y, x]:.4f}"
+    def changes(self, name: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The images and blocks that there are, and the block's channels."""
+        if name == "channel":
+            return {"high": self.blocks[round(values["block"]) - 1].out_channels - 1}
+        return {"image": {"high": len(self.images) - 1}, "block": {"high": len(self.blocks)}}.get(name, {})
 
 
 def _checked(images: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:

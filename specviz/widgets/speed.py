@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import ipywidgets as ipw
 import numpy as np
 
 from specviz import records
-from specviz.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, Line, LinePlot, Panel
-from specviz.widgets.explorer import Explorer, GridSlider
+from specviz.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, Line, LinePlot
+from specviz.widgets.explorer import Explorer
+from specviz.widgets.specification import Choice, Fact, Slider, Specification, View
 
 # Name on screen, field of a record (with its `algorithm`, or None where every record of the group holds it), looks.
 SIDES: tuple[tuple[str, str, str | None, str, Any], ...] = (
@@ -20,6 +21,58 @@ SIDES: tuple[tuple[str, str, str | None, str, Any], ...] = (
     ("FFT", "{}_ms", "fft", GREEN, "dash"),
     ("low-passed map", "{}_ms", "lowpass", PURPLE, "dash"),
 )
+
+
+def compute(rows: Sequence[dict[str, Any]], shape: str, compression: float, taps: int, what: str) -> View:
+    """Times of a layer at a compression and a kernel's size, and over both, from records."""
+    rows = [row for row in rows if _name(row) == shape]
+    chosen = compression, taps, "auto"
+    row = next((r for r in rows if (r["compression"], r["taps"], r["algorithm"]) == chosen), None)
+    if row is None:
+        raise ValueError(f"nothing was recorded at compression {compression:g}; move to one that was")
+    other, device = row.get(f"fft_conv_{what}_ms"), row["device"]
+    saved, peak = row["saved_bytes"] / row["conv_saved_bytes"], row["peak_bytes"] / max(row["conv_peak_bytes"], 1)
+    facts = [
+        Fact("device", device),
+        Fact(value=row["machine"]["gpu" if device == "cuda" else "cpu"], label="measured on"),
+        Fact("shape", row["shape"]),
+        Fact("taps", taps),
+        Fact("compression", compression),
+        Fact("share_discarded", row["share_discarded"]),
+        Fact("what", what),
+        Fact("ms", row[f"{what}_ms"], "ours", "{:.2f} ms ({ran})", "the automatic choice and what it ran"),
+        Fact("conv_ms", row[f"conv_{what}_ms"], "torch's convolution", "{:.2f} ms"),
+        Fact("speedup", row[f"{what}_speedup"], "speed-up", "{:.2f} ×", "torch's time divided by ours"),
+        Fact("fft_conv_ms", other, "fft-conv-pytorch", "not measured" if other is None else "{:.2f} ms"),
+        Fact("ran", row["ran"]),
+        Fact("saved_ratio", saved, "kept for backward", "{:.2f} × torch's", "bytes"),
+        Fact("peak_ratio", peak, "peak of a step", "{:.2f} × torch's", "bytes alive at once in torch's allocator"),
+    ]
+
+    def curves() -> list[LinePlot]:
+        over_taps = _lines(rows, what, "taps", "compression", compression)
+        over_compression = _lines(rows, what, "compression", "taps", taps)
+        return [
+            LinePlot("Time over the kernel's size", "taps along each side", "ms", over_taps, log_y=True),
+            LinePlot("Time over the compression", "share asked to be left out", "ms", over_compression, log_y=True),
+        ]
+
+    return View(facts=facts, curves=curves)
+
+
+def _lines(rows: list[dict[str, Any]], what: str, x: str, fixed: str, value: float) -> list[Line]:
+    rows = [row for row in rows if row[fixed] == value]
+    lines = []
+    for name, key, algorithm, colour, dash in SIDES:
+        field = key.format(what)
+        points = sorted(
+            (row[x], row[field])
+            for row in rows
+            if row["algorithm"] == (algorithm or "auto") and row.get(field) is not None
+        )
+        xs, ys = np.array(points, dtype=np.float64).reshape(-1, 2).T
+        lines.append(Line(name, xs, ys, colour, dash, markers=True))
+    return lines
 
 
 class SpeedExplorer(Explorer):
@@ -33,119 +86,32 @@ class SpeedExplorer(Explorer):
     saved_ratio and peak_ratio (bytes as shares of torch's convolution).
     """
 
-    label = "Speed explorer"
+    specification = Specification(
+        "Speed explorer",
+        controls={
+            "shape": Choice("layer", (), look="list", width=420),
+            "compression": Slider("compression", 0.0, 0.75, 0.25, 0.5),
+            "taps": Choice("taps a side", (), width=50),
+            "what": Choice("time of", (("forward", "forward"), ("forward and backward", "step")), width=190),
+        },
+        columns=(("shape", "compression"), ("taps", "what")),
+    )
     takes_pictures = False
+    compute = staticmethod(compute)
 
     def __init__(self, rows: list[dict[str, Any]] | None = None, compression: float = 0.5) -> None:
-        super().__init__()
-        self._rows = records.shipped("bench-conv") if rows is None else list(rows)
-        if not self._rows:
+        rows = records.shipped("bench-conv") if rows is None else list(rows)
+        if not rows:
             raise ValueError("there are no records to show; `specviz bench conv` makes them")
-        self.shapes = list(dict.fromkeys(_name(row) for row in self._rows))
-        self.shape = ipw.Dropdown(options=self.shapes, description="layer", layout=ipw.Layout(width="420px"))
-        self.compression = GridSlider("compression", 0.0, 0.75, 0.25, 0.5)
-        self.taps = ipw.ToggleButtons(options=self._taps(), style={"button_width": "50px"})
-        self.what = ipw.ToggleButtons(
-            options=[("forward", "forward"), ("forward and backward", "step")], style={"button_width": "190px"}
-        )
-        self._facts: dict[str, Any] = {}
-        self.shape.observe(lambda change: self._retap(), "value")
-        self.compression.real = compression
-        rows_of = ipw.VBox([self.shape, self.compression.row()])
-        taps, what = [ipw.HBox([ipw.Label(n), c]) for n, c in (("taps a side", self.taps), ("time of", self.what))]
-        choices = ipw.VBox([taps, what])
-        self._assemble(None, [rows_of, choices])
+        self.shapes = list(dict.fromkeys(_name(row) for row in rows))
+        super().__init__(rows, compression=compression)
 
-    def _controls(self) -> dict[str, Any]:
-        return {"shape": self.shape, "compression": self.compression, "taps": self.taps, "what": self.what}
-
-    def set(self, **values: Any) -> None:
-        """As every explorer's; the layer first, because the recorded kernel sizes depend on it."""
-        if "shape" in values:
-            super().set(shape=values.pop("shape"))
-        super().set(**values)
-
-    def _retap(self) -> None:
-        before = self.taps.value
-        with self._silently():
-            self.taps.options = self._taps()
-            self.taps.value = before if before in self.taps.options else self.taps.options[0]
-
-    def _of_shape(self) -> list[dict[str, Any]]:
-        return [row for row in self._rows if _name(row) == self.shape.value]
-
-    def _taps(self) -> list[int]:
-        return sorted({row["taps"] for row in self._of_shape()})
-
-    def _describe(self) -> tuple[list[Panel], dict[str, np.ndarray]]:
-        return [], {}
-
-    def _frames(self) -> dict[str, Any]:
-        what, share, taps = self.what.value, self.compression.real, self.taps.value
-        found = [
-            row
-            for row in self._of_shape()
-            if (row["compression"], row["taps"], row["algorithm"]) == (share, taps, "auto")
-        ]
-        if not found:
-            raise ValueError(f"nothing was recorded at compression {share:g}; move to one that was")
-        row = found[0]
-        theirs = row.get(f"fft_conv_{what}_ms")
-        self._facts = {
-            "device": row["device"],
-            "shape": row["shape"],
-            "taps": taps,
-            "compression": share,
-            "share_discarded": row["share_discarded"],
-            "what": what,
-            "ms": row[f"{what}_ms"],
-            "conv_ms": row[f"conv_{what}_ms"],
-            "fft_conv_ms": theirs,
-            "speedup": row[f"{what}_speedup"],
-            "ran": row["ran"],
-            "saved_ratio": row["saved_bytes"] / row["conv_saved_bytes"],
-            "peak_ratio": row["peak_bytes"] / max(row["conv_peak_bytes"], 1),
-        }
-        f = self._facts
-        facts = [
-            ["measured on", row["machine"]["gpu"] if f["device"] == "cuda" else row["machine"]["cpu"], ""],
-            ["ours", f"{f['ms']:.2f} ms ({f['ran']})", "the automatic choice and what it ran"],
-            ["torch's convolution", f"{f['conv_ms']:.2f} ms", ""],
-            ["speed-up", f"{f['speedup']:.2f} ×", "torch's time divided by ours"],
-            ["fft-conv-pytorch", "not measured" if theirs is None else f"{theirs:.2f} ms", ""],
-            ["kept for backward", f"{f['saved_ratio']:.2f} × torch's", "bytes"],
-            ["peak of a step", f"{f['peak_ratio']:.2f} × torch's", "bytes alive at once in torch's allocator"],
-        ]
-        return {"frames": {}, "facts": facts}
-
-    def facts(self) -> dict[str, Any]:
-        """Plain numbers for what is on screen."""
-        return dict(self._facts)
-
-    def _full_size(self) -> tuple[int, int]:
-        return 1, 1
-
-    def _lines(self, x: str, fixed: dict[str, Any]) -> list[Line]:
-        rows = [row for row in self._of_shape() if all(row[name] == value for name, value in fixed.items())]
-        lines = []
-        for name, key, algorithm, colour, dash in SIDES:
-            field = key.format(self.what.value)
-            points = sorted(
-                (row[x], row[field])
-                for row in rows
-                if row["algorithm"] == (algorithm or "auto") and row.get(field) is not None
-            )
-            xs, ys = np.array(points, dtype=np.float64).reshape(-1, 2).T
-            lines.append(Line(name, xs, ys, colour, dash, markers=True))
-        return lines
-
-    def _plots(self) -> list[LinePlot]:
-        over_taps = self._lines("taps", {"compression": self.compression.real})
-        over_compression = self._lines("compression", {"taps": self.taps.value})
-        return [
-            LinePlot("Time over the kernel's size", "taps along each side", "ms", over_taps, log_y=True),
-            LinePlot("Time over the compression", "share asked to be left out", "ms", over_compression, log_y=True),
-        ]
+    def changes(self, name: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The layers on record, and the kernels' sizes that were recorded for the chosen one."""
+        if name == "shape":
+            return {"options": tuple(self.shapes)}
+        sizes = {row["taps"] for row in self.source if name == "taps" and _name(row) == values["shape"]}
+        return {"options": tuple(sorted(sizes))} if sizes else {}
 
 
 def _name(row: dict[str, Any]) -> str:

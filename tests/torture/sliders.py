@@ -87,15 +87,14 @@ def _filling(i: int) -> tuple[Any, ...]:
 
 
 async def _moved(explorer: Any, moves: int) -> dict[str, Any]:
-    draw, frames, drawn = random.Random(0), explorer._frames, 0
+    draw, compute, drawn = random.Random(0), explorer.compute, 0
 
-    def counted() -> dict[str, Any]:
+    def counted(source: Any, **values: Any) -> Any:
         nonlocal drawn
         drawn += 1
-        shown: dict[str, Any] = frames()
-        return shown
+        return compute(source, **values)
 
-    explorer._frames = counted
+    explorer.compute = counted
     for _ in range(max(60, moves // 10)):
         await _move(explorer, draw)
     drawn = 0
@@ -110,7 +109,7 @@ async def _moved(explorer: Any, moves: int) -> dict[str, Any]:
 
 async def _move(explorer: Any, draw: random.Random) -> None:
     """A message of the browser about one control, drawn at random; curves follow when their time has come."""
-    control = draw.choice(list(explorer._controls().values()))
+    control = draw.choice(list(explorer.controls.values()))
     if hasattr(control, "options"):
         state: dict[str, Any] = {"index": draw.randrange(len(control.options))}
     elif isinstance(control.value, bool):

@@ -1,0 +1,249 @@
+"""What an explorer is, as data: its controls, panels and facts; and what it shows, as the result of a pure function."""
+
+from __future__ import annotations
+
+import math
+import string
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from spectral_kernels.dispatch import real
+from torch import Tensor
+
+from specviz.figures import LinePlot, Panel
+from specviz.widgets.pictures import Reader, pixel
+
+# --- controls
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Conditional:
+    """When a control is on the page, and when it can be moved: while another control has a value; None is always."""
+
+    shown_when: tuple[str, Any] | None = None
+    enabled_when: tuple[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Slider(_Conditional):
+    """A number: low, low + step, ..., high, or one of `values`. What lies between two steps is taken too.
+
+    open_ended  numbers above `high` are taken, with the handle at its end
+    at_rest     what follows is computed when the handle is let go
+    widths      in pixels: of the slider, and within it of its name; and of the number beside it
+    """
+
+    name: str
+    low: float
+    high: float
+    step: float
+    value: float
+    unit: str = ""
+    open_ended: bool = False
+    values: tuple[float, ...] = ()
+    at_rest: bool = False
+    widths: tuple[int, int, int] = (340, 90, 110)
+
+    @property
+    def last(self) -> int:
+        """The last tick; the first is 0."""
+        return len(self.values) - 1 if self.values else max(round((self.high - self.low) / self.step), 0)
+
+    def tick(self, number: float) -> int:
+        """The tick that is nearest to a number."""
+        if self.values:
+            return min(range(len(self.values)), key=lambda tick: abs(self.values[tick] - number))
+        return min(round((number - self.low) / self.step), self.last)
+
+    def real(self, tick: int) -> float:
+        """The number at a tick."""
+        tick = min(tick, self.last)
+        if self.values:
+            return self.values[tick]
+        if self.step < 1:  # 18 / 20 is 0.9, while 18 * 0.05 need not be
+            ticks_per_one = round(1 / self.step)
+            return (round(self.low * ticks_per_one) + tick) / ticks_per_one
+        return self.low + tick * self.step
+
+    def check(self, name: str, value: Any) -> float:
+        """A number of Python or NumPy, or a tensor of one, as a float; ValueError for what is none in the range."""
+        number = as_number(value)
+        for own in self.values:
+            if number is not None and math.isclose(own, number, rel_tol=1e-6):  # float32's rounding
+                return own
+        if self.values:
+            raise ValueError(f"{self.name}={value!r} is not one of {', '.join(f'{v:g}' for v in self.values)}")
+        top = math.inf if self.open_ended else self.high
+        if number is None or not self.low <= number <= top or not math.isfinite(number):
+            span = f">= {self.low:g}" if self.open_ended else f"from {self.low:g} to {self.high:g}"
+            raise ValueError(f"{self.name}={value!r} must be a number {span}")
+        return number
+
+    def fit(self, number: float) -> float:
+        """The nearest number in the range."""
+        if self.values:
+            return self.values[self.tick(number)]
+        return max(number if self.open_ended else min(number, self.high), self.low)
+
+
+@dataclass(frozen=True)
+class Choice(_Conditional):
+    """One of some options, each a value or a pair (text, value), as buttons, as a list, or as a tick: yes or no.
+
+    width  in pixels, of each button or of the list; name_style: CSS of the name beside it
+    """
+
+    name: str
+    options: tuple[Any, ...]
+    value: Any = None  # the first
+    look: Literal["buttons", "list", "tick"] = "buttons"
+    width: int | None = None
+    name_style: Mapping[str, str] = field(default_factory=dict)
+    tooltips: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("buttons to choose by have a Label beside them, which names them")
+
+    def check(self, name: str, value: Any) -> Any:
+        """The option that a value is; ValueError for what is none."""
+        value = bool(value) if isinstance(value, np.bool_) else value
+        number = as_number(value)
+        for option in self.values():
+            if option is value or (isinstance(value, str) and option == value):
+                return option
+            if not isinstance(option, str) and number is not None and option == number:
+                return option
+        raise ValueError(f"{name}={value!r} is not one of {', '.join(map(str, self.values()))}")
+
+    def fit(self, value: Any) -> Any:
+        """The value if it is an option, else the first one."""
+        return value if value in self.values() else self.values()[0]
+
+    def values(self) -> list[Any]:
+        """The options without their texts."""
+        return [option[1] if isinstance(option, tuple) else option for option in self.options]
+
+
+Control = Slider | Choice
+
+
+def as_number(value: Any) -> float | None:
+    """A real number as a float; None for what is none."""
+    try:
+        return real(value, "value")
+    except TypeError:
+        return None
+
+
+@dataclass(frozen=True)
+class Specification:
+    """All of an explorer that does not move.
+
+    controls  by the name that `set`, `facts` and `compute` take, those first on whose values others' ranges depend
+    columns   names of controls beside each other, or columns of them; a column of columns keeps these together
+    beside    curves stand beside each other where there is room
+    """
+
+    label: str
+    controls: Mapping[str, Control]
+    columns: tuple[Any, ...]
+    panels: tuple[Panel, ...] = ()
+    beside: bool = False
+
+
+# --- what is shown
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A number, and how it is told.
+
+    key     its name in `facts()`; "" for what is only shown
+    label   the name that is shown; "" for what is not shown
+    format  Python's format of the value, "{:.2f}", and of other facts' values by their keys, "{kept:,} of {total:,}";
+            besides Python's own there are " %" and " points" after a format, "count" and "bytes". None is not shown,
+            unless the format does without it
+    """
+
+    key: str = ""
+    value: Any = None
+    label: str = ""
+    format: str = "{}"
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class View:
+    """What an explorer shows for some values of its controls.
+
+    frames   by panel: (H, W) uint8 through its colour table, (H, W, 3) uint8, or (H, W) bool, which lights the high bit
+             of its still frame
+    facts    in the order in which they are shown
+    curves   draws them; the same ones in name and number as long as they can keep their zoom
+    probe    by panel, what is told of a frame's pixel: a reader, or the tensor (..., H, W) whose values stand there
+    still    frames that change with the picture or a choice only: the same dict as before is not sent again
+    looks    by panel, what differs from the specification, such as the ends of its colour bar
+    pick     by panel, the controls' values that a click chooses
+    markers  by panel, rings around pixels
+    under_way  what is lost if the kernel ends now
+    """
+
+    frames: Mapping[str, np.ndarray] = field(default_factory=dict)
+    facts: Sequence[Fact] = ()
+    curves: Callable[[], Sequence[LinePlot]] = tuple
+    probe: Mapping[str, Reader | Tensor] = field(default_factory=dict)
+    still: Mapping[str, np.ndarray] = field(default_factory=dict)
+    looks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    pick: Mapping[str, Callable[[int, int], dict[str, Any]]] = field(default_factory=dict)
+    markers: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
+    under_way: str = ""
+
+    def read(self, panel: str, x: int, y: int) -> str:
+        """What is told of frame pixel (x, y) of a panel; "" where there is nothing to tell."""
+        reader = self.probe.get(panel, lambda x, y: "")
+        return (pixel(reader) if isinstance(reader, Tensor) else reader)(x, y)
+
+    def values(self) -> dict[str, Any]:
+        """Plain numbers by key."""
+        return {fact.key: fact.value for fact in self.facts if fact.key}
+
+    def rows(self) -> list[list[str]]:
+        """The facts that are shown: [label, text, hint]."""
+        values = self.values()
+        return [
+            [fact.label, _formatter.vformat(fact.format, (fact.value,), values), fact.hint]
+            for fact in self.facts
+            if fact.label and not (fact.value is None and "{" in fact.format)
+        ]
+
+
+class _Formatter(string.Formatter):
+    def format_field(self, value: Any, format_spec: str) -> str:
+        if format_spec == "bytes":
+            return human_bytes(value)
+        if format_spec == "count":
+            return human_count(value)
+        if format_spec.endswith((" %", " points")):
+            number, _, unit = format_spec.partition(" ")
+            return f"{100 * value:{number}} {unit}"
+        return format(value, format_spec)
+
+
+_formatter = _Formatter()
+
+
+def human_bytes(count: float) -> str:
+    """Bytes for people: 1.02 MiB."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.4g} {unit}"
+        count /= 1024
+    return f"{count:.4g} GiB"
+
+
+def human_count(count: int) -> str:
+    """Counts for people: 12,345, then 1.23 million."""
+    return f"{count:,}" if count < 1_000_000 else f"{count / 1e6:.3g} million"
