@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from spectral_kernels.dispatch import Along, Call, constant, operator
 from torch import Tensor
-from torch.nn.grad import conv2d_input, conv2d_weight
 
 from specviz.functional.band_limited.plan import Plan, plan_of
 from specviz.functional.band_limited.transforms import By, Spectrum, analyse, synthesise
@@ -28,21 +29,31 @@ def _outputs_shape(re: Tensor, im: Tensor, weight: Tensor, plan: list[int], grou
     return re.new_empty(re.shape[1], weight.shape[0], laid.h.outputs, laid.w.outputs)
 
 
+def _convolution_back(grad: Tensor, maps: Any, taps: Any, plan: Plan, groups: int) -> Tensor:
+    """Gradient of torch's convolution in the maps, or in the taps: in which of them a shape is given.
+
+    As torch.nn.grad, whose stand-in for what is not read is copied.
+    """
+    to_maps = not isinstance(maps, Tensor)
+    maps, taps = (part if isinstance(part, Tensor) else grad.new_empty(part) for part in (maps, taps))
+    stride, padding, dilation = _spacing(plan)
+    to: tuple[Tensor, ...] = torch.ops.aten.convolution_backward(
+        grad, maps, taps, None, stride, padding, dilation, False, [0, 0], groups, [to_maps, not to_maps, False]
+    )
+    return to[0] if to_maps else to[1]
+
+
 def _to_spectrum(call: Call, grad: Tensor) -> Spectrum:
     weight, (numbers, groups, by), (_, B, C) = call.tensors[2], call.numbers, call.shapes[0]
     plan = plan_of(numbers)
-    stride, padding, dilation = _spacing(plan)
-    size = B, C, plan.h.reach, plan.w.reach
-    return analyse(conv2d_input(size, weight, grad, stride, padding, dilation, groups), plan, "padded", by=by)
+    padded = _convolution_back(grad, (B, C, plan.h.reach, plan.w.reach), weight, plan, groups)
+    return analyse(padded, plan, "padded", by=by)
 
 
 def _to_taps(call: Call, grad: Tensor) -> Tensor:
     (re, im, _), (numbers, groups, by) = call.tensors, call.numbers
     plan = plan_of(numbers)
-    stride, padding, dilation = _spacing(plan)
-    padded = synthesise((re, im), plan, "padded", by=by)
-    taps: Tensor = conv2d_weight(padded, call.shapes[2], grad, stride, padding, dilation, groups)
-    return taps
+    return _convolution_back(grad, synthesise((re, im), plan, "padded", by=by), call.shapes[2], plan, groups)
 
 
 @operator(
