@@ -1,129 +1,14 @@
-"""Numbers of records over seeds: means with their spread, and differences seed by seed."""
+"""Settings over data sets, each with one score: signs, ranks, and which of them differ."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
-from statistics import fmean, stdev
-from typing import Any, TypeVar
+from statistics import fmean
 
-R = TypeVar("R", bound=Mapping[str, Any])  # a record
-LEVEL = 0.05  # what differs, differs at this level
-
-
-@dataclass(frozen=True)
-class Summary:
-    """A metric over seeds. `spread` is the standard deviation of a sample, None of fewer than two numbers."""
-
-    mean: float
-    spread: float | None
-    count: int
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Summary:
-        return cls(fmean(values), stdev(values) if len(values) > 1 else None, len(values))
-
-    def __str__(self) -> str:
-        return f"{self.mean:.4g}" + (f" ± {self.spread:.2g}" if self.spread is not None else "")
-
-
-class NothingToCompare(ValueError):
-    """Records lack what a comparison needs: a number, or a seed that both sides have."""
-
-
-@dataclass(frozen=True)
-class Paired:
-    """A metric's difference over pairs that share a seed: its mean, and the interval that holds it at 95 %.
-
-    The interval is Student's, of `count` differences; `low` and `high` are None of fewer than two.
-    """
-
-    mean: float
-    low: float | None
-    high: float | None
-    count: int
-
-    @classmethod
-    def of(cls, differences: Sequence[float]) -> Paired:
-        """What so many differences say, at least one."""
-        mean, count = fmean(differences), len(differences)
-        if count < 2:
-            return cls(mean, None, None, count)
-        from scipy.stats import t
-
-        half = float(t.ppf(0.975, count - 1)) * stdev(differences) / count**0.5
-        return cls(mean, mean - half, mean + half, count)
-
-    def __str__(self) -> str:
-        if self.low is None:
-            return f"{self.mean:+.4g} (one pair)"
-        return f"{self.mean:+.4g} [{self.low:+.4g}, {self.high:+.4g}]"
-
-    @property
-    def points(self) -> str:
-        """Of shares, such as accuracies: "+1.2 points [+0.4, +2.0]"; of a single pair without the interval."""
-        interval = "" if self.low is None or self.high is None else f" [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
-        return f"{100 * self.mean:+.1f} points{interval}"
-
-
-def finished(records: Iterable[R]) -> list[R]:
-    """The records of runs that came to their end.
-
-    The last epoch of one that diverged or was stopped is no result; whoever counts those looks at `status`.
-    """
-    return [record for record in records if record.get("status", "finished") == "finished"]
-
-
-def select(records: Iterable[R], labels: Mapping[str, Any]) -> list[R]:
-    """The records of trials that finished, whose labels have these values."""
-    return [record for record in finished(records) if labels.items() <= record["labels"].items()]
-
-
-def mean(records: Iterable[Mapping[str, Any]], metric: str) -> float:
-    """A metric's mean over those records that have it; NothingToCompare if none has."""
-    values = [value for record in records if (value := number(record, metric)) is not None]
-    if not values:
-        raise NothingToCompare(f"no record has {metric!r}")
-    return fmean(values)
-
-
-def paired(ours: Iterable[Mapping[str, Any]], baseline: Iterable[Mapping[str, Any]], metric: str) -> Paired:
-    """How far a metric of our records lies above the baseline's, seed by seed.
-
-    metric  dotted path into a record, as "epochs.-1.test_accuracy"
-
-    Only seeds that both have count, each once; a run that did not finish is left out, and with it its twin.
-    NothingToCompare if none is left; ValueError if a seed occurs twice on one side.
-    """
-    sides: list[dict[int, float]] = []
-    for records in (ours, baseline):
-        values: dict[int, float] = {}
-        for record in finished(records):
-            if (value := number(record, metric)) is None:
-                continue
-            if record["seed"] in values:
-                raise ValueError(f"two records have the seed {record['seed']}: compare one group with one other")
-            values[record["seed"]] = value
-        sides.append(values)
-    mine, theirs = sides
-    differences = [mine[seed] - theirs[seed] for seed in sorted(mine.keys() & theirs.keys())]
-    if not differences:
-        raise NothingToCompare(f"no seed has {metric!r} on both sides")
-    return Paired.of(differences)
-
-
-def number(record: Mapping[str, Any], path: str) -> float | None:
-    """The number at a dotted path of a record, as in "epochs.-1.test_loss", or None."""
-    value: Any = record
-    for part in path.split("."):
-        if isinstance(value, Mapping):
-            value = value.get(part)
-        elif isinstance(value, list) and part.lstrip("-").isdigit() and -len(value) <= int(part) < len(value):
-            value = value[int(part)]
-        else:
-            value = None
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+from specviz.compare.judge import LEVEL
+from specviz.compare.seeds import NothingToCompare
 
 
 @dataclass(frozen=True)

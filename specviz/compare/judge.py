@@ -1,0 +1,266 @@
+"""One rule for every claim: supported, refuted or cannot tell.
+
+    ahead = Claim("Spectral parameters are ahead under Adam", "superior", margin=0.01, pairs=10, expected_sd=0.01)
+    print(judge(ahead, [0.031, 0.042, 0.025, 0.038, 0.029, 0.033, 0.036, 0.027, 0.04, 0.03]))
+
+A claim is fixed before its runs: what it says of the differences, the difference that matters, how many pairs there
+will be. The same procedure then decides for everybody: an interval at 95 %, Student's of fewer than 20 differences
+and a bootstrap's (of the studentised mean) from there on, with Holm's rule where a claim is about several settings.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any, Literal, get_args
+
+Kind = Literal["superior", "non-inferior", "equivalent"]
+Outcome = Literal["supported", "refuted", "cannot tell"]
+
+LEVEL = 0.05
+POWER = 0.8
+BOOTSTRAP_FROM = 20  # differences
+RESAMPLES = 9_999
+FAMILY = 4  # settings of a claim: over more, Holm's rule leaves nothing that a few seeds could show
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement about differences, ours less theirs, as fixed before the first run.
+
+    says         the statement, in words
+    kind         "superior": above `value`; "non-inferior": at most `margin` below it; "equivalent": at most `margin`
+                 from it
+    margin       the smallest difference that matters, in the differences' own unit
+    expected_sd  the differences' standard deviation as expected, from a pilot or another study
+    pairs        how many differences there will be for each setting
+    settings     over how many settings it is a claim, 4 at most; it is supported if it is for all of them
+    value        what the differences are held against: 0, or a paper's number
+    unit         "points" of shares, which are hundredths, or a word that follows the number, as in "epochs"
+    fixed        the day on which all of this was fixed, as "2026-11-28"; no older record may answer
+
+    ValueError for a plan that could not answer: one whose interval would be wider than the margin on either side.
+    """
+
+    says: str
+    kind: Kind
+    margin: float
+    expected_sd: float
+    pairs: int
+    settings: int = 1
+    value: float = 0.0
+    unit: str = "points"
+    fixed: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise ValueError(f"kind={self.kind!r} is unknown; pick one of {', '.join(get_args(Kind))}")
+        for name in ("margin", "expected_sd"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                raise ValueError(f"{name}={getattr(self, name)}; a finite number above 0 is expected")
+        if not math.isfinite(self.value):
+            raise ValueError(f"value={self.value}; a finite number is expected")
+        if self.pairs < 2:
+            raise ValueError(f"pairs={self.pairs}: fewer than 2 have no interval")
+        if not 1 <= self.settings <= FAMILY:
+            raise ValueError(f"settings={self.settings}: a claim has 1 to {FAMILY}; pool the pairs, or claim less")
+        if self.fixed:
+            datetime.date.fromisoformat(self.fixed)
+        if (half := self.half_width(self.pairs)) >= self.margin:
+            enough = next(n for n in range(self.pairs, 100_000) if self.half_width(n) < self.margin)
+            raise ValueError(
+                f"{self.says!r}: {self.pairs} pairs that scatter by {self.expected_sd:g} leave an interval of "
+                f"±{half:.3g}, no less than the margin of {self.margin:g}; plan {enough} pairs, or a wider margin"
+            )
+
+    def half_width(self, pairs: int) -> float:
+        """Of the interval of so many pairs that scatter as expected, at the strictest of Holm's levels."""
+        return _quantile(1 - LEVEL / self.settings / 2, pairs) * self.expected_sd / math.sqrt(pairs)
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What one setting's differences say.
+
+    mean, low, high  the mean difference and its interval, at `level` (0.05: it holds the true one at 95 %)
+    count            differences
+    could_show       the smallest true distance from the claim's boundary that so many, scattered as these are, show
+                     in 4 of 5 cases; None of fewer than two
+    """
+
+    outcome: Outcome
+    mean: float
+    low: float | None
+    high: float | None
+    level: float
+    count: int
+    could_show: float | None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome of a claim, the effect in each of its settings, and why if it cannot be told."""
+
+    claim: Claim
+    outcome: Outcome
+    effects: dict[str, Effect]
+    why: str = ""
+
+    def __str__(self) -> str:
+        texts = "; ".join(
+            f"{name + ' ' if name else ''}{_words(effect, self.claim)}" for name, effect in self.effects.items()
+        )
+        reason = f" ({self.why})" if self.why else ""
+        return f"{self.outcome[0].upper()}{self.outcome[1:]}{reason}: {texts}." if texts else f"{self.outcome}{reason}."
+
+
+def judge(
+    claim: Claim,
+    differences: Sequence[float] | Mapping[str, Sequence[float]],
+    *,
+    days: Sequence[str] = (),
+    unhealthy: str = "",
+) -> Verdict:
+    """Decide a claim.
+
+    differences  ours less theirs, one for each pair; or {setting: differences} for a claim about several
+    days         when the records behind them were made, as "2026-11-28": ValueError if one is older than the claim
+    unhealthy    why the runs may not speak, as "2 of 5 baselines had not learnt": the claim cannot be told, and says so
+
+    ValueError for differences that are not finite numbers, or for other settings than the claim is about.
+    """
+    groups = dict(differences) if isinstance(differences, Mapping) else {"": differences}
+    if len(groups) != claim.settings:
+        raise ValueError(f"{claim.says!r} is about {claim.settings} settings; differences of {len(groups)} are given")
+    for name, values in groups.items():
+        if bad := [value for value in values if not math.isfinite(value)]:
+            raise ValueError(f"a difference{' of ' + name if name else ''} is {bad[0]}; finite numbers are expected")
+    if claim.fixed and (old := [day for day in days if day[:10] < claim.fixed]):
+        raise ValueError(f"{claim.says!r} was fixed on {claim.fixed}; a record of {min(old)[:10]} may not answer it")
+    samples = {name: _Sample(list(values)) for name, values in groups.items()}
+    order = sorted(samples, key=lambda name: samples[name].p(claim))
+    effects: dict[str, Effect] = {}
+    going_on = True  # Holm: from the first that is not decided on, none is
+    for rank, name in enumerate(order):
+        level = LEVEL / (len(order) - rank)
+        effect = samples[name].effect(claim, level, decided=going_on)
+        going_on = going_on and effect.outcome != "cannot tell"
+        effects[name] = effect
+    effects = {name: effects[name] for name in groups}
+    outcomes = {effect.outcome for effect in effects.values()}
+    outcome: Outcome = "cannot tell"
+    if unhealthy:
+        return Verdict(claim, outcome, effects, unhealthy)
+    if "refuted" in outcomes:
+        outcome = "refuted"
+    elif outcomes == {"supported"}:
+        outcome = "supported"
+    short = [name for name, effect in effects.items() if effect.count < 2]
+    return Verdict(claim, outcome, effects, "fewer than two pairs" if short and outcome == "cannot tell" else "")
+
+
+def _quantile(share: float, count: int) -> float:
+    """Student's, of the mean of so many differences."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(count - 1, share))
+
+
+class _Sample:
+    """Differences, and how far their mean may be from the true one."""
+
+    def __init__(self, values: list[float]) -> None:
+        self.values = values
+        self.count = len(values)
+        self.mean = fmean(values) if values else math.nan
+        self.error = stdev(values) / math.sqrt(self.count) if self.count > 1 else math.nan
+        self.pivots = self._resampled() if self.count >= BOOTSTRAP_FROM and self.error > 0 else None
+
+    def _resampled(self) -> Any:
+        """Sorted studentised means of samples drawn from these differences, about their mean."""
+        import numpy as np
+
+        values = np.asarray(self.values)
+        drawn = np.random.default_rng(0).choice(values, (RESAMPLES, self.count))
+        error = drawn.std(1, ddof=1) / math.sqrt(self.count)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            pivots = (drawn.mean(1) - self.mean) / error
+        return np.sort(pivots[np.isfinite(pivots)])
+
+    def above(self, boundary: float) -> float:
+        """The chance of a mean this far above a boundary, or further, if the true difference lay on it."""
+        return self._chance(boundary, -1)
+
+    def below(self, boundary: float) -> float:
+        """The same of a mean below a boundary."""
+        return self._chance(boundary, 1)
+
+    def _chance(self, boundary: float, side: Literal[-1, 1]) -> float:
+        if self.count < 2:
+            return 1.0
+        if not self.error:
+            return 0.0 if side * (self.mean - boundary) < 0 else 1.0
+        distance = side * (self.mean - boundary) / self.error
+        if self.pivots is None:
+            from scipy.special import stdtr
+
+            return float(stdtr(self.count - 1, distance))
+        return float(1 + (side * self.pivots <= distance).sum()) / (1 + len(self.pivots))
+
+    def p(self, claim: Claim) -> float:
+        """Twice the smaller chance, of both ends, at which the claim would be decided on."""
+        lower, upper = claim.value - claim.margin, claim.value + claim.margin
+        chances = {
+            "superior": (self.above(claim.value), self.below(upper)),
+            "non-inferior": (self.above(lower), self.below(lower)),
+            "equivalent": (max(self.above(lower), self.below(upper)), self.above(upper), self.below(lower)),
+        }
+        return 2 * min(chances[claim.kind])
+
+    def interval(self, level: float) -> tuple[float, float]:
+        if self.pivots is None:
+            half = _quantile(1 - level / 2, self.count) * self.error
+            return self.mean - half, self.mean + half
+        import numpy as np
+
+        low, high = np.quantile(self.pivots, [level / 2, 1 - level / 2])
+        return self.mean - float(high) * self.error, self.mean - float(low) * self.error
+
+    def effect(self, claim: Claim, level: float, decided: bool) -> Effect:
+        if self.count < 2:
+            return Effect("cannot tell", self.mean, None, None, level, self.count, None)
+        low, high = self.interval(level)
+        outcome = _outcome(claim, low, high) if decided else "cannot tell"
+        return Effect(outcome, self.mean, low, high, level, self.count, self._could_show(level))
+
+    def _could_show(self, level: float) -> float:
+        """By Student's quantiles, which is within a few per cent of what the noncentral distribution gives."""
+        return (_quantile(1 - level / 2, self.count) + _quantile(POWER, self.count)) * self.error
+
+
+def _outcome(claim: Claim, low: float, high: float) -> Outcome:
+    """What an interval decides. A superior effect that is smaller than the margin is still superior."""
+    lower, upper = claim.value - claim.margin, claim.value + claim.margin
+    supported, refuted = {
+        "superior": (low > claim.value, high < upper),
+        "non-inferior": (low > lower, high < lower),
+        "equivalent": (low > lower and high < upper, low > upper or high < lower),
+    }[claim.kind]
+    return "supported" if supported else "refuted" if refuted else "cannot tell"
+
+
+def _words(effect: Effect, claim: Claim) -> str:
+    """ "+1.2 points [+0.4, +2.0] of 5 pairs, which show 1.1" """
+    scale = 100 if claim.unit == "points" else 1
+
+    def number(value: float, sign: str = "+") -> str:
+        return f"{scale * value:{sign}.3g}"
+
+    text = f"{number(effect.mean)} {claim.unit}".rstrip()
+    if effect.low is None or effect.high is None or effect.could_show is None:
+        return f"{text} (one pair)" if effect.count else "no pair"
+    interval = f"[{number(effect.low)}, {number(effect.high)}]"
+    return f"{text} {interval} of {effect.count} pairs, which would show {number(effect.could_show, '')}"
