@@ -15,7 +15,7 @@ READY_DEV := .venv/ready-dev$(if $(filter no,$(PTX)),-without-ptx)
 export BROWSER_TESTS
 INPUTS := pyproject.toml constraints.txt constraints-cuda.txt .ci/setup $(wildcard .ci/locks/*.txt)
 
-.PHONY: lab setup browser lock advisories test lint simulator unit nbval notebooks matrix bench torture gpu clean
+.PHONY: lab setup browser lock advisories test lint simulator unit nbval notebooks matrix bench torture gpu clean clean-cache
 
 lab: .venv/ready-lab
 	@$(BIN)/specviz lab $(if $(PORT),--port $(PORT)) $(if $(filter no,$(BROWSER)),--no-browser)
@@ -98,7 +98,11 @@ $(GPU_SWEEPS): gpu-sweep-%:
 	$(HERE) -m specviz.cli sweep $* --scale $(SCALE) --workers $(WORKERS) --out $(OUT); status=$$?; \
 	$(HERE) -m specviz.cli results $* --scale $(SCALE) --out $(OUT) --export $(OUT)/$*-$(SCALE).jsonl && exit $$status
 
-clean:
+# What Numba compiled and kept: it does not see a change in a file that a kernel's own file imports from.
+clean-cache:
+	find kernels specviz -name "*.nb[ci]" -delete
+
+clean: clean-cache
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .matrix .torture
 
 .venv/ready-lab: $(INPUTS)
