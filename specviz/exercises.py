@@ -231,7 +231,7 @@ def _asked(function: Any, hint: str = "") -> Callable[..., Any] | None:
 
 
 @_in_words
-def compare(guess: Any, truth: float, what: str, unit: str = "", within: float | None = None) -> Verdict:
+def check_guess(guess: Any, truth: float, what: str, unit: str = "", within: float | None = None) -> Verdict:
     """Hold a prediction against the measured number.
 
     within  how far off counts as right, in the unit; a factor of 1.5 either way when None

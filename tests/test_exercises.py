@@ -20,7 +20,7 @@ photo = sv.datasets.photo("camera")[::4, ::4].contiguous()
 def test_no_answer_is_no_verdict():
     explorer = sv.widgets.ThresholdExplorer(photo)
     for verdict in (
-        exercises.compare(None, 3.0, "share", "%"),
+        exercises.check_guess(None, 3.0, "share", "%"),
         exercises.check_share(explorer, None, 0.1),
         exercises.check_partner(lambda u, v, H, W: None),
         exercises.check_real_bins(None, (6, 7)),
@@ -37,7 +37,7 @@ def test_no_answer_is_no_verdict():
     ("guess", "right"), [(3.0, True), (4.4, True), (2.1, True), (4.6, False), (1.9, False), (-3, False)]
 )
 def test_a_prediction_within_a_factor_of_one_and_a_half_is_right(guess, right):
-    verdict = exercises.compare(guess, 3.0, "share kept", "%")
+    verdict = exercises.check_guess(guess, 3.0, "share kept", "%")
     assert verdict.solved is right
     assert "share kept: 3 %; you predicted" in verdict.message
 
@@ -264,7 +264,7 @@ def test_the_best_beta_fits_and_gets_the_most_right(beta, solved, hint):
     ],
 )
 def test_a_prediction_is_right_within_a_tolerance_that_it_names(guess, truth, unit, within, right, words):
-    verdict = exercises.compare(guess, truth, "measured", unit, within)
+    verdict = exercises.check_guess(guess, truth, "measured", unit, within)
     assert verdict.solved is right
     assert words in verdict.message
 
@@ -348,7 +348,7 @@ def explorer():
 
 
 ANSWERED = {
-    "compare": lambda answer: exercises.compare(answer, 3.0, "share", "%"),
+    "check_guess": lambda answer: exercises.check_guess(answer, 3.0, "share", "%"),
     "check_share": lambda answer: exercises.check_share(explorer(), answer, 0.1),
     "check_partner": exercises.check_partner,
     "check_real_bins": lambda answer: exercises.check_real_bins(answer, (6, 7)),
@@ -372,7 +372,7 @@ OF_A_FUNCTION = {
 
 def test_every_check_of_the_module_is_in_the_table():
     assert set(ANSWERED) == {
-        name for name in vars(exercises) if name.startswith(("check_", "compare")) and name != "check_activation"
+        name for name in vars(exercises) if name.startswith("check_") and name != "check_activation"
     }
 
 
@@ -386,7 +386,7 @@ def test_no_answer_whatever_ends_in_an_exception(name):
             verdict = ANSWERED[name](answer)
             assert isinstance(verdict, exercises.Verdict), kind
             assert 10 < len(verdict.message) < 1500, kind
-            assert verdict.solved is not True or (name, kind) == ("compare", "percent"), f"{kind}: {verdict}"
+            assert verdict.solved is not True or (name, kind) == ("check_guess", "percent"), f"{kind}: {verdict}"
             assert verdict._repr_html_().startswith("<div")
 
 
@@ -395,16 +395,16 @@ def test_no_answer_whatever_ends_in_an_exception(name):
              decimal.Decimal("0.5"), torch.tensor(0.5, requires_grad=True), np.array("0.5"), "0.5 bytes"]
 )  # fmt: skip
 def test_numbers_of_any_library_and_text_are_numbers(half):
-    assert "you predicted 0.5 bytes, within" in exercises.compare(half, 0.5, "measured", "bytes").message
+    assert "you predicted 0.5 bytes, within" in exercises.check_guess(half, 0.5, "measured", "bytes").message
 
 
 def test_percent_are_what_the_exercise_asks_for():
-    assert "you predicted 50 %" in exercises.compare("50 %", 50.0, "share", "%").message
-    assert "you predicted 50 %" in exercises.compare("50%", 50.0, "share", "%").message
+    assert "you predicted 50 %" in exercises.check_guess("50 %", 50.0, "share", "%").message
+    assert "you predicted 50 %" in exercises.check_guess("50%", 50.0, "share", "%").message
     assert exercises.check_lost_wave(ELNINO, "84 %", 12).solved
     assert "from 0 to less than 1; 84 is none" in exercises.check_lost_wave(ELNINO, 84, 12).message
     assert "without %" in exercises.check_best_beta("50 %", spec_runs(), "lenet", "cifar10", 0.4).message
-    assert "without %" in exercises.compare("50 %", 3.0, "images").message
+    assert "without %" in exercises.check_guess("50 %", 3.0, "images").message
 
 
 def test_whole_numbers_of_any_library_are_indices():
@@ -425,7 +425,7 @@ def test_what_is_no_number_is_named():
         "a hostile object": "not Hostile",
     }
     for kind, words in said.items():
-        assert words in exercises.compare(STRANGE[kind], 3.0, "share").message
+        assert words in exercises.check_guess(STRANGE[kind], 3.0, "share").message
 
 
 def test_a_function_that_fails_says_how():
