@@ -1,8 +1,8 @@
 """What runs say together: means over seeds, differences pair by pair, ranks over data sets, and verdicts on claims."""
 
-from specviz.compare.judge import LEVEL, Claim, Effect, Verdict, judge
 from specviz.compare.ranks import Ranks, Signed, ranked, signed
 from specviz.compare.seeds import NothingToCompare, Paired, Summary, finished, mean, number, paired, select
+from specviz.compare.verdicts import LEVEL, Claim, Effect, Verdict, judge
 
 __all__ = [
     "LEVEL",

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from math import isfinite
 from statistics import fmean
 
-from specviz.compare.judge import LEVEL
 from specviz.compare.seeds import NothingToCompare
+from specviz.compare.verdicts import LEVEL
 
 
 @dataclass(frozen=True)
