@@ -1,4 +1,5 @@
 # make lab     open the course in JupyterLab        PORT=9999  BROWSER=no
+# make quick   lint, types and a case of each quick test: under a minute
 # make test    run every check                      BROWSER_TESTS=no  no browser is started, and none is installed
 #              PTX=no  without NVIDIA's compilers (about 510 MB, proprietary): kernels are not compiled, but simulated
 # make matrix  every layer and function under every tool of torch: the record and the page specviz/TORCH.md
@@ -9,13 +10,13 @@
 export PYTHON ?= python3
 export TORCH_INDEX ?=
 # Two test processes share the cores: OpenMP's threads must sleep when they wait. Spinning made a test 8 times slower.
-unit nbval torture: export OMP_WAIT_POLICY = passive
+quick unit nbval torture: export OMP_WAIT_POLICY = passive
 BIN := .venv/bin
 READY_DEV := .venv/ready-dev$(if $(filter no,$(PTX)),-without-ptx)
 export BROWSER_TESTS
 INPUTS := pyproject.toml constraints.txt constraints-cuda.txt .ci/setup $(wildcard .ci/locks/*.txt)
 
-.PHONY: lab setup browser lock advisories test lint simulator unit nbval notebooks matrix bench torture gpu clean clean-cache
+.PHONY: lab setup browser lock advisories quick test lint simulator unit nbval notebooks matrix bench torture gpu clean clean-cache
 
 lab: .venv/ready-lab
 	@$(BIN)/specviz lab $(if $(PORT),--port $(PORT)) $(if $(filter no,$(BROWSER)),--no-browser)
@@ -34,6 +35,10 @@ browser: setup
 	@.ci/browser
 
 test: lint simulator nbval unit
+
+# Under a minute on two cores: lint, types, and one case of each test that does not start processes or compile.
+quick: lint
+	$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder --quick --ignore=tests/simulator tests
 
 lint: setup
 	$(BIN)/ruff check

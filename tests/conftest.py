@@ -6,13 +6,42 @@ import pytest
 
 # Files that take long, the longest first: begun last, one would keep one of two processes busy and the other waiting.
 LONG = ("test_browser", "test_training", "test_experiments", "test_bench", "test_memory", "test_widgets")
+# What `make quick` leaves out besides: compilers, forks, other processes, pages, memory that is filled on purpose.
+NOT_QUICK = (
+    "test_torture",
+    "test_fork",
+    "test_matrix",
+    "test_alt_texts",
+    "test_datasets_size",
+    "test_kernels_compile",
+    "test_import_flow",
+    "test_lab",
+)
 
 
-def pytest_collection_modifyitems(items: list) -> None:
+def pytest_addoption(parser) -> None:
+    parser.addoption("--quick", action="store_true", help="one case of each test, in files that do not take long")
+
+
+def pytest_collection_modifyitems(config, items: list) -> None:
     def place(item) -> int:
         return next((i for i, name in enumerate(LONG) if item.path.name.startswith(name)), len(LONG))
 
     items.sort(key=place)
+    if config.getoption("--quick"):
+        kept = _quick(items)
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = [item for item in items if item in kept]
+
+
+def _quick(items: list) -> set:
+    """The first case of each test of the files that are quick."""
+    first: dict = {}
+    for item in items:
+        name = item.path.name
+        if not name.startswith((*LONG, *NOT_QUICK)) and not name.endswith("_tools.py"):
+            first.setdefault((item.path, item.originalname), item)
+    return set(first.values())
 
 
 @pytest.hookimpl(trylast=True)  # after the page's own end
