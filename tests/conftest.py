@@ -39,7 +39,8 @@ def _quick(items: list) -> set:
     first: dict = {}
     for item in items:
         name = item.path.name
-        if not name.startswith((*LONG, *NOT_QUICK)) and not name.endswith("_tools.py"):
+        long = name.startswith((*LONG, *NOT_QUICK)) or name.endswith("_tools.py") or item.get_closest_marker("slow")
+        if not long:
             first.setdefault((item.path, item.originalname), item)
     return set(first.values())
 

@@ -415,6 +415,7 @@ def test_waves_that_are_made_in_slabs_give_what_held_ones_give(monkeypatch, shap
         assert_close(ours, theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_filter_as_large_as_its_picture_takes_little_memory():
     """Its waves at every frequency and tap would take 10 GiB."""

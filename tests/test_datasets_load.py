@@ -98,6 +98,7 @@ def test_fashion_mnist_is_read_from_idx_files(tmp_path):
     assert data.classes[9] == "Ankle boot"
 
 
+@pytest.mark.slow
 def test_cifar10_is_read_batch_after_batch(tmp_path):
     records = write_cifar10(tmp_path)
     data = load("cifar10", folder=tmp_path, download=False)

@@ -71,11 +71,11 @@ def test_memory_is_read_ten_times_or_more_at_either_end(steps, monkeypatch):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_what_is_held_is_seen_and_what_is_freed_too():
-    before = resident.mib()
-    held = torch.ones(2**24)  # 64 MiB
+    before = resident.mib(give_back=True)
+    held = torch.ones(2**24)  # 64 MiB, which may lie in a hole of the heap, and stays there when it is freed
     assert 60 < resident.mib() - before < 70
     del held
-    assert resident.mib() - before < 10
+    assert resident.mib(give_back=True) - before < 10
 
 
 def test_moves_that_draw_nothing_are_counted_as_such():

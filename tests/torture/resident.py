@@ -13,9 +13,11 @@ from typing import Any
 READINGS = 10  # at either end: a heap that is given back and taken again breathes by more than a leak adds in a step
 
 
-def mib() -> float:
-    """What this process holds, its garbage collected. Linux only."""
+def mib(give_back: bool = False) -> float:
+    """What this process holds, its garbage collected; or after glibc gave back what was freed. Linux only."""
     gc.collect()
+    if give_back:
+        ctypes.CDLL(None).malloc_trim(0)
     return int(re.findall(r"^Rss:\s+(\d+)", Path("/proc/self/smaps_rollup").read_text(), re.M)[0]) / 1024
 
 
@@ -28,10 +30,7 @@ def read(readings: list[float], i: int, steps: int) -> None:
     """
     if i % max(1, steps // 10 // READINGS):
         return
-    if i < steps // 10 or i >= steps - steps // 10:
-        gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)
-    readings.append(mib())
+    readings.append(mib(give_back=i < steps // 10 or i >= steps - steps // 10))
 
 
 def growth(readings: Sequence[float]) -> dict[str, Any]:
