@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -103,6 +105,28 @@ def test_moves_that_draw_nothing_are_counted_as_such():
             return None
 
     assert asyncio.run(sliders._moved(Deaf(), 40))["drawn"] == 20
+
+
+LEAKS = """
+import torch, specviz as sv
+from torture import sliders
+flat = sliders.run_one("SymmetryExplorer", 40)
+held, compute = [], sv.widgets.SymmetryExplorer.compute
+def leaky(*arguments, **controls):
+    held.append(torch.ones(2**18))  # a MiB
+    return compute(*arguments, **controls)
+sv.widgets.SymmetryExplorer.compute = staticmethod(leaky)
+print(flat["growth"], sliders.run_one("SymmetryExplorer", 40)["growth"])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_an_explorer_that_holds_on_to_what_it_made_is_seen():
+    tests = Path(main.__file__).parent.parent
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", LEAKS], cwd=tests, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    flat, leaky = map(float, done.stdout.split())
+    assert flat < main.FLAT < leaky
 
 
 # --- Mutants
