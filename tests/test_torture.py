@@ -132,6 +132,13 @@ def test_an_explorer_that_holds_on_to_what_it_made_is_seen():
 # --- Mutants
 
 
+def test_mutants_are_made_in_rooms_and_tried_by_tests_that_there_are():
+    tests = Path(main.__file__).parent.parent
+    assert all(list(tests.glob(f"{name}.py")) for name in mutants.TESTS)
+    assert all((mutants.ROOT / "specviz" / name).is_dir() for name in mutants.MUTATED)
+    assert (mutants.ROOT / mutants.A_SMALL_FILE.removesuffix(".*").replace(".", "/")).with_suffix(".py").is_file()
+
+
 @pytest.mark.parametrize(
     ("successes", "tries", "low", "high"), [(8, 10, 0.4902, 0.9433), (0, 20, 0.0, 0.1611), (450, 500, 0.8706, 0.9233)]
 )

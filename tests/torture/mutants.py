@@ -26,7 +26,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent.parent
 MUTATED = ("spectra", "functional", "memory")
 TESTS = [
-    "test_process", "test_spectra*", "test_functional", "test_activation", "test_thresholding*", "test_band_limited*",
+    "test_process", "test_spectra*", "test_functional", "test_activation", "test_band_limited*",
     "test_nn_band_limited", "test_spectral_pool*", "test_parametric*", "test_spectral_param*", "test_specnet*",
     "test_memory*", "test_torture",
 ]  # fmt: skip
