@@ -111,6 +111,8 @@ def test_power_is_what_could_show_says():
 def test_a_plan_that_could_not_answer_is_refused():
     with pytest.raises(ValueError, match=r"3 pairs that scatter by 0.02 leave .* plan \d+ pairs, or a wider margin"):
         claim(margin=0.01, expected_sd=0.02, pairs=3)
+    with pytest.raises(ValueError, match=r"plan 38414588\d pairs"):  # (1.96 / 1e-4)^2
+        claim(margin=1e-4, expected_sd=1.0)
     with pytest.raises(ValueError, match=r"settings=48: a claim has 1 to 4"):
         claim(settings=48)
 
@@ -128,6 +130,7 @@ def test_bad_input_is_refused():
     for changes, words in [
         ({"kind": "better"}, "unknown; pick one"), ({"margin": 0}, "margin=0"), ({"margin": math.nan}, "margin=nan"),
         ({"pairs": 1}, "no interval"), ({"value": math.inf}, "value=inf"), ({"fixed": "yesterday"}, "yesterday"),
+        ({"fixed": "20261128"}, "a day as"), ({"fixed": "2026-W48-6"}, "a day as"),
     ]:  # fmt: skip
         with pytest.raises(ValueError, match=words):
             claim(**changes)

@@ -55,6 +55,15 @@ def test_gathering_takes_what_a_bitmap_marks(device):
         assert torch.equal(dispatch.threshold_gather(other, bitmap.cpu(), form="reference"), marked)
 
 
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_bitmap_that_marks_entries_beyond_the_last_is_refused(device):
+    x = torch.ones(3, dtype=torch.complex64, device=device)
+    for marks, form in product([0b1000_0000, 0b0000_1111], ["auto", "reference"] if device == "cpu" else ["auto"]):
+        with pytest.raises(ValueError, match="beyond the last of 3"):
+            dispatch.threshold_gather(x, torch.tensor([marks], dtype=torch.uint8, device=device), form=form)
+    assert torch.equal(dispatch.threshold_gather(x, torch.tensor([7], dtype=torch.uint8, device=device)), x)
+
+
 # A word of a warp's vote is 32 entries, its eight rounds are 256, a block takes 1024.
 AWKWARD = [0, 1, 31, 32, 33, 255, 256, 257, 1023, 1024, 1025, 1_000_007]
 

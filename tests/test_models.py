@@ -430,6 +430,11 @@ def test_set_beta_reaches_every_block_but_projections():
     assert sum(block.beta == 0.7 for block in blocks_of(net).values()) == len(blocks_of(net)) - 3
     with pytest.raises(ValueError, match='no SpecNet block.*convolution="specnet"'):
         models.set_beta(build("lenet"), 0.3)
+    own = torch.nn.Sequential(snn.SpecNetBlock2d(1, 2, 3, beta=0.1), snn.SpecNetBlock2d(2, 2, 1, beta=0.0))
+    own[1].is_projection = True
+    models.set_beta(own, 0.3)
+    assert [block.beta for block in own] == [0.3, 0.0]
+    assert models.thresholded_blocks(own) == [own[0]]
 
 
 def test_specnet_has_no_batch_norm_and_its_activation_goes_on_in_the_head():

@@ -205,7 +205,7 @@ def test_specnet_facts_are_what_algorithm_1_says(short):
     product, plane = (z[0, 11] for z in found[1])
     painted = np.fft.ifftshift(explorer.shown.frames["product"] >= 128)
     assert (painted == (product.abs() > 0.8).numpy()).mean() > 0.99
-    shown = explorer.source.made_by(1)[1][11]
+    shown = explorer.shown.probe["map"]
     torch.testing.assert_close(shown.double(), torch.fft.ifft2(plane, norm="ortho").real, atol=0.05, rtol=0)
     everything, scores = by_hand(explorer.model, explorer.images, 0.8)
     right = (scores.argmax(1) == explorer.labels).double().mean().item()
@@ -287,7 +287,7 @@ def test_a_model_of_ones_own_is_copied_and_may_have_shortcuts_strides_and_colour
     assert explorer.facts()["accuracy"] == (expected.argmax(1) == labels).double().mean()
     # What the panel shows as the product is what the block made its map of, shortcut and stride included.
     explorer.set(block=4)
-    product, shown = (made[0] for made in explorer.source.made_by(3))
+    product, shown = explorer.source.made_by(3)[0][0], explorer.shown.probe["map"]
     plane = torch.complex(product.real.tanh(), product.imag.tanh())
     plane = plane * (product.abs() > 0.3)
     torch.testing.assert_close(torch.fft.ifft2(plane, norm="ortho").real, shown, atol=1e-5, rtol=0)

@@ -1,7 +1,7 @@
 """What an explorer shows is a pure function of its source and its controls; its description is plain data."""
 
 import json
-from dataclasses import fields
+from dataclasses import dataclass, fields
 
 import ipywidgets as ipw
 import numpy as np
@@ -76,6 +76,71 @@ def test_a_description_is_json_with_every_control_panel_and_fact(name, monkeypat
     )
     assert again.rows() == explorer.panels.facts != []
     assert set(again.values()) == set(explorer.facts())
+
+
+def test_a_description_is_json_also_of_what_is_no_number():
+    perfect, dark = (
+        sv.widgets.BandLimitExplorer(torch.rand(16, 16), compression=0.0),
+        sv.widgets.ThresholdExplorer(torch.zeros(16, 16)),
+    )
+    for explorer, key, word in [(perfect, "psnr_db", "inf"), (dark, "energy", "nan")]:
+        described = json.loads(json.dumps(explorer.description(), allow_nan=False))
+        assert {fact["key"]: fact["value"] for fact in described["facts"]}[key] == word
+        explorer.close()
+
+
+def test_the_blocks_of_the_model_stand_at_the_threshold_on_screen():
+    explorer = sv.widgets.SpecNetExplorer()
+    explorer.shown.curves()  # which sweep over all thresholds
+    assert [block.beta for block in explorer.blocks] == [1.0] * 3
+    explorer.set(beta=0.5)
+    explorer.facts(beta=2.0)
+    explorer.shown.curves()
+    assert [block.beta for block in explorer.blocks] == [0.5] * 3 == [explorer.facts()["beta"]] * 3
+
+
+@dataclass  # so that it compares by its fields, and cannot be a key
+class Soft:
+    width: float
+
+    def __call__(self, a):
+        return a / (self.width + a.abs())
+
+
+def test_a_function_that_cannot_be_a_key_is_shown():
+    explorer = sv.widgets.ActivationExplorer(torch.rand(16, 16), Soft(1.0))
+    assert explorer.panels.message == ""
+    assert explorer.facts()["odd"]
+    assert len(explorer.shown.curves()[0].lines) == 2
+
+
+def test_what_a_reader_did_to_a_control_stays():
+    explorer = sv.widgets.ThresholdExplorer(torch.rand(16, 16))
+    explorer.norm.disabled = True
+    explorer.norm.options = ["ortho", "backward"]
+    explorer.beta.value = 10
+    explorer.set(beta=0.3)
+    assert explorer.norm.disabled
+    assert tuple(explorer.norm.options) == ("ortho", "backward")
+
+
+def test_a_value_that_is_none_of_a_controls_own_is_said_and_put_back():
+    explorer = sv.widgets.ConvolutionExplorer(torch.rand(16, 16))
+    before = explorer.facts()
+    explorer.shape.value = None
+    assert "shape=None is not one of" in explorer.panels.message
+    assert explorer.shape.value == before["shape"] == explorer.facts()["shape"]
+    explorer.set(size=5)
+    assert explorer.panels.message == ""
+
+
+def test_without_a_picture_there_is_no_spectrum():
+    for explorer, name in [
+        (sv.widgets.ThresholdExplorer("nofile.png"), "spectrum"),
+        (sv.widgets.ActivationExplorer("nofile.png"), "plane"),
+    ]:
+        with pytest.raises(ValueError, match="has no picture yet"):
+            getattr(explorer, name)
 
 
 def test_a_view_follows_from_picture_and_controls_without_any_widget():

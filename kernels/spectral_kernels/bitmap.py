@@ -99,6 +99,12 @@ def check_count(offsets: np.ndarray, count: int, kind: str = "values") -> np.nda
     return offsets
 
 
+def check_marks(last: np.ndarray, count: int) -> None:
+    """ValueError if the last byte of a bitmap of `count` entries, (1,), marks any that are not there."""
+    if count % 8 and last[-1] >> (count % 8):
+        raise ValueError(f"the bitmap marks entries beyond the last of {count}: its spare bits must be 0")
+
+
 # --- CUDA. Two forms of what a block does together, with the same results to the bit: by shared memory alone, which
 # Numba's simulator runs too, and by votes of warps, which it does not know. Neither was measured on a GPU.
 

@@ -1,9 +1,9 @@
 """Every number that a machine decided: which of two ways is quicker, and how much to do at a time.
 
 None of them changes a result beyond rounding. They are read as `calibration.NAME` at each use, so that whoever measures
-a machine can set them here. `FITS` says where each was measured, when, and which command shows whether it holds on
-another machine and gives the times to fit it again. The sizes that kernels are compiled for (threads in a block,
-entries a CPU thread takes) stand beside the kernels.
+a machine can set them here, before the first call: which algorithm is quicker for a shape is decided once. `FITS` says
+where each was measured, when, and which command shows whether it holds on another machine and gives the times to fit it
+again. Sizes that kernels are compiled for (threads in a block, entries a CPU thread takes) stand beside the kernels.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from numba import int64, njit, prange
 
 from spectral_kernels.cores import parallel
 from spectral_kernels.launch import OnGpu, device, real_type
-from spectral_kernels.symmetry import hermitian_part_
+from spectral_kernels.symmetry import hermitian_part_, is_own_mirror
 
 TILE = 256  # threads in a block on a GPU
 
@@ -188,7 +188,7 @@ def cpu_unpool(
 # --- CUDA: a thread for each entry written, so that writes and nearly all reads run along neighbouring addresses.
 
 
-_folded_on_gpu, _target_on_gpu = device(_folded), device(_target)
+_folded_on_gpu, _target_on_gpu, _own_on_gpu = device(_folded), device(_target), device(is_own_mirror)
 
 
 @gpu.jit
@@ -203,7 +203,7 @@ def _pool_on_gpu(X, W, w, b_h, b_w, g_h, g_w, half, scale, Y):  # type: ignore[n
         Y[n, r, v] = complex(0 * scale, 0 * scale)
         return
     re, im = _folded_on_gpu(X, n, r, h, v, g_h)
-    if v == 0 or 2 * v == w:
+    if _own_on_gpu(v, w):
         weight = half
         if v > 0 and w < W:
             weight = g_w
@@ -229,7 +229,7 @@ def _unpool_on_gpu(Y, w, W, b_h, b_w, g_h, g_w, half, scale, X):  # type: ignore
         factor = scale * g_h
     a = Y[n, r, v]
     re, im = a.real, a.imag
-    if v == 0 or 2 * v == w:
+    if _own_on_gpu(v, w):
         weight = half
         if v > 0 and w < W:
             weight = g_w

@@ -43,6 +43,7 @@ def reference_expand(bitmap: np.ndarray, values: np.ndarray, count: int) -> np.n
 
 def reference_gather(x_hat: np.ndarray, bitmap: np.ndarray) -> np.ndarray:
     """(N,), (ceil(N/8),) bitmap -> (K,) the entries that the bitmap marks: the adjoint of `reference_expand`."""
+    packed.check_marks(bitmap, x_hat.size)
     return x_hat[packed.marked(bitmap, x_hat.size)]
 
 
@@ -94,6 +95,7 @@ def cpu_expand(bitmap: np.ndarray, values: np.ndarray, count: int, empty: Any = 
 
 def cpu_gather(x_hat: np.ndarray, bitmap: np.ndarray, empty: Any = np.empty) -> np.ndarray:
     """`reference_gather`, compiled and spread over the cores."""
+    packed.check_marks(bitmap, x_hat.size)
     offsets = packed.offsets_of(bitmap)
     values = empty(int(offsets[-1]), x_hat.dtype)
     packed.pack(x_hat, bitmap, offsets, values)
@@ -160,4 +162,5 @@ def cuda_gather(x_hat: Any, bitmap: Any, **where: Any) -> Any:
     on = OnGpu.of(where, TILE)
     if not x_hat.shape[0]:
         return on.empty(0, x_hat.dtype)
+    packed.check_marks(bitmap[-1:].copy_to_host(), x_hat.shape[0])
     return packed.cuda_pack(x_hat, bitmap, packed.cuda_offsets_of(bitmap, on), on)

@@ -11,6 +11,7 @@ and a bootstrap's (of the studentised mean) from there on, with Holm's rule wher
 from __future__ import annotations
 
 import datetime
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -67,14 +68,19 @@ class Claim:
             raise ValueError(f"pairs={self.pairs}: fewer than 2 have no interval")
         if not 1 <= self.settings <= FAMILY:
             raise ValueError(f"settings={self.settings}: a claim has 1 to {FAMILY}; pool the pairs, or claim less")
-        if self.fixed:
-            datetime.date.fromisoformat(self.fixed)
+        if self.fixed and datetime.date.fromisoformat(self.fixed).isoformat() != self.fixed:
+            raise ValueError(f"fixed={self.fixed!r}; a day as 2026-11-28 is expected")
         if (half := self.half_width(self.pairs)) >= self.margin:
-            enough = next(n for n in range(self.pairs, 100_000) if self.half_width(n) < self.margin)
+            enough = self._pairs_for_margin()
             raise ValueError(
                 f"{self.says!r}: {self.pairs} pairs that scatter by {self.expected_sd:g} leave an interval of "
                 f"±{half:.3g}, no less than the margin of {self.margin:g}; plan {enough} pairs, or a wider margin"
             )
+
+    def _pairs_for_margin(self) -> int:
+        """The fewest pairs whose interval would be narrower: Student's needs more than the normal's few."""
+        few = max(2, math.floor((_normal(1 - LEVEL / self.settings / 2) * self.expected_sd / self.margin) ** 2))
+        return next(n for n in itertools.count(few) if self.half_width(n) < self.margin)
 
     def half_width(self, pairs: int) -> float:
         """Of the interval of so many pairs that scatter as expected, at the strictest of Holm's levels."""
@@ -167,6 +173,12 @@ def _quantile(share: float, count: int) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(count - 1, share))
+
+
+def _normal(share: float) -> float:
+    from scipy.special import ndtri
+
+    return float(ndtri(share))
 
 
 class _Sample:

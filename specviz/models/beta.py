@@ -7,12 +7,18 @@ from torch import nn
 import specviz.nn as snn
 
 
+def thresholded_blocks(model: nn.Module) -> list[snn.SpecNetBlock2d]:
+    """The SpecNet blocks of a model that have a threshold, in the order of its modules."""
+    return [m for m in model.modules() if isinstance(m, snn.SpecNetBlock2d) and not m.is_projection]
+
+
 def set_beta(model: nn.Module, beta: float) -> None:
     """Set the threshold of every SpecNet block of a model. Projection shortcuts, which have none, are left.
 
-    Raises ValueError for a model without such blocks.
+    A block of your own that is one says so: `block.is_projection = True`. Raises ValueError for a model without blocks
+    that have a threshold.
     """
-    blocks = [m for m in model.modules() if isinstance(m, snn.SpecNetBlock2d) and not m.is_projection]
+    blocks = thresholded_blocks(model)
     if not blocks:
         raise ValueError(
             f"set_beta: this {type(model).__name__} has no SpecNet block, so no threshold. "

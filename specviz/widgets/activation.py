@@ -204,7 +204,7 @@ class ActivationExplorer(Explorer):
     @property
     def plane(self) -> Tensor:
         """The map's full plane in the chosen norm, exactly symmetric: (H, W) complex128."""
-        return self.source.once(_plane, self.values["norm"])
+        return self.picture_source().once(_plane, self.values["norm"])
 
     def changes(self, name: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """A function of the reader's own joins the list."""

@@ -42,6 +42,8 @@ class GridSlider(ipw.IntSlider):
     low = property(lambda self: self._slider.low)
     high = property(lambda self: self._slider.high)
     values = property(lambda self: self._slider.values)
+    unit = property(lambda self: self._slider.unit)
+    open_ended = property(lambda self: self._slider.open_ended)
 
     def _moved(self, change: Any) -> None:
         if self._between is not None and self._slider.tick(self._between) != change["new"]:
@@ -110,17 +112,27 @@ def value_of(widget: Any) -> Any:
 
 
 def move(widget: Any, control: Control, value: Any, enabled: bool) -> None:
-    """Let a widget be as its control is now, and say a value."""
+    """Let a widget be as its control is now, and say a value. What did not change in the control stays a reader's."""
     if isinstance(control, Slider):
         if widget._slider != control:
             widget.fit(control)
         widget.real = value
         enabled = enabled and control.last > 0
+        options: tuple[Any, ...] = ()
     else:
-        if control.look != "tick" and tuple(widget.options) != control.options:
-            widget.options = control.options
+        options = () if control.look == "tick" else control.options
+        if options != _last(widget)[0] and tuple(widget.options) != options:
+            widget.options = options
         widget.value = value
-    widget.disabled = not enabled
+    if enabled != _last(widget)[1]:
+        widget.disabled = not enabled
+    widget._specviz_last = options, enabled
+
+
+def _last(widget: Any) -> tuple[tuple[Any, ...], bool]:
+    """The options and whether it could be moved, when an explorer last said so; a new widget can."""
+    last: tuple[tuple[Any, ...], bool] = getattr(widget, "_specviz_last", ((), True))
+    return last
 
 
 def accessible(widget: Any, control: Control) -> dict[str, str] | None:

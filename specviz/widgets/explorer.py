@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -95,7 +96,7 @@ class Explorer(Displayed):
         self._rows = {name: row_of(self.controls[name], control) for name, (control, _) in settled.items()}
         for name, control in self.controls.items():
             setattr(self, name, control)
-            control.observe(lambda change, name=name: self._move(name), "value")
+            control.observe(lambda change, name=name: self._move(name, change["old"]), "value")
         self._apply(settled)
         columns = [self._column(column) for column in specification.columns]
         if self.takes_pictures:
@@ -160,11 +161,21 @@ class Explorer(Displayed):
                 if control.shown_when:
                     self._rows[name].layout.display = None if holds(control.shown_when) else "none"
 
-    def _move(self, name: str) -> None:
-        """Follow a control that was moved."""
-        if not self._quiet:
-            self._guarded(lambda: self._apply(self._settled({name: value_of(self.controls[name])})))
+    def _move(self, name: str, old: Any) -> None:
+        """Follow a control that was moved; back to its old place if that is none of its own."""
+
+        def follow() -> None:
+            try:
+                settled = self._settled({name: value_of(self.controls[name])})
+            except ValueError:
+                with self._silently():
+                    self.controls[name].value = old
+                raise
+            self._apply(settled)
             self._refresh()
+
+        if not self._quiet:
+            self._guarded(follow)
 
     def _column(self, column: Any) -> Any:
         if isinstance(column, str):
@@ -192,6 +203,13 @@ class Explorer(Displayed):
         return self._computed({name: value for name, (_, value) in self._settled(values).items()}).values()
 
     # --- pictures
+
+    def picture_source(self) -> Picture:
+        """What `compute` takes of the picture on screen; ValueError while there is none."""
+        if self.source is None:
+            raise ValueError(f"{type(self).__name__} has no picture yet: give it one by load()")
+        source: Picture = self.source
+        return source
 
     def load(self, source: Any) -> None:
         """Show another picture: anything `datasets.photo_from` takes. A bad one shows a message instead."""
@@ -384,14 +402,17 @@ class Explorer(Displayed):
         return " ".join([f"{self.specification.label}.", *pictures, *curves, facts]).strip()
 
     def description(self) -> dict[str, Any]:
-        """All but pixels and points, in JSON's types: enough to draw it with other controls than ipywidgets'."""
+        """All but pixels and points, in JSON's types: enough to draw it with other controls than ipywidgets'.
+
+        A fact that is no number (NaN, or infinite) is the word for it.
+        """
         controls = {name: control for name, (control, _) in self._settled({}).items()}
         return {
             "label": self.specification.label,
             "controls": [{"key": key, "kind": type(c).__name__.lower(), **asdict(c)} for key, c in controls.items()],
             "columns": self.specification.columns,
             "panels": [asdict(panel) for panel in self._panels()],
-            "facts": [asdict(fact) for fact in (self.shown or View()).facts],
+            "facts": [asdict(fact) | {"value": _json(fact.value)} for fact in (self.shown or View()).facts],
             "curves": [{"title": p.title, "x": p.x_title, "y": p.y_title} for p in self._curves()],
         }
 
@@ -421,6 +442,13 @@ class Explorer(Displayed):
                 frames[key] = frames[key] | frame.astype(np.uint8) << 7 if frame.dtype == np.bool_ else frame
         caption = "   ".join(f"{name}: {value}" for name, value, *_ in self.panels.facts)
         return still_picture(self._panels(), frames, self._curves(), caption or self.panels.message, kind)
+
+
+def _json(value: Any) -> Any:
+    """A fact's value as JSON has it: "inf" and "nan", for which it has no numbers, are words."""
+    if isinstance(value, list | tuple):
+        return [_json(part) for part in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _bands(plot: LinePlot) -> list[bool]:

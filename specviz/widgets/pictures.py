@@ -35,10 +35,14 @@ class Picture:
         return self.map.shape[-2], self.map.shape[-1]
 
     def once(self, make: Callable[..., Any], *choices: Any) -> Any:
-        """make(picture, *choices), made when it is first asked for."""
-        if (make, *choices) not in self._made:
-            self._made[make, *choices] = make(self, *choices)
-        return self._made[make, *choices]
+        """make(picture, *choices), made when it is first asked for; each time where a choice cannot be a key."""
+        try:
+            made = self._made.get((make, *choices))
+        except TypeError:  # such as a reader's function that compares by its fields
+            return make(self, *choices)
+        if made is None:
+            made = self._made[make, *choices] = make(self, *choices)
+        return made
 
 
 def pixel(image: Tensor) -> Reader:

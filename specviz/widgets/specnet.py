@@ -19,7 +19,7 @@ import specviz.nn as snn
 from specviz.datasets import PHOTOS, photo_patches
 from specviz.figures import BLUE, GREEN, ORANGE, PURPLE, SKY, Line, LinePlot, Panel, to_bytes
 from specviz.functional.activation import Activation
-from specviz.models import set_beta
+from specviz.models import set_beta, thresholded_blocks
 from specviz.models.forms import Crop, ToImage
 from specviz.spectra import HalfSpectrum, StoredSpectrum
 from specviz.widgets.explorer import Explorer, one_thread
@@ -79,11 +79,7 @@ class Network:
     def __init__(self, model: nn.Module, images: Tensor, labels: Tensor | None, names: list[str]) -> None:
         self.model, self.names = model, names
         self.images, self.labels = _checked(images, labels)
-        self.blocks: list[snn.SpecNetBlock2d] = [
-            module
-            for path, module in model.named_modules()
-            if isinstance(module, snn.SpecNetBlock2d) and path.rpartition(".")[2] != "shortcut"
-        ]
+        self.blocks = thresholded_blocks(model)
         self._calls: dict[int, tuple[Any, Any, StoredSpectrum]] = {}
         for i, block in enumerate(self.blocks):
             block.register_forward_hook(self._keeper(i), with_kwargs=True)
@@ -99,11 +95,16 @@ class Network:
         return keep
 
     def run(self, images: Tensor, beta: float) -> tuple[Tensor, list[StoredSpectrum]]:
-        """Scores (N, classes) at this beta, and what every block gave."""
+        """Scores (N, classes) at this beta, and what every block gave. The model keeps its own."""
+        own = [block.beta for block in self.blocks]
         set_beta(self.model, beta)
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", snn.DeadBlock)  # the facts say it
-            scores = self.model(images)
+        try:
+            with torch.no_grad(), warnings.catch_warnings():
+                warnings.simplefilter("ignore", snn.DeadBlock)  # the facts say it
+                scores = self.model(images)
+        finally:
+            for block, beta in zip(self.blocks, own, strict=True):
+                block.beta = beta
         return scores, [self._calls[i][2] for i in range(len(self.blocks))]
 
     def made_by(self, i: int) -> tuple[Tensor, Tensor]:
@@ -313,6 +314,10 @@ class SpecNetExplorer(Explorer):
         self.images, self.labels = network.images, network.labels
         super().__init__(network, beta=beta)
         self.picture = self.controls["image"]
+
+    def _show(self) -> None:
+        super()._show()
+        set_beta(self.model, self.values["beta"])  # the reader's own calls are at what is on screen
 
     def changes(self, name: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """The images and blocks that there are, and the block's channels."""

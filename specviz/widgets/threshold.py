@@ -170,7 +170,7 @@ class ThresholdExplorer(Explorer):
     @property
     def spectrum(self) -> HalfSpectrum:
         """The whole picture's half spectrum in the chosen norm."""
-        return self.source.once(_spectrum, self.values["norm"])
+        return self.picture_source().once(_spectrum, self.values["norm"])
 
 
 def _any_channel(mask: Tensor) -> Tensor:

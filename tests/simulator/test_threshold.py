@@ -43,6 +43,11 @@ def test_cuda_gathers_like_the_reference(entries):
     np.testing.assert_array_equal(gathered.copy_to_host(), threshold.reference_gather(other, bitmap))
 
 
+def test_cuda_refuses_marks_beyond_the_last_entry():
+    with pytest.raises(ValueError, match="beyond the last of 3"):
+        threshold.cuda_gather(cuda.to_device(spectrum(3)), cuda.to_device(np.array([0xFF], np.uint8)), tile=TILE)
+
+
 def test_cuda_drops_ties_and_keeps_nan():
     x_hat = np.array([1, 1j, -1, 0.6 + 0.8j, np.nan, 1.0000001, 0], np.complex64)
     bitmap, values = threshold.cuda(cuda.to_device(x_hat), 1.0, tile=TILE)
