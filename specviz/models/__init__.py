@@ -8,7 +8,7 @@ band = sv.models.resnet18(10, convolution="band-limited", compression=0.5)
 and the papers' own: Rippel's three nets, Wood & Larson's, and the fully convolutional net for time series.
 """
 
-from specviz.models.beta import set_beta, thresholded_blocks
+from specviz.models.beta import set_beta
 from specviz.models.densenet import densenet40, densenet121, densenet169
 from specviz.models.plain import alexnet, lenet, vgg11, vgg16
 from specviz.models.resnet import resnet18
@@ -28,11 +28,9 @@ __all__ = [
     "rippel_generic",
     "rippel_pooling",
     "set_beta",
-    "thresholded_blocks",
     "vgg11",
     "vgg16",
     "wood_larson",
 ]
 
-# The builders of networks, as a training config names them: all but what works on a model that is there.
-BUILDERS = tuple(name for name in __all__ if name not in ("set_beta", "thresholded_blocks"))
+BUILDERS = tuple(name for name in __all__ if name != "set_beta")  # of networks, as a training config names them

@@ -19,7 +19,7 @@ import specviz.nn as snn
 from specviz.datasets import PHOTOS, photo_patches
 from specviz.figures import BLUE, GREEN, ORANGE, PURPLE, SKY, Line, LinePlot, Panel, to_bytes
 from specviz.functional.activation import Activation
-from specviz.models import set_beta, thresholded_blocks
+from specviz.models.beta import set_beta, thresholded_blocks
 from specviz.models.forms import Crop, ToImage
 from specviz.spectra import HalfSpectrum, StoredSpectrum
 from specviz.widgets.explorer import Explorer, one_thread
