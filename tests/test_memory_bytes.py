@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from spectral_kernels.bits import CHUNK, pack_bits, unpack_bits
 from torch import nn
 
 from specviz.memory import compress_activations, measure_step
-from specviz.memory.kept import CHUNK, Gate, pack_bits, unpack_bits
+from specviz.memory.kept import Gate
 
 WIDTHS = (1, 2, 4, 8)
 COUNTS = (0, 1, 7, 8, 9, 1000, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 13)

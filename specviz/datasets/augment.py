@@ -2,10 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+Edges = Literal["zeros", "mirror"]
 
 
 def normalise(x: Tensor, mean: Tensor | Sequence[float], std: Tensor | Sequence[float]) -> Tensor:
@@ -26,32 +29,56 @@ def normalise(x: Tensor, mean: Tensor | Sequence[float], std: Tensor | Sequence[
     return y.sub_(mean.view(shape)).div_(std.view(shape))
 
 
-def crop_flip(x: Tensor, generator: torch.Generator, pad: int = 4, *, flip: bool = True) -> Tensor:
-    """(B, C, H, W) of any type -> the same: zeros added around, a window of the old size cut out, half are mirrored.
+def crop_flip(
+    x: Tensor,
+    generator: torch.Generator,
+    pad: int = 4,
+    *,
+    flip: bool | Tensor = True,
+    edges: Edges = "zeros",
+) -> Tensor:
+    """(B, C, H, W) of any type -> the same: pixels added around, a window of the old size cut out, half are mirrored.
 
-    pad   pixels added on each side, at least 0: every picture moves by up to so many, each place equally likely
-    flip  mirror left and right with probability 1/2; False for digits and letters
+    pad    pixels added on each side, at least 0: every picture moves by up to so many, each place equally likely
+    flip   mirror left and right with probability 1/2; False for digits and letters; or (B,) bool, which to mirror
+    edges  what is added: "zeros", which are the mean of normalised pictures and black of others, or the picture's own
+           "mirror" image at its edge, for which pad must be less than H and W
 
-    Zeros are the mean of normalised pictures, black of others. The draws are the generator's, which may live on
-    another device than x.
+    The draws are the generator's, which may live on another device than x.
     """
-    from spectral_kernels.dispatch import whole  # here, for it loads Numba
+    from spectral_kernels.dispatch import one_of, whole  # here, for it loads Numba
 
     _check_batch("crop_flip", x)
     pad = whole(pad, "pad")
+    one_of(edges, "edges", get_args(Edges))
     (batch, channels, height, width), device = x.shape, x.device
-    down, right, mirrored = (
+    if edges == "mirror" and pad >= min(height, width):
+        raise ValueError(f"pad={pad}: a mirror image at the edge is less than the {height} x {width} pixels deep")
+    down, right, drawn = (
         torch.randint(n, (batch,), generator=generator, device=generator.device).to(device)
         for n in (2 * pad + 1, 2 * pad + 1, 2)
     )
+    if isinstance(flip, Tensor):
+        if flip.shape != (batch,) or flip.dtype != torch.bool:
+            raise ValueError(f"flip is {flip.dtype} of shape {tuple(flip.shape)}; ({batch},) of bool is expected")
+        mirrored = flip.to(device)
+    else:
+        mirrored = (drawn == 1) & bool(flip)
     rows = torch.arange(height, device=device) + down[:, None]
     columns = torch.arange(width, device=device).expand(batch, width)
-    if flip:
-        columns = torch.where(mirrored[:, None] == 1, columns.flip(1), columns)
-    columns = columns + right[:, None]
-    places = rows[:, :, None] * (width + 2 * pad) + columns[:, None, :]
-    padded = F.pad(x, (pad, pad, pad, pad)).flatten(2)
-    return padded.gather(2, places.view(batch, 1, -1).expand(-1, channels, -1)).view(x.shape)
+    columns = torch.where(mirrored[:, None], columns.flip(1), columns) + right[:, None]
+    if edges == "mirror":
+        rows, columns = _inside(rows - pad, height), _inside(columns - pad, width)
+    else:
+        x, width = F.pad(x, (pad, pad, pad, pad)), width + 2 * pad
+    places = rows[:, :, None] * width + columns[:, None, :]
+    cut = x.flatten(2).gather(2, places.view(batch, 1, -1).expand(-1, channels, -1))
+    return cut.view(batch, channels, height, columns.shape[1])
+
+
+def _inside(places: Tensor, size: int) -> Tensor:
+    """Places beyond an edge as those of their mirror images; the pixel at the edge stands once."""
+    return (size - 1) - ((size - 1) - places.abs()).abs()
 
 
 def shift_rotate(x: Tensor, generator: torch.Generator, pixels: float = 5, degrees: float = 5) -> Tensor:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from spectral_kernels.bits import pack_bits, unpack_bits
 from spectral_kernels.dispatch import whole
 from torch import Tensor
 
 from specviz.memory.contexts import Compression
-from specviz.memory.kept import pack_bits, unpack_bits
 
 
 def quantise_activations(bits: Literal[2, 4, 8] = 2) -> Compression:

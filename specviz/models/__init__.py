@@ -10,8 +10,8 @@ and the papers' own: Rippel's three nets, Wood & Larson's, and the fully convolu
 
 from specviz.models.beta import set_beta
 from specviz.models.densenet import densenet40, densenet121, densenet169
-from specviz.models.plain import alexnet, lenet, vgg11, vgg16
-from specviz.models.resnet import resnet18
+from specviz.models.plain import alexnet, lenet, vgg7, vgg11, vgg16
+from specviz.models.resnet import resnet9, resnet18
 from specviz.models.rippel import rippel_deep, rippel_generic, rippel_pooling
 from specviz.models.series import fcn
 from specviz.models.wood_larson import wood_larson
@@ -23,11 +23,13 @@ __all__ = [
     "densenet169",
     "fcn",
     "lenet",
+    "resnet9",
     "resnet18",
     "rippel_deep",
     "rippel_generic",
     "rippel_pooling",
     "set_beta",
+    "vgg7",
     "vgg11",
     "vgg16",
     "wood_larson",

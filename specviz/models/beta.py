@@ -6,10 +6,12 @@ from torch import nn
 
 import specviz.nn as snn
 
+Block = snn.SpecNetBlock2d | snn.SpecNetPixelBlock2d
 
-def thresholded_blocks(model: nn.Module) -> list[snn.SpecNetBlock2d]:
+
+def thresholded_blocks(model: nn.Module) -> list[Block]:
     """The SpecNet blocks of a model that have a threshold, in the order of its modules."""
-    return [m for m in model.modules() if isinstance(m, snn.SpecNetBlock2d) and not m.is_projection]
+    return [m for m in model.modules() if isinstance(m, Block) and not m.is_projection]
 
 
 def set_beta(model: nn.Module, beta: float) -> None:

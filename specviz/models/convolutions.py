@@ -12,6 +12,7 @@ from torch import nn
 import specviz.nn as snn
 
 SPECTRAL = "specnet"  # its blocks pass spectra on: a `SpectralForm`, not a layer in nn.Conv2d's place
+PIXELS = "specnet-pixels"  # its blocks have their activation: a `PixelForm`
 
 Convolution = str | Callable[..., nn.Module]  # a name below, or a function of nn.Conv2d's arguments
 
@@ -38,21 +39,24 @@ CONVOLUTIONS = {
     "spectral-param": Named(
         "snn.SpectralParamConv2d: the same network, its filters trained as coefficients", snn.SpectralParamConv2d
     ),
-    SPECTRAL: Named(
-        "snn.SpecNetBlock2d, cropping for pooling, no batch norm: the Spec- twin", snn.SpecNetBlock2d, ("beta",)
+    SPECTRAL: Named("snn.SpecNetBlock2d, no batch norm: the Spec- twin", snn.SpecNetBlock2d, ("beta", "pooling")),
+    PIXELS: Named(
+        "snn.SpecNetPixelBlock2d, strides for pooling, no batch norm",
+        snn.SpecNetPixelBlock2d,
+        ("beta", "thresholded"),
     ),
 }
 
 
 def check_options(name: str, convolution: Convolution, options: dict[str, Any]) -> None:
     """ValueError for an option, one of those that were given, of another form than the one that was chosen."""
-    for form, named in CONVOLUTIONS.items():
-        for option in named.options:
-            if option in options and convolution != form:
-                raise ValueError(
-                    f"{name}: {option}={options[option]} is for {form} convolutions; "
-                    f'add convolution="{form}" (it is {convolution!r}) or leave {option} out'
-                )
+    for option, value in options.items():
+        forms = [form for form, named in CONVOLUTIONS.items() if option in named.options]
+        if convolution not in forms:
+            raise ValueError(
+                f"{name}: {option}={value} is for {' and '.join(forms)} convolutions; "
+                f'add convolution="{forms[0]}" (it is {convolution!r}) or leave {option} out'
+            )
 
 
 def layer_of(name: str, convolution: Convolution, options: dict[str, Any]) -> Callable[..., nn.Module]:

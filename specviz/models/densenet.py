@@ -32,7 +32,7 @@ def _densenet(
     if form.imagenet:
         features = [form.unit(form.in_channels, C, 7, stride=2, multiple=2), form.max_pool(3, padding=1)]
     else:
-        features = [form.convolution(form.in_channels, C, 3)]
+        features = [form.convolution(form.in_channels, C, 3, multiple=form.folds(2 ** (len(depths) - 1)))]
     for block, depth in enumerate(depths):
         if block > 0:
             features += [form.preactivated(C, C := int(C * compression), 1), form.average_pool()]

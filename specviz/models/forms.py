@@ -57,6 +57,17 @@ class Unit(nn.Module):
         return self.activation(x)
 
 
+class Subsample(nn.Module):
+    """Pooling by a stride, as SpecNet's paper says: every second pixel of maps, or of half spectra with their aliases.
+
+    (B, C, H, W) real -> (B, C, ceil(H/2), ceil(W/2)), or half spectra of such maps, whose sides must be even.
+    """
+
+    @one_node
+    def forward(self, x: Any) -> Any:
+        return x[..., ::2, ::2] if isinstance(x, Tensor) else x.subsample(2)
+
+
 class Crop(nn.Module):
     """SpecNet's pooling: half spectra of (B, C, H, W) maps -> those of (B, C, H // 2, W // 2) maps, at least 4 x 4.
 
@@ -80,21 +91,36 @@ class Crop(nn.Module):
 class ToImage(nn.Module):
     """Leave the spectral domain: half spectra (B, C, ., .) -> maps (B, C, h, w) real, h = w = `side`.
 
-    What is larger is cropped, what is smaller is repeated, as nn.AdaptiveAvgPool2d does.
+    What is larger is cropped, or averaged with crop=False, so that it sees all frequencies; what is smaller is
+    repeated, as nn.AdaptiveAvgPool2d does.
     """
 
-    def __init__(self, side: int) -> None:
+    def __init__(self, side: int, crop: bool = True) -> None:
         super().__init__()
-        self.side = side
+        self.side, self.crop = side, crop
 
     @one_node
     def forward(self, X: HalfSpectrum) -> Tensor:
         h, w = (min(n, self.side) for n in X.size)
-        x = (X if X.size == (h, w) else X.crop((h, w))).image()
-        return x if h == w == self.side else F.adaptive_avg_pool2d(x, self.side)
+        x = (X.crop((h, w)) if self.crop and X.size != (h, w) else X).image()
+        return x if x.shape[-2:] == (self.side, self.side) else F.adaptive_avg_pool2d(x, self.side)
 
     def extra_repr(self) -> str:
-        return f"side={self.side}"
+        return f"side={self.side}" if self.crop else f"side={self.side}, crop=False"
+
+
+class Scale(nn.Module):
+    """Scores times a fixed number: any shape -> the same."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+    def extra_repr(self) -> str:
+        return f"{self.factor:.3g}"
 
 
 @dataclass(frozen=True)
@@ -128,16 +154,22 @@ class Form(ABC):
         padding: int | None = None,
         activate: bool = True,
         multiple: int = 1,
+        pool: bool = False,
     ) -> nn.Module:
         """Convolution, batch norm, activation; `forward(x, shortcut=None)` adds the shortcut before the activation.
 
         padding   of an image, (k - 1) / 2 by default; spectra are not padded but by the first block
         multiple  of which the first block makes the sides of its spectrum, for the strides of the later ones
+        pool      halve the maps between convolution and norm, by the largest of 2 x 2 pixels
         """
 
+    def folds(self, strides: int) -> int:
+        """What `multiple` is for a network whose poolings halve its maps so often that `strides` is their product."""
+        return 1
+
     @abstractmethod
-    def convolution(self, C: int, O: int, k: int) -> nn.Module:
-        """The first convolution of a network whose units activate first, DenseNet's."""
+    def convolution(self, C: int, O: int, k: int, *, multiple: int = 1) -> nn.Module:
+        """The first convolution of a network whose units activate first, DenseNet's; `multiple` as in `unit`."""
 
     @abstractmethod
     def preactivated(self, C: int, O: int, k: int) -> nn.Module:
@@ -161,8 +193,8 @@ class Form(ABC):
         """Put maps behind one another, channel after channel."""
 
     @abstractmethod
-    def to_image(self, side: int) -> nn.Module:
-        """Maps of any size -> real maps (B, C, side, side)."""
+    def to_image(self, side: int, largest: bool = False) -> nn.Module:
+        """Maps of any size -> real maps (B, C, side, side): means, or the largest pixels where a network has these."""
 
     def head_side(self, side: int) -> int:
         """Side of the map that the head reads, where the original reads `side` pixels."""
@@ -172,6 +204,7 @@ class Form(ABC):
         """The activation as a layer on real numbers."""
         layers: dict[Any, Callable[[], nn.Module]] = {
             "relu": lambda: nn.ReLU(inplace=True),
+            "gelu": nn.GELU,
             "tanh": nn.Tanh,
             "softsign": nn.Softsign,
             "arctan": lambda: Pointwise(torch.arctan),
@@ -181,11 +214,21 @@ class Form(ABC):
         return Pointwise(self.activation) if callable(self.activation) else layers[self.activation]()
 
     def network(
-        self, features: list[nn.Module], C: int, side: int, *, hidden: tuple[int, ...] = (), dropout: float = 0.0
+        self,
+        features: list[nn.Module],
+        C: int,
+        side: int,
+        *,
+        hidden: tuple[int, ...] = (),
+        dropout: float = 0.0,
+        largest: bool = False,
+        scale: float | None = None,
     ) -> nn.Sequential:
         """Features, maps of C x side x side pixels, linear layers of `hidden` numbers each and one of the classes.
 
         dropout   the original's share, before every linear layer but one that reads a map; `self.dropout` overrules it
+        largest   see `to_image`
+        scale     of the scores; small ones let a network begin with a large learning rate
         """
         share = dropout if self.dropout is None else self.dropout
         head: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
@@ -199,7 +242,10 @@ class Form(ABC):
         if share and not hidden:
             head["dropout"] = nn.Dropout(share)
         head["linear"] = nn.Linear(numbers, self.num_classes)
-        parts = {"features": nn.Sequential(*features), "maps": self.to_image(side), "head": nn.Sequential(head)}
+        if scale is not None:
+            head["scale"] = Scale(scale)
+        maps = self.to_image(side, largest)
+        parts = {"features": nn.Sequential(*features), "maps": maps, "head": nn.Sequential(head)}
         return nn.Sequential(OrderedDict(parts))
 
 
@@ -228,11 +274,13 @@ class ImageForm(Form):
         padding: int | None = None,
         activate: bool = True,
         multiple: int = 1,
+        pool: bool = False,
     ) -> nn.Module:
         activation = self.pixel_activation() if activate else nn.Identity()
-        return Unit(self._conv(C, O, k, stride, padding), self._norm(O), activation)
+        conv = self._conv(C, O, k, stride, padding)
+        return Unit(nn.Sequential(conv, nn.MaxPool2d(2)) if pool else conv, self._norm(O), activation)
 
-    def convolution(self, C: int, O: int, k: int) -> nn.Module:
+    def convolution(self, C: int, O: int, k: int, *, multiple: int = 1) -> nn.Module:
         return self._conv(C, O, k)
 
     def preactivated(self, C: int, O: int, k: int) -> nn.Module:
@@ -257,18 +305,13 @@ class ImageForm(Form):
     def concatenate(parts: list[Any]) -> Any:
         return torch.cat(parts, 1)
 
-    def to_image(self, side: int) -> nn.Module:
-        return nn.AdaptiveAvgPool2d(side)
+    def to_image(self, side: int, largest: bool = False) -> nn.Module:
+        return nn.AdaptiveMaxPool2d(side) if largest else nn.AdaptiveAvgPool2d(side)
 
 
 @dataclass(frozen=True)
-class SpectralForm(Form):
-    """A network on half spectra (SpecNet): convolution, threshold, activation in one block, and no batch norm.
-
-    The block's order is the paper's, so DenseNet's units convolve first here too. Pooling is a crop.
-    """
-
-    beta: float
+class PixelForm(ImageForm):
+    """A network of `snn.SpecNetPixelBlock2d`, which have ReLU and their threshold; pooling is a stride."""
 
     def unit(
         self,
@@ -280,15 +323,15 @@ class SpectralForm(Form):
         padding: int | None = None,
         activate: bool = True,
         multiple: int = 1,
+        pool: bool = False,
     ) -> nn.Module:
-        activation: Any = self.activation if activate else "identity"
-        beta = self.beta if activate else 0.0
-        block = snn.SpecNetBlock2d(C, O, k, beta=beta, activation=activation, stride=stride, multiple=multiple)
-        block.is_projection = not activate
+        block = self.layer(C, O, k, stride=2 * stride if pool else stride, relu=activate)
+        if not activate:
+            block.beta, block.is_projection = 0.0, True
         return block
 
-    def convolution(self, C: int, O: int, k: int) -> nn.Module:
-        return self.unit(C, O, k)
+    def convolution(self, C: int, O: int, k: int, *, multiple: int = 1) -> nn.Module:
+        return self.unit(C, O, k, multiple=multiple)
 
     def preactivated(self, C: int, O: int, k: int) -> nn.Module:
         return self.unit(C, O, k)
@@ -297,17 +340,67 @@ class SpectralForm(Form):
         return nn.Identity()
 
     def max_pool(self, k: int = 2, *, padding: int = 0, multiple: int = 1) -> nn.Module:
-        return Crop(multiple)
+        return Subsample()
 
     def average_pool(self) -> nn.Module:
-        return Crop()
+        return Subsample()
+
+
+@dataclass(frozen=True)
+class SpectralForm(Form):
+    """A network on half spectra (SpecNet): convolution, threshold, activation in one block, and no batch norm.
+
+    The block's order is the paper's, so DenseNet's units convolve first here too. Pooling is a crop.
+    """
+
+    beta: float
+    pooling: str = "crop"
+
+    def unit(
+        self,
+        C: int,
+        O: int,
+        k: int,
+        *,
+        stride: int = 1,
+        padding: int | None = None,
+        activate: bool = True,
+        multiple: int = 1,
+        pool: bool = False,
+    ) -> nn.Module:
+        activation: Any = self.activation if activate else "identity"
+        beta = self.beta if activate else 0.0
+        by_stride = pool and self.pooling == "stride"
+        block = snn.SpecNetBlock2d(
+            C, O, k, beta=beta, activation=activation, stride=2 * stride if by_stride else stride, multiple=multiple
+        )
+        block.is_projection = not activate
+        return nn.Sequential(block, Crop(multiple)) if pool and not by_stride else block
+
+    def folds(self, strides: int) -> int:
+        return strides if self.pooling == "stride" else 1
+
+    def convolution(self, C: int, O: int, k: int, *, multiple: int = 1) -> nn.Module:
+        return self.unit(C, O, k, multiple=multiple)
+
+    def preactivated(self, C: int, O: int, k: int) -> nn.Module:
+        return self.unit(C, O, k)
+
+    def last_activation(self, C: int) -> nn.Module:
+        return nn.Identity()
+
+    def max_pool(self, k: int = 2, *, padding: int = 0, multiple: int = 1) -> nn.Module:
+        return Subsample() if self.pooling == "stride" else Crop(multiple)
+
+    def average_pool(self) -> nn.Module:
+        return self.max_pool()
 
     @staticmethod  # a layer keeps it, and need not keep the form
     def concatenate(parts: list[Any]) -> Any:
         return HalfSpectrum.cat(parts)
 
-    def to_image(self, side: int) -> nn.Module:
-        return ToImage(side)
+    def to_image(self, side: int, largest: bool = False) -> nn.Module:
+        return ToImage(side, crop=self.pooling == "crop")
 
     def head_side(self, side: int) -> int:
         """4 pixels where the original takes the mean of each map.
@@ -322,8 +415,10 @@ class SpectralForm(Form):
 def start(conv: Any, activation: str) -> nn.Module:
     """Draw the filters so that maps keep their variance (He et al. 2015); without it deep nets without norm stall.
 
+    GELU's are drawn as ReLU's, which it is for large numbers.
     The same draw for every sibling of nn.Conv2d, so that twins begin alike for one seed. Other layers keep theirs.
     """
+    activation = "relu" if activation == "gelu" else activation
     if isinstance(conv, snn.SpectralParamConv2d):
         filters = torch.empty_like(conv.weight_hat)
         conv.set_filters(nn.init.kaiming_normal_(filters, nonlinearity=activation))  # type: ignore[arg-type]

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from spectral_kernels import dispatch
 from torch import Tensor, nn
 
-from specviz.models.convolutions import CONVOLUTIONS, SPECTRAL, Convolution, check_options, layer_of
-from specviz.models.forms import IMAGENET_SIDE, Form, ImageForm, SpectralForm
+from specviz.functional.specnet import Thresholded
+from specviz.models.convolutions import CONVOLUTIONS, PIXELS, SPECTRAL, Convolution, check_options, layer_of
+from specviz.models.forms import IMAGENET_SIDE, Form, ImageForm, PixelForm, SpectralForm
 
-Activation = Literal["relu", "tanh", "softsign", "arctan", "hardtanh", "identity"] | Callable[[Tensor], Tensor]
+Activation = Literal["relu", "tanh", "gelu", "softsign", "arctan", "hardtanh", "identity"] | Callable[[Tensor], Tensor]
 
-ON_IMAGES = ("relu", "tanh")
+Pooling = Literal["crop", "stride"]
+
+ON_IMAGES = ("relu", "tanh", "gelu")
 ON_SPECTRA = ("tanh", "softsign", "arctan", "hardtanh", "identity")
 
 _NAMED = "\n                  ".join(f'"{name}"'.ljust(18) + named.text for name, named in CONVOLUTIONS.items())
@@ -27,11 +30,15 @@ ARGUMENTS = f"""
     width         multiplies all channel counts (at least 4 are left) and hidden layers: 0.25 runs on a laptop
     convolution   {_NAMED}
                   or a function of nn.Conv2d's arguments that returns the layer
-    activation    "relu" or "tanh"; for SpecNet an odd one: "tanh", "softsign", "arctan", "hardtanh", "identity" or a
-                  function that is odd, monotone and continuous. Default: ReLU, for SpecNet tanh. Linear layers of the
-                  head use it too
+    activation    "relu", "tanh" or "gelu"; for SpecNet an odd one: "tanh", "softsign", "arctan", "hardtanh", "identity"
+                  or a function that is odd, monotone and continuous. Default: ReLU, for SpecNet tanh. Linear layers of
+                  the head use it too
     batch_norm    default: as the network usually is, but none with tanh, which is SpecNet's spatial baseline
     beta          SpecNet's threshold, by default 1; sv.models.set_beta changes it later
+    pooling       of SpecNet: "crop" (the default) keeps low frequencies, and what the net sees of its picture is what
+                  its last map holds; "stride" keeps every second pixel, as the paper says, so aliases fold and every
+                  frequency is seen
+    thresholded   of SpecNet on pixels, "stored" (the default) or "forward": see snn.SpecNetPixelBlock2d
     compression   share of the coefficients that band-limited convolutions leave out, by default 0
     energy        instead: each call of a band-limited convolution keeps the band with this share of its map's energy
     dropout       share of the numbers dropped before linear layers; default: the original's. 0 drops none
@@ -56,6 +63,8 @@ class Network(Protocol):
         activation: Activation | None = None,
         batch_norm: bool | None = None,
         beta: float | None = None,
+        pooling: Pooling | None = None,
+        thresholded: Thresholded | None = None,
         compression: float | None = None,
         energy: float | None = None,
         dropout: float | None = None,
@@ -108,13 +117,16 @@ def network(
             activation: Activation | None = None,
             batch_norm: bool | None = None,
             beta: float | None = None,
+            pooling: Pooling | None = None,
+            thresholded: Thresholded | None = None,
             compression: float | None = None,
             energy: float | None = None,
             dropout: float | None = None,
         ) -> nn.Module:
             numbers = check_numbers(name, num_classes, image_size, in_channels, width, dropout)
             limits.check(name, numbers[1])
-            given = {"beta": beta, "compression": compression, "energy": energy}
+            given = {"beta": beta, "pooling": pooling, "thresholded": thresholded}
+            given |= {"compression": compression, "energy": energy}
             options = {option: value for option, value in given.items() if value is not None}
             return architecture(form_of(name, limits, numbers, convolution, activation, batch_norm, options))
 
@@ -146,15 +158,26 @@ def form_of(
                 f"{name}: batch_norm=True has no place in SpecNet, whose paper removes it: coefficients are "
                 "thresholded as they are. Leave batch_norm out."
             )
+        if pooling := options.get("pooling"):
+            dispatch.one_of(pooling, f"{name}: pooling", get_args(Pooling))
         classes, side, channels, width, dropout = numbers
-        return SpectralForm(classes, side, channels, width, activation, dropout, **{"beta": 1.0, **options})
+        return SpectralForm(
+            classes, side, channels, width, activation, dropout, **{"beta": 1.0, "pooling": "crop", **options}
+        )
+    if convolution == PIXELS:
+        if activation not in (None, "relu") or batch_norm:
+            what = "batch norm" if batch_norm else f"activation={activation!r}"
+            raise ValueError(f'{name}: blocks of convolution="{PIXELS}" have ReLU and no batch norm; leave {what} out')
+        classes, side, channels, width, dropout = numbers
+        layer = layer_of(name, convolution, {"beta": 1.0, **options})
+        return PixelForm(classes, side, channels, width, "relu", dropout, layer, False)
     if activation is None:
         activation = "relu"
     elif activation not in ON_IMAGES:
         raise ValueError(
-            f'{name}: activation={activation!r} must be "relu" or "tanh"; others are for convolution="specnet"'
+            f'{name}: activation={activation!r} must be "relu", "tanh" or "gelu"; others are for convolution="specnet"'
         )
-    normed = activation == "relu" and limits.batch_norm if batch_norm is None else batch_norm
+    normed = activation in ("relu", "gelu") and limits.batch_norm if batch_norm is None else batch_norm
     return image_form(name, numbers, convolution, options, activation, normed)
 
 

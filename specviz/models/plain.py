@@ -1,4 +1,4 @@
-"""Plain chains of convolutions and pooling: LeNet, AlexNet and VGG."""
+"""Plain chains of convolutions and pooling: LeNet, AlexNet and VGGs."""
 
 from torch import nn
 
@@ -15,7 +15,7 @@ def lenet(form: Form) -> nn.Module:
     """
     c6, c16 = form.channels(6), form.channels(16)
     features = [
-        form.unit(form.in_channels, c6, 5, padding=0 if form.image_size >= 32 else 2),
+        form.unit(form.in_channels, c6, 5, padding=0 if form.image_size >= 32 else 2, multiple=form.folds(4)),
         form.max_pool(),
         form.unit(c6, c16, 5, padding=0),
         form.max_pool(),
@@ -32,9 +32,9 @@ def alexnet(form: Form) -> nn.Module:
     """
     c64, c192, c384, c256 = (form.channels(c) for c in (64, 192, 384, 256))
     if form.imagenet:
-        first = form.unit(form.in_channels, c64, 11, stride=4, padding=2, multiple=4)
+        first = form.unit(form.in_channels, c64, 11, stride=4, padding=2, multiple=4 * form.folds(8))
     else:
-        first = form.unit(form.in_channels, c64, 5)
+        first = form.unit(form.in_channels, c64, 5, multiple=form.folds(8))
     features = [
         first,
         form.max_pool(3),
@@ -53,7 +53,8 @@ def _vgg(form: Form, depths: tuple[int, ...]) -> nn.Module:
     features, C = [], form.in_channels
     for depth, usual in zip(depths, (64, 128, 256, 512, 512), strict=True):
         for _ in range(depth):
-            features.append(form.unit(C, C := form.channels(usual), 3))
+            first = not features
+            features.append(form.unit(C, C := form.channels(usual), 3, multiple=form.folds(32) if first else 1))
         features.append(form.max_pool())
     if form.imagenet:
         return form.network(features, C, side=7, hidden=(4096, 4096), dropout=0.5)
@@ -78,3 +79,19 @@ def vgg16(form: Form) -> nn.Module:
     follows; on large ones three, with dropout, 0.5, after both hidden layers.
     """
     return _vgg(form, (2, 2, 3, 3, 3))
+
+
+@network(smallest=8, batch_norm=True, imagenet=False)
+def vgg7(form: Form) -> nn.Module:
+    """VGG-7: three pairs of 3 x 3 convolutions, 32, 96 and 160 channels, each halved by pooling; one linear layer.
+
+    Small enough to learn CIFAR-10 to 90 % in minutes on two cores, with `training.RECIPE`. Pooling comes before a
+    pair's first norm, which is less to compute; the largest pixel of each last map goes to the linear layer, whose
+    scores are divided by 9. After Jordan (2024), "94 % on CIFAR-10 in 3.29 seconds".
+    """
+    C, features = form.in_channels, []
+    for usual in (32, 96, 160):
+        O = form.channels(usual)
+        features += [form.unit(C, O, 3, pool=True, multiple=1 if features else form.folds(8)), form.unit(O, O, 3)]
+        C = O
+    return form.network(features, C, side=1, largest=True, scale=1 / 9)

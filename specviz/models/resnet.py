@@ -45,3 +45,23 @@ def resnet18(form: Form) -> nn.Module:
         features += [Residual(form, C, O, stride), Residual(form, O, O, 1)]
         C = O
     return form.network(features, C, side=1)
+
+
+@network(smallest=8, batch_norm=True, imagenet=False)
+def resnet9(form: Form) -> nn.Module:
+    """ResNet-9: three halvings with 48, 96 and 128 channels, residual pairs after the first and the last.
+
+    Small enough to learn CIFAR-10 to 90 % in minutes on two cores, with `training.RECIPE`. The largest pixel of each
+    last map goes to the linear layer, whose scores are divided by 9. After Page (2018), "How to train your ResNet",
+    narrower.
+    """
+    c24, c48, c96, c128 = (form.channels(c) for c in (24, 48, 96, 128))
+    features = [
+        form.unit(form.in_channels, c24, 3, multiple=form.folds(8)),
+        form.unit(c24, c48, 3, pool=True),
+        Residual(form, c48, c48, 1),
+        form.unit(c48, c96, 3, pool=True),
+        form.unit(c96, c128, 3, pool=True),
+        Residual(form, c128, c128, 1),
+    ]
+    return form.network(features, c128, side=1, largest=True, scale=1 / 9)

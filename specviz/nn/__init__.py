@@ -2,7 +2,7 @@
 
 from specviz.nn.band_limited import BandLimitedConv1d, BandLimitedConv2d
 from specviz.nn.parametric import ParametricSpectralConv2d
-from specviz.nn.specnet import DeadBlock, SpecNetBlock2d
+from specviz.nn.specnet import DeadBlock, SpecNetBlock2d, SpecNetPixelBlock2d
 from specviz.nn.spectral_param import SpectralParamConv1d, SpectralParamConv2d
 from specviz.nn.spectral_pool import FrequencyDropout1d, FrequencyDropout2d, SpectralPool1d, SpectralPool2d
 from specviz.nn.spectralize import Report, Swap, spectralize
@@ -16,6 +16,7 @@ __all__ = [
     "ParametricSpectralConv2d",
     "Report",
     "SpecNetBlock2d",
+    "SpecNetPixelBlock2d",
     "SpectralParamConv1d",
     "SpectralParamConv2d",
     "SpectralPool1d",

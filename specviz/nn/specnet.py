@@ -148,3 +148,89 @@ class SpecNetBlock2d(nn.Module):
             if (value := getattr(self, option)) != usual:
                 text += f", {option}={value}"
         return text
+
+
+class SpecNetPixelBlock2d(nn.Module):
+    """A SpecNet block with ReLU of pixels for tanh of coefficients: (B, C, H, W) -> (B, O, H/s, W/s) real.
+
+    Of the maps that come in, coefficients with magnitude at or under `beta` are dropped: before the convolution
+    (`thresholded="forward"`), or only of what is stored for the backward pass ("stored"), which leaves outputs exact.
+
+    kernel_size  k or (k_h, k_w), odd; zeros around keep the maps' size
+    beta         in units of the maps' orthonormal transform, >= 0; `layer.beta = 0.5` at any time
+    stride, relu, shortcut   see `SF.specnet_pixel_block2d`
+
+    Ours: the least change of Guan et al.'s block, in that it gives up activation in the Fourier domain alone.
+
+    >>> snn.SpecNetPixelBlock2d(3, 8, 3, beta=1.0, stride=2)(torch.randn(2, 3, 16, 16)).shape
+    torch.Size([2, 8, 8, 8])
+    """
+
+    last_kept: float | None = None  # share of the coefficients, over the full plane, that the last call kept
+    is_projection = False  # of a shortcut to another shape: linear, and `models.set_beta` leaves it without a threshold
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Sequence[int],
+        *,
+        beta: float,
+        thresholded: specnet.Thresholded = "stored",
+        stride: int | Sequence[int] = 1,
+        bias: bool = True,
+        relu: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.in_channels = dispatch.whole(in_channels, "in_channels", 1)
+        self.out_channels = dispatch.whole(out_channels, "out_channels", 1)
+        self.kernel_size = dispatch.wholes(kernel_size, 2, "kernel_size", 1)
+        if not all(k % 2 for k in self.kernel_size):
+            raise ValueError(f"kernel_size={kernel_size} must be odd, so that maps keep their size")
+        dispatch.wholes(stride, 2, "stride", 1)
+        dispatch.one_of(thresholded, "thresholded", specnet.THRESHOLDED)
+        self.beta, self.thresholded, self.stride, self.relu = beta, thresholded, stride, relu
+        weight = torch.empty(self.out_channels, self.in_channels, *self.kernel_size, device=device, dtype=dtype)
+        self.weight = nn.Parameter(weight)
+        self.bias = nn.Parameter(torch.empty(self.out_channels, device=device, dtype=dtype)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw filters that keep the maps' variance (He et al. 2015); biases are 0."""
+        nn.init.kaiming_normal_(self.weight, nonlinearity="relu" if self.relu else "linear")
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    @property
+    def beta(self) -> float:
+        """Coefficients with magnitude at or under it are dropped. May be set at any time."""
+        return self._beta
+
+    @beta.setter
+    def beta(self, beta: float) -> None:
+        self._beta = dispatch.check_beta(beta)
+
+    @one_node
+    def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+        return specnet.specnet_pixel_block2d(
+            x,
+            self.weight,
+            self.bias,
+            beta=self._beta,
+            thresholded=self.thresholded,
+            stride=self.stride,
+            relu=self.relu,
+            shortcut=shortcut,
+            on_share=self._keep_share,
+        )
+
+    def _keep_share(self, share: float) -> None:
+        self.last_kept = share
+
+    def extra_repr(self) -> str:
+        relu = "" if self.relu else ", relu=False"
+        stride = "" if self.stride == 1 else f", stride={self.stride}"
+        sizes = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"
+        return f"{sizes}, beta={self._beta:g} ({self.thresholded}){stride}{relu}"

@@ -322,6 +322,28 @@ class HalfSpectrum:
             raise ValueError(f"crop cannot enlarge: size=({h}, {w}) for a {H}x{W} image. Pick size <= ({H}, {W}).")
         return h, w
 
+    def subsample(self, stride: int | Sequence[int]) -> HalfSpectrum:
+        """Of the image's pixels every stride-th: -> HalfSpectrum of (H / stride, W / stride).
+
+        stride  s or (s_h, s_w), which must divide H and W
+
+        In the spectrum all frequencies that look alike on the coarser grid are summed: aliases fold, and a smaller map
+        still depends on every frequency, which after a `crop` it does not.
+        """
+        _, size = self._check_strides(stride)
+        (H, W), (h, w) = self.size, size
+        pixels = self.image().reshape(*self.shape[:-2], h, H // h, w, W // w)[..., :, 0, :, 0]
+        return HalfSpectrum.of(pixels, self.norm)
+
+    def _check_strides(self, stride: int | Sequence[int]) -> tuple[tuple[int, ...], tuple[int, int]]:
+        strides = dispatch.wholes(stride, 2, "stride", 1)
+        if any(n % s for n, s in zip(self.size, strides, strict=True)):
+            raise ValueError(
+                f"stride {strides} does not divide the size {self.size}, and aliases fold only if it does: crop it to "
+                "a multiple, or give a network's first SpecNet block multiple= the network's total stride"
+            )
+        return strides, (self.size[0] // strides[0], self.size[1] // strides[1])
+
     def _crop_scale(self, size: tuple[int, int], keep: str) -> float:
         power = {"ortho": 0, "backward": 1, "forward": -1}[self.norm] + (keep == "mean")
         root: float = torch.sym_sqrt(math.prod(size) / math.prod(self.size))  # which takes a compiler's symbols too

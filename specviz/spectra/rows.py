@@ -6,6 +6,7 @@ are ordered in rings around frequency 0. A crop then takes the first rows, and t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -127,6 +128,12 @@ def alias_fold(size: Size, stride: tuple[int, ...], scale: float) -> Fold:
     u = [rows.u + a * smaller[0] for a in range(stride[0])]
     v = [rows.v + b * smaller[1] for b in range(stride[1])]
     return _fold(size, smaller, u, v, scale)
+
+
+def alias_scale(stride: tuple[int, ...], norm: str) -> float:
+    """What the sum of aliases is multiplied by to be the transform, in its norm, of every stride-th pixel."""
+    count = math.prod(stride)
+    return {"ortho": count**-0.5, "backward": 1 / count, "forward": 1.0}[norm]
 
 
 def make_real_(dense: Tensor, real: np.ndarray, first: int = 0) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,7 +18,7 @@ from spectral_kernels import dispatch
 from torch import Tensor
 
 from specviz.spectra.half import HalfSpectrum, Norm
-from specviz.spectra.rows import Fold, add_terms, crop_fold, make_real_, rows_of
+from specviz.spectra.rows import Fold, add_terms, alias_fold, alias_scale, crop_fold, make_real_, rows_of
 
 Format = Literal["bitmap", "coo"]
 
@@ -181,8 +181,8 @@ class StoredSpectrum(HalfSpectrum):
     """A half spectrum (B, C, H, W//2+1) held sparsely: what a SpecNet block returns.
 
     A `HalfSpectrum` in every respect; `values` makes the dense coefficients, anew each time, and gradients flow
-    through them. The next block reads the store instead, a few frequencies at a time. `crop` is done by the reader,
-    and `HalfSpectrum.cat` only lists the parts, so that neither stores anything anew.
+    through them. The next block reads the store instead, a few frequencies at a time. The reader does `crop` and
+    `subsample`, and `HalfSpectrum.cat` only lists the parts: none of them stores anything anew.
     """
 
     parts: tuple[Part, ...]
@@ -242,7 +242,16 @@ class StoredSpectrum(HalfSpectrum):
         if any(part.fold is not None for part in self.parts):
             return super().crop(size, keep)
         size = self._check_crop(size, keep)
-        fold = crop_fold(self.size, size, self._crop_scale(size, keep))
+        return self._folded(crop_fold(self.size, size, self._crop_scale(size, keep)), size)
+
+    def subsample(self, stride: int | Sequence[int]) -> HalfSpectrum:
+        """As `HalfSpectrum.subsample`, left to the reader: nothing is computed or stored now."""
+        if any(part.fold is not None for part in self.parts):
+            return super().subsample(stride)
+        strides, size = self._check_strides(stride)
+        return self._folded(alias_fold(self.size, strides, alias_scale(strides, self.norm)), size)
+
+    def _folded(self, fold: Fold, size: tuple[int, int]) -> StoredSpectrum:
         parts = tuple(Part(p.layout, fold, p.values, p.places, p.kept_for_backward) for p in self.parts)
         return StoredSpectrum.of_parts(parts, size, self.norm)
 

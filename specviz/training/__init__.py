@@ -7,12 +7,16 @@ record["epochs"][-1]["test_accuracy"]
 
 from specviz.training.config import Config, learning_rate
 from specviz.training.evaluation import evaluate
+from specviz.training.recipe import RECIPE
 from specviz.training.run import load, train
 from specviz.training.sizes import at_side
 from specviz.training.weights import build, export_weights, import_weights
+from specviz.training.whitening import Whitening2d
 
 __all__ = [
+    "RECIPE",
     "Config",
+    "Whitening2d",
     "at_side",
     "build",
     "evaluate",

@@ -21,13 +21,19 @@ SCHEDULES: dict[str, dict[str, float]] = {
     "step": {"every": 10, "factor": 0.1},
     "plateau": {"patience": 10, "factor": 0.1, "lowest": 0.0},
     "cosine": {"lowest": 0.0},
+    "one-cycle": {"first": 0.2, "peak": 0.23, "last": 0.03},
 }
 SAVED_MAPS: dict[str, Callable[..., AbstractContextManager[Any]]] = {
     "compress": compress_activations,
     "quantise": quantise_activations,
     "bfloat16": bfloat16_activations,
 }
-OPTIONAL = ("train_examples", "test_examples", "side")
+OPTIONAL = ("train_examples", "test_examples", "side", "norm_momentum")
+# Records, checkpoints and trials' names are older than these: a config that does not set them is written without.
+LATER = (
+    *("dataset_options", "nesterov", "bias_rate", "label_smoothing", "whitening", "identity_filters", "norm_momentum"),
+    *("channels_last", "test_flip"),
+)
 MOST = 2**63 - 1  # of what counts anything: no tensor holds more
 MOST_OF_A_SEED = 2**128 - 1
 DEEPEST = 32  # brackets within each other in options; thousands would end Python's recursion wherever they are read
@@ -56,11 +62,21 @@ class Config:
                      one, at which its pictures are cut out
     batch            examples in a step, over all processes together
     optimizer        "sgd" with `momentum`, or "adam", which has its own; both with `weight_decay`
-    schedule         of the learning rate, see `learning_rate`: "constant", "step", "plateau" or "cosine"
+    nesterov         Nesterov's momentum, for "sgd"
+    bias_rate        the learning rate of biases, and of batch norms' shifts, as a multiple of the others'
+    schedule         of the learning rate, see `learning_rate`: "constant", "step", "plateau", "cosine" or "one-cycle"
     schedule_options {"every", "factor"} for "step", {"patience", "factor", "lowest"} for "plateau", {"lowest"} for
-                     "cosine"
+                     "cosine", {"first", "peak", "last"} for "one-cycle"
+    label_smoothing  share of the target that is spread over all classes, in [0, 1)
     precision        "32", "16-mixed" or "bf16-mixed"
-    augmentation     of the training set: "none", "crop-flip" or "shift-rotate"
+    augmentation     of the training set: "none", "crop-flip", "shift-rotate" or "alternate": each picture is mirrored
+                     in every second epoch, and moved by up to 2 pixels, edges mirrored
+    whitening        put `training.Whitening2d` before the network, fitted to the training pictures
+    identity_filters start the convolutions, of odd sides, so that they pass their maps on: the first filters are
+                     single ones in the middle
+    norm_momentum    of batch norms, how fast their statistics follow; None leaves torch's 0.1
+    channels_last    the memory format of network and pictures, faster on many processors
+    test_flip        at a test, take the mean of the scores of a picture and its mirror image
     saved_maps       how maps are kept for the backward pass: "plain", "compress" (`sv.memory.compress_activations`),
                      "quantise" or "bfloat16"
     saved_maps_options   arguments of these, such as {"threshold": 0.5} or {"bits": 2}
@@ -84,10 +100,18 @@ class Config:
     learning_rate: float = 0.01
     momentum: float = 0.9
     weight_decay: float = 0.0
-    schedule: Literal["constant", "step", "plateau", "cosine"] = "constant"
+    nesterov: bool = False
+    bias_rate: float = 1.0
+    schedule: Literal["constant", "step", "plateau", "cosine", "one-cycle"] = "constant"
     schedule_options: Mapping[str, float] = field(default_factory=dict)
+    label_smoothing: float = 0.0
     precision: Literal["32", "16-mixed", "bf16-mixed"] = "32"
-    augmentation: Literal["none", "crop-flip", "shift-rotate"] = "none"
+    augmentation: Literal["none", "crop-flip", "shift-rotate", "alternate"] = "none"
+    whitening: bool = False
+    identity_filters: bool = False
+    norm_momentum: float | None = None
+    channels_last: bool = False
+    test_flip: bool = False
     saved_maps: Literal["plain", "compress", "quantise", "bfloat16"] = "plain"
     saved_maps_options: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
@@ -116,25 +140,32 @@ class Config:
                 most = MOST_OF_A_SEED if name == "seed" else MOST
                 _require(number <= most, f"{name} must be at most {most}, and has {number.bit_length()} bits")
                 object.__setattr__(self, name, number)
-        for name in ("learning_rate", "momentum", "weight_decay"):
-            object.__setattr__(self, name, _number(name, getattr(self, name)))
+        for name in ("learning_rate", "momentum", "weight_decay", "bias_rate", "label_smoothing", "norm_momentum"):
+            if not ((value := getattr(self, name)) is None and name in OPTIONAL):
+                object.__setattr__(self, name, _number(name, value))
+        for name in ("nesterov", "whitening", "identity_filters", "channels_last", "test_flip"):
+            _require(type(getattr(self, name)) is bool, f"{name}={getattr(self, name)!r} must be true or false")
         _require(self.learning_rate > 0, f"learning_rate={self.learning_rate} must be greater than 0")
         _require(0 <= self.momentum < 1, f"momentum={self.momentum} must lie in [0, 1)")
         _require(self.weight_decay >= 0, f"weight_decay={self.weight_decay} must not be negative")
+        _require(self.bias_rate >= 0, f"bias_rate={self.bias_rate} must not be negative")
+        _require(0 <= self.label_smoothing < 1, f"label_smoothing={self.label_smoothing} must lie in [0, 1)")
+        if self.norm_momentum is not None:
+            _require(0 < self.norm_momentum <= 1, f"norm_momentum={self.norm_momentum} must lie in (0, 1]")
+        if self.nesterov:
+            _require(
+                self.optimizer == "sgd" and self.momentum > 0, 'nesterov=True is for optimizer="sgd" with a momentum'
+            )
         _check_network(self.network, self.network_options)
         _check_dataset(self.dataset, self.dataset_options, self.side)
         _check_schedule(self.schedule, self.schedule_options)
         saved_maps(self)  # its own checks
 
     def to_dict(self) -> dict[str, Any]:
-        """A dictionary that JSON holds, for `Config.of_dict`.
-
-        Without dataset_options where there are none: records, checkpoints and trials' names are older than these.
-        """
+        """A dictionary that JSON holds, for `Config.of_dict`, without those of `LATER` that are as by default."""
         values = asdict(self)
-        if not self.dataset_options:
-            del values["dataset_options"]
-        return values
+        usual = {f.name: {} if f.default is MISSING else f.default for f in fields(self)}
+        return {name: value for name, value in values.items() if name not in LATER or value != usual[name]}
 
     @classmethod
     def of_dict(cls, values: Mapping[str, Any], *, trust: bool = False) -> Config:
@@ -176,16 +207,21 @@ def saved_maps(config: Config) -> AbstractContextManager[Any]:
         raise ValueError(f"saved_maps_options={options} are not those of {config.saved_maps!r}: {error}") from error
 
 
-def learning_rate(config: Config, train_losses: Sequence[float]) -> float:
-    """The rate of the epoch that follows epochs of these mean training losses; the first epoch follows none.
+def learning_rate(config: Config, train_losses: Sequence[float], done: float = 0.0) -> float:
+    """The rate in the epoch that follows epochs of these mean training losses; the first epoch follows none.
+
+    done  the share of this epoch's batches that are done: "one-cycle" changes with every batch
 
     constant  the config's rate
     step      times `factor` after every `every` epochs
     plateau   times `factor`, but not below `lowest`, whenever the loss did not fall by 1e-4 of itself for more than
               `patience` epochs
     cosine    half a cosine wave from the config's rate down to `lowest`, which it would reach after the last epoch
+    one-cycle straight from the share `first` of the config's rate up to all of it, where the share `peak` of all
+              batches is done, and straight down to the share `last` after the last one
 
-    As torch's schedulers of these names. Made from the losses anew for every epoch: there is no state to be lost.
+    As torch's schedulers of these names, whose one-cycle has half waves for lines. Made from the losses anew for every
+    epoch: there is no state to be lost.
     """
     rate, epoch = config.learning_rate, len(train_losses)
     options = SCHEDULES[config.schedule] | dict(config.schedule_options)
@@ -193,6 +229,11 @@ def learning_rate(config: Config, train_losses: Sequence[float]) -> float:
         return float(rate * options["factor"] ** (epoch // options["every"]))
     if config.schedule == "cosine":
         return options["lowest"] + (rate - options["lowest"]) * (1 + math.cos(math.pi * epoch / config.epochs)) / 2
+    if config.schedule == "one-cycle":
+        first, peak, last = (options[name] for name in ("first", "peak", "last"))
+        time = (epoch + done) / config.epochs
+        rising = first + (1 - first) * time / peak if time < peak else 1.0
+        return rate * min(rising, 1 + (last - 1) * max(time - peak, 0) / (1 - peak))
     if config.schedule == "plateau":
         best, waited = math.inf, 0
         for loss in train_losses:
@@ -238,6 +279,10 @@ def _check_schedule(schedule: str, options: Mapping[str, float]) -> None:
             _require(value == int(value) >= least, f"{name}={value} must be a whole number of epochs, at least {least}")
         if name == "factor":
             _require(0 < value < 1, f"factor={value} must lie between 0 and 1")
+        if schedule == "one-cycle":
+            top = "(0, 1)" if name == "peak" else "[0, 1]"
+            inside = 0 < value < 1 if name == "peak" else 0 <= value <= 1
+            _require(inside, f"schedule_options: {name}={value} must lie in {top}")
         if name == "lowest":
             _require(value >= 0, f"lowest={value} must not be negative")
 

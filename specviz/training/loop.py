@@ -25,6 +25,7 @@ from specviz.memory import CompressionStats, measure_step
 from specviz.training import checkpoints
 from specviz.training.batches import Batch, Batches, Split, batch_order, seed_of
 from specviz.training.config import Config, learning_rate, saved_maps
+from specviz.training.evaluation import formatted, test_scores
 from specviz.training.weights import check_kinds
 
 with needs("study"):
@@ -34,6 +35,9 @@ AUGMENTATIONS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
     "crop-flip": lambda x, generator: datasets.crop_flip(x, generator),
     "shift-rotate": lambda x, generator: datasets.shift_rotate(x, generator),
 }
+SHIFT = 2  # pixels, of "alternate"
+BY_BATCH = ("one-cycle",)  # schedules that change the rate within an epoch
+SCALE = "rate_scale"  # of a group of the optimiser: its rate as a multiple of the schedule's
 SUMS = ("loss", "correct", "seen", "stored_bytes", "dense_bytes")  # over an epoch and all processes, see Progress
 ROW = (
     *("epoch", "step", "learning_rate", "train_loss", "train_accuracy", "test_loss", "test_accuracy"),
@@ -199,7 +203,7 @@ class Run(LightningModule):
     # --- What Lightning asks for.
 
     def configure_optimizers(self) -> Optimizer:
-        optimizer = make_optimizer(self.config)(self.network.parameters())
+        optimizer = make_optimizer(self.config)(groups_of(self.network, self.config))
         if self._state:
             with checkpoints.restoring(self._state["file"], "optimizer"):
                 load_optimizer(optimizer, self._state["optimizer"])
@@ -228,18 +232,20 @@ class Run(LightningModule):
             self.progress.memory = self._measure()
 
     def on_train_epoch_start(self) -> None:
-        rate = learning_rate(self.config, [row["train_loss"] for row in self.progress.epochs])
-        for group in self._optimizer().param_groups:
-            group["lr"] = rate
+        self._set_rate()
         self._mark = _clocks()
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         inputs, labels, examples = batch
         self._seed()
-        inputs = self._augmented(self.normalise(inputs))
+        if self.config.schedule in BY_BATCH:
+            self._set_rate()
+        inputs = formatted(self._augmented(self.normalise(inputs)), self.config)
         with self.maps as stats:
             scores = self.network(inputs)
-            total = F.cross_entropy(scores.float(), labels, reduction="sum")
+            total = F.cross_entropy(
+                scores.float(), labels, reduction="sum", label_smoothing=self.config.label_smoothing
+            )
         # Gradients are averaged over processes, whose shares of a batch may differ by one.
         loss = total * (self.trainer.world_size / examples)
         value = total.item()
@@ -291,7 +297,7 @@ class Run(LightningModule):
             raise Stopped
         self.outside.give_way()
         inputs, labels, examples = batch
-        scores = self.network(self.normalise(inputs))
+        scores = test_scores(self.network, self.normalise(inputs), self.config)
         self._test["loss"] += F.cross_entropy(scores.float(), labels, reduction="sum").item()
         self._test["correct"] += int((scores.argmax(1) == labels).sum())
         self._test["seen"] += examples
@@ -308,7 +314,7 @@ class Run(LightningModule):
         row = {
             "epoch": len(progress.epochs),
             "step": progress.step,
-            "learning_rate": self._optimizer().param_groups[0]["lr"],
+            "learning_rate": self._optimizer().param_groups[-1]["lr"],
             "train_loss": progress.loss / progress.seen,
             "train_accuracy": progress.correct / progress.seen,
             "test_loss": loss / seen,
@@ -354,7 +360,27 @@ class Run(LightningModule):
         if self.config.augmentation == "none":
             return inputs
         seed = seed_of(self.config.seed, "augmentation", self.progress.step, self.trainer.global_rank)
-        return AUGMENTATIONS[self.config.augmentation](inputs, torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        if self.config.augmentation == "alternate":
+            return datasets.crop_flip(inputs, generator, SHIFT, flip=self._mirrored(), edges="mirror")
+        return AUGMENTATIONS[self.config.augmentation](inputs, generator)
+
+    def _mirrored(self) -> Tensor:
+        """Which of the batch's pictures are mirrored: half of all in the first epoch, and each in every second one."""
+        config, count, progress = self.config, len(self.splits["train"]), self.progress
+        epoch = len(progress.epochs)
+        order = batch_order(count, config.batch, config.seed, epoch)[progress.batches]
+        generator = torch.Generator().manual_seed(seed_of(config.seed, "mirrored"))
+        first = torch.randint(2, (count,), generator=generator)
+        return (first[order[self.trainer.global_rank :: self.trainer.world_size]] + epoch) % 2 == 1
+
+    def _set_rate(self) -> None:
+        """Give the optimiser's groups their rates at this batch."""
+        progress, batches = self.progress, -(-len(self.splits["train"]) // self.config.batch)
+        losses = [row["train_loss"] for row in progress.epochs]
+        rate = learning_rate(self.config, losses, progress.batches / batches)
+        for group in self._optimizer().param_groups:
+            group["lr"] = rate * group[SCALE]
 
     def _epochs_batches(self, first: int, last: int | None = None) -> Batches:
         """Of the current epoch, those from `first` on, or up to `last`, which is not among them."""
@@ -369,7 +395,7 @@ class Run(LightningModule):
         inputs, labels, _ = next(iter(self._epochs_batches(0, 1)))
         step = measure_step(
             self.network,
-            self.normalise(inputs),
+            formatted(self.normalise(inputs), self.config),
             loss=lambda scores, labels: F.cross_entropy(scores.float(), labels),
             targets=labels,
             optimizer=make_optimizer(self.config),
@@ -431,7 +457,17 @@ def make_optimizer(config: Config) -> Callable[..., Optimizer]:
     rate, decay = config.learning_rate, config.weight_decay
     if config.optimizer == "adam":
         return partial(torch.optim.Adam, lr=rate, weight_decay=decay)
-    return partial(torch.optim.SGD, lr=rate, weight_decay=decay, momentum=config.momentum)
+    return partial(torch.optim.SGD, lr=rate, weight_decay=decay, momentum=config.momentum, nesterov=config.nesterov)
+
+
+def groups_of(network: nn.Module, config: Config) -> list[dict[str, Any]]:
+    """The network's parameters, in two groups if biases have a rate of their own: biases, and all others."""
+    if config.bias_rate == 1:
+        return [{"params": list(network.parameters()), SCALE: 1.0}]
+    named = dict(network.named_parameters())
+    biases = [name for name in named if name.rpartition(".")[2] == "bias"]
+    others = [parameter for name, parameter in named.items() if name not in biases]
+    return [{"params": [named[name] for name in biases], SCALE: config.bias_rate}, {"params": others, SCALE: 1.0}]
 
 
 def load_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
@@ -15,12 +16,16 @@ import torch
 from spectral_kernels import process
 from torch import Tensor, nn
 
+import specviz.nn as snn
 from specviz import models
+from specviz.datasets import Labelled
 from specviz.extras import needs
 from specviz.files import replaced
 from specviz.records import portable
 from specviz.training.batches import seed_of
 from specviz.training.config import Config
+from specviz.training.evaluation import normaliser
+from specviz.training.whitening import CHANNELS, PICTURES, Whitening2d
 
 if TYPE_CHECKING:
     from specviz.datasets import Examples
@@ -40,7 +45,7 @@ def build(config: Config, data: Examples) -> nn.Module:
     file without `trust=True`.
     """
     network = _network(config.network)
-    options = {**_arguments(config.network, network, data), **config.network_options}
+    options = {**_arguments(config, network, data), **config.network_options}
     with own_random_state():
         torch.manual_seed(seed_of(config.seed, "weights"))
         try:
@@ -54,7 +59,35 @@ def build(config: Config, data: Examples) -> nn.Module:
                 if isinstance(layer, nn.Linear) and _started_by_torch(layer):
                     torch.manual_seed(seed_of(config.seed, "weights", name))
                     layer.reset_parameters()
-    return model
+    for layer in model.modules():
+        if config.norm_momentum is not None and isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            layer.momentum = config.norm_momentum
+        if config.identity_filters:
+            _start_as_identity(layer)
+    if config.whitening:
+        model = nn.Sequential(OrderedDict(whitening=_whitening(data), network=model))
+    return model.to(memory_format=torch.channels_last) if config.channels_last else model
+
+
+@torch.no_grad()
+def _start_as_identity(layer: nn.Module) -> None:
+    """Let the first filters of a convolution, as many as it has channels, pass these on; others stay as drawn."""
+    if not (isinstance(layer, nn.Conv2d) and layer.groups == 1 and all(k % 2 and k > 1 for k in layer.kernel_size)):
+        return
+    spectral = isinstance(layer, snn.SpectralParamConv2d)
+    filters = layer.filters().clone() if spectral else layer.weight
+    nn.init.dirac_(filters[: layer.in_channels])
+    if spectral:
+        layer.set_filters(filters)
+
+
+def _whitening(data: Examples) -> Whitening2d:
+    if not isinstance(data, Labelled) or len(data.shape) != 3:
+        kind = "has series" if isinstance(data, Labelled) else "is a folder"
+        raise ValueError(f"whitening=True is for pictures in memory, and {data.name} {kind}; leave it out")
+    whitening = Whitening2d(data.shape[0])
+    whitening.fit(normaliser(data)(data.inputs[:PICTURES]))
+    return whitening
 
 
 def _started_by_torch(layer: nn.Linear) -> bool:
@@ -85,9 +118,10 @@ def _network(name: str) -> Callable[..., nn.Module]:
     return network
 
 
-def _arguments(name: str, network: Callable[..., nn.Module], data: Examples) -> dict[str, int]:
+def _arguments(config: Config, network: Callable[..., nn.Module], data: Examples) -> dict[str, int]:
+    name = config.network
     channels, *size = data.shape
-    facts = {"num_classes": len(data.classes), "in_channels": channels}
+    facts = {"num_classes": len(data.classes), "in_channels": CHANNELS * channels if config.whitening else channels}
     if len(size) == 1:
         facts["length"] = size[0]
     elif size[0] == size[1]:

@@ -2,5 +2,17 @@
 
 from specviz.functional.specnet.block2d import PADDINGS, STORAGES, Padding, Storage, check_options, specnet_block2d
 from specviz.functional.specnet.gain import weight_gain
+from specviz.functional.specnet.pixels import THRESHOLDED, Thresholded, specnet_pixel_block2d
 
-__all__ = ["PADDINGS", "STORAGES", "Padding", "Storage", "check_options", "specnet_block2d", "weight_gain"]
+__all__ = [
+    "PADDINGS",
+    "STORAGES",
+    "THRESHOLDED",
+    "Padding",
+    "Storage",
+    "Thresholded",
+    "check_options",
+    "specnet_block2d",
+    "specnet_pixel_block2d",
+    "weight_gain",
+]

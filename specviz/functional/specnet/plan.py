@@ -14,7 +14,7 @@ from torch import Tensor
 
 from specviz.functional.specnet.sources import Source
 from specviz.spectra import Norm
-from specviz.spectra.rows import Fold, alias_fold, rows_of
+from specviz.spectra.rows import Fold, alias_fold, alias_scale, rows_of
 from specviz.spectra.stored import Format, Layout
 
 
@@ -42,9 +42,7 @@ class BlockPlan:
         """Aliases that fall on each other, in the order of the rows before the stride."""
         if self.stride == (1, 1):
             return None
-        count = math.prod(self.stride)
-        scale = {"ortho": count**-0.5, "backward": 1 / count, "forward": 1.0}[self.norm]
-        return alias_fold(self.size, self.stride, scale).by_row()
+        return alias_fold(self.size, self.stride, alias_scale(self.stride, self.norm)).by_row()
 
     @property
     def bias_factor(self) -> float:
