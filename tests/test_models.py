@@ -19,8 +19,28 @@ from specviz.models import convolutions
 from specviz.models.resnet import Residual
 from specviz.spectra import HalfSpectrum
 
-NETWORKS = ["lenet", "alexnet", "vgg11", "vgg16", "densenet40", "densenet121", "densenet169", "resnet18"]
-DIFFERENT = ["lenet", "alexnet", "vgg11", "densenet40", "densenet121", "resnet18"]  # the others are longer
+NETWORKS = [
+    "lenet",
+    "alexnet",
+    "vgg11",
+    "vgg16",
+    "densenet40",
+    "densenet121",
+    "densenet169",
+    "resnet9",
+    "resnet18",
+    "vgg7",
+]
+DIFFERENT = [
+    "lenet",
+    "alexnet",
+    "vgg11",
+    "densenet40",
+    "densenet121",
+    "resnet9",
+    "resnet18",
+    "vgg7",
+]  # the others are longer
 FORMS = {
     "relu": {},
     "tanh": {"activation": "tanh"},
@@ -107,7 +127,9 @@ def test_a_step_of_gradient_descent_changes_every_filter_and_lowers_the_loss_as_
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", ["alexnet", "vgg11", "vgg16", "densenet121", "densenet169", "resnet18"])
+@pytest.mark.parametrize(
+    "name", ["alexnet", "vgg11", "vgg16", "densenet121", "densenet169", "resnet9", "resnet18", "vgg7"]
+)
 def test_a_step_on_large_images_goes_through_the_stem_of_imagenet(name, form):
     net = build(name, num_classes=1000, image_size=224, width=1 / 16, **FORMS[form])
     before = [p.detach().clone() for p in net.parameters()]
@@ -330,8 +352,8 @@ def test_a_named_form_of_convolutions_is_one_entry(monkeypatch):
         ("vgg16", {"beta": 1.0, "convolution": "band-limited"}, 'add convolution="specnet"'),
         ("vgg16", {"compression": 0.5}, 'add convolution="band-limited"'),
         ("vgg16", {"compression": 1.5, "convolution": "band-limited"}, "compression=1.5"),
-        ("vgg16", {"activation": "softsign"}, '"relu" or "tanh"'),
-        ("vgg16", {"activation": torch.tanh}, '"relu" or "tanh"'),
+        ("vgg16", {"activation": "softsign"}, '"relu", "tanh" or "gelu"'),
+        ("vgg16", {"activation": torch.tanh}, '"relu", "tanh" or "gelu"'),
         ("vgg16", {"convolution": "fft"}, "'fft' is unknown"),
         ("vgg16", {"convolution": 3}, "convolution=3 is unknown"),
         ("vgg16", {"image_size": 16}, "image_size=16 is too small.*at least 32"),
@@ -463,3 +485,32 @@ def test_the_head_reads_the_lowest_frequencies_of_the_last_map():
     assert maps.shape[-2:] == (4, 4)
     # A crop of an ortho spectrum keeps coefficients, so the mean is the old one times sqrt(25 / 16).
     assert_close(maps.mean((-2, -1)), X.image().mean((-2, -1)) * math.sqrt(25 / 16))
+
+
+# Side of the last map, which the head reads: a crop leaves no other frequencies.
+SEEN = {"lenet": 5, "alexnet": 4, "vgg7": 4, "vgg11": 4, "densenet40": 8}
+
+
+@pytest.mark.parametrize("name", [*SEEN, "resnet9", "resnet18"])
+def test_by_strides_a_spectral_network_sees_frequencies_that_a_crop_never_shows_it(name):
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    seen = {}
+    for pooling in ("crop", "stride"):
+        torch.manual_seed(0)
+        net = getattr(models, name)(width=0.25, convolution="specnet", beta=0.0, pooling=pooling)
+        seen[pooling] = models.frequencies_seen(net, x)
+    assert seen["stride"].float().mean() > 0.95
+    if name in SEEN:  # the low ones alone: u and v up to half of the last map's side
+        H, half = len(seen["crop"]), SEEN[name] // 2
+        low = torch.zeros_like(seen["crop"])
+        low[: half + 1, : half + 1] = low[H - half :, : half + 1] = True
+        assert torch.equal(seen["crop"] & low, seen["crop"])
+        assert seen["crop"].sum() > low.sum() / 2
+
+
+def test_every_network_on_images_sees_all_of_its_picture():
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    for name in ("lenet", "vgg7", "resnet9"):
+        for options in ({}, {"convolution": "specnet-pixels", "beta": 0.0}):
+            torch.manual_seed(0)
+            assert models.frequencies_seen(getattr(models, name)(width=0.25, **options), x).all()

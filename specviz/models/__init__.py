@@ -13,6 +13,7 @@ from specviz.models.densenet import densenet40, densenet121, densenet169
 from specviz.models.plain import alexnet, lenet, vgg7, vgg11, vgg16
 from specviz.models.resnet import resnet9, resnet18
 from specviz.models.rippel import rippel_deep, rippel_generic, rippel_pooling
+from specviz.models.seen import frequencies_seen
 from specviz.models.series import fcn
 from specviz.models.wood_larson import wood_larson
 
@@ -22,6 +23,7 @@ __all__ = [
     "densenet121",
     "densenet169",
     "fcn",
+    "frequencies_seen",
     "lenet",
     "resnet9",
     "resnet18",
@@ -35,4 +37,6 @@ __all__ = [
     "wood_larson",
 ]
 
-BUILDERS = tuple(name for name in __all__ if name != "set_beta")  # of networks, as a training config names them
+BUILDERS = tuple(
+    name for name in __all__ if name not in ("frequencies_seen", "set_beta")
+)  # of networks, as a training config names them

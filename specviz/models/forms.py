@@ -91,22 +91,21 @@ class Crop(nn.Module):
 class ToImage(nn.Module):
     """Leave the spectral domain: half spectra (B, C, ., .) -> maps (B, C, h, w) real, h = w = `side`.
 
-    What is larger is cropped, or averaged with crop=False, so that it sees all frequencies; what is smaller is
-    repeated, as nn.AdaptiveAvgPool2d does.
+    What is larger is cropped, what is smaller is repeated, as nn.AdaptiveAvgPool2d does.
     """
 
-    def __init__(self, side: int, crop: bool = True) -> None:
+    def __init__(self, side: int) -> None:
         super().__init__()
-        self.side, self.crop = side, crop
+        self.side = side
 
     @one_node
     def forward(self, X: HalfSpectrum) -> Tensor:
         h, w = (min(n, self.side) for n in X.size)
-        x = (X.crop((h, w)) if self.crop and X.size != (h, w) else X).image()
-        return x if x.shape[-2:] == (self.side, self.side) else F.adaptive_avg_pool2d(x, self.side)
+        x = (X if X.size == (h, w) else X.crop((h, w))).image()
+        return x if h == w == self.side else F.adaptive_avg_pool2d(x, self.side)
 
     def extra_repr(self) -> str:
-        return f"side={self.side}" if self.crop else f"side={self.side}, crop=False"
+        return f"side={self.side}"
 
 
 class Scale(nn.Module):
@@ -196,8 +195,8 @@ class Form(ABC):
     def to_image(self, side: int, largest: bool = False) -> nn.Module:
         """Maps of any size -> real maps (B, C, side, side): means, or the largest pixels where a network has these."""
 
-    def head_side(self, side: int) -> int:
-        """Side of the map that the head reads, where the original reads `side` pixels."""
+    def head_side(self, side: int, features: list[nn.Module]) -> int:
+        """Side of the map that the head reads after these features, where the original reads `side` pixels."""
         return side
 
     def pixel_activation(self) -> nn.Module:
@@ -232,7 +231,7 @@ class Form(ABC):
         """
         share = dropout if self.dropout is None else self.dropout
         head: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
-        side = self.head_side(side)
+        side = self.head_side(side, features)
         numbers = C * side * side
         for i, usual in enumerate(hidden, start=1):
             head[f"linear{i}"] = nn.Linear(numbers, numbers := self.channels(usual))
@@ -400,15 +399,23 @@ class SpectralForm(Form):
         return HalfSpectrum.cat(parts)
 
     def to_image(self, side: int, largest: bool = False) -> nn.Module:
-        return ToImage(side, crop=self.pooling == "crop")
+        return ToImage(side)
 
-    def head_side(self, side: int) -> int:
-        """4 pixels where the original takes the mean of each map.
+    def head_side(self, side: int, features: list[nn.Module]) -> int:
+        """All of the last map after strides; after crops 4 pixels where the original takes the mean of each map.
 
         Blocks work on each frequency by itself, and a crop mixes none. The mean of the last map would be a function of
         the image's mean colours alone; every frequency that the head shall see must reach it.
         """
-        return FEWEST_FREQUENCIES if side == 1 else side
+        if self.pooling == "crop":
+            return FEWEST_FREQUENCIES if side == 1 else side
+        left = 0
+        for layer in nn.Sequential(*features).modules():
+            if isinstance(layer, snn.SpecNetBlock2d) and not layer.is_projection:
+                left = (left or layer.padded_size((self.image_size, self.image_size))[0]) // layer.stride
+            elif isinstance(layer, Subsample):
+                left //= 2
+        return left
 
 
 @torch.no_grad()

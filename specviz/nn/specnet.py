@@ -101,6 +101,10 @@ class SpecNetBlock2d(nn.Module):
         """Whether the last call kept nothing."""
         return self.last_kept == 0
 
+    def padded_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The size (H, W) of the transform of an image of `size`, and of the maps that come out at stride 1."""
+        return specnet.padded_size(size, self.kernel_size, self.multiple)
+
     @one_node
     def forward(self, X: HalfSpectrum | Tensor, shortcut: HalfSpectrum | None = None) -> HalfSpectrum:
         Y = specnet.specnet_block2d(

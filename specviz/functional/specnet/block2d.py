@@ -106,8 +106,7 @@ def _laid_out(
     real = _check_maps(X, weight, bias)
     if isinstance(X, HalfSpectrum):
         return X, X.size
-    (H, W), (k_h, k_w) = X.shape[-2:], weight.shape[2:]
-    return X.to(real), (_padded(H + k_h - 1, multiple), _padded(W + k_w - 1, multiple))
+    return X.to(real), padded_size((X.shape[-2], X.shape[-1]), (weight.shape[2], weight.shape[3]), multiple)
 
 
 def _check_fit(
@@ -158,6 +157,12 @@ def _stored(
     values, places, kept = Block.apply(plan, X.shape[0], anchor, weight, bias, *tensors, *more)
     part = Part(plan.made[0], None, values, places, values if kept is None else kept)
     return StoredSpectrum.of_parts((part,), plan.out_size, norm)
+
+
+def padded_size(size: tuple[int, int], kernel_size: tuple[int, ...], multiple: int) -> tuple[int, int]:
+    """To which an image of `size` is padded, so that nothing wraps around."""
+    (H, W), (k_h, k_w) = size, kernel_size
+    return _padded(H + k_h - 1, multiple), _padded(W + k_w - 1, multiple)
 
 
 def _padded(n: int, multiple: int) -> int:

@@ -1,0 +1,47 @@
+"""Which frequencies of its picture a network sees: those that change its scores."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import specviz.nn as snn
+from specviz.spectra import HalfSpectrum
+
+NOTHING = 1e-9  # of the largest gradient: what rounding leaves in float64
+
+
+def frequencies_seen(model: nn.Module, x: Tensor) -> Tensor:
+    """Where the scores of some pictures depend on their frequencies: x (B, C, H, W) real -> (H', W'//2+1) bool.
+
+    A bin is True if the gradient of any score of any picture has that frequency in any channel. In a network that
+    begins with a SpecNet block the bins are those of that block's transform, which pads its picture to (H', W');
+    elsewhere they are the picture's own. Computed in float64, on a copy of the model in eval mode.
+
+    Of the frequencies that are False none can matter, whatever they hold: a network that crops its spectra to 4 x 4
+    coefficients classifies thumbnails. Some random pictures are enough, as frequencies are seen or not whatever is on
+    the picture, unless a threshold drops them.
+
+    >>> net = sv.models.lenet(convolution="specnet", beta=0.0, pooling="crop")
+    >>> round(sv.models.frequencies_seen(net, torch.randn(2, 3, 32, 32)).float().mean().item(), 2)
+    0.02
+    """
+    model = copy.deepcopy(model).double().eval()
+    block = next(iter(model.modules()))
+    while not isinstance(block, snn.SpecNetBlock2d) and (children := list(block.children())):
+        block = children[0]
+    pictures = x.detach().double()
+    in_spectrum = isinstance(block, snn.SpecNetBlock2d)
+    if isinstance(block, snn.SpecNetBlock2d):
+        H, W = block.padded_size((x.shape[-2], x.shape[-1]))
+        pictures = F.pad(pictures, (0, W - x.shape[-1], 0, H - x.shape[-2]))
+    pictures.requires_grad_()
+    scores: Tensor = model(HalfSpectrum.of(pictures, block.norm) if in_spectrum else pictures)
+    largest = torch.zeros(())
+    for of_class in scores.sum(0):
+        (gradient,) = torch.autograd.grad(of_class, pictures, retain_graph=True)
+        largest = torch.maximum(largest, torch.fft.rfft2(gradient).abs().amax((0, 1)))
+    return largest > NOTHING * largest.max()
