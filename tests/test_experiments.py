@@ -608,3 +608,35 @@ def test_a_scale_may_adjust_a_config_to_the_values_it_varies():
     assert [list(labels) for labels in scale.labels()] == [["optimiser.name", "seed"]] * 2
     searched = scale.config({"optimiser.name": "adam", "optimiser.rate": 0.7, "seed": 0})
     assert searched.optimiser.rate == 0.7, "what a search sets is not adjusted away"
+
+
+# Sweeps go on with what other machines did
+
+
+def test_finished_trials_of_the_checkout_are_taken_in_and_those_of_other_code_run_again(tmp_path, monkeypatch):
+    ran = []
+
+    def run(config):
+        ran.append(config.seed)
+        return result(config)
+
+    one = experiment(run=run, seeds=4)
+    run_trials(one, out=str(tmp_path / "first"), progress=False)
+    rows = list(Store.at(tmp_path / "first", "demo", "tiny").collect(ids(one)).records.values())
+    assert {row["code"] for row in rows} == {records.code()}
+    kept = tmp_path / "demo.tiny.jsonl"
+    records.write(kept, [rows[0], rows[1] | {"code": "older"}, {k: v for k, v in rows[2].items() if k != "code"}])
+    monkeypatch.setattr(records, "partial", lambda experiment, scale: tmp_path / f"{experiment}.{scale}.jsonl")
+    ran.clear()
+    outcome = run_trials(one, out=str(tmp_path / "second"), progress=False)
+    assert ran == [1, 2, 3]
+    assert (outcome.before, outcome.done, outcome.older) == (1, 3, 2)
+    assert "2 of other code ran again" in str(outcome)
+    second = Store.at(tmp_path / "second", "demo", "tiny")
+    assert second.read(rows[0]["trial"]) == rows[0]
+    ran.clear()
+    assert run_trials(one, out=str(tmp_path / "second"), progress=False).before == 4
+    assert ran == []
+    kept.write_text("{")
+    with pytest.raises(ValueError, match=r"demo.tiny.jsonl, line 1 is not a record"):
+        run_trials(one, out=str(tmp_path / "third"), progress=False)

@@ -41,6 +41,7 @@ DIFFERENT = [
     "resnet18",
     "vgg7",
 ]  # the others are longer
+FOR_SMALL = ("lenet", "densenet40", "resnet9", "vgg7")  # images, without a form for large ones
 FORMS = {
     "relu": {},
     "tanh": {"activation": "tanh"},
@@ -127,9 +128,7 @@ def test_a_step_of_gradient_descent_changes_every_filter_and_lowers_the_loss_as_
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize(
-    "name", ["alexnet", "vgg11", "vgg16", "densenet121", "densenet169", "resnet9", "resnet18", "vgg7"]
-)
+@pytest.mark.parametrize("name", ["alexnet", "vgg11", "vgg16", "densenet121", "densenet169", "resnet18"])
 def test_a_step_on_large_images_goes_through_the_stem_of_imagenet(name, form):
     net = build(name, num_classes=1000, image_size=224, width=1 / 16, **FORMS[form])
     before = [p.detach().clone() for p in net.parameters()]
@@ -173,7 +172,7 @@ def test_odd_and_single_channel_images(name, form):
 
 def test_fashion_mnists_28_pixels_are_enough_for_all_but_vgg():
     for name in NETWORKS:
-        if name.startswith("vgg"):
+        if name in ("vgg11", "vgg16"):
             with pytest.raises(ValueError, match="at least 32 pixels"):
                 build(name, image_size=28)
         else:
@@ -184,7 +183,7 @@ def test_fashion_mnists_28_pixels_are_enough_for_all_but_vgg():
 
 @pytest.mark.parametrize(
     ("name", "image_size"),
-    [*((name, 32) for name in NETWORKS), *((name, 224) for name in NETWORKS if name not in ("lenet", "densenet40"))],
+    [*((name, 32) for name in NETWORKS), *((name, 224) for name in NETWORKS if name not in FOR_SMALL)],
 )
 def test_twins_have_the_same_filters_and_linear_layers(name, image_size):
     with torch.device("meta"):
@@ -487,8 +486,8 @@ def test_the_head_reads_the_lowest_frequencies_of_the_last_map():
     assert_close(maps.mean((-2, -1)), X.image().mean((-2, -1)) * math.sqrt(25 / 16))
 
 
-# Side of the last map, which the head reads: a crop leaves no other frequencies.
-SEEN = {"lenet": 5, "alexnet": 4, "vgg7": 4, "vgg11": 4, "densenet40": 8}
+# Side of the map that the head reads: a crop leaves no other frequencies.
+SEEN = {"lenet": 5, "alexnet": 3, "vgg7": 4, "vgg11": 4, "densenet40": 4}
 
 
 @pytest.mark.parametrize("name", [*SEEN, "resnet9", "resnet18"])

@@ -24,7 +24,7 @@ from torch import nn
 
 import specviz as sv
 import specviz.nn as snn
-from specviz import records
+from specviz import compare, records
 from specviz.datasets import Labelled, photo_patches
 from specviz.training import (
     Config,
@@ -531,6 +531,25 @@ def test_a_run_in_a_thread_is_stopped_from_outside_and_leaves_signals_and_random
     assert records_[0]["step"] < 10_000 * EPOCH
     assert torch.equal(torch.rand(3), expected)
     assert capfd.readouterr() == ("", ""), "nobody asked for output"
+
+
+def saturated(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
+    """Scores that no gradient passes: tanh of large numbers."""
+    linear = nn.Linear(in_channels * image_size**2, num_classes)
+    nn.init.constant_(linear.bias, 1e4)
+    return nn.Sequential(nn.Flatten(), linear, nn.Tanh())
+
+
+def test_a_run_that_came_to_its_end_without_learning_is_stuck(tmp_path):
+    stuck = quick(config(network=f"{__name__}:saturated", epochs=1, **PLAIN), folder=tmp_path)
+    assert stuck["status"] == "stuck"
+    assert len(stuck["epochs"]) == 1
+    assert weights(tmp_path), "they are there to be looked at"
+    assert compare.finished([stuck]) == []
+    lists = config(network=f"{__name__}:series_net", learning_rate=1e-12, **PLAIN)
+    series = Labelled("s", torch.randn(60, 1, 9), torch.arange(60) % 2, ("a", "b"))
+    assert quick(lists, data=(series, series))["status"] == "stuck", "its loss stands still"
+    assert quick(replace(lists, learning_rate=0.01), data=(series, series))["status"] == "finished"
 
 
 @pytest.mark.parametrize("way", ["from the start", "within an epoch", "in the second epoch", "in the test set"])

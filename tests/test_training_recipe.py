@@ -11,7 +11,7 @@ import specviz.nn as snn
 from specviz import datasets
 from specviz.datasets import Labelled, crop_flip
 from specviz.training import RECIPE, Config, Whitening2d, build, evaluate, learning_rate, train
-from specviz.training.evaluation import formatted, normaliser, test_scores
+from specviz.training.evaluation import formatted, normaliser, scores_of
 from specviz.training.loop import groups_of
 
 BASE = Config(experiment="e", network="vgg7", dataset="fashion-mnist-small", network_options={"width": 0.25})
@@ -209,9 +209,9 @@ def test_a_test_takes_the_mean_of_a_picture_and_its_mirror_image():
     config = replace(BASE, test_flip=True)
     net = build(config, data[0]).eval()
     x = normaliser(data[0])(data[1].inputs)
-    scores = test_scores(net, x, config)
+    scores = scores_of(net, x, config)
     torch.testing.assert_close(scores, (net(x) + net(x.flip(-1))) / 2)
-    torch.testing.assert_close(scores, test_scores(net, x.flip(-1), config))
+    torch.testing.assert_close(scores, scores_of(net, x.flip(-1), config))
     right = (scores.argmax(1) == data[1].labels).float().mean().item()
     assert evaluate(net, config, data)["test_accuracy"] == pytest.approx(right)
 

@@ -32,6 +32,7 @@ class Outcome:
     done     of them that ran now
     failed   {id: why in one line}
     broken   {file: why} of files that should have been a record; their trials ran again
+    older    records in the checkout that another version of the code made; their trials ran again
     seconds  from the first to the last, without the start of workers
     """
 
@@ -40,13 +41,16 @@ class Outcome:
     done: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     broken: dict[str, str] = field(default_factory=dict)
+    older: int = 0
     seconds: float = 0.0
 
     def __str__(self) -> str:
         ran = self.done + len(self.failed)
         each = f", {1000 * self.seconds / ran:.3g} ms a trial" if ran else ""
         before = f", {self.before:,} were there before" if self.before else ""
-        return f"{ran:,} trials in {self.seconds:.3g} s{each}: {self.done:,} done, {len(self.failed):,} failed{before}"
+        older = f", {self.older:,} of other code ran again" if self.older else ""
+        ended = f"{self.done:,} done, {len(self.failed):,} failed"
+        return f"{ran:,} trials in {self.seconds:.3g} s{each}: {ended}{before}{older}"
 
 
 def attempt(labels: Mapping[str, Any], trial: str, *, origin: Origin | Experiment, scale: str, store: Store) -> None:
@@ -113,9 +117,28 @@ def run(
 
 
 def begin(store: Store, trials: list[Trial]) -> tuple[Outcome, list[Trial]]:
-    """How things stand, and the trials that have no record."""
+    """How things stand, and the trials that have no record.
+
+    Records that a checkout holds of this sweep, from other machines, count as the store's, and are put there.
+    """
     done, broken = store.done(trial.id for trial in trials)
-    return Outcome(len(trials), len(done), broken=broken), [trial for trial in trials if trial.id not in done]
+    older = _take_in(store, {trial.id for trial in trials} - done)
+    if older is not None:
+        done, broken = store.done(trial.id for trial in trials)
+    outcome = Outcome(len(trials), len(done), broken=broken, older=older or 0)
+    return outcome, [trial for trial in trials if trial.id not in done]
+
+
+def _take_in(store: Store, missing: set[str]) -> int | None:
+    """Put the checkout's records of these trials into the store; how many were left, of another code's."""
+    path = records.partial(store.experiment, store.scale)
+    if not missing or not path.exists():
+        return None
+    rows = [row for row in records.read(path) if row.get("trial") in missing]
+    for row in rows:
+        if row.get("code") == records.code():
+            store.write(row["trial"], row)
+    return sum(row.get("code") != records.code() for row in rows)
 
 
 def end(store: Store, trials: list[Trial]) -> set[str]:
@@ -167,7 +190,7 @@ def _results(experiment: Experiment, trial: Trial, began: float) -> dict[str, An
     results = experiment.run(trial.config)
     if not isinstance(results, Mapping):
         raise TypeError(f"run gave a {type(results).__name__}; a dictionary of results is expected")
-    told = {"config": plain(trial.config, "config"), "seed": trial.config.seed}
+    told = {"config": plain(trial.config, "config"), "seed": trial.config.seed, "code": records.code()}
     record = told | {"wall_seconds": time.perf_counter() - began} | dict(results) | told
     # A training run says itself what made it.
     return record if "machine" in record and "commit" in record else records.stamp(record)

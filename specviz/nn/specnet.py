@@ -194,8 +194,8 @@ class SpecNetPixelBlock2d(nn.Module):
         if not all(k % 2 for k in self.kernel_size):
             raise ValueError(f"kernel_size={kernel_size} must be odd, so that maps keep their size")
         dispatch.wholes(stride, 2, "stride", 1)
-        dispatch.one_of(thresholded, "thresholded", specnet.THRESHOLDED)
-        self.beta, self.thresholded, self.stride, self.relu = beta, thresholded, stride, relu
+        self.thresholded, self.stride, self.relu = thresholded, stride, relu
+        self.beta = beta
         weight = torch.empty(self.out_channels, self.in_channels, *self.kernel_size, device=device, dtype=dtype)
         self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(torch.empty(self.out_channels, device=device, dtype=dtype)) if bias else None
@@ -214,7 +214,7 @@ class SpecNetPixelBlock2d(nn.Module):
 
     @beta.setter
     def beta(self, beta: float) -> None:
-        self._beta = dispatch.check_beta(beta)
+        self._beta = specnet.check_pixel_options(beta, self.thresholded)
 
     @one_node
     def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:

@@ -45,7 +45,7 @@ def evaluate(
         model.to(there).eval()
         for inputs, labels, _ in test.batches(torch.arange(len(test)).split(config.batch)):
             with _precision(config, there):
-                scores = test_scores(model, normalise(inputs), config).float()
+                scores = scores_of(model, normalise(inputs), config).float()
             loss += F.cross_entropy(scores, labels, reduction="sum").item()
             correct += int((scores.argmax(1) == labels).sum())
     finally:
@@ -64,7 +64,7 @@ def normaliser(train: Examples) -> Callable[[Tensor], Tensor]:
     return partial(datasets.normalise, mean=mean, std=deviation)
 
 
-def test_scores(network: nn.Module, inputs: Tensor, config: Config) -> Tensor:
+def scores_of(network: nn.Module, inputs: Tensor, config: Config) -> Tensor:
     """Scores (B, classes) of a test's pictures; with `test_flip` the mean of a picture's and its mirror image's."""
     scores: Tensor = network(formatted(inputs, config))
     return (scores + network(formatted(inputs.flip(-1), config))) / 2 if config.test_flip else scores

@@ -25,7 +25,7 @@ from specviz.memory import CompressionStats, measure_step
 from specviz.training import checkpoints
 from specviz.training.batches import Batch, Batches, Split, batch_order, seed_of
 from specviz.training.config import Config, learning_rate, saved_maps
-from specviz.training.evaluation import formatted, test_scores
+from specviz.training.evaluation import formatted, scores_of
 from specviz.training.weights import check_kinds
 
 with needs("study"):
@@ -37,6 +37,9 @@ AUGMENTATIONS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
 }
 SHIFT = 2  # pixels, of "alternate"
 BY_BATCH = ("one-cycle",)  # schedules that change the rate within an epoch
+# Of a run that is stuck: the most that its mean loss changes from epoch to epoch, as a share; the largest norm of its
+# gradient, which rounding in float32 exceeds elsewhere; and the accuracy from which on a network may stand still.
+STILL, VANISHED, LEARNT = 1e-5, 1e-7, 0.99
 SCALE = "rate_scale"  # of a group of the optimiser: its rate as a multiple of the schedule's
 SUMS = ("loss", "correct", "seen", "stored_bytes", "dense_bytes")  # over an epoch and all processes, see Progress
 ROW = (
@@ -193,6 +196,7 @@ class Run(LightningModule):
                 self.progress = Progress.of(state["progress"])
                 self._check_end()
         self.began = time.perf_counter() - self.progress.run_seconds
+        self.gradient = math.inf  # its norm at the last batch of the last epoch that was trained here
         self._state = state
         if state:
             with checkpoints.restoring(state["file"], "network"):
@@ -265,6 +269,11 @@ class Run(LightningModule):
             self.outside.on_step({"epoch": epoch, "step": step, "loss": value / len(labels)})
         return loss
 
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        if self.trainer.is_last_batch:
+            gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+            self.gradient = float(torch.nn.utils.get_total_norm(gradients))
+
     def on_train_batch_end(self, _outputs: Any, batch: Batch | None, _: int) -> None:
         if batch is None:  # all were done before this run went on
             return
@@ -297,7 +306,7 @@ class Run(LightningModule):
             raise Stopped
         self.outside.give_way()
         inputs, labels, examples = batch
-        scores = test_scores(self.network, self.normalise(inputs), self.config)
+        scores = scores_of(self.network, self.normalise(inputs), self.config)
         self._test["loss"] += F.cross_entropy(scores.float(), labels, reduction="sum").item()
         self._test["correct"] += int((scores.argmax(1) == labels).sum())
         self._test["seen"] += examples
@@ -331,6 +340,13 @@ class Run(LightningModule):
         self._save()
         if self.outside.on_epoch and self.trainer.is_global_zero:
             self.outside.on_epoch(dict(row))
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether the network neither learns nor has learnt: its gradient has vanished, or its loss stands still."""
+        *before, last = self.progress.epochs
+        still = bool(before) and math.isclose(last["train_loss"], before[-1]["train_loss"], rel_tol=STILL)
+        return (still or self.gradient < VANISHED) and last["train_accuracy"] < LEARNT
 
     # --- How it does that.
 

@@ -98,7 +98,8 @@ def train(
 
     The record has `experiment, config, seed, status, epoch, step, epochs, memory, parameters, train_examples,
     test_examples, processes, device, device_name, wall_seconds` and what `records.stamp` adds. `status` is "finished",
-    "stopped", or "diverged" when a loss was NaN or infinite, which ends the run at `epoch` and `step`. Each of
+    "stopped", "diverged" when a loss was NaN or infinite, which ends the run at `epoch` and `step`, or "stuck" when it
+    came to its end without learning: with a gradient that has vanished, or a loss that stands still. Each of
     `epochs` has `epoch, step, learning_rate, train_loss, train_accuracy, test_loss, test_accuracy, epoch_seconds,
     epoch_cpu_seconds` (both of training alone, the second over all threads of this process), and where there is such a
     thing: `kept`, the share of coefficients that every SpecNet block kept, and `discarded`, the share that every
@@ -147,7 +148,7 @@ def train(
 
         run = _resumed(outside.folder, identity, made) or made(None)
         status, where = _fit(run, device, trainer_options or {})
-    if outside.folder and status == "finished" and where["first"]:
+    if outside.folder and status in ("finished", "stuck") and where["first"]:
         outside.folder.mkdir(parents=True, exist_ok=True)
         export_weights(run.network, outside.folder / WEIGHTS, config)
     return _record(run, status, where)
@@ -284,7 +285,7 @@ def _fit(run: Run, device: str, trainer_options: Mapping[str, Any]) -> tuple[str
             if run.outside.stop.is_set():
                 raise Stopped
             trainer.fit(run)
-            status = "finished"
+            status = "stuck" if run.is_stuck else "finished"
         except Stopped:
             status = "stopped"
         except Diverged:

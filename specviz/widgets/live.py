@@ -53,7 +53,7 @@ class LiveRun:
     """One training in a thread. `steps` and `rows` grow; `on_change` is called in that thread when they have.
 
     steps   (N,) losses, one a batch; rows: what `sv.training.train` says of each epoch
-    status  "starting", "training", then "finished", "stopped", "diverged" or "failed", with `error`
+    status  "starting", "training", then "finished", "stuck", "stopped", "diverged" or "failed", with `error`
     """
 
     def __init__(self, config: training.Config, on_change: Callable[[], object]) -> None:
@@ -61,7 +61,7 @@ class LiveRun:
         self.steps: list[float] = []
         self.rows: list[dict[str, Any]] = []
         self.steps_an_epoch = 1
-        self.status: Literal["starting", "training", "finished", "stopped", "diverged", "failed"] = "starting"
+        self.status: Literal["starting", "training", "finished", "stuck", "stopped", "diverged", "failed"] = "starting"
         self.error: Exception | None = None
         self.began, self.seconds = time.perf_counter(), 0.0
         self._stop = threading.Event()

@@ -10,7 +10,7 @@ from specviz.functional.specnet.block2d import (
     specnet_block2d,
 )
 from specviz.functional.specnet.gain import weight_gain
-from specviz.functional.specnet.pixels import THRESHOLDED, Thresholded, specnet_pixel_block2d
+from specviz.functional.specnet.pixels import THRESHOLDED, Thresholded, check_pixel_options, specnet_pixel_block2d
 
 __all__ = [
     "PADDINGS",
@@ -20,6 +20,7 @@ __all__ = [
     "Storage",
     "Thresholded",
     "check_options",
+    "check_pixel_options",
     "padded_size",
     "specnet_block2d",
     "specnet_pixel_block2d",

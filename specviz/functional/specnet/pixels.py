@@ -27,6 +27,12 @@ THRESHOLDED: tuple[str, ...] = get_args(Thresholded)
 NO_SECOND = "a block that stores its maps sparsely has no second derivative; torch.func computes one with dense maps"
 
 
+def check_pixel_options(beta: float, thresholded: str) -> float:
+    """beta as a plain number; ValueError for what no block can do."""
+    dispatch.one_of(thresholded, "thresholded", THRESHOLDED)
+    return dispatch.check_beta(beta)
+
+
 @one_node
 def specnet_pixel_block2d(
     x: Tensor,
@@ -62,8 +68,7 @@ def specnet_pixel_block2d(
     >>> SF.specnet_pixel_block2d(x, torch.randn(8, 3, 3, 3), beta=1.0, stride=2).shape
     torch.Size([2, 8, 8, 8])
     """
-    beta = dispatch.check_beta(beta)
-    dispatch.one_of(thresholded, "thresholded", THRESHOLDED)
+    beta = check_pixel_options(beta, thresholded)
     strides = dispatch.wholes(stride, 2, "stride", 1)
     _check_shapes(x, weight)
     x = x.to(weight.dtype) if autocasts(x.device.type) else x
