@@ -35,6 +35,7 @@ REFUSED: tuple[Refusal, ...] = (
             "SF.compress",
             "SpecNetBlock2d*",
             "SF.specnet_block2d",
+            "SpecNetPixelBlock2d, forward",
             "*, specnet",
         ),
         ("ONNX",),

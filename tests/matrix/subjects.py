@@ -106,6 +106,10 @@ def _log_magnitude(X: sv.HalfSpectrum) -> Tensor:
     return X.log_magnitude()
 
 
+def _subsample(X: sv.HalfSpectrum, stride: tuple[int, int]) -> Tensor:
+    return X.subsample(stride).values
+
+
 def _crop(X: sv.HalfSpectrum, size: tuple[int, int], keep: str) -> Tensor:
     return X.crop(size, keep=keep).values
 
@@ -412,6 +416,7 @@ def _spectra() -> list[Subject]:
         # The logarithm of a small coefficient has a steep slope.
         _on_spectrum("HalfSpectrum.log_magnitude", _log_magnitude, f"{of}.log_magnitude", rounds=10),
         _on_spectrum("HalfSpectrum.crop", _crop, f"{of}.crop", size=(6, 5), keep="mean"),
+        _on_spectrum("HalfSpectrum.subsample", _subsample, f"{of}.subsample", stride=(2, 3), other_size=(10, 12)),
         _on_spectrum("HalfSpectrum.cat", _cat, f"{of}.cat"),
         _on_spectrum("SF.threshold", _threshold, "functional.threshold", beta=0.5),
         _on_spectrum("SF.activate", _activate, "functional.activate", beta=0.5),
@@ -435,6 +440,15 @@ def _specnet() -> list[Subject]:
         Subject(
             "SF.specnet_block2d", "SpecNet", SpecNetFunction, MAPS, ("functional.specnet_block2d",),
             other_size=OTHER_MAPS,
+        ),
+        # Above beta 0 the filters' gradients are on purpose not those of the output; tests/test_specnet_pixels.py has them.
+        _layer("SpecNetPixelBlock2d", "", "SpecNet", MAPS, 2, 4, 3, beta=0.0, stride=2),
+        _layer(
+            "SpecNetPixelBlock2d", "SpecNetPixelBlock2d, forward", "SpecNet", MAPS, 2, 4, 3, beta=0.3,
+            thresholded="forward",
+        ),
+        _function(
+            "specnet_pixel_block2d", "SpecNet", MAPS, beta=0.0, tensors=lambda: {"weight": torch.randn(4, 2, 3, 3)}
         ),
     ]  # fmt: skip
 
@@ -547,5 +561,8 @@ LEFT_OUT = {
     "memory.quantise_activations": "compress_activations with another store, for comparison",
     "memory.bfloat16_activations": "compress_activations with another store, for comparison",
     "models.densenet169": "densenet121 with more of the same layers",
+    "models.frequencies_seen": "asks for gradients itself",
+    "models.resnet9": "resnet18 with fewer of the same layers",
+    "models.vgg7": "vgg11 with fewer of the same layers",
     "models.set_beta": "sets a number of SpecNet's blocks",
 }

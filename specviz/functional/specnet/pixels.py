@@ -74,14 +74,28 @@ def specnet_pixel_block2d(
     x = x.to(weight.dtype) if autocasts(x.device.type) else x
     with no_autocast(x.device.type):
         if is_transformed(x, weight, bias, shortcut):
-            maps = threshold(HalfSpectrum.of(x), beta).image() if thresholded == "forward" else x
-            y = F.conv2d(maps, weight, bias, strides, _around(weight))
+            y = _dense(x, weight, bias, beta, thresholded, strides)
             y = y if shortcut is None else y + shortcut
             return F.relu(y) if relu else y
         anchor = anchor_of(x, weight, bias, shortcut)
         in_forward = thresholded == "forward"
         out: Tensor = _PixelBlock.apply(x, weight, bias, shortcut, anchor, beta, in_forward, strides, relu, on_share)
         return out
+
+
+def _dense(
+    x: Tensor, weight: Tensor, bias: Tensor | None, beta: float, thresholded: str, strides: tuple[int, ...]
+) -> Tensor:
+    """The convolution in torch's own operations, with the derivatives of the sparse one."""
+    around = _around(weight)
+    if thresholded == "stored" and dispatch.in_onnx_export():  # where nothing is stored
+        return F.conv2d(x, weight, bias, strides, around)
+    maps = threshold(HalfSpectrum.of(x), beta).image()
+    if thresholded == "forward":
+        return F.conv2d(maps, weight, bias, strides, around)
+    # The value is that of the maps as they are; the filters' derivative, through a difference of 0, the store's.
+    fixed = weight.detach()
+    return F.conv2d(x, fixed, bias, strides, around) + F.conv2d(maps.detach(), weight - fixed, None, strides, around)
 
 
 class _PixelBlock(torch.autograd.Function):
