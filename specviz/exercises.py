@@ -159,24 +159,24 @@ def _said(text: str, unit: str, percent: float | None) -> float | str:
         return text
 
 
-def _numbers(answer: Any, count: int, what: str) -> list[float] | None:
+def _numbers(answer: Any, count: int, wanted: str) -> list[float] | None:
     """So many numbers, None if there is no answer or one of them is none."""
     if _is_none(answer):
         return None
-    entries = _entries(answer, what)
+    entries = _entries(answer, wanted)
     if len(entries) != count:
-        raise _Unusable(f"The answer should be {what}, not {len(entries)}.")
+        raise _Unusable(f"The answer should be {wanted}, not {len(entries)}.")
     numbers = [_number(entry) for entry in entries]
     return None if None in numbers else numbers  # type: ignore[return-value]
 
 
-def _entries(answer: Any, what: str, most: int = 10_000) -> list[Any]:
+def _entries(answer: Any, wanted: str, most: int = 10_000) -> list[Any]:
     """What a list, a tuple, a set, an array or a tensor holds."""
     if isinstance(answer, str | bytes | dict) or not isinstance(answer, Iterable) or _has_no_axes(answer):
-        raise _Unusable(f"The answer should be {what}, not {_kind(answer)}.")
+        raise _Unusable(f"The answer should be {wanted}, not {_kind(answer)}.")
     entries = _called(lambda: list(islice(answer, most + 1)), "The answer cannot be read")
     if len(entries) > most:
-        raise _Unusable(f"The answer should be {what}, not more than {most:,}.")
+        raise _Unusable(f"The answer should be {wanted}, not more than {most:,}.")
     return entries
 
 
@@ -212,8 +212,8 @@ def _called(action: Callable[[], Any], fails: str, hint: str = "") -> Any:
         for frame in traceback.extract_tb(error.__traceback__):
             if "ipykernel" in frame.filename or frame.filename.startswith("<ipython"):
                 place = f", in line {frame.lineno} of your cell"
-        said = str(error)[: 5 * _LONGEST]
-        raise _Unusable(f"{fails}{place}: {type(error).__name__}{f': {said}' if said else ''}.{hint}") from error
+        words = str(error)[: 5 * _LONGEST]
+        raise _Unusable(f"{fails}{place}: {type(error).__name__}{f': {words}' if words else ''}.{hint}") from error
 
 
 def _asked(function: Any, hint: str = "") -> Callable[..., Any] | None:
@@ -490,7 +490,7 @@ def check_gaussian_filter(numbers: Any, keep: float, drop: tuple[float, ...]) ->
             "These numbers are too large: the gains are infinite. Hint: L11 and L22 are given by their logarithms.",
         )
     gains = {f: row[round(f * side)].item() for f in (keep, *drop)}
-    said = ", ".join(f"{gain:.3f} at {f:g}" for f, gain in gains.items())
+    words = ", ".join(f"{gain:.3f} at {f:g}" for f, gain in gains.items())
 
     def draw(figure: Any) -> None:
         axes = figure.add_subplot()
@@ -506,8 +506,8 @@ def check_gaussian_filter(numbers: Any, keep: float, drop: tuple[float, ...]) ->
     elif any(abs(gains[f]) > 0.05 for f in drop):
         hint = "Hint: narrower across means a smaller L22, so a more negative log L22."
     else:
-        return Verdict(True, f"Right: the gain is {said}.", picture)
-    return Verdict(False, f"The gain is {said}. {hint}", picture)
+        return Verdict(True, f"Right: the gain is {words}.", picture)
+    return Verdict(False, f"The gain is {words}. {hint}", picture)
 
 
 @_in_words
@@ -566,12 +566,12 @@ def check_largest_batch(batch: Any, row: dict[str, Any], room_bytes: int) -> Ver
         return Verdict(None, "Not answered yet: how many images fit?")
     each = row["peak_bytes"] / row["batch"]
     right = int(room_bytes // each)
-    said = f"{batch:g} images take {batch * each / 2**20:.0f} of {room_bytes / 2**20:.0f} MiB"
+    words = f"{batch:g} images take {batch * each / 2**20:.0f} of {room_bytes / 2**20:.0f} MiB"
     if batch == right:
-        return Verdict(True, f"Right: {said}, and by this estimate one more would not.")
+        return Verdict(True, f"Right: {words}, and by this estimate one more would not.")
     if batch > room_bytes / each:
-        return Verdict(False, f"{said}. Hint: the recorded peak is {row['batch']} images' together.")
-    return Verdict(False, f"{said}. Hint: more fit, if only whole images; divide the room by one image's share.")
+        return Verdict(False, f"{words}. Hint: the recorded peak is {row['batch']} images' together.")
+    return Verdict(False, f"{words}. Hint: more fit, if only whole images; divide the room by one image's share.")
 
 
 @_in_words
@@ -585,14 +585,14 @@ def check_paired_difference(function: Callable[[list[float], list[float]], Any])
         ([0.50, 0.61, 0.69], [0.48, 0.60, 0.70]),
         ([0.71, 0.80, 0.75, 0.78, 0.66], [0.73, 0.81, 0.77, 0.79, 0.69]),
     ]:
-        what = "two numbers, the mean difference and half the width"
-        answer = None if asked is None else _numbers(asked(ours[:], theirs[:]), 2, what)
+        wanted = "two numbers, the mean difference and half the width"
+        answer = None if asked is None else _numbers(asked(ours[:], theirs[:]), 2, wanted)
         if answer is None:
-            return Verdict(None, f"Not answered yet: return {what}.")
+            return Verdict(None, f"Not answered yet: return {wanted}.")
         mean, half = answer
         n, differences = len(ours), [a - b for a, b in zip(ours, theirs, strict=True)]
-        mine, others = ([{"seed": i, "value": value} for i, value in enumerate(side)] for side in (ours, theirs))
-        right = paired(mine, others, "value")
+        own, others = ([{"seed": i, "value": value} for i, value in enumerate(side)] for side in (ours, theirs))
+        right = paired(own, others, "value")
         assert right.high is not None
         width = right.high - right.mean
         if abs(mean - right.mean) > 1e-6:
@@ -635,17 +635,17 @@ def check_best_beta(beta: Any, runs: list[dict[str, Any]], network: str, dataset
     found = {}
     for run in select(runs, where):
         if run["labels"]["variant"].startswith("specnet"):
-            mine = select(runs, {"variant": run["labels"]["variant"], **where})
-            share = mean(mine, "memory.saved_bytes") / plain
-            found[run["config"]["network_options"]["beta"]] = share, mean(mine, "epochs.-1.test_accuracy")
+            chosen = select(runs, {"variant": run["labels"]["variant"], **where})
+            share = mean(chosen, "memory.saved_bytes") / plain
+            found[run["config"]["network_options"]["beta"]] = share, mean(chosen, "epochs.-1.test_accuracy")
     if answer not in found:
         return Verdict(
             False, f"beta {answer:g} was not recorded. Hint: {', '.join(f'{b:g}' for b in sorted(found))} were."
         )
     share, accuracy = found[answer]
-    said = f"beta {answer:g} keeps {share:.0%} of the bytes and gets {accuracy:.1%} right"
+    words = f"beta {answer:g} keeps {share:.0%} of the bytes and gets {accuracy:.1%} right"
     if share > room:
-        return Verdict(False, f"{said}. Hint: only {room:.0%} fit.")
+        return Verdict(False, f"{words}. Hint: only {room:.0%} fit.")
     if accuracy < max(a for s, a in found.values() if s <= room):
-        return Verdict(False, f"{said}. Hint: another one that fits gets more right.")
-    return Verdict(True, f"Right: {said}.")
+        return Verdict(False, f"{words}. Hint: another one that fits gets more right.")
+    return Verdict(True, f"Right: {words}.")

@@ -190,10 +190,10 @@ def _make_hermitian(weight, o, c, first, p, q, half, W, re, im):  # type: ignore
         r, mirror = first + row, (H - first - row) % H
         for v in range(0, V, max(V - 1, 1)):
             if _own_on_cpu(v, W):
-                here, there = _value(w_re, p[r, v], q[r, v], half), _value(w_re, p[mirror, v], q[mirror, v], half)
-                re[row * V + v] = half * (here + there)
-                here, there = _value(w_im, p[r, v], q[r, v], half), _value(w_im, p[mirror, v], q[mirror, v], half)
-                im[row * V + v] = half * (here - there)
+                value, partner = _value(w_re, p[r, v], q[r, v], half), _value(w_re, p[mirror, v], q[mirror, v], half)
+                re[row * V + v] = half * (value + partner)
+                value, partner = _value(w_im, p[r, v], q[r, v], half), _value(w_im, p[mirror, v], q[mirror, v], half)
+                im[row * V + v] = half * (value - partner)
 
 
 @njit(cache=True)
@@ -463,10 +463,10 @@ def _gradient_by(tile: int, gaussian: bool) -> Any:
             E = _correlation(X, G, c, o, part, f, zero)
             column = f % V
             if _own_on_gpu(column, W):
-                there = _correlation(X, G, c, o, part, (H - f // V) % H * V + column, zero)
+                partner = _correlation(X, G, c, o, part, (H - f // V) % H * V + column, zero)
                 if part == 1:
-                    there = -there
-                E = half * (E + there)
+                    partner = -partner
+                E = half * (E + partner)
             along, z = p[f], q[f]
             if gaussian:
                 along, z = _distances_on_gpu(p[f], q[f], w[1], w[2], w[4])

@@ -104,8 +104,8 @@ def paired(ours: Iterable[Mapping[str, Any]], baseline: Iterable[Mapping[str, An
                 raise ValueError(f"two records have the seed {record['seed']}: compare one group with one other")
             values[record["seed"]] = value
         sides.append(values)
-    mine, theirs = sides
-    differences = [mine[seed] - theirs[seed] for seed in sorted(mine.keys() & theirs.keys())]
+    our_values, theirs = sides
+    differences = [our_values[seed] - theirs[seed] for seed in sorted(our_values.keys() & theirs.keys())]
     if not differences:
         raise NothingToCompare(f"no seed has {metric!r} on both sides")
     return Paired.of(differences)

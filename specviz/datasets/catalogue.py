@@ -167,8 +167,8 @@ def load(
     if name == "cats-dogs":
         return Labelled(name, *read_cats_dogs(place / CATS_DOGS, split))
     if name not in PUBLISHED:
-        there = ", ".join([SMALL, *PUBLISHED, "cats-dogs", "ucr/NAME"])
-        raise ValueError(f"no data set is named {name!r}; there are: {there}. See specviz.datasets.names()")
+        names = ", ".join([SMALL, *PUBLISHED, "cats-dogs", "ucr/NAME"])
+        raise ValueError(f"no data set is named {name!r}; there are: {names}. See specviz.datasets.names()")
     source = PUBLISHED[name]
     of_archive = source.paths("train", "test")
     provide(source.paths(split), place, source.remotes, of_archive=of_archive, download=download)
@@ -185,11 +185,11 @@ def names(folder: str | os.PathLike[str] | None = None) -> dict[str, Path | None
     place = data_folder(folder)
     found: dict[str, Path | None] = {SMALL: DATA / SMALL}
     for name, source in PUBLISHED.items():
-        there = all((place / file).is_file() for file in source.paths("train", "test"))
-        found[name] = place / source.folder if there else None
+        present = all((place / file).is_file() for file in source.paths("train", "test"))
+        found[name] = place / source.folder if present else None
     cats = place / CATS_DOGS
-    there = (cats / "train" / "cat.0.jpg").is_file() or all((cats / s / "cat").is_dir() for s in ("train", "test"))
-    found["cats-dogs"] = cats if there else None
+    present = (cats / "train" / "cat.0.jpg").is_file() or all((cats / s / "cat").is_dir() for s in ("train", "test"))
+    found["cats-dogs"] = cats if present else None
     return found | {f"ucr/{name}": place / UCR / name for name in ucr_names(place / UCR)}
 
 

@@ -151,13 +151,13 @@ def class_files(path: Path, classes: Sequence[str]) -> tuple[list[str], list[int
     files: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        here = sorted((entry for entry in os.scandir(path / name) if entry.name[0] != "."), key=lambda e: e.name)
-        if folder := next((entry.path for entry in here if entry.is_dir()), None):
+        entries = sorted((entry for entry in os.scandir(path / name) if entry.name[0] != "."), key=lambda e: e.name)
+        if folder := next((entry.path for entry in entries if entry.is_dir()), None):
             raise ValueError(f"{folder} is a folder; pictures are expected directly in {path / name}")
-        if not here:
+        if not entries:
             raise ValueError(f"{path / name} holds no picture; remove this class or add some")
-        files += [entry.path for entry in here]
-        labels += [label] * len(here)
+        files += [entry.path for entry in entries]
+        labels += [label] * len(entries)
     if wrong := not_pictures(files):
         raise ValueError(wrong)
     return files, labels

@@ -121,13 +121,13 @@ class Labelled:
         return replace(self, inputs=self.inputs[places], labels=self.labels[places])
 
 
-def in_short(data: Any, what: str) -> str:
+def in_short(data: Any, subject: str) -> str:
     """A data set in one line: its name, what is in it, and its first classes."""
     names = [name if len(name) <= _SHOWN else f"{name[: _SHOWN - 1]}…" for name in data.classes[:3]]
     more = ", …" if len(data.classes) > 3 else ""
     plural = "" if len(data.classes) == 1 else "es"
     name = data.name if len(data.name) <= 2 * _SHOWN else f"…{data.name[1 - 2 * _SHOWN :]}"
-    return f"{type(data).__name__}({name!r}: {what}, {len(data.classes):,} class{plural}: {', '.join(names)}{more})"
+    return f"{type(data).__name__}({name!r}: {subject}, {len(data.classes):,} class{plural}: {', '.join(names)}{more})"
 
 
 def stratified(name: str, labels: Tensor, classes: int, count: int, seed: int) -> Tensor:

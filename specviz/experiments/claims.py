@@ -45,14 +45,14 @@ class Judgement:
     runs: int
 
     def __str__(self) -> str:
-        told = [
+        answers = [
             f"{says}: {'not measured' if found is None else f'{_answer(found)}, {found.measured}'}"
             for says, found in self.findings
         ]
-        if not told:
+        if not answers:
             return "Nothing is claimed."
         without = f" ({self.unfinished} of {self.runs} runs did not finish and are left out)" if self.unfinished else ""
-        return f"{self.word[0].upper()}{self.word[1:]}{without}. {'; '.join(told)}."
+        return f"{self.word[0].upper()}{self.word[1:]}{without}. {'; '.join(answers)}."
 
 
 def judge(claims: Iterable[Claim], records: Iterable[Record]) -> Judgement:
@@ -60,11 +60,11 @@ def judge(claims: Iterable[Claim], records: Iterable[Record]) -> Judgement:
     every = list(records)
     rows = finished(every)
     findings = tuple((claim.says, _checked(claim, rows)) for claim in claims)
-    told = [found.holds for _, found in findings if found is not None]
-    if not told:
+    answers = [found.holds for _, found in findings if found is not None]
+    if not answers:
         word = "not measured"
     else:
-        word = "holds" if all(told) else "holds in part" if any(told) else "does not hold here"
+        word = "holds" if all(answers) else "holds in part" if any(answers) else "does not hold here"
     return Judgement(word, findings, len(every) - len(rows), len(every))
 
 
@@ -80,8 +80,8 @@ def beats(differences: Mapping[str, Paired]) -> Finding | None:
     known = {name: d for name, d in differences.items() if d.low is not None}
     if not known:
         return None
-    told = ", ".join(f"{d.points} {name}" for name, d in known.items())
-    return Finding(all(d.low is not None and d.low > 0 for d in known.values()), told)
+    measured = ", ".join(f"{d.points} {name}" for name, d in known.items())
+    return Finding(all(d.low is not None and d.low > 0 for d in known.values()), measured)
 
 
 def _answer(finding: Finding) -> str:

@@ -234,22 +234,22 @@ def _asked(function: Callable[[Any], Any], config: Any, name: str, labels: Mappi
 
 def override(config: Any, changes: Mapping[str, Any]) -> Any:
     """A copy of a dataclass or mapping with {dotted path: value} changed, all at once: no state between is checked."""
-    here: dict[str, Any] = {}
+    changed: dict[str, Any] = {}
     inside: dict[str, dict[str, Any]] = {}
     for path, value in changes.items():
         head, _, rest = path.partition(".")
         if rest:
             inside.setdefault(head, {})[rest] = value
         else:
-            here[head] = value
-    here |= {head: override(_part(config, head), parts) for head, parts in inside.items()}
-    return replace(config, **here) if is_dataclass(config) else {**config, **here}  # type: ignore[type-var]
+            changed[head] = value
+    changed |= {head: override(_part(config, head), parts) for head, parts in inside.items()}
+    return replace(config, **changed) if is_dataclass(config) else {**config, **changed}  # type: ignore[type-var]
 
 
-def check_path(config: Any, path: str, what: str) -> None:
+def check_path(config: Any, path: str, setter: str) -> None:
     """ValueError unless `path` can be set: fields must exist; a mapping may get a new last key."""
     if path == "seed":
-        raise ValueError(f"{what} sets 'seed', which seeds= counts")
+        raise ValueError(f"{setter} sets 'seed', which seeds= counts")
     part = config
     *parents, last = path.split(".")
     for depth, head in enumerate([*parents, last]):
@@ -258,12 +258,12 @@ def check_path(config: Any, path: str, what: str) -> None:
         elif isinstance(part, Mapping):
             known = [*part, last] if depth == len(parents) and last else list(part)
         else:
-            raise ValueError(f"{what} sets {path!r}, but {'.'.join(parents[:depth])} is {part!r} and has no parts")
+            raise ValueError(f"{setter} sets {path!r}, but {'.'.join(parents[:depth])} is {part!r} and has no parts")
         if head not in known:
             owner = ".".join([type(config).__name__, *parents[:depth]])
             near = get_close_matches(head, known, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known) or 'none'}"
-            raise ValueError(f"{what} sets {path!r}, but {owner} has no {head!r}; {hint}")
+            raise ValueError(f"{setter} sets {path!r}, but {owner} has no {head!r}; {hint}")
         part = _part(part, head) if depth < len(parents) else None
 
 

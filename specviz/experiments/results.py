@@ -61,8 +61,8 @@ def check_metrics(metrics: Iterable[str], records: Iterable[Mapping[str, Any]]) 
         if all(number(record, metric) is None for record in rows):
             epochs = rows[0].get("epochs")
             last = epochs[-1] if isinstance(epochs, list) and epochs and isinstance(epochs[-1], Mapping) else {}
-            there = [*_numbers(rows[0]), *(f"epochs.-1.{key}" for key in _numbers(last))]
-            raise ValueError(f"no record has {metric!r}; the first one has {', '.join(there)}")
+            names = [*_numbers(rows[0]), *(f"epochs.-1.{key}" for key in _numbers(last))]
+            raise ValueError(f"no record has {metric!r}; the first one has {', '.join(names)}")
 
 
 def _numbers(record: Mapping[str, Any]) -> list[str]:

@@ -100,8 +100,8 @@ def _opened(name: str, storage: str, direction: Literal["maximize", "minimize"])
     except (ArgumentError, NoSuchModuleError, ImportError, optuna.exceptions.OptunaError):
         raise
     except Exception as error:  # a damaged database makes Optuna raise nearly anything
-        said = f"{type(error).__name__}: {_said(error.__cause__ or error, storage)}"
-        raise SweepError(f"the study in {without_secrets(storage)} cannot be read or written: {said}") from error
+        words = f"{type(error).__name__}: {_said(error.__cause__ or error, storage)}"
+        raise SweepError(f"the study in {without_secrets(storage)} cannot be read or written: {words}") from error
     return kept
 
 
@@ -153,7 +153,7 @@ def _search(
     with connected(scheduler, workers) as client, bar(f"{experiment.name}, {scale}", outcome, progress) as show:
         began = time.perf_counter()
 
-        def told(trial: Trial, failure: str | None) -> None:
+        def on_trial(trial: Trial, failure: str | None) -> None:
             proposed = asked[trial.id].pop()
             failure = failure or _tell(kept, proposed.number, experiment, store, trial.id)
             if failure is None:
@@ -165,7 +165,14 @@ def _search(
 
         # Ask no earlier than a worker is free: what is known by then makes a better proposal.
         run_on(
-            client, experiment, scale, store, ask(), told, lambda: max(1, sum(client.nthreads().values())), at_once=1
+            client,
+            experiment,
+            scale,
+            store,
+            ask(),
+            on_trial,
+            lambda: max(1, sum(client.nthreads().values())),
+            at_once=1,
         )
     return kept, outcome
 

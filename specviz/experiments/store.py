@@ -120,9 +120,9 @@ class Store:
 
     def done(self, trials: Iterable[str]) -> tuple[set[str], dict[str, str]]:
         """Which of these trials have a record, and {file: why} of files that should be one and are not."""
-        there, _ = self.names()
+        written, _ = self.names()
         done, broken = set(), {}
-        for trial, record, why in self._read_all([trial for trial in trials if trial in there], _RECORD):
+        for trial, record, why in self._read_all([trial for trial in trials if trial in written], _RECORD):
             if record is not None:
                 done.add(trial)
             else:
@@ -132,10 +132,10 @@ class Store:
     def collect(self, trials: Iterable[str]) -> Collected:
         """Everything that is known of these trials."""
         wanted = list(trials)
-        there, raised = self.names()
+        written, raised = self.names()
         found: dict[str, dict[str, Any]] = {}
         broken: dict[str, str] = {}
-        for trial, record, why in self._read_all([trial for trial in wanted if trial in there], _RECORD):
+        for trial, record, why in self._read_all([trial for trial in wanted if trial in written], _RECORD):
             if record is not None:
                 found[trial] = record
             else:
@@ -144,7 +144,7 @@ class Store:
         for trial, failure, why in self._read_all([t for t in wanted if t in raised and t not in found], _FAILED):
             failed[trial] = failure or {"trial": trial, "error": f"the file that says how it failed: {why}"}
         missing = [trial for trial in wanted if trial not in found and trial not in failed]
-        return Collected(found, failed, missing, broken, sorted((there | raised) - set(wanted)))
+        return Collected(found, failed, missing, broken, sorted((written | raised) - set(wanted)))
 
     def forget_failures(self, trials: Iterable[str]) -> None:
         """Remove what is known of how these trials failed; another process may have done so before."""

@@ -98,7 +98,7 @@ def sweep(
     with connected(scheduler, workers) as client, bar(f"{experiment.name}, {scale}", outcome, progress) as show:
         began = time.perf_counter()
 
-        def told(trial: Trial, failure: str | None) -> None:
+        def on_trial(trial: Trial, failure: str | None) -> None:
             if failure is None:
                 outcome.done += 1
             else:
@@ -106,10 +106,10 @@ def sweep(
             outcome.seconds = time.perf_counter() - began
             show()
 
-        run_on(client, experiment, scale, store, missing, told)
-    there = end(store, trials)
+        run_on(client, experiment, scale, store, missing, on_trial)
+    written = end(store, trials)
     for trial in missing:
-        if trial.id not in outcome.failed and trial.id not in there:
+        if trial.id not in outcome.failed and trial.id not in written:
             outcome.done -= 1
             outcome.failed[trial.id] = f"its worker wrote a record, but not to where this machine reads {store.shown}"
     return outcome
@@ -231,13 +231,13 @@ def run_on(
     scale: str,
     store: Store,
     trials: Iterable[Trial],
-    told: Callable[[Trial, str | None], None],
+    on_trial: Callable[[Trial, str | None], None],
     window: Callable[[], int] = lambda: WINDOW,
     at_once: int = 100,
 ) -> None:
     """Run trials on a client's workers.
 
-    told    is called with each trial when it ended, and with why in one line if it failed
+    on_trial  is called with each trial when it ended, and with why in one line if it failed
     window  says how many may be with the scheduler at a time; `trials` may be a generator, of which the next one is
             drawn when there is room for it
     at_once how many are sent together: each sending costs the scheduler some milliseconds, however few they are
@@ -248,11 +248,11 @@ def run_on(
         if type(error).__name__ == "KilledWorker":
             suspects.append(trial)
         else:
-            told(trial, _reason(store, trial, error) if error else None)
+            on_trial(trial, _reason(store, trial, error) if error else None)
     # Dask blames a worker's death on every trial that the worker had been given. Alone, only the guilty one dies again.
     for suspect in suspects:
         for trial, error in _ended(client, work, [suspect], window, 1):
-            told(trial, _reason(store, trial, error) if error else None)
+            on_trial(trial, _reason(store, trial, error) if error else None)
 
 
 def _ended(

@@ -64,13 +64,13 @@ def attempt(labels: Mapping[str, Any], trial: str, *, origin: Origin | Experimen
     header = {"experiment": store.experiment, "scale": store.scale, "trial": trial, "labels": dict(labels)}
     try:
         experiment = origin.load() if isinstance(origin, Origin) else origin
-        here = experiment.trial(scale, labels)
-        if here.id != trial:
+        own = experiment.trial(scale, labels)
+        if own.id != trial:
             raise RuntimeError(
-                f"the config of {dict(labels)} is {here.id} here and {trial} where the sweep was started: the two run "
+                f"the config of {dict(labels)} is {own.id} here and {trial} where the sweep was started: the two run "
                 "different versions of the project; bring them to the same one and restart this worker"
             )
-        store.write(trial, header | _results(experiment, here, began) | header)
+        store.write(trial, header | _results(experiment, own, began) | header)
     except (Exception, SystemExit) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         failure = {"error": portable_traceback(reason), "traceback": portable_traceback(traceback.format_exc())}
@@ -190,7 +190,7 @@ def _results(experiment: Experiment, trial: Trial, began: float) -> dict[str, An
     results = experiment.run(trial.config)
     if not isinstance(results, Mapping):
         raise TypeError(f"run gave a {type(results).__name__}; a dictionary of results is expected")
-    told = {"config": plain(trial.config, "config"), "seed": trial.config.seed, "code": records.code()}
-    record = told | {"wall_seconds": time.perf_counter() - began} | dict(results) | told
+    facts = {"config": plain(trial.config, "config"), "seed": trial.config.seed, "code": records.code()}
+    record = facts | {"wall_seconds": time.perf_counter() - began} | dict(results) | facts
     # A training run says itself what made it.
     return record if "machine" in record and "commit" in record else records.stamp(record)

@@ -52,10 +52,10 @@ def _matrix(n: int, m: int, band: int, nyquist: float, dtype: torch.dtype, devic
         # Shrinking, two waves fall on one; enlarging, one is split into two halves; at equal size it is one and stays.
         weights[-1] = 2.0 * nyquist / n if n > m else 1.0 / n
     # Angles are reduced as integers first: f * i is exact, and so is its remainder.
-    there, here = (
+    out_angles, in_angles = (
         (torch.outer(torch.arange(size, device=device), f) % size).double() * (2 * math.pi / size) for size in (m, n)
     )
-    waves = (there.cos() * weights) @ here.cos().mT + (there.sin() * weights) @ here.sin().mT
+    waves = (out_angles.cos() * weights) @ in_angles.cos().mT + (out_angles.sin() * weights) @ in_angles.sin().mT
     return (waves.to(dtype),)
 
 
@@ -232,10 +232,12 @@ def _check_size(name: str, size: Size, new: Size) -> None:
     if not (pools and (h > H or w > W)) and not (pads and (h < H or w < W)):
         return
     dims = name[-2:]
-    asked, limit, of = (w, W, f"a series of {W}") if dims == "1d" else (f"({h}, {w})", f"({H}, {W})", f"a {H}x{W} map")
+    asked, limit, map_ = (
+        (w, W, f"a series of {W}") if dims == "1d" else (f"({h}, {w})", f"({H}, {W})", f"a {H}x{W} map")
+    )
     does, sign, other, instead = ("enlarge", "<=", "pad", "enlarge") if pools else ("shrink", ">=", "pool", "shrink")
     raise ValueError(
-        f"{name} cannot {does}: size={asked} for {of}. "
+        f"{name} cannot {does}: size={asked} for {map_}. "
         f"Pick size {sign} {limit}, or use spectral_{other}{dims} to {instead}."
     )
 

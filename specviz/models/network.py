@@ -166,8 +166,8 @@ def form_of(
         )
     if convolution == PIXELS:
         if activation not in (None, "relu") or batch_norm:
-            what = "batch norm" if batch_norm else f"activation={activation!r}"
-            raise ValueError(f'{name}: blocks of convolution="{PIXELS}" have ReLU and no batch norm; leave {what} out')
+            part = "batch norm" if batch_norm else f"activation={activation!r}"
+            raise ValueError(f'{name}: blocks of convolution="{PIXELS}" have ReLU and no batch norm; leave {part} out')
         classes, side, channels, width, dropout = numbers
         layer = layer_of(name, convolution, {"beta": 1.0, **options})
         return PixelForm(classes, side, channels, width, "relu", dropout, layer, False)

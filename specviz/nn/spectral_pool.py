@@ -165,8 +165,8 @@ class _SpectralPool(nn.Module):
         return cls(geometry, **options).train(layer.training)
 
     def extra_repr(self) -> str:
-        what = f"scale={self.scale}" if self.scale is not None else f"size={self.size}"
-        return what if self.nyquist == "sum" else f"{what}, nyquist={self.nyquist}"
+        option = f"scale={self.scale}" if self.scale is not None else f"size={self.size}"
+        return option if self.nyquist == "sum" else f"{option}, nyquist={self.nyquist}"
 
 
 def _scales(name: str, scale: Any, dims: int) -> tuple[float, ...]:

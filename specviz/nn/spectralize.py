@@ -121,13 +121,13 @@ def spectralize(
     up_to = whole(skip_kernels_up_to, "skip_kernels_up_to")
     chosen_classes = _classes(subclasses)
     pools = issubclass(layer, SpectralPool1d | SpectralPool2d)
-    what = "pooling layers" if pools else "convolutions"
+    kinds = "pooling layers" if pools else "convolutions"
     family = (*(_POOLS if pools else (_ConvNd,)), layer)
     candidates: dict[str, nn.Module] = {name: m for name, m in model.named_modules() if isinstance(m, family)}
-    _check_names(candidates, [] if callable(skip) else skip, "skip", what)
+    _check_names(candidates, [] if callable(skip) else skip, "skip", kinds)
     for option, value in options.items():
         if isinstance(value, Mapping):
-            _check_names(candidates, value, option, what)
+            _check_names(candidates, value, option, kinds)
     tied = _tied(candidates.values())
     reasons, twins = {}, {}
     for name, module in candidates.items():
@@ -152,7 +152,7 @@ def spectralize(
         for child_name, child in list(parent._modules.items()):  # named_children passes over a second place
             if child in twins:
                 setattr(parent, child_name, twins[child])
-    return Report(tuple(swaps), what)
+    return Report(tuple(swaps), kinds)
 
 
 def _tied(modules: Iterable[nn.Module]) -> set[int]:
@@ -231,10 +231,10 @@ def _kernel(module: Any) -> tuple[int, ...]:
     return tuple(size) if isinstance(size, Sequence) else (size, size)
 
 
-def _check_names(candidates: Mapping[str, nn.Module], names: Any, option: str, what: str) -> None:
+def _check_names(candidates: Mapping[str, nn.Module], names: Any, option: str, kinds: str) -> None:
     unknown = [name for name in names if name not in candidates]
     if unknown:
-        raise ValueError(f"{option} names {', '.join(unknown)}, but the {what} are {', '.join(candidates) or 'none'}")
+        raise ValueError(f"{option} names {', '.join(unknown)}, but the {kinds} are {', '.join(candidates) or 'none'}")
 
 
 def _option(value: Option, name: str, module: nn.Module) -> Any:

@@ -118,9 +118,9 @@ def _ordinary_pool(module: Any, base: Any) -> nn.Module:
     raise CannotReplace(_not_the_same(module, base, "sizes"))
 
 
-def _not_the_same(module: nn.Module, base: Any, what: str) -> str:
+def _not_the_same(module: nn.Module, base: Any, subject: str) -> str:
     return (
-        f"the forward of a {type(module).__name__} does not give the {what} that a {base.__name__} of its settings "
+        f"the forward of a {type(module).__name__} does not give the {subject} that a {base.__name__} of its settings "
         "gives, and what it does besides would be lost"
     )
 

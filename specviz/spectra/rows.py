@@ -97,8 +97,8 @@ def _fold(size: Size, smaller: Size, u: list[np.ndarray], v: list[np.ndarray], s
     terms = []
     for a in u:
         for b in v:
-            there = np.flatnonzero((a > _NONE) & (b > _NONE))
-            terms.append((there, *rows.find(size, a[there], b[there])))
+            both = np.flatnonzero((a > _NONE) & (b > _NONE))
+            terms.append((both, *rows.find(size, a[both], b[both])))
     target, row, mirror = (np.concatenate(part) for part in zip(*terms, strict=True))
     order = np.argsort(target, kind="stable")
     return Fold(target[order], row[order], mirror[order], scale, rows_of(smaller).real)
@@ -148,6 +148,6 @@ def add_terms(out: Tensor, source: Tensor, target: np.ndarray, row: np.ndarray, 
     for conjugated in (False, True):
         chosen = np.flatnonzero(mirror == conjugated)
         if len(chosen):
-            to, of = (torch.from_numpy(index[chosen]).to(out.device) for index in (target, row))
-            picked = source.index_select(0, of)
+            to, origin = (torch.from_numpy(index[chosen]).to(out.device) for index in (target, row))
+            picked = source.index_select(0, origin)
             out.index_add_(0, to, picked.conj().resolve_conj() if conjugated else picked)

@@ -77,8 +77,8 @@ class Layout:
         last, asked = min(last, self.rows), last
         if first >= last:
             return _as_complex(values[:0]).new_zeros(asked - first, self.batch, self.channels)
-        at, of, entries = self._slices(first, last)
-        kept = _as_complex(values[of])
+        at, kept_slice, entries = self._slices(first, last)
+        kept = _as_complex(values[kept_slice])
         if self.restore is not None:
             kept = self.restore(kept)
         if self.format == "bitmap":
@@ -96,12 +96,12 @@ class Layout:
         last = min(last, self.rows)
         if first >= last:
             return
-        at, of, _ = self._slices(first, last)
+        at, kept_slice, _ = self._slices(first, last)
         dense = dense[: last - first]
         if self.format == "bitmap":
-            values[of] += dispatch.threshold_gather(dense, places[at])
+            values[kept_slice] += dispatch.threshold_gather(dense, places[at])
         else:
-            values[of] += dense.reshape(-1)[places[at].long() - first * self.batch * self.channels]
+            values[kept_slice] += dense.reshape(-1)[places[at].long() - first * self.batch * self.channels]
 
 
 def _as_complex(values: Tensor) -> Tensor:

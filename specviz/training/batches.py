@@ -75,8 +75,8 @@ class InMemory:
     def read(self, shares: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Inputs and labels of each share."""
         for share in shares:
-            mine = share.to(self.labels.device)
-            yield self.inputs[mine], self.labels[mine]
+            own = share.to(self.labels.device)
+            yield self.inputs[own], self.labels[own]
 
 
 @dataclass(frozen=True)

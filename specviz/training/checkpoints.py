@@ -79,13 +79,13 @@ def read(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def restoring(path: Path, what: str) -> Iterator[None]:
+def restoring(path: Path, subject: str) -> Iterator[None]:
     """Inside, what is read from a checkpoint becomes state; what does not fit is a ValueError that names the file."""
     try:
         yield
     except Exception as error:  # a crafted file makes torch raise nearly anything
-        said = str(error) if str(error) else type(error).__name__
-        raise ValueError(f"{path} is whole, but its {what} does not fit this run: {said}") from error
+        words = str(error) if str(error) else type(error).__name__
+        raise ValueError(f"{path} is whole, but its {subject} does not fit this run: {words}") from error
 
 
 def readable(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:

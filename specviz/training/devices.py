@@ -10,12 +10,12 @@ def chosen(device: str) -> torch.device:
 
     ValueError for another word, and for a device that torch does not find here.
     """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if device == "auto":
-        return torch.device(next(kind for kind, found in there.items() if found))
+        return torch.device(next(kind for kind, found in available.items() if found))
     kind, _, index = device.partition(":")
-    if kind not in there or (index and not index.isdigit()):
+    if kind not in available or (index and not index.isdigit()):
         raise ValueError(f'device={device!r} must be "auto", "cpu", "cuda", a CUDA device such as "cuda:1", or "mps"')
-    if not there[kind]:
+    if not available[kind]:
         raise ValueError(f'device={device!r}: torch finds none on this machine. Use "auto" to train on what there is.')
     return torch.device(kind, int(index or 0)) if kind == "cuda" else torch.device(kind)

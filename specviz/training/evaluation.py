@@ -35,21 +35,21 @@ def evaluate(
     Pictures are normalised by the training set, data[0], and the forward pass has the config's precision. The model
     is left in the mode that it came in, and on its device.
     """
-    here, there = next(model.parameters()).device, devices.chosen(device)
+    home, target = next(model.parameters()).device, devices.chosen(device)
     normalise = normaliser(data[0])
-    test = source(data[1], workers).to(there)
+    test = source(data[1], workers).to(target)
     was_training = model.training
     loss, correct = 0.0, 0
     try:
         # After a run on a GPU, Lightning leaves the model on the CPU.
-        model.to(there).eval()
+        model.to(target).eval()
         for inputs, labels, _ in test.batches(torch.arange(len(test)).split(config.batch)):
-            with _precision(config, there):
+            with _precision(config, target):
                 scores = scores_of(model, normalise(inputs), config).float()
             loss += F.cross_entropy(scores, labels, reduction="sum").item()
             correct += int((scores.argmax(1) == labels).sum())
     finally:
-        model.to(here).train(was_training)
+        model.to(home).train(was_training)
     return {"test_loss": loss / len(test), "test_accuracy": correct / len(test)}
 
 

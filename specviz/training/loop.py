@@ -125,11 +125,11 @@ def _check_row(epoch: int, row: Any) -> None:
             _check_number(name, row[name])
 
 
-def _check_numbers(what: str, values: Any, names: Collection[str] | None = None, whole: bool = False) -> None:
+def _check_numbers(subject: str, values: Any, names: Collection[str] | None = None, whole: bool = False) -> None:
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
-        raise ValueError(f"{what}={reprlib.repr(values)}")
+        raise ValueError(f"{subject}={reprlib.repr(values)}")
     if names is not None and values.keys() != set(names):
-        raise ValueError(f"{what} has {', '.join(values) or 'nothing'}; {', '.join(names)} are expected")
+        raise ValueError(f"{subject} has {', '.join(values) or 'nothing'}; {', '.join(names)} are expected")
     for name, value in values.items():
         _check_number(name, value, whole)
 
@@ -220,8 +220,8 @@ class Run(LightningModule):
 
     def val_dataloader(self) -> Batches:
         split = self.splits["test"]
-        mine = torch.arange(len(split))[self.trainer.global_rank :: self.trainer.world_size]
-        return split.batches(mine.split(self.config.batch), epoch=len(self.progress.epochs))
+        own = torch.arange(len(split))[self.trainer.global_rank :: self.trainer.world_size]
+        return split.batches(own.split(self.config.batch), epoch=len(self.progress.epochs))
 
     # --- A run, from its first moment to its last.
 
@@ -310,9 +310,9 @@ class Run(LightningModule):
         self._test["loss"] += F.cross_entropy(scores.float(), labels, reduction="sum").item()
         self._test["correct"] += int((scores.argmax(1) == labels).sum())
         self._test["seen"] += examples
-        for what, shares in spectral_shares(self.network).items():
+        for kind, shares in spectral_shares(self.network).items():
             for layer, share in shares.items():
-                self._shares[what][layer] = self._shares[what].get(layer, 0.0) + share * examples
+                self._shares[kind][layer] = self._shares[kind].get(layer, 0.0) + share * examples
 
     def on_train_epoch_end(self) -> None:
         progress = self.progress
@@ -331,9 +331,9 @@ class Run(LightningModule):
             "epoch_seconds": progress.seconds,
             "epoch_cpu_seconds": progress.cpu_seconds,
         }
-        for what, sums in self._shares.items():
+        for kind, sums in self._shares.items():
             if sums:
-                row[what] = {layer: total / self._test["seen"] for layer, total in sums.items()}
+                row[kind] = {layer: total / self._test["seen"] for layer, total in sums.items()}
         if progress.dense_bytes:
             row["stored_share"] = progress.stored_bytes / progress.dense_bytes
         progress.next_epoch(row)
@@ -426,11 +426,11 @@ class Run(LightningModule):
         stack.enter_context(self.maps)
         return stack
 
-    def _any(self, here: bool) -> bool:
+    def _any(self, flag: bool) -> bool:
         """Whether it is so in any of the processes, which all have to ask."""
         if self.trainer.world_size == 1:
-            return here
-        return self.trainer.strategy.reduce_boolean_decision(here, all=False)
+            return flag
+        return self.trainer.strategy.reduce_boolean_decision(flag, all=False)
 
     def _summed(self, *numbers: float) -> list[float]:
         if self.trainer.world_size == 1:
@@ -494,10 +494,10 @@ def load_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
     ours = optimizer.state_dict()["param_groups"]
     if state.keys() != {"state", "param_groups"} or len(state["param_groups"]) != len(ours):
         raise ValueError(f"it has {reprlib.repr(state)}")
-    for group, there in zip(ours, state["param_groups"], strict=True):
-        for name in (group.keys() & there.keys() | {"params"}) - {"lr"}:
-            if type(there[name]) is not type(group[name]) or there[name] != group[name]:
-                raise ValueError(f"{name}={reprlib.repr(there[name])} there, {reprlib.repr(group[name])} here")
+    for group, saved in zip(ours, state["param_groups"], strict=True):
+        for name in (group.keys() & saved.keys() | {"params"}) - {"lr"}:
+            if type(saved[name]) is not type(group[name]) or saved[name] != group[name]:
+                raise ValueError(f"{name}={reprlib.repr(saved[name])} there, {reprlib.repr(group[name])} here")
     parameters = dict(enumerate(parameter for group in optimizer.param_groups for parameter in group["params"]))
     for number, values in state["state"].items():
         for name, value in values.items():

@@ -249,8 +249,8 @@ def _check(path: Path, state: Mapping[str, Any]) -> None:
 def _refuse_anothers(path: Path, state: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
     was, config = state["config"], identity["config"]
     if other := [name for name in sorted({*map(str, was), *config}) if was.get(name) != config.get(name)]:
-        said = ", ".join(f"{name}={was.get(name)!r} there, {config.get(name)!r} here" for name in other)
-        raise ValueError(f"{path.parent} has the checkpoint of another config ({said}). {WAY_OUT}")
+        words = ", ".join(f"{name}={was.get(name)!r} there, {config.get(name)!r} here" for name in other)
+        raise ValueError(f"{path.parent} has the checkpoint of another config ({words}). {WAY_OUT}")
     if state["data"] != identity["data"]:
         raise ValueError(f"{path.parent} has the checkpoint of a run on other data. {WAY_OUT}")
 

@@ -60,11 +60,11 @@ def compute(rows: Sequence[dict[str, Any]], shape: str, compression: float, taps
     return View(facts=facts, curves=curves)
 
 
-def _lines(rows: list[dict[str, Any]], what: str, x: str, fixed: str, value: float) -> list[Line]:
+def _lines(rows: list[dict[str, Any]], quantity: str, x: str, fixed: str, value: float) -> list[Line]:
     rows = [row for row in rows if row[fixed] == value]
     lines = []
     for name, key, algorithm, colour, dash in SIDES:
-        field = key.format(what)
+        field = key.format(quantity)
         points = sorted(
             (row[x], row[field])
             for row in rows

@@ -168,14 +168,14 @@ def _better_than_smaller_pictures(records: Sequence[Record]) -> Finding | None:
 
 def _cost_of_smaller(sides: Sequence[tuple[Sequence[Record], Sequence[Record]]]) -> str:
     """What the rival takes of band-limiting's time and bytes, so far as it was measured: the least and the most."""
-    told = []
-    for what, metric in (("processor time", "epochs.-1.epoch_cpu_seconds"), ("peak bytes", "memory.peak_bytes")):
+    costs = []
+    for resource, metric in (("processor time", "epochs.-1.epoch_cpu_seconds"), ("peak bytes", "memory.peak_bytes")):
         try:
             shares = [mean(smaller, metric) / mean(ours, metric) for ours, smaller in sides]
         except NothingToCompare:
             continue
-        told.append(f"{min(shares):.0%} to {max(shares):.0%} of its {what}")
-    return f"; the smaller pictures take {' and '.join(told)}" if told else ""
+        costs.append(f"{min(shares):.0%} to {max(shares):.0%} of its {resource}")
+    return f"; the smaller pictures take {' and '.join(costs)}" if costs else ""
 
 
 CLAIMS = [

@@ -48,12 +48,12 @@ def _spread_is_smaller(records: Sequence[Record]) -> Finding | None:
     from scipy.stats import levene
 
     spatial = trials.pop("spatial")
-    holds, told = [], [f"spatial {stdev(spatial):.1f}"]
+    holds, measured = [], [f"spatial {stdev(spatial):.1f}"]
     for kind, values in trials.items():
         p = float(levene(spatial, values, center="median").pvalue)
         holds.append(stdev(values) < stdev(spatial) and p < LEVEL)
-        told.append(f"{kind} {stdev(values):.1f} (p = {p:.2g})")
-    return Finding(all(holds), f"standard deviations in points, and Brown and Forsythe's test: {', '.join(told)}")
+        measured.append(f"{kind} {stdev(values):.1f} (p = {p:.2g})")
+    return Finding(all(holds), f"standard deviations in points, and Brown and Forsythe's test: {', '.join(measured)}")
 
 
 CLAIMS = [

@@ -45,16 +45,16 @@ def epochs_to(errors: Sequence[float], error: float) -> float | None:
     return None
 
 
-def _errors(records: Sequence[Record], of: str) -> list[float]:
+def _errors(records: Sequence[Record], split: str) -> list[float]:
     """The mean error after each epoch."""
     epochs = zip(*(record["epochs"] for record in records), strict=True)
-    return [1 - fmean(row[f"{of}_accuracy"] for row in rows) for rows in epochs]
+    return [1 - fmean(row[f"{split}_accuracy"] for row in rows) for rows in epochs]
 
 
-def speedups(records: Sequence[Record], optimiser: str, of: str = "train") -> dict[tuple[str, int], float]:
+def speedups(records: Sequence[Record], optimiser: str, split: str = "train") -> dict[tuple[str, int], float]:
     """Epochs of spatial filters to an error, divided by spectral ones': by network and kernel size.
 
-    of  "train" or "test": which error. Curves are means over seeds; the error is the least that both reach.
+    split  "train" or "test": which error. Curves are means over seeds; the error is the least that both reach.
     """
     found = {}
     for network in NETWORKS:
@@ -62,15 +62,15 @@ def speedups(records: Sequence[Record], optimiser: str, of: str = "train") -> di
             where = {"variant": optimiser, "network": network, "network_options.kernel_size": taps}
             sides = [select(records, where | {"network_options.convolution": form}) for form in FORMS]
             if all(sides):
-                spatial, spectral = (_errors(side, of) for side in sides)
+                spatial, spectral = (_errors(side, split) for side in sides)
                 error = max(min(spatial), min(spectral))
                 if (ours := epochs_to(spectral, error)) and (theirs := epochs_to(spatial, error)):
                     found[network, taps] = theirs / ours
     return found
 
 
-def _converges_faster(optimiser: str, of: str, records: Sequence[Record]) -> Finding | None:
-    found = speedups(records, optimiser, of)
+def _converges_faster(optimiser: str, split: str, records: Sequence[Record]) -> Finding | None:
+    found = speedups(records, optimiser, split)
     if not found:
         return None
     measured = f"{median(found.values()):.2f} times in the middle, from {min(found.values()):.2f} to "
@@ -79,13 +79,13 @@ def _converges_faster(optimiser: str, of: str, records: Sequence[Record]) -> Fin
 
 CLAIMS = [
     Claim(
-        f"Filters trained as spectra reach an equal {of}ing error in 2 to 5 times fewer epochs under {name}"
-        if of == "train"
+        f"Filters trained as spectra reach an equal {split}ing error in 2 to 5 times fewer epochs under {name}"
+        if split == "train"
         else f"The same for the error on test images under {name}",
-        partial(_converges_faster, optimiser, of),
+        partial(_converges_faster, optimiser, split),
     )
     for optimiser, name in (("adam", "Adam"), ("sgd", "SGD"))
-    for of in ("train", "test")
+    for split in ("train", "test")
 ]
 
 

@@ -40,22 +40,22 @@ def _paired(config: Config) -> bool:
 
 
 def _no_loss(way: str, records: Sequence[Record]) -> Finding | None:
-    told, lossless = [], []
+    measured, lossless = [], []
     for name, (ours, plain) in cells(records, way, "plain"):
         d = paired(ours, plain, "epochs.-1.test_accuracy")
         if d.high is None or d.count < 3:  # of two seeds, hardly an interval lies clear of zero
             continue
-        told.append(f"{name} {d.points}")
+        measured.append(f"{name} {d.points}")
         lossless.append(d.high >= 0)
-    return Finding(all(lossless), ", ".join(told)) if told else None
+    return Finding(all(lossless), ", ".join(measured)) if measured else None
 
 
 def _small(way: str, records: Sequence[Record]) -> Finding | None:
     shares = {name: mean(ours, "epochs.-1.stored_share") for name, (ours, _) in cells(records, way, "plain")}
     if not shares:
         return None
-    told = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
-    return Finding(max(shares.values()) <= 0.2, told)
+    measured = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+    return Finding(max(shares.values()) <= 0.2, measured)
 
 
 CLAIMS = [

@@ -77,13 +77,13 @@ class Axis:
         """Pixels, padding included, that the outputs see."""
         return (self.outputs - 1) * self.step + self.dilation * (self.taps - 1) + 1
 
-    def positions(self, of: Of) -> range:
+    def positions(self, grid: Of) -> range:
         """Pixels of the map, of the padded map as far as the outputs see it, of the outputs, or of the taps."""
-        if of == "map":
+        if grid == "map":
             return range(self.size)
-        if of == "padded":
+        if grid == "padded":
             return range(self.first, self.first + self.reach)
-        if of == "outputs":
+        if grid == "outputs":
             return range(self.first, self.first + self.step * self.outputs, self.step)
         return range(0, self.dilation * self.taps, self.dilation)
 

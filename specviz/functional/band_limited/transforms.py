@@ -1,6 +1,6 @@
 """Retained spectra of maps, and maps of retained spectra: by matrix products, or by FFT and crop.
 
-Every transform has its exact transpose beside it. `of` says which pixels: see `Axis.positions`. Each is a function
+Every transform has its exact transpose beside it. `grid` says which pixels: see `Axis.positions`. Each is a function
 of torch's own operations, for programs that run elsewhere, and an operator, which keeps nothing for its backward.
 """
 
@@ -42,16 +42,16 @@ def _constant(array: np.ndarray, dtype: torch.dtype, device: torch.device) -> Te
     return torch.as_tensor(array, dtype=dtype, device=device)
 
 
-def _waves(numbers: tuple[int, ...], of: Of, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+def _waves(numbers: tuple[int, ...], grid: Of, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """cos and sin at the positions: down (2, rows, positions) and across (2, k, positions).
 
     Towards pixels they carry the inverse's weights: a column that has a mirror counts twice, and 1 / (S_h S_w).
     """
     plan = plan_of(numbers)
     h, w = plan.h, plan.w
-    down = _turns(h.S, _row_frequencies(h), h.positions(of))
-    across = _turns(w.S, range(w.k), w.positions(of))
-    if of in ("padded", "outputs"):
+    down = _turns(h.S, _row_frequencies(h), h.positions(grid))
+    across = _turns(w.S, range(w.k), w.positions(grid))
+    if grid in ("padded", "outputs"):
         across = across * column_weights(w)[:, None] / (h.S * w.S)
     return _constant(down, dtype, device), _constant(across, dtype, device)
 
@@ -106,12 +106,12 @@ def _add_product(total: Tensor, a: Tensor, b: Tensor, sign: int) -> Tensor:
     return total.baddbmm_(a, b, alpha=sign) if a.ndim == 3 else total.addmm_(a, b, alpha=sign)
 
 
-def _analyse_gemm(x: Tensor, plan: Plan, of: Of) -> Spectrum:
+def _analyse_gemm(x: Tensor, plan: Plan, grid: Of) -> Spectrum:
     """Sum x exp(-i(a + b)) over the pixels: (B, C, H, W) -> twice (F, B, C).
 
     No transpose is made: the products read their operands transposed, which costs a BLAS nothing.
     """
-    down, across = constant(_waves, plan.numbers, of, x.dtype, x.device)
+    down, across = constant(_waves, plan.numbers, grid, x.dtype, x.device)
     C, k, rows, H, W = x.shape[1], plan.w.k, plan.rows, down.shape[2], across.shape[2]
     turned = (across.reshape(2 * k, W) @ x.reshape(-1, W).t()).reshape(2, k, -1, H).transpose(2, 3)
     cos_across, sin_across = turned[0], turned[1]
@@ -123,9 +123,9 @@ def _analyse_gemm(x: Tensor, plan: Plan, of: Of) -> Spectrum:
     return real.reshape(plan.frequencies, -1, C), imag.reshape(plan.frequencies, -1, C)
 
 
-def _synthesise_gemm(real: Tensor, imag: Tensor, plan: Plan, of: Of) -> Tensor:
+def _synthesise_gemm(real: Tensor, imag: Tensor, plan: Plan, grid: Of) -> Tensor:
     """The transpose: the sum of Re((real + i imag) exp(i(a + b))), twice (F, B, C) -> (B, C, H, W)."""
-    down, across = constant(_waves, plan.numbers, of, real.dtype, real.device)
+    down, across = constant(_waves, plan.numbers, grid, real.dtype, real.device)
     C, k, rows, H = real.shape[2], plan.w.k, plan.rows, down.shape[2]
     real, imag = (part.reshape(k, rows, -1).transpose(1, 2) for part in (real, imag))
     cos, sin = down[0].expand(k, rows, H), down[1].expand(k, rows, H)
@@ -136,28 +136,28 @@ def _synthesise_gemm(real: Tensor, imag: Tensor, plan: Plan, of: Of) -> Tensor:
     return _add_product(x, sin_across.reshape(k, -1).t(), across[1], -1).reshape(-1, C, H, across.shape[2])
 
 
-def _analyse_fft(x: Tensor, plan: Plan, of: Of) -> Spectrum:
+def _analyse_fft(x: Tensor, plan: Plan, grid: Of) -> Spectrum:
     h, w = plan.h, plan.w
-    if of != "map":  # pixels that wrap around fall on each other
+    if grid != "map":  # pixels that wrap around fall on each other
         for dim, axis in ((-2, h), (-1, w)):
-            positions = torch.tensor(axis.positions(of), device=x.device) % axis.S
+            positions = torch.tensor(axis.positions(grid), device=x.device) % axis.S
             shape = (*x.shape[:dim], axis.S, *x.shape[dim:][1:])
             x = x.new_zeros(shape).index_add(dim, positions, x)
     real, imag = dispatch.crop(torch.fft.rfft2(x, s=(h.S, w.S)), w.S, (h.k, w.k))
-    if of == "map":
+    if grid == "map":
         return real, imag
     scale = _plane_weights(plan, x.dtype, x.device)
     return real * scale, imag * scale
 
 
-def _synthesise_fft(real: Tensor, imag: Tensor, plan: Plan, of: Of) -> Tensor:
+def _synthesise_fft(real: Tensor, imag: Tensor, plan: Plan, grid: Of) -> Tensor:
     h, w = plan.h, plan.w
-    if of == "map":  # the inverse FFT brings the weights with it
+    if grid == "map":  # the inverse FFT brings the weights with it
         scale = _plane_weights(plan, real.dtype, real.device).reciprocal()
         real, imag = real * scale, imag * scale
     y = torch.fft.irfft2(dispatch.pad(real, imag, (h.S, w.S), (h.k, w.k)), s=(h.S, w.S))
     for dim, axis in ((-2, h), (-1, w)):
-        positions = torch.tensor(axis.positions(of), device=y.device) % axis.S
+        positions = torch.tensor(axis.positions(grid), device=y.device) % axis.S
         y = y.index_select(dim, positions)
     return y
 
@@ -167,7 +167,7 @@ def _plane_weights(plan: Plan, dtype: torch.dtype, device: torch.device) -> Tens
     return _constant(weights, dtype, device)
 
 
-def _spectrum_shape(x: Tensor, plan: list[int], of: str, by: str) -> Spectrum:
+def _spectrum_shape(x: Tensor, plan: list[int], grid: str, by: str) -> Spectrum:
     shape = plan_of(plan).frequencies, x.shape[0], x.shape[1]
     return x.new_empty(shape), x.new_empty(shape)
 
@@ -190,9 +190,9 @@ def _analyse(x: Tensor, plan: list[int], of: str, by: str) -> tuple[Tensor, Tens
     return real.contiguous(), imag.contiguous()
 
 
-def _maps_shape(real: Tensor, imag: Tensor, plan: list[int], of: Any, by: str) -> Tensor:
+def _maps_shape(real: Tensor, imag: Tensor, plan: list[int], grid: Any, by: str) -> Tensor:
     h, w = plan_of(plan).h, plan_of(plan).w
-    return real.new_empty(*real.shape[1:], len(h.positions(of)), len(w.positions(of)))
+    return real.new_empty(*real.shape[1:], len(h.positions(grid)), len(w.positions(grid)))
 
 
 @operator(
@@ -207,15 +207,15 @@ def _synthesise(real: Tensor, imag: Tensor, plan: list[int], of: str, by: str) -
         return run(real.detach(), imag.detach(), plan_of(plan), of).contiguous()
 
 
-def analyse(x: Tensor, plan: Plan, of: Of = "map", *, by: By) -> Spectrum:
+def analyse(x: Tensor, plan: Plan, grid: Of = "map", *, by: By) -> Spectrum:
     """Retained spectrum of pixels: (B, C, H, W) -> twice (F, B, C)."""
     if by == "gemm" and tracing.leaves_a_program():
-        return _analyse_gemm(x, plan, of)
-    return _analyse(x, plan.numbers, of, by)
+        return _analyse_gemm(x, plan, grid)
+    return _analyse(x, plan.numbers, grid, by)
 
 
-def synthesise(y_hat: Spectrum, plan: Plan, of: Of = "outputs", *, by: By) -> Tensor:
+def synthesise(y_hat: Spectrum, plan: Plan, grid: Of = "outputs", *, by: By) -> Tensor:
     """Pixels from their retained spectrum: twice (F, B, O) -> (B, O, positions, positions)."""
     if by == "gemm" and tracing.leaves_a_program():
-        return _synthesise_gemm(*y_hat, plan, of)
-    return _synthesise(*y_hat, plan.numbers, of, by)
+        return _synthesise_gemm(*y_hat, plan, grid)
+    return _synthesise(*y_hat, plan.numbers, grid, by)
