@@ -214,7 +214,8 @@ def left_out(records: Sequence[Record]) -> float:
 
 def _lost(records: Sequence[Record]) -> Table:
     limits = by_variant(records, "compression", "energy")
-    whole, table = limits["compression 0"], []
+    whole = limits["compression 0"]
+    table: list[list[Any]] = []
     for variant, rows in limits.items():
         kind, asked = variant.split()
         lost = paired(whole, rows, LAST)
@@ -227,8 +228,9 @@ def _lost(records: Sequence[Record]) -> Table:
     for row in papers:
         setting, accuracy = 100 * row["setting"], row["test_accuracy"]
         shares = (setting, None) if row["method"] == "compression" else (None, setting)
-        points = (100 * accuracy, 100 * (starts[row["network"]] - accuracy), None, None)
-        table.append([*(row[key] for key in ("source", "network", "dataset", "method")), *shares, *points])
+        lost_points = 100 * (starts[row["network"]] - accuracy)
+        place = [row[key] for key in ("source", "network", "dataset", "method")]
+        table.append([*place, *shares, 100 * accuracy, lost_points, None, None])
     shares_left_out = ["left out by", "asked for, %", "in truth, %"]
     losses = ["accuracy, %", "points lost", "from", "to (95 %)"]
     columns = ["source", "network", "data set", *shares_left_out, *losses]

@@ -73,7 +73,7 @@ def _by_kind(records: Sequence[Record]) -> dict[str, list[Record]]:
 
 def _accuracy(records: Sequence[Record]) -> Table:
     papers = {row["variant"]: row for row in published("parametric-cats-dogs")}
-    rows = []
+    rows: list[list[Any]] = []
     for kind, runs in _by_kind(records).items():
         mine, paper = accuracies(runs), papers.get(kind, {})
         theirs = [100 * paper[key] if key in paper else None for key in ("test_accuracy", "best", "median")]

@@ -96,7 +96,7 @@ CLAIMS = [
 
 def _speed_up(records: Sequence[Record]) -> Table:
     sides = [(name, of, speedups(records, name, of)) for name in ("sgd", "adam") for of in ("train", "test")]
-    rows = []
+    rows: list[list[Any]] = []
     for row in published("rippel-convergence"):
         if "speedup" in row:
             network, taps = row["network"], row["kernel_size"]
@@ -122,7 +122,7 @@ def _error(records: Sequence[Record]) -> LinePlot:
 
 
 def _frequency_dropout(records: Sequence[Record]) -> Table:
-    rows = []
+    rows: list[list[Any]] = []
     where = {"network": "rippel_pooling", "network_options.kernel_size": 3}
     for form in FORMS:
         for variant, name in (("adam", "off"), ("adam, frequency dropout", "on")):

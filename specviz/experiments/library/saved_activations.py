@@ -92,7 +92,7 @@ def _of(records: Sequence[Record], network: str, dataset: str) -> dict[str, list
 
 def _measured(records: Sequence[Record]) -> Table:
     clock, timed = _clock(records)
-    rows = []
+    rows: list[list[Any]] = []
     for network, dataset in dict.fromkeys((r["config"]["network"], r["config"]["dataset"]) for r in records):
         ways = _of(records, network, dataset)
         for way, mine in ways.items() if "plain" in ways else ():

@@ -107,7 +107,7 @@ def _of(records: Sequence[Record], network: str, dataset: str) -> dict[str, list
 
 
 def _measured(records: Sequence[Record]) -> Table:
-    rows = []
+    rows: list[list[Any]] = []
     datasets = {record["config"]["dataset"] for record in records}
     for dataset in sorted(datasets, key=lambda name: name == "cifar10"):  # the harder one last
         for network in NETWORKS:
