@@ -132,7 +132,7 @@ PACKAGES = {
     "cli": {"rich", "typer"},
     # What runs for hours.
     "training": {"torch"} | {"lightning", "safetensors"},
-    "experiments": {"scipy", "torch"} | {"dask", "distributed", "fsspec", "optuna", "rich", "sqlalchemy"},
+    "experiments": {"numpy", "scipy", "torch"} | {"dask", "distributed", "fsspec", "optuna", "rich", "sqlalchemy"},
     "bench": {"torch"} | {"fft_conv_pytorch", "nbformat", "playwright", "rich"},
 }
 CORE_ROOMS = ["spectral_kernels", "files", "extras", "spectra", "functional", "nn", "models", "compare", "memory"]

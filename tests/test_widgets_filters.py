@@ -15,7 +15,7 @@ from torch.testing import assert_close
 import specviz as sv
 from specviz.widgets import FilterExplorer, ParametrisationExplorer, PoolingExplorer
 from specviz.widgets import parametrisation as training
-from specviz.widgets.pooling import enlarged, information_loss, pooled
+from specviz.widgets.pooling import enlarged, information_loss, information_loss_plot, pooled
 
 PHOTO = sv.datasets.photo("camera")
 
@@ -100,6 +100,18 @@ def test_information_loss_falls_with_size_and_is_nan_without_windows():
     assert np.isnan(losses["max"]).tolist() == [False, False, True, False]
     again = F.interpolate(F.max_pool2d(PHOTO[None, None, :96, :96], 8), (96, 96))[0, 0]
     assert losses["max"][1] == pytest.approx(relative(again.numpy(), PHOTO[:96, :96].numpy()), rel=1e-4)
+
+
+def test_the_plot_of_information_loss_has_a_curve_a_way_without_the_sizes_that_it_lacks():
+    losses = {"spectral": np.array([0.5, 0.25, 0.0]), "max": np.array([0.75, np.nan, 0.5])}
+    plot = information_loss_plot("Loss", "pooled side, pixels", [8, 20, 48], losses)
+    assert [line.name for line in plot.lines] == ["spectral", "max"]
+    assert_close(plot.lines[0].y, np.array([0.5, 0.25, 1e-4]))  # a logarithmic axis has no 0
+    assert plot.lines[1].x.tolist() == [8, 48]
+    assert plot.lines[1].y.tolist() == [0.75, 0.5]
+    assert (plot.x_title, plot.y_title) == ("pooled side, pixels", "relative L2 error")
+    assert plot.log_x
+    assert plot.log_y
 
 
 # --- FilterExplorer

@@ -25,7 +25,7 @@ import hashlib
 import json
 import operator
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
@@ -33,12 +33,14 @@ from itertools import combinations, product
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from specviz import records
-from specviz.experiments.claims import Claim
+from specviz.compare import NothingToCompare, finished
+from specviz.experiments.claims import Claim, Record
 from specviz.experiments.plain import numbers_of, plain
 from specviz.experiments.ranges import SearchRange
 
 if TYPE_CHECKING:
     from specviz.experiments.find import Origin
+    from specviz.figures import Figure, Table
 
 _NAME = re.compile(r"[a-z0-9]+(?:[-.][a-z0-9]+)*")
 _SLUG = 56  # characters of a trial's id that are for reading
@@ -129,6 +131,7 @@ class Experiment:
     scales    {"tiny": seconds, "laptop": minutes, "paper": a cluster, ...}
     plot      for whoever draws it, as in {"x": "network_options.beta", "y": "test_accuracy"}
     claims    what the paper says, each with the question that records answer
+    figures   {name: finished records -> a plot, a matrix or a table}: what `draw` draws
     search    {dotted path: LogRange(1e-4, 1e-1), ...}: where `specviz search` looks
     metric    dotted path into the record of what a search makes best, e.g. "test_accuracy"
     direction of the search, "maximize" or "minimize"
@@ -142,6 +145,7 @@ class Experiment:
     paper: str = ""
     plot: Mapping[str, Any] = field(default_factory=dict)
     claims: Sequence[Claim] = ()
+    figures: Mapping[str, Callable[[Sequence[Record]], Figure | Table]] = field(default_factory=dict)
     search: Mapping[str, SearchRange] = field(default_factory=dict)
     metric: str = ""
     direction: Literal["maximize", "minimize"] = "maximize"
@@ -161,6 +165,8 @@ class Experiment:
             raise TypeError(f"question is {self.question!r}; text is expected")
         if bad := [claim for claim in self.claims if not isinstance(claim, Claim)]:
             raise TypeError(f"claims holds {bad[0]!r}; a Claim is expected")
+        if bad_figures := [name for name, draw in self.figures.items() if not callable(draw)]:
+            raise TypeError(f"figures[{bad_figures[0]!r}] is no function of records")
         shown = self.plot.get("y", [])
         if not isinstance(shown, str) and not all(isinstance(path, str) for path in shown):
             raise TypeError(f"plot's y is {shown!r}; a dotted path into a record, or a list of them, is expected")
@@ -186,6 +192,20 @@ class Experiment:
         if name not in self.scales:
             raise ValueError(f"experiment {self.name} has no scale {name!r}; it has {', '.join(self.scales)}")
         return self.scales[name]
+
+    def draw(self, figure: str, records: Iterable[Record]) -> Figure | Table:
+        """One of `figures`, of the records that finished.
+
+        ValueError names those that there are; NothingToCompare if no record finished.
+        """
+        if figure not in self.figures:
+            raise ValueError(
+                f"experiment {self.name} has no figure {figure!r}; it has {', '.join(self.figures) or 'none'}"
+            )
+        rows = finished(records)
+        if not rows:
+            raise NothingToCompare(f"no record of {self.name} finished, of which {figure!r} could be drawn")
+        return self.figures[figure](rows)
 
     def trials(self, scale: str, seeds: int | None = None) -> list[Trial]:
         """All trials of a scale, always in the same order; `seeds` in place of the scale's own number of them.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ ENLARGE = ("repeat", "smooth")
 
 MAX_CURVE_SIDE = 512  # pixels; a larger picture's curve is that of its spectral pooling to this side
 CURVE_POINTS = 16
+_LEAST_SHOWN = 1e-4  # of an error: 0 has no place on a logarithmic axis
 
 
 def pooled(image: Tensor, size: tuple[int, int], way: str, cutoff: float = 1.0) -> Tensor | None:
@@ -83,6 +85,18 @@ def information_loss(
     return {way: np.array(values) for way, values in losses.items()}
 
 
+def information_loss_plot(
+    title: str, x_title: str, sides: Sequence[float] | np.ndarray, losses: Mapping[str, np.ndarray]
+) -> LinePlot:
+    """Relative L2 errors by way over sides, both axes logarithmic; a way has no point where its error is NaN."""
+    lines = []
+    for way, errors in losses.items():
+        found = np.isfinite(errors)
+        shown = np.maximum(errors[found], _LEAST_SHOWN)
+        lines.append(Line(way, np.asarray(sides)[found], shown, COLOURS[way], markers=way == "max"))
+    return LinePlot(title, x_title, "relative L2 error", lines, log_x=True, log_y=True)
+
+
 def compute(picture: Picture, size: float, cutoff: float, enlarge: str) -> View:
     """A grey picture, pooled to a height in all ways and enlarged again."""
     image, (H, W) = picture.map, picture.size
@@ -113,15 +127,10 @@ def compute(picture: Picture, size: float, cutoff: float, enlarge: str) -> View:
 
     def curves() -> list[LinePlot]:
         sides, losses = picture.once(_losses, enlarge)
-        lines = []
-        for way in WAYS:
-            found = np.isfinite(losses[way])
-            y = np.maximum(losses[way][found], 1e-4)
-            lines.append(Line(way, sides[found], y, COLOURS[way], markers=way == "max"))
-        now = np.array([max(errors["spectral"] or 0.0, 1e-4)])
-        lines.append(Line("now", np.array([h / H]), now, BLUE, markers=True))
         title = "What is lost by pooling to a size and enlarging again"
-        return [LinePlot(title, "pooled side, as a share", "relative L2 error", lines, log_x=True, log_y=True)]
+        plot = information_loss_plot(title, "pooled side, as a share", sides, losses)
+        now = np.array([max(errors["spectral"] or 0.0, _LEAST_SHOWN)])
+        return [replace(plot, lines=[*plot.lines, Line("now", np.array([h / H]), now, BLUE, markers=True)])]
 
     # A size that max pooling does not have is shown as the middle grey it would not be mistaken for.
     frames = {

@@ -6,11 +6,25 @@ from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+
 from specviz import nn as snn
 from specviz.compare import NothingToCompare, Paired, mean, paired, select
 from specviz.experiments.claims import Claim, Finding, Record, beats
+from specviz.experiments.curves import (
+    COLOURS,
+    LAST,
+    accuracies,
+    epoch_seconds,
+    in_order,
+    over_epochs,
+    point,
+    with_spread,
+)
 from specviz.experiments.experiment import Experiment, Scale
 from specviz.experiments.tiny import TINY
+from specviz.figures import BLUE, GREEN, ORANGE, PURPLE, Line, LinePlot, Matrix, Table
+from specviz.records import published
 from specviz.training import Config, build, evaluate, load, train
 
 IN_USE = (0.0, 0.25, 0.5, 0.75, 0.85)
@@ -65,9 +79,6 @@ def _base(**changes: Any) -> Config:
     usual: dict[str, Any] = {"experiment": "bandlimited-compression", "network": "resnet18", "dataset": "cifar10"}
     optimiser = {"batch": 64, "learning_rate": 0.05, "weight_decay": 5e-4, "schedule": "cosine"}
     return Config(**(usual | optimiser | changes))
-
-
-LAST = "epochs.-1.test_accuracy"
 
 
 def matrix(records: Sequence[Record]) -> dict[float, dict[float, float]]:
@@ -190,6 +201,147 @@ CLAIMS = [
 ]
 
 
+def by_variant(records: Sequence[Record], *kinds: str) -> dict[str, list[Record]]:
+    """The records of every variant whose name begins with one of the kinds, for those that have some."""
+    names = [name for name in VARIANTS if name.startswith(kinds)]
+    return {name: rows for name in names if (rows := select(records, {"variant": name}))}
+
+
+def left_out(records: Sequence[Record]) -> float:
+    """The share of coefficients left out after the last epoch, mean over trainings, in per cent."""
+    return 100 * fmean(discarded(record) for record in records)
+
+
+def _lost(records: Sequence[Record]) -> Table:
+    limits = by_variant(records, "compression", "energy")
+    whole = limits["compression 0"]
+    table: list[list[Any]] = []
+    for variant, rows in limits.items():
+        kind, asked = variant.split()
+        lost = paired(whole, rows, LAST)
+        points = (None, None, None) if rows is whole else (lost.mean, lost.low, lost.high)
+        how = ("compression", 100 * float(asked)) if kind == "compression" else (variant, None)
+        measured = [left_out(rows), accuracies(rows).mean(), *(None if v is None else 100 * v for v in points)]
+        table.append(["ours", "resnet18, narrow", "cifar10", *how, *measured])
+    papers = published("bandlimited-compression")
+    starts = {row["network"]: row["test_accuracy"] for row in papers if row["setting"] == 0}
+    for row in papers:
+        setting, accuracy = 100 * row["setting"], row["test_accuracy"]
+        shares = (setting, None) if row["method"] == "compression" else (None, setting)
+        lost_points = 100 * (starts[row["network"]] - accuracy)
+        place = [row[key] for key in ("source", "network", "dataset", "method")]
+        table.append([*place, *shares, 100 * accuracy, lost_points, None, None])
+    shares_left_out = ["left out by", "asked for, %", "in truth, %"]
+    losses = ["accuracy, %", "points lost", "from", "to (95 %)"]
+    columns = ["source", "network", "data set", *shares_left_out, *losses]
+    formats = ("", "", "", "", ".0f", ".0f", ".1f", ".1f", ".1f", ".1f")
+    return Table("Points of accuracy lost by band-limiting", columns, table, formats)
+
+
+def _over_left_out(records: Sequence[Record]) -> LinePlot:
+    def curve(name: str, kind: str, colour: str) -> Line:
+        return with_spread(name, [(left_out(rows), rows) for rows in by_variant(records, kind).values()], colour)
+
+    smaller = [
+        (100 * (1 - (rows[0]["config"]["side"] / 32) ** 2), rows) for rows in by_variant(records, "smaller").values()
+    ]
+    lines = [
+        curve("fixed compression", "compression", BLUE),
+        curve("by energy", "energy", ORANGE),
+        with_spread("smaller pictures, ordinary network", smaller, GREEN),
+    ]
+    title = "CIFAR-10, narrow ResNet-18: accuracy over what is left out"
+    return LinePlot(title, "waves (or pixels) left out in truth, %", "accuracy, %", lines)
+
+
+def _cost(records: Sequence[Record]) -> Table:
+    found = by_variant(records, "compression", "smaller")
+    whole = found["compression 0"]
+    groups: list[tuple[str, int | None, list[Record]]] = [("ordinary, full size", None, whole)]
+    for share in (25, 50, 75):
+        for kind, variant in (("band-limited", "compression"), ("ordinary, smaller pictures", "smaller pictures")):
+            if rows := found.get(f"{variant} {share / 100:g}"):
+                groups.append((kind, share, rows))
+
+    def measured(rows: list[Record]) -> np.ndarray:
+        return np.array([epoch_seconds(rows), *(mean(rows, f"memory.{what}_bytes") for what in ("peak", "saved"))])
+
+    table = []
+    for kind, asked, mine in groups:
+        (seconds, peak, _), shares = measured(mine), 100 * measured(mine) / measured(whole)
+        table.append([kind, asked, accuracies(mine).mean(), seconds, shares[0], peak / 1e6, shares[1], shares[2]])
+    times, sizes = "processor seconds an epoch", ["peak of a step, MB", "% of the ordinary"]
+    saved = "kept for backward, % of the ordinary"
+    columns = ["network", "asked to leave out, %", "accuracy, %", times, "% of the ordinary", *sizes, saved]
+    return Table("Accuracy and what it costs", columns, table, ("", ".0f", ".1f", ".1f", ".0f", ".1f", ".0f", ".0f"))
+
+
+def _over_time(records: Sequence[Record]) -> LinePlot:
+    fixed = by_variant(records, "compression")
+    whole = fixed.pop("compression 0")
+
+    def curve(name: str, groups: dict[str, list[Record]], colour: str) -> Line:
+        along = [(epoch_seconds(rows) / epoch_seconds(whole), rows) for rows in groups.values()]
+        return in_order(name, along, colour)
+
+    least, *_, most = (f"{float(variant.split()[1]):.0%}" for variant in fixed)
+    lines = [
+        curve(f"fixed compression, {least} to {most} in this order", fixed, BLUE),
+        curve("by energy", by_variant(records, "energy"), ORANGE),
+        curve("smaller pictures, ordinary network", by_variant(records, "smaller"), GREEN),
+        point("ordinary network, full size", 1.0, whole, PURPLE),
+    ]
+    title = "CIFAR-10, narrow ResNet-18: accuracy against time"
+    return LinePlot(title, "processor time of an epoch, share of the ordinary network's", "accuracy, %", lines)
+
+
+def _training_and_use(records: Sequence[Record]) -> Matrix:
+    found = matrix(records)
+    asked = {}
+    for share in found:
+        truly = left_out(select(records, {"variant": f"compression {share:g}"}))
+        asked[share] = f"{100 * share:.0f} ({truly:.0f})"
+    columns = [asked[used] for used in next(iter(found.values()))]
+    values = 100 * np.array([list(row.values()) for row in found.values()])
+    title = "Accuracy over compression in training and in use, %"
+    use, training = "compression in use: asked for (in truth), %", "in training: asked for (in truth), %"
+    return Matrix(title, use, training, columns, list(asked.values()), values, unit="accuracy, %", number_format=".1f")
+
+
+def _kept_in_layers(records: Sequence[Record]) -> np.ndarray:
+    """The share kept, in per cent: (trainings, epochs, layers)."""
+    epochs = [[list(epoch["discarded"].values()) for epoch in record["epochs"]] for record in records]
+    return 100 * (1 - np.array(epochs))
+
+
+def _kept(records: Sequence[Record]) -> LinePlot:
+    lines = [
+        over_epochs(variant, _kept_in_layers(rows).mean(-1), colour)
+        for colour, (variant, rows) in zip(COLOURS, by_variant(records, "energy").items(), strict=False)
+    ]
+    title = "Energy mode: waves kept over training, least and most of the seeds as a band"
+    return LinePlot(title, "epoch", "kept, % (mean over the layers)", lines)
+
+
+def _kept_by_layer(records: Sequence[Record]) -> Matrix:
+    rows = select(records, {"variant": "energy 0.95"})
+    kept = _kept_in_layers(rows).mean(0).T
+    epochs, layers = [str(epoch + 1) for epoch in range(kept.shape[1])], list(rows[0]["epochs"][0]["discarded"])
+    title = "Energy 0.95: waves kept by each layer over training, %"
+    return Matrix(title, "epoch", "layer", epochs, layers, kept, unit="kept, %", number_format=".0f")
+
+
+FIGURES = {
+    "lost": _lost,
+    "accuracy over share left out": _over_left_out,
+    "cost": _cost,
+    "accuracy over time": _over_time,
+    "training and use": _training_and_use,
+    "kept": _kept,
+    "kept by layer": _kept_by_layer,
+}
+
+
 experiment = Experiment(
     name="bandlimited-compression",
     paper="Dziedzic et al. 2019, Table 1 and Figures 3 and 4",
@@ -208,5 +360,6 @@ experiment = Experiment(
         "paper": Scale(base=_base(epochs=100, batch=128, augmentation="crop-flip"), variants=VARIANTS, seeds=3),
     },
     claims=CLAIMS,
+    figures=FIGURES,
     plot={"x": "variant", "y": "epochs.-1.test_accuracy"},
 )

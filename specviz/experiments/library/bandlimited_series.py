@@ -5,10 +5,13 @@ from functools import partial
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+
 from specviz.compare import LEVEL, select, signed
 from specviz.experiments.claims import Claim, Finding, Record
 from specviz.experiments.experiment import Experiment, Scale
 from specviz.experiments.library.bandlimited_compression import run
+from specviz.figures import Matrix
 from specviz.training import Config
 
 # The quickest of the archive that are complete: none of their series has a gap, all are of one length.
@@ -70,6 +73,14 @@ CLAIMS = [
 ]
 
 
+def _accuracy(records: Sequence[Record]) -> Matrix:
+    rows = dict(sorted(scores(records).items(), key=lambda item: item[1]["0%"]))
+    values = 100 * np.array([list(row.values()) for row in rows.values()])
+    title, x_title = f"Accuracy on {len(rows)} data sets, %", "left out in training and in use"
+    columns, y_title = list(next(iter(rows.values()))), "data set of the UCR archive"
+    return Matrix(title, x_title, y_title, columns, list(rows), values, unit="accuracy, %", number_format=".0f")
+
+
 experiment = Experiment(
     name="bandlimited-series",
     paper="Dziedzic et al. 2019, Section 4.5",
@@ -92,5 +103,6 @@ experiment = Experiment(
         ),
     },
     claims=CLAIMS,
+    figures={"accuracy": _accuracy},
     plot={"x": COMPRESSION, "y": "epochs.-1.test_accuracy"},
 )

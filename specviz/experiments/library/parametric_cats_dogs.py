@@ -4,9 +4,14 @@ from collections.abc import Sequence
 from statistics import stdev
 from typing import Any
 
+import numpy as np
+
 from specviz.compare import LEVEL, number, paired, select
 from specviz.experiments.claims import Claim, Finding, Record, beats
+from specviz.experiments.curves import COLOURS, accuracies, over_epochs
 from specviz.experiments.experiment import Experiment, Scale
+from specviz.figures import LinePlot, Table, Violins
+from specviz.records import published
 from specviz.training import Config, train
 
 FILTERS: dict[str, dict[str, Any]] = {
@@ -62,6 +67,35 @@ CLAIMS = [
 ]
 
 
+def _by_kind(records: Sequence[Record]) -> dict[str, list[Record]]:
+    return {kind: rows for kind in FILTERS if (rows := select(records, {"variant": kind}))}
+
+
+def _accuracy(records: Sequence[Record]) -> Table:
+    papers = {row["variant"]: row for row in published("parametric-cats-dogs")}
+    rows: list[list[Any]] = []
+    for kind, runs in _by_kind(records).items():
+        mine, paper = accuracies(runs), papers.get(kind, {})
+        theirs = [100 * paper[key] if key in paper else None for key in ("test_accuracy", "best", "median")]
+        rows.append([kind, runs[0]["parameters"], mine.mean(), mine.max(), float(np.median(mine)), *theirs])
+    columns = ["filters", "parameters of the network", "mean", "best", "median", "published mean", "best", "median"]
+    return Table("Accuracy, %", columns, rows, ("", ",", *[".1f"] * 6))
+
+
+def _trials(records: Sequence[Record]) -> Violins:
+    trials = {kind: accuracies(runs) for kind, runs in _by_kind(records).items()}
+    return Violins("Cats and dogs: every trial", "accuracy, %", trials)
+
+
+def _loss(records: Sequence[Record]) -> LinePlot:
+    lines = []
+    for colour, (kind, runs) in zip(COLOURS, _by_kind(records).items(), strict=False):
+        losses = np.array([[epoch["train_loss"] for epoch in run["epochs"]] for run in runs])
+        lines.append(over_epochs(kind, losses, colour))
+    title = "Cats and dogs: training loss, least and most of the trials as a band"
+    return LinePlot(title, "epoch", "cross-entropy", lines)
+
+
 experiment = Experiment(
     name="parametric-cats-dogs",
     paper="Wood & Larson 2021, Table 1",
@@ -80,5 +114,6 @@ experiment = Experiment(
         "paper": Scale(base=_base(epochs=10, augmentation="shift-rotate"), variants=FILTERS, seeds=20),
     },
     claims=CLAIMS,
+    figures={"accuracy": _accuracy, "trials": _trials, "loss": _loss},
     plot={"x": "variant", "y": "epochs.-1.test_accuracy"},
 )

@@ -3,13 +3,18 @@
 from collections.abc import Sequence
 from functools import partial
 from statistics import fmean, median
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
 
 from specviz.compare import select
 from specviz.experiments.claims import Claim, Finding, Record
+from specviz.experiments.curves import accuracies
 from specviz.experiments.experiment import Experiment, Scale
 from specviz.experiments.ranges import Choice, LogRange
 from specviz.experiments.tiny import TINY
+from specviz.figures import BLUE, ORANGE, Line, LinePlot, Table
+from specviz.records import published
 from specviz.training import Config, train
 
 NETWORKS = ["rippel_deep", "rippel_generic", "rippel_pooling"]
@@ -89,6 +94,49 @@ CLAIMS = [
 ]
 
 
+def _speed_up(records: Sequence[Record]) -> Table:
+    sides = [(name, of, speedups(records, name, of)) for name in ("sgd", "adam") for of in ("train", "test")]
+    rows: list[list[Any]] = []
+    for row in published("rippel-convergence"):
+        if "speedup" in row:
+            network, taps = row["network"], row["kernel_size"]
+            found = [speed.get((network, taps)) for *_, speed in sides]
+            rows.append([network, f"{taps} × {taps}", row["speedup"], *found])
+    headings = [f"{'Adam' if name == 'adam' else 'SGD'}, {of} error" for name, of, _ in sides]
+    columns = ["network", "filters", "published", *headings]
+    return Table("Speed-up in epochs", columns, rows, ("", "", ".1f", *[".2f"] * len(sides)))
+
+
+def _error(records: Sequence[Record]) -> LinePlot:
+    """The deep network's errors under Adam, from the same start."""
+    lines = []
+    where = {"variant": "adam", "network": "rippel_deep", "network_options.kernel_size": 5}
+    dashes: dict[str, Literal["solid", "dash"]] = {"spatial": "solid", "spectral-param": "dash"}
+    for form, dash in dashes.items():
+        if runs := select(records, where | {"network_options.convolution": form}):
+            for of, colour in (("train", BLUE), ("test", ORANGE)):
+                errors = 100 * np.array(_errors(runs, of))
+                lines.append(Line(f"{form}, {of}", np.arange(1, len(errors) + 1), errors, colour, dash, True))
+    title = "rippel_deep, 5 × 5 filters, adam: the same start, trained in space and as spectra"
+    return LinePlot(title, "epoch", "error, %", lines)
+
+
+def _frequency_dropout(records: Sequence[Record]) -> Table:
+    rows: list[list[Any]] = []
+    where = {"network": "rippel_pooling", "network_options.kernel_size": 3}
+    for form in FORMS:
+        for variant, name in (("adam", "off"), ("adam, frequency dropout", "on")):
+            if runs := select(records, where | {"variant": variant, "network_options.convolution": form}):
+                each = [accuracies(runs, f"epochs.-1.{of}_accuracy") for of in ("train", "test")]
+                numbers = [value for found in each for value in (found.mean(), found.std(ddof=1))]
+                rows.append(["ours, narrow", runs[0]["config"]["dataset"], form, name, *numbers])
+    for row in published("rippel-convergence"):
+        if "test_accuracy" in row:
+            rows.append([row["source"], row["dataset"], None, None, None, None, 100 * row["test_accuracy"], None])
+    columns = ["source", "data set", "filters trained", "frequency dropout", "training", "±", "test", "±"]
+    return Table("Pooling network: accuracy, %", columns, rows, ("", "", "", "", *[".1f"] * 4))
+
+
 experiment = Experiment(
     name="rippel-convergence",
     paper="Rippel, Snoek & Adams 2015, Figure 5",
@@ -123,6 +171,7 @@ experiment = Experiment(
         ),
     },
     claims=CLAIMS,
+    figures={"speed-up": _speed_up, "error": _error, "frequency dropout": _frequency_dropout},
     plot={"x": "epochs", "y": "epochs.-1.train_loss"},
     search={"learning_rate": LogRange(1e-3, 0.3), "network_options.convolution": Choice(*FORMS)},
     metric="epochs.-1.train_loss",

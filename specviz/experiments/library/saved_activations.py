@@ -1,13 +1,25 @@
 """What training loses when the maps it saves for the backward pass are stored as thresholded spectra."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from specviz.compare import mean, paired
+from specviz.compare import mean, paired, select
 from specviz.experiments.claims import Claim, Finding, Record, cells
+from specviz.experiments.curves import (
+    COLOURS,
+    LAST,
+    Along,
+    Dash,
+    accuracies,
+    epoch_seconds,
+    in_order,
+    point,
+    with_spread,
+)
 from specviz.experiments.experiment import Experiment, Scale
 from specviz.experiments.tiny import TINY
+from specviz.figures import Line, LinePlot, Table
 from specviz.training import Config, train
 
 # How maps are kept. Two rivals are not among them, because their gradients are the plain ones: keeping maps on the
@@ -65,6 +77,81 @@ CLAIMS = [
 ]
 
 
+def _clock(records: Sequence[Record]) -> tuple[str, str]:
+    """The clock that all epochs were timed by, and its name."""
+    if all("epoch_cpu_seconds" in epoch for record in records for epoch in record["epochs"]):
+        return "epoch_cpu_seconds", "processor time"
+    return "epoch_seconds", "wall-clock time"
+
+
+def _of(records: Sequence[Record], network: str, dataset: str) -> dict[str, list[Record]]:
+    """Way -> the records of a network on a data set, for ways that have some."""
+    found = {way: select(records, {"variant": way, "network": network, "dataset": dataset}) for way in WAYS}
+    return {way: rows for way, rows in found.items() if rows}
+
+
+def _measured(records: Sequence[Record]) -> Table:
+    clock, timed = _clock(records)
+    rows: list[list[Any]] = []
+    for network, dataset in dict.fromkeys((r["config"]["network"], r["config"]["dataset"]) for r in records):
+        ways = _of(records, network, dataset)
+        for way, mine in ways.items() if "plain" in ways else ():
+            gain = paired(mine, ways["plain"], LAST)
+            limits = (None, None, None) if way == "plain" else (gain.mean, gain.low, gain.high)
+            share = 1 if way == "plain" else mean(mine, "epochs.-1.stored_share")
+            time = epoch_seconds(mine, clock) / epoch_seconds(ways["plain"], clock)
+            measured = [len(mine), 100 * share, time, accuracies(mine).mean()]
+            rows.append([network, dataset, way, *measured, *(None if v is None else 100 * v for v in limits)])
+    measures = ["seeds", "stored in, % of their bytes", f"{timed}, × plain's", "accuracy, %"]
+    columns = ["network", "data set", "maps kept as", *measures, "points above plain", "from", "to (95 %)"]
+    formats = ("", "", "", "", ".0f", ".2f", ".1f", "+.1f", "+.1f", "+.1f")
+    return Table("Saved maps: bytes, time, accuracy", columns, rows, formats)
+
+
+def _plot(
+    title: str,
+    x_title: str,
+    cost: Callable[[list[Record], list[Record]], float],
+    drawn: Callable[[str, Along, str, Dash], Line],
+    records: Sequence[Record],
+) -> LinePlot:
+    """CIFAR-10: accuracy against a cost, a curve for each network and family of ways, and plain training at 1."""
+    families: list[tuple[Dash, str, str]] = [
+        ("solid", "compress", "sparse spectra, by threshold"),
+        ("dash", "bit", "fewer bits"),
+    ]
+    lines = []
+    for colour, network in zip(COLOURS, ("resnet18", "vgg16"), strict=False):
+        ways = _of(records, network, "cifar10")
+        plain = ways.get("plain")
+        for dash, family, label in families if plain else ():
+            if along := [(cost(mine, plain), mine) for way, mine in ways.items() if family in way]:
+                lines.append(drawn(f"{network}, {label}", along, colour, dash))
+        if plain:
+            lines.append(point(f"{network}, plain", 1.0, plain, colour))
+    return LinePlot(f"CIFAR-10: accuracy against {title}", x_title, "accuracy, %", lines)
+
+
+def _over_bytes(records: Sequence[Record]) -> LinePlot:
+    def stored(mine: list[Record], _: list[Record]) -> float:
+        return mean(mine, "epochs.-1.stored_share")
+
+    x_title = "saved maps stored in, share of their bytes"
+    return _plot("the bytes of saved maps", x_title, stored, with_spread, records)
+
+
+def _over_time(records: Sequence[Record]) -> LinePlot:
+    clock, timed = _clock(records)
+
+    def share(mine: list[Record], plain: list[Record]) -> float:
+        return epoch_seconds(mine, clock) / epoch_seconds(plain, clock)
+
+    def apart(name: str, along: Along, colour: str, dash: Dash) -> Line:
+        return in_order(name, along, colour, "none", "circle" if dash == "solid" else "diamond")
+
+    return _plot(timed, f"{timed} of an epoch, share of plain's", share, apart, records)
+
+
 experiment = Experiment(
     name="saved-activations",
     paper="ours; the rivals after Chen et al. 2021 (ActNN)",
@@ -90,5 +177,6 @@ experiment = Experiment(
         ),
     },
     claims=CLAIMS,
+    figures={"measured": _measured, "accuracy over bytes": _over_bytes, "accuracy over time": _over_time},
     plot={"x": "epochs.-1.stored_share", "y": "epochs.-1.test_accuracy", "by": "variant"},
 )

@@ -1,15 +1,20 @@
 """Accuracy, memory and time of SpecNet over its threshold, beside the spatial networks it is made from."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from statistics import fmean
 from typing import Any
 
-from specviz.compare import mean, paired
+import numpy as np
+
+from specviz.compare import Summary, mean, paired, select
 from specviz.experiments.claims import Claim, Finding, Record, cells
+from specviz.experiments.curves import COLOURS, accuracies, epoch_seconds, point, with_spread
 from specviz.experiments.experiment import Experiment, Scale
 from specviz.experiments.ranges import Choice, LogRange, Range
+from specviz.figures import LinePlot, Matrix, Table
+from specviz.records import published
 from specviz.training import Config, train
 
 BETAS = (0.0, 0.5, 1.0, 1.5)
@@ -75,6 +80,88 @@ CLAIMS = [
 ]
 
 
+def _published(_: Sequence[Record]) -> Table:
+    columns = {"source": "source", "network": "network", "dataset": "data set", "method": "method"}
+    rows = [
+        [*(row[key] for key in columns), 100 * row["test_accuracy"], share and 100 * share]
+        for row in published("specnet-beta")
+        for share in [row.get("memory_share")]
+    ]
+    headings = [*columns.values(), "accuracy, %", "memory, % of plain"]
+    return Table("Published", headings, rows, ("", "", "", "", ".1f", ".1f"))
+
+
+def _bytes(what: str, ours: Sequence[Record], plain: Sequence[Record]) -> float:
+    """Share of plain's bytes: "peak", "average" or "saved"."""
+    return mean(ours, f"memory.{what}_bytes") / mean(plain, f"memory.{what}_bytes")
+
+
+def _time(ours: Sequence[Record], plain: Sequence[Record]) -> float:
+    return epoch_seconds(ours) / epoch_seconds(plain)
+
+
+def _of(records: Sequence[Record], network: str, dataset: str) -> dict[str, list[Record]]:
+    """Form -> the records of a network on a data set, for forms that have some."""
+    found = {form: select(records, {"variant": form, "network": network, "dataset": dataset}) for form in FORMS}
+    return {form: rows for form, rows in found.items() if rows}
+
+
+def _measured(records: Sequence[Record]) -> Table:
+    rows: list[list[Any]] = []
+    datasets = {record["config"]["dataset"] for record in records}
+    for dataset in sorted(datasets, key=lambda name: name == "cifar10"):  # the harder one last
+        for network in NETWORKS:
+            forms = _of(records, network, dataset)
+            for form, mine in forms.items() if "relu" in forms else ():
+                found, plain = accuracies(mine), forms["relu"]
+                shares = [100 * _bytes(what, mine, plain) for what in ("peak", "average", "saved")]
+                spread = Summary.of(list(found)).spread
+                rows.append([network, dataset, form, found.mean(), spread, *shares, _time(mine, plain)])
+    costs = ["peak, % of relu's", "average, %", "kept for backward, %", "time of an epoch, × relu's"]
+    columns = ["network", "data set", "form", "accuracy, %", "± over seeds", *costs]
+    return Table("Measured, narrow networks", columns, rows, ("", "", "", ".1f", ".1f", ".0f", ".0f", ".0f", ".2f"))
+
+
+def _trade_off(
+    title: str, cost: Callable[[Sequence[Record], Sequence[Record]], float], records: Sequence[Record]
+) -> LinePlot:
+    """CIFAR-10: accuracy against a cost as share of relu's; a curve over beta for each network, and its plain forms."""
+    lines = []
+    for colour, network in zip(COLOURS, NETWORKS, strict=False):
+        forms = _of(records, network, "cifar10")
+        if "relu" in forms:
+            at = {form: (cost(mine, forms["relu"]), mine) for form, mine in forms.items()}
+            along = [each for form, each in at.items() if form.startswith("specnet")]
+            lines.append(with_spread(f"{network}, SpecNet", along, colour))
+            lines.append(point(f"{network}, relu", *at["relu"], colour))
+            if "tanh" in at:
+                lines.append(point(f"{network}, tanh", *at["tanh"], colour, "diamond"))
+    name = f"cifar10: accuracy against {title}, beta 0 to 1.5"
+    return LinePlot(name, f"{title}, share of relu's", "accuracy, %", lines)
+
+
+def _kept(records: Sequence[Record]) -> Matrix:
+    """CIFAR-10: the share kept after the last epoch, by block and beta."""
+    blocks: dict[str, list[float]] = {}
+    for network in NETWORKS:
+        forms = _of(records, network, "cifar10")
+        over_beta = [[run["epochs"][-1]["kept"] for run in forms[f"specnet {beta:g}"]] for beta in BETAS]
+        for number, block in enumerate(over_beta[0][0], 1):
+            shares = [100 * float(np.mean([kept[block] for kept in over_seeds])) for over_seeds in over_beta]
+            blocks[f"{network}, block {number}"] = shares
+    title, betas, values = "CIFAR-10: waves that each block keeps, %", [f"{b:g}" for b in BETAS], list(blocks.values())
+    return Matrix(title, "beta", "block", betas, list(blocks), np.array(values), unit="kept, %", number_format=".0f")
+
+
+FIGURES = {
+    "published": _published,
+    "measured": _measured,
+    "accuracy over bytes": partial(_trade_off, "peak bytes", partial(_bytes, "peak")),
+    "accuracy over time": partial(_trade_off, "processor time", _time),
+    "kept": _kept,
+}
+
+
 experiment = Experiment(
     name="specnet-beta",
     paper="Guan et al., Tables 1 and 2",
@@ -100,6 +187,7 @@ experiment = Experiment(
         ),
     },
     claims=CLAIMS,
+    figures=FIGURES,
     plot={"x": "variant", "y": "epochs.-1.test_accuracy"},
     search={
         "learning_rate": LogRange(1e-3, 0.3),
