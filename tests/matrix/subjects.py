@@ -441,7 +441,7 @@ def _specnet() -> list[Subject]:
             "SF.specnet_block2d", "SpecNet", SpecNetFunction, MAPS, ("functional.specnet_block2d",),
             other_size=OTHER_MAPS,
         ),
-        # Above beta 0 the filters' gradients are on purpose not those of the output; tests/test_specnet_pixels.py has them.
+        # Above beta 0 the filters' gradients are on purpose not the output's; tests/test_specnet_pixels.py has them.
         _layer("SpecNetPixelBlock2d", "", "SpecNet", MAPS, 2, 4, 3, beta=0.0, stride=2),
         _layer(
             "SpecNetPixelBlock2d", "SpecNetPixelBlock2d, forward", "SpecNet", MAPS, 2, 4, 3, beta=0.3,

@@ -264,12 +264,12 @@ def _cost(records: Sequence[Record]) -> Table:
                 groups.append((kind, share, rows))
 
     def measured(rows: list[Record]) -> np.ndarray:
-        return np.array([epoch_seconds(rows), *(mean(rows, f"memory.{what}_bytes") for what in ("peak", "saved"))])
+        return np.array([epoch_seconds(rows), *(mean(rows, f"memory.{moment}_bytes") for moment in ("peak", "saved"))])
 
     table = []
-    for kind, asked, mine in groups:
-        (seconds, peak, _), shares = measured(mine), 100 * measured(mine) / measured(whole)
-        table.append([kind, asked, accuracies(mine).mean(), seconds, shares[0], peak / 1e6, shares[1], shares[2]])
+    for kind, asked, ours in groups:
+        (seconds, peak, _), shares = measured(ours), 100 * measured(ours) / measured(whole)
+        table.append([kind, asked, accuracies(ours).mean(), seconds, shares[0], peak / 1e6, shares[1], shares[2]])
     times, sizes = "processor seconds an epoch", ["peak of a step, MB", "% of the ordinary"]
     saved = "kept for backward, % of the ordinary"
     columns = ["network", "asked to leave out, %", "accuracy, %", times, "% of the ordinary", *sizes, saved]

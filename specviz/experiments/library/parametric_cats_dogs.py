@@ -75,9 +75,9 @@ def _accuracy(records: Sequence[Record]) -> Table:
     papers = {row["variant"]: row for row in published("parametric-cats-dogs")}
     rows: list[list[Any]] = []
     for kind, runs in _by_kind(records).items():
-        mine, paper = accuracies(runs), papers.get(kind, {})
+        ours, paper = accuracies(runs), papers.get(kind, {})
         theirs = [100 * paper[key] if key in paper else None for key in ("test_accuracy", "best", "median")]
-        rows.append([kind, runs[0]["parameters"], mine.mean(), mine.max(), float(np.median(mine)), *theirs])
+        rows.append([kind, runs[0]["parameters"], ours.mean(), ours.max(), float(np.median(ours)), *theirs])
     columns = ["filters", "parameters of the network", "mean", "best", "median", "published mean", "best", "median"]
     return Table("Accuracy, %", columns, rows, ("", ",", *[".1f"] * 6))
 

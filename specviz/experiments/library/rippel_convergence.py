@@ -95,14 +95,14 @@ CLAIMS = [
 
 
 def _speed_up(records: Sequence[Record]) -> Table:
-    sides = [(name, of, speedups(records, name, of)) for name in ("sgd", "adam") for of in ("train", "test")]
+    sides = [(name, split, speedups(records, name, split)) for name in ("sgd", "adam") for split in ("train", "test")]
     rows: list[list[Any]] = []
     for row in published("rippel-convergence"):
         if "speedup" in row:
             network, taps = row["network"], row["kernel_size"]
             found = [speed.get((network, taps)) for *_, speed in sides]
             rows.append([network, f"{taps} × {taps}", row["speedup"], *found])
-    headings = [f"{'Adam' if name == 'adam' else 'SGD'}, {of} error" for name, of, _ in sides]
+    headings = [f"{'Adam' if name == 'adam' else 'SGD'}, {split} error" for name, split, _ in sides]
     columns = ["network", "filters", "published", *headings]
     return Table("Speed-up in epochs", columns, rows, ("", "", ".1f", *[".2f"] * len(sides)))
 
@@ -114,9 +114,9 @@ def _error(records: Sequence[Record]) -> LinePlot:
     dashes: dict[str, Literal["solid", "dash"]] = {"spatial": "solid", "spectral-param": "dash"}
     for form, dash in dashes.items():
         if runs := select(records, where | {"network_options.convolution": form}):
-            for of, colour in (("train", BLUE), ("test", ORANGE)):
-                errors = 100 * np.array(_errors(runs, of))
-                lines.append(Line(f"{form}, {of}", np.arange(1, len(errors) + 1), errors, colour, dash, True))
+            for split, colour in (("train", BLUE), ("test", ORANGE)):
+                errors = 100 * np.array(_errors(runs, split))
+                lines.append(Line(f"{form}, {split}", np.arange(1, len(errors) + 1), errors, colour, dash, True))
     title = "rippel_deep, 5 × 5 filters, adam: the same start, trained in space and as spectra"
     return LinePlot(title, "epoch", "error, %", lines)
 
@@ -127,7 +127,7 @@ def _frequency_dropout(records: Sequence[Record]) -> Table:
     for form in FORMS:
         for variant, name in (("adam", "off"), ("adam, frequency dropout", "on")):
             if runs := select(records, where | {"variant": variant, "network_options.convolution": form}):
-                each = [accuracies(runs, f"epochs.-1.{of}_accuracy") for of in ("train", "test")]
+                each = [accuracies(runs, f"epochs.-1.{split}_accuracy") for split in ("train", "test")]
                 numbers = [value for found in each for value in (found.mean(), found.std(ddof=1))]
                 rows.append(["ours, narrow", runs[0]["config"]["dataset"], form, name, *numbers])
     for row in published("rippel-convergence"):

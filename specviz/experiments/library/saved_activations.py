@@ -95,12 +95,12 @@ def _measured(records: Sequence[Record]) -> Table:
     rows: list[list[Any]] = []
     for network, dataset in dict.fromkeys((r["config"]["network"], r["config"]["dataset"]) for r in records):
         ways = _of(records, network, dataset)
-        for way, mine in ways.items() if "plain" in ways else ():
-            gain = paired(mine, ways["plain"], LAST)
+        for way, ours in ways.items() if "plain" in ways else ():
+            gain = paired(ours, ways["plain"], LAST)
             limits = (None, None, None) if way == "plain" else (gain.mean, gain.low, gain.high)
-            share = 1 if way == "plain" else mean(mine, "epochs.-1.stored_share")
-            time = epoch_seconds(mine, clock) / epoch_seconds(ways["plain"], clock)
-            measured = [len(mine), 100 * share, time, accuracies(mine).mean()]
+            share = 1 if way == "plain" else mean(ours, "epochs.-1.stored_share")
+            time = epoch_seconds(ours, clock) / epoch_seconds(ways["plain"], clock)
+            measured = [len(ours), 100 * share, time, accuracies(ours).mean()]
             rows.append([network, dataset, way, *measured, *(None if v is None else 100 * v for v in limits)])
     measures = ["seeds", "stored in, % of their bytes", f"{timed}, × plain's", "accuracy, %"]
     columns = ["network", "data set", "maps kept as", *measures, "points above plain", "from", "to (95 %)"]
@@ -125,7 +125,7 @@ def _plot(
         ways = _of(records, network, "cifar10")
         plain = ways.get("plain")
         for dash, family, label in families if plain else ():
-            if along := [(cost(mine, plain), mine) for way, mine in ways.items() if family in way]:
+            if along := [(cost(ours, plain), ours) for way, ours in ways.items() if family in way]:
                 lines.append(drawn(f"{network}, {label}", along, colour, dash))
         if plain:
             lines.append(point(f"{network}, plain", 1.0, plain, colour))
@@ -133,8 +133,8 @@ def _plot(
 
 
 def _over_bytes(records: Sequence[Record]) -> LinePlot:
-    def stored(mine: list[Record], _: list[Record]) -> float:
-        return mean(mine, "epochs.-1.stored_share")
+    def stored(ours: list[Record], _: list[Record]) -> float:
+        return mean(ours, "epochs.-1.stored_share")
 
     x_title = "saved maps stored in, share of their bytes"
     return _plot("the bytes of saved maps", x_title, stored, with_spread, records)
@@ -143,8 +143,8 @@ def _over_bytes(records: Sequence[Record]) -> LinePlot:
 def _over_time(records: Sequence[Record]) -> LinePlot:
     clock, timed = _clock(records)
 
-    def share(mine: list[Record], plain: list[Record]) -> float:
-        return epoch_seconds(mine, clock) / epoch_seconds(plain, clock)
+    def share(ours: list[Record], plain: list[Record]) -> float:
+        return epoch_seconds(ours, clock) / epoch_seconds(plain, clock)
 
     def apart(name: str, along: Along, colour: str, dash: Dash) -> Line:
         return in_order(name, along, colour, "none", "circle" if dash == "solid" else "diamond")

@@ -91,9 +91,9 @@ def _published(_: Sequence[Record]) -> Table:
     return Table("Published", headings, rows, ("", "", "", "", ".1f", ".1f"))
 
 
-def _bytes(what: str, ours: Sequence[Record], plain: Sequence[Record]) -> float:
+def _bytes(moment: str, ours: Sequence[Record], plain: Sequence[Record]) -> float:
     """Share of plain's bytes: "peak", "average" or "saved"."""
-    return mean(ours, f"memory.{what}_bytes") / mean(plain, f"memory.{what}_bytes")
+    return mean(ours, f"memory.{moment}_bytes") / mean(plain, f"memory.{moment}_bytes")
 
 
 def _time(ours: Sequence[Record], plain: Sequence[Record]) -> float:
@@ -112,11 +112,11 @@ def _measured(records: Sequence[Record]) -> Table:
     for dataset in sorted(datasets, key=lambda name: name == "cifar10"):  # the harder one last
         for network in NETWORKS:
             forms = _of(records, network, dataset)
-            for form, mine in forms.items() if "relu" in forms else ():
-                found, plain = accuracies(mine), forms["relu"]
-                shares = [100 * _bytes(what, mine, plain) for what in ("peak", "average", "saved")]
+            for form, ours in forms.items() if "relu" in forms else ():
+                found, plain = accuracies(ours), forms["relu"]
+                shares = [100 * _bytes(moment, ours, plain) for moment in ("peak", "average", "saved")]
                 spread = Summary.of(list(found)).spread
-                rows.append([network, dataset, form, found.mean(), spread, *shares, _time(mine, plain)])
+                rows.append([network, dataset, form, found.mean(), spread, *shares, _time(ours, plain)])
     costs = ["peak, % of relu's", "average, %", "kept for backward, %", "time of an epoch, × relu's"]
     columns = ["network", "data set", "form", "accuracy, %", "± over seeds", *costs]
     return Table("Measured, narrow networks", columns, rows, ("", "", "", ".1f", ".1f", ".0f", ".0f", ".0f", ".2f"))
@@ -130,7 +130,7 @@ def _trade_off(
     for colour, network in zip(COLOURS, NETWORKS, strict=False):
         forms = _of(records, network, "cifar10")
         if "relu" in forms:
-            at = {form: (cost(mine, forms["relu"]), mine) for form, mine in forms.items()}
+            at = {form: (cost(ours, forms["relu"]), ours) for form, ours in forms.items()}
             along = [each for form, each in at.items() if form.startswith("specnet")]
             lines.append(with_spread(f"{network}, SpecNet", along, colour))
             lines.append(point(f"{network}, relu", *at["relu"], colour))
