@@ -245,8 +245,8 @@ def results(
     Each metric's mean and spread over seeds, what they say of the paper's claims, and the trials that are missing or
     failed. Without --out, and where no sweep of yours has a record, those that come with the project.
     """
+    from specviz.experiments import answers, grouped, judge
     from specviz.experiments import export as export_to
-    from specviz.experiments import grouped, judge
     from specviz.experiments.results import check_metrics, metrics_of
 
     experiment = _told(lambda: _experiment(name))
@@ -256,7 +256,10 @@ def results(
     print(_plain(f"{source}, scale {size}:"))
     if found.records:
         _console().print(_table(grouped(trials, found.records, metrics), metrics))
-        if experiment.claims:
+        questions = experiment.scale(size).questions
+        for answer in _told(lambda: answers(questions, found.records.values())):
+            print(_plain(str(answer)))
+        if experiment.claims and not questions:
             print(_plain(str(judge(experiment.claims, found.records.values()))))
     print(f"{len(found.records):,} of {len(trials):,} trials have a record")
     _list("missing", {trial: "" for trial in found.missing})

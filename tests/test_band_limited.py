@@ -16,7 +16,8 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.testing import assert_close
 
 import specviz.functional as SF
-from specviz.functional.band_limited import band_for_compression, choice, convolve, fast_size
+from specviz.functional.band_limited import band_for_compression, choice, convolve, fast_size, published_floats
+from specviz.functional.band_limited.plan import make_plan
 
 
 @pytest.fixture
@@ -442,3 +443,26 @@ assert (y - torch.nn.functional.conv2d(x, w, padding=64)).abs().max() < 1e-4 * y
 y.sum().backward()
 print(peak() - before)
 """
+
+
+@pytest.mark.parametrize(
+    ("size", "pad", "compression", "floats"),
+    [
+        (32, 1, 0.0, 2 * 65 * 128),  # 34 + 32 - 1 = 65, so 128: all of its half spectrum
+        (32, 1, 0.5, 2 * 45 * 89),  # 45 frequencies on each side of 0
+        (31, 1, 0.0, 2 * 33 * 64),  # 33 + 31 - 1 = 63
+        (34, 0, 0.0, 2 * 65 * 128),  # 34 + 32 - 1 = 65: the map counts as a whole, though its last pixels meet no tap
+    ],
+)
+def test_the_published_code_keeps_more_numbers_since_it_pads_twice(size, pad, compression, floats):
+    plan = make_plan((size, size), (3, 3), ((pad, pad),) * 2, (1, 1), (1, 1), False, compression)
+    assert published_floats(plan, compression) == floats
+
+
+def test_moving_by_matrix_products_costs_the_map_and_what_the_outputs_see():
+    """A low pass goes there and back: its estimate is that of both ways, and not of their difference."""
+    plan = make_plan((12, 12), (3, 3), ((1, 1),) * 2, (1, 1), (1, 1), False, 0.9)
+    there, back = (choice._gemm_ns(plan, 8, (n, n)) for n in (plan.h.size, plan.h.reach))
+    direct = calibration.CALL + choice.estimated_ns(plan, 2, 4, 4, 1, "direct") - calibration.DIRECT_CALL
+    assert choice._gemm_is_faster(plan)
+    assert choice.estimated_ns(plan, 2, 4, 4, 1, "lowpass") == pytest.approx(direct + there + back)

@@ -339,3 +339,29 @@ def test_circular_padding_wraps_around_at_most_once(dims):
             ours(1, 1, 3, **options, compression=compression)(x)
     options["padding"] = 5
     assert ours(1, 1, 3, **options)(x).shape == theirs(1, 1, 3, **options)(x).shape
+
+
+def test_a_whole_circular_layer_exported_for_all_sizes_wraps_around():
+    torch.manual_seed(0)
+    layer = snn.BandLimitedConv2d(3, 4, 3, padding="same", padding_mode="circular")
+    shapes = ({2: Dim.AUTO, 3: Dim.AUTO},)
+    program = torch.export.export(layer, (randn(2, 3, 9, 10).float(),), dynamic_shapes=shapes).module()
+    x = randn(2, 3, 12, 7).float()
+    plain = nn.functional.conv2d(nn.functional.pad(x, (1, 1, 1, 1), mode="circular"), layer.weight, layer.bias)
+    assert_close(program(x), plain, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("energy", [0.3, 0.5, 0.7, 0.85, 0.95])
+def test_energy_is_counted_over_the_full_plane_in_graphs_too(energy):
+    # Down the map alone vary the columns that stand once in the plane, across it those that stand twice.
+    down, across = torch.arange(12.0, dtype=torch.float64), torch.arange(10.0, dtype=torch.float64)
+    weight = randn(2, 1, 3, 3)
+    for slow, fast in ((1, 4), (2, 3)):
+        x = torch.cos(2 * torch.pi * slow * across / 10)[None, :] + torch.cos(2 * torch.pi * fast * down / 12)[:, None]
+        x = (x + 0.3 * randn(12, 10))[None, None]
+
+        def layer(x):
+            return SF.band_limited_conv2d(x, weight, padding=1, padding_mode="circular", energy=energy)
+
+        value, _ = torch.func.jvp(layer, (x,), (x,))
+        assert_close(value, layer(x))

@@ -426,6 +426,7 @@ def test_the_dense_values_are_made_anew_and_gradients_flow_through_them():
     (grad,) = torch.autograd.grad(X.values.abs().square().sum(), weight)
     assert grad.abs().sum() > 0
     assert "StoredSpectrum(shape=(2, 3, 7, 4)" in repr(X)
+    assert f"{X.nbytes} of {X.dense_nbytes} bytes)" in repr(X)
 
 
 def test_empty_frequencies_are_neither_stored_nor_computed():

@@ -230,3 +230,18 @@ def test_the_whole_recipe_trains_is_the_same_twice_and_goes_on_where_it_stopped(
     again = quick(FULL, folder=tmp_path)
     kept = ("train_loss", "test_loss", "learning_rate", "test_accuracy")
     assert [[row[k] for k in kept] for row in whole["epochs"]] == [[row[k] for k in kept] for row in again["epochs"]]
+
+
+def test_what_is_held_out_is_tested_on_and_never_trained_on():
+    config = replace(BASE, held_out=40, train_examples=100)
+    train_set, test_set = sv.training.load(config)
+    whole = datasets.load("fashion-mnist-small", "train")
+    rest, held_out = whole.split(40)
+    assert torch.equal(test_set.inputs, held_out.inputs)
+    assert len(train_set) == 100
+    pictures_of = {x.numpy().tobytes() for x in rest.inputs}
+    assert all(x.numpy().tobytes() in pictures_of for x in train_set.inputs)
+    assert config.to_dict()["held_out"] == 40
+    assert "held_out" not in BASE.to_dict()
+    with pytest.raises(ValueError, match="held_out is for data sets in memory"):
+        replace(BASE, held_out=40, test_examples=10)

@@ -3,6 +3,7 @@
 from specviz.experiments.claims import Claim, Finding, Judgement, judge
 from specviz.experiments.experiment import Experiment, Scale, Trial
 from specviz.experiments.find import find, names
+from specviz.experiments.questions import Answer, Question, answers, pairs, unhealthy
 from specviz.experiments.ranges import Choice, IntRange, LogRange, Range
 from specviz.experiments.results import grouped
 from specviz.experiments.search import search
@@ -11,6 +12,7 @@ from specviz.experiments.sweep import SweepError, sweep
 from specviz.experiments.trial import Outcome, TrialFailed, run
 
 __all__ = [
+    "Answer",
     "Choice",
     "Claim",
     "Experiment",
@@ -19,18 +21,22 @@ __all__ = [
     "Judgement",
     "LogRange",
     "Outcome",
+    "Question",
     "Range",
     "Scale",
     "Store",
     "SweepError",
     "Trial",
     "TrialFailed",
+    "answers",
     "export",
     "find",
     "grouped",
     "judge",
     "names",
+    "pairs",
     "run",
     "search",
     "sweep",
+    "unhealthy",
 ]

@@ -36,6 +36,7 @@ from specviz import records
 from specviz.compare import NothingToCompare, finished
 from specviz.experiments.claims import Claim, Record
 from specviz.experiments.plain import numbers_of, plain
+from specviz.experiments.questions import Question
 from specviz.experiments.ranges import SearchRange
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Scale:
     adjust    changes a config after the variant, such as a learning rate that goes with the network; what the grid or
               a search sets itself is left as that says
     only      keeps the configs for which it is true
+    questions what its runs are to answer, fixed before the first
     """
 
     base: Any
@@ -74,6 +76,7 @@ class Scale:
     seeds: int = 1
     adjust: Callable[[Any], Any] | None = None
     only: Callable[[Any], bool] | None = None
+    questions: Sequence[Question] = ()
 
     def __post_init__(self) -> None:
         base = type(self.base).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 import sys
 import time
@@ -190,7 +191,17 @@ def _results(experiment: Experiment, trial: Trial, began: float) -> dict[str, An
     results = experiment.run(trial.config)
     if not isinstance(results, Mapping):
         raise TypeError(f"run gave a {type(results).__name__}; a dictionary of results is expected")
-    facts = {"config": plain(trial.config, "config"), "seed": trial.config.seed, "code": records.code()}
+    facts = {
+        "config": plain(trial.config, "config"),
+        "seed": trial.config.seed,
+        "code": records.code(),
+        "made": _today(),
+    }
     record = facts | {"wall_seconds": time.perf_counter() - began} | dict(results) | facts
     # A training run says itself what made it.
     return record if "machine" in record and "commit" in record else records.stamp(record)
+
+
+def _today() -> str:
+    """The day in UTC, as "2026-11-28": a claim is not decided by runs that are older than it."""
+    return datetime.datetime.now(datetime.UTC).date().isoformat()

@@ -28,11 +28,11 @@ SAVED_MAPS: dict[str, Callable[..., AbstractContextManager[Any]]] = {
     "quantise": quantise_activations,
     "bfloat16": bfloat16_activations,
 }
-OPTIONAL = ("train_examples", "test_examples", "side", "norm_momentum")
+OPTIONAL = ("train_examples", "test_examples", "held_out", "side", "norm_momentum")
 # Records, checkpoints and trials' names are older than these: a config that does not set them is written without.
 LATER = (
     *("dataset_options", "nesterov", "bias_rate", "label_smoothing", "whitening", "identity_filters", "norm_momentum"),
-    *("channels_last", "test_flip"),
+    *("channels_last", "test_flip", "held_out"),
 )
 MOST = 2**63 - 1  # of what counts anything: no tensor holds more
 MOST_OF_A_SEED = 2**128 - 1
@@ -58,6 +58,7 @@ class Config:
                      "random_crop"} for a folder, see `sv.datasets.image_folder`: only training pictures are cut out
                      at random
     train_examples, test_examples   a stratified subset of so many; None takes all
+    held_out         so many training examples are not trained on, and stand for the test set: to tune by
     side             of the pictures in pixels, see `training.at_side`; None leaves them as they are. A folder needs
                      one, at which its pictures are cut out
     batch            examples in a step, over all processes together
@@ -93,6 +94,7 @@ class Config:
     dataset_options: Mapping[str, Any] = field(default_factory=dict)
     train_examples: int | None = None
     test_examples: int | None = None
+    held_out: int | None = None
     side: int | None = None
     epochs: int = 10
     batch: int = 64
@@ -132,6 +134,7 @@ class Config:
             ("seed", 0),
             ("train_examples", 1),
             ("test_examples", 1),
+            ("held_out", 1),
             ("side", 1),
         ):
             value = getattr(self, name)
@@ -155,6 +158,11 @@ class Config:
         if self.nesterov:
             _require(
                 self.optimizer == "sgd" and self.momentum > 0, 'nesterov=True is for optimizer="sgd" with a momentum'
+            )
+        if self.held_out is not None:
+            _require(
+                self.test_examples is None and not self.dataset.startswith(FOLDER),
+                "held_out is for data sets in memory, and test_examples for their test set: leave one out",
             )
         _check_network(self.network, self.network_options)
         _check_dataset(self.dataset, self.dataset_options, self.side)

@@ -166,6 +166,8 @@ def load(config: Config) -> tuple[Examples, Examples]:
         train, test = _folders(config)
     else:
         train, test = (datasets.load(config.dataset, split, **config.dataset_options) for split in ("train", "test"))
+    if config.held_out is not None and isinstance(train, datasets.Labelled):
+        train, test = train.split(config.held_out)
     if config.train_examples is not None:
         train = train.take(config.train_examples, config.seed)
     if config.test_examples is not None:

@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from specviz.compare import Summary, mean, paired, select
+from specviz.compare import Claim as Rule
+from specviz.compare import NothingToCompare, Summary, mean, number, paired, select
 from specviz.experiments.claims import Claim, Finding, Record, cells
 from specviz.experiments.curves import COLOURS, accuracies, epoch_seconds, point, with_spread
 from specviz.experiments.experiment import Experiment, Scale
+from specviz.experiments.questions import Question
 from specviz.experiments.ranges import Choice, LogRange, Range
 from specviz.figures import LinePlot, Matrix, Table
 from specviz.records import published
-from specviz.training import Config, train
+from specviz.training import RECIPE, Config, train
 
 BETAS = (0.0, 0.5, 1.0, 1.5)
 FORMS: dict[str, dict[str, Any]] = {
@@ -146,9 +148,9 @@ def _kept(records: Sequence[Record]) -> Matrix:
     for network in NETWORKS:
         forms = _of(records, network, "cifar10")
         over_beta = [[run["epochs"][-1]["kept"] for run in forms[f"specnet {beta:g}"]] for beta in BETAS]
-        for number, block in enumerate(over_beta[0][0], 1):
+        for place, block in enumerate(over_beta[0][0], 1):
             shares = [100 * float(np.mean([kept[block] for kept in over_seeds])) for over_seeds in over_beta]
-            blocks[f"{network}, block {number}"] = shares
+            blocks[f"{network}, block {place}"] = shares
     title, betas, values = "CIFAR-10: waves that each block keeps, %", [f"{b:g}" for b in BETAS], list(blocks.values())
     return Matrix(title, "beta", "block", betas, list(blocks), np.array(values), unit="kept, %", number_format=".0f")
 
@@ -160,6 +162,99 @@ FIGURES = {
     "accuracy over time": partial(_trade_off, "processor time", _time),
     "kept": _kept,
 }
+
+
+# What is the least change to the paper's block under which its claims hold? Pooling is by strides, as in the paper.
+# Plain networks have batch norm where they usually have; nothing else has.
+_BETA = "network_options.beta"
+_CONVOLUTION = "network_options.convolution"
+CHANGED = (0.0, 1.0, 1.5)  # the thresholds of each change
+CHANGES: dict[str, dict[str, Any]] = {
+    "relu": {},
+    "tanh": {"network_options.activation": "tanh"},
+    **{f"paper {b:g}": {_CONVOLUTION: "specnet", "network_options.pooling": "stride", _BETA: b} for b in CHANGED},
+    **{
+        f"pixels, {where} {b:g}": {_CONVOLUTION: "specnet-pixels", "network_options.thresholded": where, _BETA: b}
+        for where in ("forward", "stored")
+        for b in CHANGED
+    },
+}
+WIDTHS = {"lenet": 1.0, "vgg7": 0.5}
+# Without batch norm, whose statistics some of the changes have no place for, large rates diverge.
+RATES = (0.003, 0.01, 0.03, 0.1)
+# Plain networks must have learnt this much of their training set, or none of the claims can be told.
+GATES = {"relu": 0.6}
+PIXELS = "with ReLU of pixels and the threshold"
+
+
+def _overnight(**changes: Any) -> Config:
+    usual = {
+        **RECIPE,
+        "whitening": False,
+        "identity_filters": False,
+        "bias_rate": 1.0,
+        "batch": 128,
+        "learning_rate": 0.03,
+    }
+    return _base(**{"side": None, "epochs": 6, **usual, **changes})
+
+
+def _width(config: Config) -> Config:
+    return replace(config, network_options={**config.network_options, "width": WIDTHS[config.network]})
+
+
+def _beside_plain(variant: str, metric: str, records: Sequence[Record]) -> list[float]:
+    """A metric of a variant over the plain network's, for each network and seed."""
+    ours, plain = (
+        {(r["config"]["network"], r["seed"]): number(r, metric) for r in select(records, {"variant": name})}
+        for name in (variant, "relu")
+    )
+    found = [value / other for key, value in ours.items() if value is not None and (other := plain.get(key))]
+    if not found:
+        raise NothingToCompare(f"no run of {variant!r} has a plain one beside it")
+    return found
+
+
+def _one(metric: str, variant: str, less: float, sign: int, records: Sequence[Record]) -> dict[str, list[float]]:
+    return {"": [sign * (share - less) for share in _beside_plain(variant, metric, records)]}
+
+
+_LAST = "epochs.-1.test_accuracy"
+# In shares of the plain network's accuracy and bytes; ten pairs, of two networks and five seeds. Expected spreads are
+# those of trainings of that length: 1.5 points of accuracy, and the difference between two networks' bytes.
+QUESTIONS = [
+    *(
+        Question(
+            Rule(
+                f"Accuracy is above 95 % of the plain network's at beta 1, {words}",
+                "superior", margin=0.02, expected_sd=0.02, pairs=10, fixed="2026-11-29",
+            ),
+            partial(_one, _LAST, variant, 0.95, 1),
+            printed="Guan et al., Figure 2: above 95 % for beta under 1" if variant == "paper 1" else "",
+            gates=GATES,
+        )
+        for variant, words in (
+            ("paper 1", "in the paper's block"),
+            ("pixels, forward 1", f"{PIXELS} in the forward pass"),
+            ("pixels, stored 1", f"{PIXELS} on what is stored"),
+        )
+    ),
+    *(
+        Question(
+            Rule(
+                f"What a step keeps for its backward pass is under half of the plain network's at beta 1, {words}",
+                "superior", margin=0.1, expected_sd=0.1, pairs=10, fixed="2026-11-29",
+            ),
+            partial(_one, "memory.saved_bytes", variant, 0.5, -1),
+            printed="Guan et al., abstract: at least 50 % saved" if variant == "paper 1" else "",
+            gates=GATES,
+        )
+        for variant, words in (
+            ("paper 1", "in the paper's block"),
+            ("pixels, stored 1", f"{PIXELS} on what is stored"),
+        )
+    ),
+]  # fmt: skip
 
 
 experiment = Experiment(
@@ -178,6 +273,20 @@ experiment = Experiment(
             variants=FORMS,
             seeds=3,
             adjust=_narrow,
+        ),
+        "tuning": Scale(
+            base=_overnight(held_out=5000),
+            grid={"network": list(WIDTHS), "learning_rate": RATES},
+            variants={name: CHANGES[name] for name in ("relu", "tanh", *(n for n in CHANGES if n.endswith(" 1")))},
+            adjust=_width,
+        ),
+        "overnight": Scale(
+            base=_overnight(),
+            grid={"network": list(WIDTHS)},
+            variants=CHANGES,
+            seeds=5,
+            adjust=_width,
+            questions=QUESTIONS,
         ),
         "paper": Scale(
             base=_base(epochs=100, batch=128, learning_rate=0.02, momentum=0.95, augmentation="crop-flip"),

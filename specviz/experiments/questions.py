@@ -1,0 +1,102 @@
+"""What an experiment asks, fixed before its runs: a claim, the differences that answer it, and who may speak."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from specviz.compare import Claim, NothingToCompare, Verdict, finished, judge, number
+
+Record = Mapping[str, Any]
+Differences = Mapping[str, Sequence[float]]  # by setting, "" where there is one alone
+LAST = "epochs.-1.test_accuracy"
+TRAINED = "epochs.-1.train_accuracy"
+
+
+@dataclass(frozen=True)
+class Question:
+    """A claim and how records answer it.
+
+    claim        the rule, see `compare.Claim`
+    differences  finished records -> ours less theirs, by setting
+    printed      what the paper prints, with its place; "" for a question of ours
+    gates        {variant: training accuracy}: what its runs must reach at the end, or the claim cannot be told
+    """
+
+    claim: Claim
+    differences: Callable[[Sequence[Record]], Differences]
+    printed: str = ""
+    gates: Mapping[str, float] | None = None
+
+    def __str__(self) -> str:
+        return f"{self.claim.says} ({self.printed or 'our question'})"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A question and its verdict. `str` is one line: what the paper prints, what was measured, the margin and why."""
+
+    question: Question
+    verdict: Verdict
+
+    def __str__(self) -> str:
+        claim = self.question.claim
+        margin = f"{100 * claim.margin:g} points" if claim.unit == "points" else f"{claim.margin:g} {claim.unit}"
+        return f"{self.question}: {self.verdict} Margin {margin}."
+
+
+def answers(questions: Iterable[Question], records: Iterable[Record]) -> list[Answer]:
+    """What the records of a scale say to each question.
+
+    Raises ValueError where a record is older than the claim that it would decide.
+    """
+    every = list(records)
+    return [Answer(question, _answer(question, every)) for question in questions]
+
+
+def _answer(question: Question, records: Sequence[Record]) -> Verdict:
+    runs = finished(records)
+    try:
+        differences = question.differences(runs)
+    except NothingToCompare as error:
+        return Verdict(question.claim, "cannot tell", {}, str(error))
+    days = [record["made"] for record in runs if "made" in record]
+    return judge(question.claim, differences, days=days, unhealthy=unhealthy(records, question.gates or {}))
+
+
+def unhealthy(records: Iterable[Record], gates: Mapping[str, float]) -> str:
+    """Why runs may not speak: some with a gate came to no end, were stuck or did not learn; "" if there are none."""
+    ended: dict[str, int] = {}
+    asked = [record for record in records if record["labels"].get("variant") in gates]
+    for record in asked:
+        status = record.get("status", "finished")
+        if status == "finished":
+            learnt = number(record, TRAINED)
+            if learnt is not None and learnt < gates[record["labels"]["variant"]]:
+                status = "unlearnt"
+        if status != "finished":
+            ended[status] = ended.get(status, 0) + 1
+    counts = ", ".join(f"{count} {status}" for status, count in ended.items())
+    return f"of {len(asked)} runs that must have learnt {counts}" if counts else ""
+
+
+def pairs(
+    records: Iterable[Record], ours: str, theirs: str, metric: str = LAST, *, by: Sequence[str] = ("seed",)
+) -> list[float]:
+    """A metric of one variant less that of another, over all that share the labels `by`, such as network and seed.
+
+    Raises NothingToCompare where no pair has both, ValueError where labels do not tell the runs of a variant apart.
+    """
+    sides: dict[str, dict[tuple[Any, ...], float]] = {ours: {}, theirs: {}}
+    for record in finished(records):
+        variant = record["labels"].get("variant")
+        if variant in sides and (value := number(record, metric)) is not None:
+            key = tuple(record["labels"].get(label, record.get(label)) for label in by)
+            if key in sides[variant]:
+                raise ValueError(f"two runs of {variant!r} have {dict(zip(by, key, strict=True))}: pair them by more")
+            sides[variant][key] = value
+    shared = [key for key in sides[ours] if key in sides[theirs]]
+    if not shared:
+        raise NothingToCompare(f"no run of {ours!r} has one of {theirs!r} beside it")
+    return [sides[ours][key] - sides[theirs][key] for key in sorted(shared, key=str)]

@@ -1,0 +1,111 @@
+"""Questions are fixed before their runs, and runs that did not learn may not answer them."""
+
+import pytest
+
+from specviz.compare import Claim, NothingToCompare
+from specviz.experiments import Question, answers, find, names, pairs, unhealthy
+
+AHEAD = Claim("ours is ahead", "superior", margin=0.02, expected_sd=0.01, pairs=5, fixed="2026-11-29")
+
+
+def record(variant, seed, accuracy, *, trained=0.9, network="lenet", made="2026-11-30", **changes):
+    return {
+        "labels": {"variant": variant, "seed": seed, "network": network},
+        "seed": seed,
+        "status": "finished",
+        "made": made,
+        "epochs": [{"test_accuracy": accuracy, "train_accuracy": trained}],
+        **changes,
+    }
+
+
+def rows(gain=0.05, **changes):
+    wobble = (0.001, -0.001, 0.002, -0.002, 0.0)
+    ours = [record("ours", seed, 0.7 + gain + wobble[seed], **changes) for seed in range(5)]
+    return [*ours, *(record("plain", seed, 0.7) for seed in range(5))]
+
+
+def question(**changes):
+    return Question(AHEAD, lambda records: {"": pairs(records, "ours", "plain")}, **changes)
+
+
+@pytest.mark.parametrize(("gain", "outcome"), [(0.05, "supported"), (0.0, "refuted"), (-0.05, "refuted")])
+def test_one_rule_answers_in_one_line_with_the_papers_figure_ours_the_margin_and_the_reason(gain, outcome):
+    (answer,) = answers([question(printed="Table 1: 3.0 points")], rows(gain))
+    assert answer.verdict.outcome == outcome
+    text = str(answer)
+    assert "\n" not in text
+    for part in ("ours is ahead (Table 1: 3.0 points): ", outcome.capitalize(), "of 5 pairs", "Margin 2 points."):
+        assert part in text
+    assert "(our question)" in str(answers([question()], rows(gain))[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"trained": 0.5}, "of 5 runs that must have learnt 5 unlearnt"),
+        ({"status": "stuck"}, "5 stuck"),
+        ({"status": "diverged"}, "5 diverged"),
+    ],
+)
+def test_runs_that_did_not_learn_decide_nothing_and_are_counted(change, why):
+    broken = rows()
+    for row in broken[5:]:
+        row["epochs"] = [{**row["epochs"][0], **({"train_accuracy": change["trained"]} if "trained" in change else {})}]
+        row["status"] = change.get("status", "finished")
+    gates = {"plain": 0.65}
+    assert why in unhealthy(broken, gates)
+    (answer,) = answers([question(gates=gates)], broken)
+    assert answer.verdict.outcome == "cannot tell"
+    assert unhealthy(rows(), gates) == ""
+    assert answers([question(gates=gates)], rows())[0].verdict.outcome == "supported"
+
+
+def test_no_records_cannot_tell_and_older_ones_may_not():
+    (answer,) = answers([question()], [])
+    assert "cannot tell (no run of 'ours' has one of 'plain' beside it)" in str(answer)
+    with pytest.raises(ValueError, match="fixed on 2026-11-29; a record of 2026-11-28"):
+        answers([question()], rows(made="2026-11-28"))
+
+
+def test_pairs_share_what_they_are_paired_by():
+    mixed = [record("ours", 0, 0.8), record("plain", 0, 0.7), record("ours", 1, 0.9), record("plain", 2, 0.1)]
+    assert pairs(mixed, "ours", "plain") == pytest.approx([0.1])
+    two = [*mixed, record("ours", 0, 0.6, network="vgg7"), record("plain", 0, 0.65, network="vgg7")]
+    assert pairs(two, "ours", "plain", by=("network", "seed")) == pytest.approx([0.1, -0.05])
+    with pytest.raises(ValueError, match="two runs of 'ours' have {'seed': 0}"):
+        pairs(two, "ours", "plain")
+    with pytest.raises(NothingToCompare, match="'other'"):
+        pairs(mixed, "ours", "other")
+
+
+def test_every_question_of_the_library_could_be_answered_by_its_scale():
+    asked = 0
+    for name in names():
+        for scale in find(name).scales.values():
+            for each in scale.questions:
+                asked += 1
+                assert each.claim.fixed, "a claim is fixed on a day"
+                assert set(each.gates or {}) <= set(scale.variants)
+                assert answers([each], [])[0].verdict.outcome == "cannot tell"
+    assert asked >= 5
+
+
+def test_specnets_overnight_questions_are_decided_by_records_of_known_effect():
+    scale = find("specnet-beta").scale("overnight")
+
+    def run(variant, network, seed, accuracy, saved):
+        labels = {"variant": variant, "network": network, "seed": seed}
+        row = record(variant, seed, accuracy, labels=labels)
+        return row | {"config": {"network": network}, "memory": {"saved_bytes": saved}}
+
+    made = []
+    for number, network in enumerate(("lenet", "vgg7")):
+        for seed in range(5):
+            noise = 0.002 * (seed - 2) + 0.001 * number
+            made.append(run("relu", network, seed, 0.8, 1000))
+            made.append(run("paper 1", network, seed, 0.4 + noise, 400))
+            made.append(run("pixels, forward 1", network, seed, 0.765 + 10 * noise, 300))
+            made.append(run("pixels, stored 1", network, seed, 0.79 + noise, 900))
+    outcomes = [answer.verdict.outcome for answer in answers(scale.questions, made)]
+    assert outcomes == ["refuted", "cannot tell", "supported", "supported", "refuted"]
