@@ -18,7 +18,7 @@ from torch import Tensor
 
 from specviz.functional.precision import autocasts, no_autocast
 from specviz.functional.symbolic import one_node
-from specviz.functional.thresholding import compress, share_kept, threshold
+from specviz.functional.thresholding import compress, is_dropped, share_kept
 from specviz.functional.transformed import anchor_of, differentiable_once, is_transformed
 from specviz.spectra import HalfSpectrum, SparseSpectrum
 
@@ -90,7 +90,11 @@ def _dense(
     around = _around(weight)
     if thresholded == "stored" and dispatch.in_onnx_export():  # where nothing is stored
         return F.conv2d(x, weight, bias, strides, around)
-    maps = threshold(HalfSpectrum.of(x), beta).image()
+    # In real numbers: of complex ones that lie channels last, as before a convolution, inductor cannot mask any.
+    spectrum = HalfSpectrum.of(x)
+    kept = (~is_dropped(spectrum.values, beta)).to(x.dtype)
+    values = torch.complex(spectrum.values.real * kept, spectrum.values.imag * kept)
+    maps = HalfSpectrum._exact(values, spectrum.size, "ortho").image()
     if thresholded == "forward":
         return F.conv2d(maps, weight, bias, strides, around)
     # The value is that of the maps as they are; the filters' derivative, through a difference of 0, the store's.
