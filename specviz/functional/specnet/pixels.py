@@ -7,7 +7,6 @@ the forward pass, as in the paper, or on what is stored for the backward pass al
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -130,14 +129,14 @@ class _PixelBlock(torch.autograd.Function):
             y = y.relu_()
             gates = pack_bits((y > 0).reshape(-1), 1)
         ctx.save_for_backward(anchor, weight, stored.bitmap, stored.values, gates)
-        ctx.stored = replace(stored, bitmap=None, values=None)  # its shape alone: autograd holds the rest
+        ctx.shape, ctx.size = stored.shape, stored.size  # autograd holds the rest
         ctx.in_forward, ctx.strides = in_forward, strides
         return y
 
     @staticmethod
     def backward(ctx: Any, came_in: Tensor) -> Any:
         anchor, weight, bitmap, values, gates = ctx.saved_tensors
-        stored: SparseSpectrum = replace(ctx.stored, bitmap=bitmap, values=values)
+        stored = SparseSpectrum(bitmap, values, ctx.shape, ctx.size, "ortho")
         with torch.no_grad(), no_autocast(weight.device.type):
             grad = came_in
             if gates is not None:
