@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from spectral_kernels import dispatch
+from spectral_kernels import calibration, dispatch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -851,3 +851,15 @@ def test_a_first_use_under_another_default_device_leaves_the_next_one_right():
     with torch.device("meta"):
         MapStore(0.0, values="float32").pack(maps)
     torch.testing.assert_close(MapStore(0.0, values="float32").pack(maps).unpack(), maps, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 5, 7])
+def test_maps_of_many_slabs_come_back_in_their_places(count, monkeypatch):
+    """Each is the same alone: a threshold is relative to its map."""
+    monkeypatch.setattr(calibration, "SLAB_PIXELS", 2 * 64)  # two maps a slab
+    x = torch.randn(count, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    store = MapStore(threshold=0.0)
+    together = store.pack(x).unpack()
+    alone = torch.cat([store.pack(one).unpack() for one in x.split(1)])
+    assert torch.equal(together, alone)
+    assert (together - x).abs().max() < 0.05

@@ -384,6 +384,7 @@ def test_a_timeline_is_never_empty():
 def test_a_record_is_plain_and_a_print_is_short():
     memory = measure_step(two_layers(), torch.randn(32, 64))
     record = json.loads(json.dumps(memory.to_record()))
+    assert record["timeline"]["seconds"] == pytest.approx(memory.timeline.seconds.tolist(), abs=1e-9)
     assert record["peak_bytes"] == memory.peak_bytes
     assert record["total_bytes"] == memory.total_bytes
     assert record["saved_by_layer"] == memory.saved_by_layer
@@ -556,3 +557,8 @@ def test_on_a_gpu_the_same_step_is_measured_by_its_allocator():
     inference = measure_step(net, x, training=False)
     assert inference.saved_bytes == 0
     assert inference.peak_bytes == 2 * 4096 * 128 * FLOAT
+
+
+def test_a_print_says_whether_the_step_trained():
+    net = two_layers()
+    assert str(measure_step(net, torch.randn(2, 64), training=False)).startswith("one inference step")

@@ -77,7 +77,7 @@ def test_a_threshold_by_tensor_is_the_better_default_on_record():
 
 def test_the_line_on_reliability_is_the_records():
     rows = {row["part"]: row for row in sv.records.shipped("torture")}
-    layers, files, kills, compression, sliders = (rows[part] for part in list(torture.PARTS)[:5])
+    layers, files, kills, compression, sliders, mutants = (rows[part] for part in torture.PARTS)
     moves = {name: explorer["moves"] for name, explorer in sliders["explorers"].items()}
     lost = kills["lost"] + kills["doubled"] + kills["half_written"]
     for claim in (
@@ -90,6 +90,9 @@ def test_the_line_on_reliability_is_the_records():
         f"{100 * compression['growth']:.1f} %)",
         f"{sliders['moves']:,} moves of the controls of each of {len(moves)} explorers ({moves['StepExplorer']} of the "
         f"one that measures training steps; it grows by {100 * sliders['growth']:.1f} % at most)",
+        f"Of {mutants['sample']} mutants of {', '.join(mutants['of'][:-1])} and {mutants['of'][-1]}",
+        f"the tests kill {100 * mutants['share']:.0f} % "
+        f"({100 * mutants['low']:.0f} to {100 * mutants['high']:.0f} % by the sampling error)",
     ):
         assert claim in README
 
