@@ -216,7 +216,9 @@ class _Step:
             return _scalar(output, self.loss, self.targets)
 
 
-def _checked(model: nn.Module, batch: Any, targets: Any, warmup: int, points: int) -> tuple[tuple, torch.device]:
+def _checked(
+    model: nn.Module, batch: Any, targets: Any, warmup: int, points: int
+) -> tuple[tuple[Any, ...], torch.device]:
     """Inputs as a tuple, and the one device that they share with the model and the targets."""
     if warmup < 1:
         raise ValueError(f"warmup={warmup}: at least one step must make gradients and caches before one is measured")
@@ -303,7 +305,7 @@ def _storage_bytes(tensors: Iterable[Any]) -> int:
 
 
 def _hooked_bytes(
-    forward: Callable[[], Any], context: Callable[[], AbstractContextManager], device: torch.device
+    forward: Callable[[], Any], context: Callable[[], AbstractContextManager[Any]], device: torch.device
 ) -> int:
     """Bytes of the storages that autograd hands to saved-tensor hooks and that die with the graph, each once."""
     handed: dict[int, tuple[StorageWeakRef, int]] = {}

@@ -14,7 +14,7 @@ from torch import Tensor
 import specviz.functional as SF
 from specviz.datasets import luminance
 from specviz.figures import BLUE, ORANGE, Line, LinePlot, Panel, to_bytes
-from specviz.functional.specnet.gain import NAMED
+from specviz.functional.activation import NAMED
 from specviz.spectra import NORMS, HalfSpectrum, Norm
 from specviz.widgets.explorer import Explorer
 from specviz.widgets.pictures import KEPT, MAGNITUDE, Picture, centred_levels, frequency, top

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch._functorch.autograd_function import enable_single_level_autograd_function
@@ -20,6 +20,7 @@ from torch.autograd.function import _SingleLevelFunction
 _libraries: dict[str, torch.library.Library] = {}  # a module that is loaded again declares its operators again
 
 Factor = tuple[int, ...]  # tensor arguments, counted among tensors, in which an operator is linear together
+R = TypeVar("R")  # what an operator's kernel returns: a tensor, or a tuple of tensors
 
 
 class Call(NamedTuple):
@@ -50,13 +51,13 @@ class Along(NamedTuple):
     groups: int | None = None
 
 
-class Operator:
+class Operator(Generic[R]):
     """A torch operator and what torch needs to know of it; made by `operator`, which says what its arguments are."""
 
     def __init__(
         self,
         name: str,
-        forward: Callable[..., Any],
+        forward: Callable[..., R],
         shape: Callable[..., Any] | None,
         transposes: Mapping[Factor, Callable[..., Any]],
         tangents: Mapping[Factor, Callable[..., Any]],
@@ -90,8 +91,9 @@ class Operator:
             rule = samples if callable(samples) else _side_by_side(self, samples)
             torch.library.register_vmap(name, rule, lib=library)
 
-    def __call__(self, *arguments: Any) -> Any:
-        return self.overload(*arguments)
+    def __call__(self, *arguments: Any) -> R:
+        result: R = self.overload(*arguments)
+        return result
 
     def _readers(self, tensor: int) -> set[int] | None:
         """The tensors whose derivatives read this one's value; None if it must be there whatever is asked for."""
@@ -146,7 +148,7 @@ class Operator:
     def one_by_one(self, info: Any, in_dims: Sequence[Any], *arguments: Any) -> Any:
         """A rule for vmap that needs no other: a call for each sample."""
         pairs = list(zip(arguments, in_dims, strict=True))
-        samples = [
+        samples: list[Any] = [
             self(*(a.select(dim, i) if isinstance(a, torch.Tensor) and dim is not None else a for a, dim in pairs))
             for i in range(info.batch_size)
         ]
@@ -167,7 +169,7 @@ def operator(
     tangents: Mapping[Factor, Callable[..., Any]] | None = None,
     held: Sequence[int] = (),
     samples: Sequence[Along] | Callable[..., Any] | None = None,
-) -> Callable[[Callable[..., Any]], Operator]:
+) -> Callable[[Callable[..., R]], Operator[R]]:
     """Make a function of tensors and numbers a torch operator: `@operator("namespace::name")`.
 
     shape       the function's arguments -> empty tensors, of its results' shapes and types
@@ -196,7 +198,7 @@ def _filled(tensors: Sequence[Any]) -> Sequence[Any]:
     return [torch.zeros_like(like) if t is None else t for t in tensors]
 
 
-def _side_by_side(operator: Operator, ways: Sequence[Along]) -> Callable[..., Any]:
+def _side_by_side(operator: Operator[Any], ways: Sequence[Along]) -> Callable[..., Any]:
     """The rule for vmap where samples can be more entries along some axes."""
 
     def rule(info: Any, in_dims: Sequence[Any], *arguments: Any) -> Any:
@@ -253,7 +255,7 @@ def _transforms() -> AbstractContextManager[Any]:
     return stack
 
 
-def _keep(operator: Operator, ctx: Any, arguments: Sequence[Any], results: tuple[Any, ...]) -> None:
+def _keep(operator: Operator[Any], ctx: Any, arguments: Sequence[Any], results: tuple[Any, ...]) -> None:
     """Keep what derivatives will read, and nothing else."""
     tensors = [arguments[place] for place in operator._tensors]
     ctx.numbers = tuple(arguments[place] for place in operator._numbers)
@@ -273,13 +275,13 @@ def _keep(operator: Operator, ctx: Any, arguments: Sequence[Any], results: tuple
     ctx.set_materialize_grads(False)
 
 
-def _call_of(operator: Operator, ctx: Any) -> Call:
+def _call_of(operator: Operator[Any], ctx: Any) -> Call:
     saved, count = ctx.saved_tensors, len(operator._tensors)
     held = dict(zip(operator._held, saved[count:], strict=True))
     return Call(ctx.numbers, ctx.shapes, tuple(saved[:count]), tuple(map(held.get, range(operator._results))))
 
 
-def _differentiated(operator: Operator) -> Callable[..., Any]:
+def _differentiated(operator: Operator[Any]) -> Callable[..., Any]:
     """The operator's kernel for autograd: an autograd.Function around the step below it."""
     places = operator._tensors
 

@@ -1,6 +1,6 @@
 """Accuracy, memory and time of SpecNet over its threshold, beside the spatial networks it is made from."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from statistics import fmean
@@ -15,7 +15,7 @@ from specviz.experiments.curves import COLOURS, accuracies, epoch_seconds, point
 from specviz.experiments.experiment import Experiment, Scale
 from specviz.experiments.questions import Question
 from specviz.experiments.ranges import Choice, LogRange, Range
-from specviz.figures import LinePlot, Matrix, Table
+from specviz.figures import Figure, LinePlot, Matrix, Table
 from specviz.records import published
 from specviz.training import RECIPE, Config, train
 
@@ -155,7 +155,7 @@ def _kept(records: Sequence[Record]) -> Matrix:
     return Matrix(title, "beta", "block", betas, list(blocks), np.array(values), unit="kept, %", number_format=".0f")
 
 
-FIGURES = {
+FIGURES: Mapping[str, Callable[[Sequence[Record]], Figure | Table]] = {
     "published": _published,
     "measured": _measured,
     "accuracy over bytes": partial(_trade_off, "peak bytes", partial(_bytes, "peak")),
