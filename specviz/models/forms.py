@@ -54,7 +54,8 @@ class Unit(nn.Module):
         x = self.norm(self.conv(x))
         if shortcut is not None:
             x += shortcut
-        return self.activation(x)
+        y: Tensor = self.activation(x)
+        return y
 
 
 class Subsample(nn.Module):
@@ -326,6 +327,7 @@ class PixelForm(ImageForm):
     ) -> nn.Module:
         block = self.layer(C, O, k, stride=2 * stride if pool else stride, relu=activate)
         if not activate:
+            assert isinstance(block, snn.SpecNetPixelBlock2d)
             block.beta, block.is_projection = 0.0, True
         return block
 
@@ -412,6 +414,7 @@ class SpectralForm(Form):
         left = 0
         for layer in nn.Sequential(*features).modules():
             if isinstance(layer, snn.SpecNetBlock2d) and not layer.is_projection:
+                assert isinstance(layer.stride, int)
                 left = (left or layer.padded_size((self.image_size, self.image_size))[0]) // layer.stride
             elif isinstance(layer, Subsample):
                 left //= 2
@@ -419,7 +422,7 @@ class SpectralForm(Form):
 
 
 @torch.no_grad()
-def start(conv: Any, activation: str) -> nn.Module:
+def start(conv: nn.Module, activation: str) -> nn.Module:
     """Draw the filters so that maps keep their variance (He et al. 2015); without it deep nets without norm stall.
 
     GELU's are drawn as ReLU's, which it is for large numbers.
@@ -433,6 +436,6 @@ def start(conv: Any, activation: str) -> nn.Module:
         nn.init.kaiming_normal_(conv.weight, nonlinearity=activation)  # type: ignore[arg-type]
     else:
         return conv
-    if conv.bias is not None:
+    if isinstance(conv.bias, Tensor):
         nn.init.zeros_(conv.bias)
     return conv

@@ -34,12 +34,11 @@ def frequencies_seen(model: nn.Module, x: Tensor) -> Tensor:
     while not isinstance(block, snn.SpecNetBlock2d) and (children := list(block.children())):
         block = children[0]
     pictures = x.detach().double()
-    in_spectrum = isinstance(block, snn.SpecNetBlock2d)
     if isinstance(block, snn.SpecNetBlock2d):
         H, W = block.padded_size((x.shape[-2], x.shape[-1]))
         pictures = F.pad(pictures, (0, W - x.shape[-1], 0, H - x.shape[-2]))
     pictures.requires_grad_()
-    scores: Tensor = model(HalfSpectrum.of(pictures, block.norm) if in_spectrum else pictures)
+    scores: Tensor = model(HalfSpectrum.of(pictures, block.norm) if isinstance(block, snn.SpecNetBlock2d) else pictures)
     largest = torch.zeros(())
     for of_class in scores.sum(0):
         (gradient,) = torch.autograd.grad(of_class, pictures, retain_graph=True)

@@ -74,10 +74,9 @@ def _start_as_identity(layer: nn.Module) -> None:
     """Let the first filters of a convolution, as many as it has channels, pass these on; others stay as drawn."""
     if not (isinstance(layer, nn.Conv2d) and layer.groups == 1 and all(k % 2 and k > 1 for k in layer.kernel_size)):
         return
-    spectral = isinstance(layer, snn.SpectralParamConv2d)
-    filters = layer.filters().clone() if spectral else layer.weight
+    filters = layer.filters().clone() if isinstance(layer, snn.SpectralParamConv2d) else layer.weight
     nn.init.dirac_(filters[: layer.in_channels])
-    if spectral:
+    if isinstance(layer, snn.SpectralParamConv2d):
         layer.set_filters(filters)
 
 

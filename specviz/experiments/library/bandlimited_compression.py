@@ -1,6 +1,6 @@
 """Band-limited training on pictures: accuracy over compression, and over compression in training and in use."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from statistics import fmean
@@ -23,7 +23,7 @@ from specviz.experiments.curves import (
 )
 from specviz.experiments.experiment import Experiment, Scale
 from specviz.experiments.tiny import TINY
-from specviz.figures import BLUE, GREEN, ORANGE, PURPLE, Line, LinePlot, Matrix, Table
+from specviz.figures import BLUE, GREEN, ORANGE, PURPLE, Figure, Line, LinePlot, Matrix, Table
 from specviz.records import published
 from specviz.training import Config, build, evaluate, load, train
 
@@ -331,7 +331,7 @@ def _kept_by_layer(records: Sequence[Record]) -> Matrix:
     return Matrix(title, "epoch", "layer", epochs, layers, kept, unit="kept, %", number_format=".0f")
 
 
-FIGURES = {
+FIGURES: dict[str, Callable[[Sequence[Record]], Figure | Table]] = {
     "lost": _lost,
     "accuracy over share left out": _over_left_out,
     "cost": _cost,

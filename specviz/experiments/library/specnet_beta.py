@@ -15,7 +15,7 @@ from specviz.experiments.curves import COLOURS, accuracies, epoch_seconds, point
 from specviz.experiments.experiment import Experiment, Scale
 from specviz.experiments.questions import Question
 from specviz.experiments.ranges import Choice, LogRange, Range
-from specviz.figures import LinePlot, Matrix, Table
+from specviz.figures import Figure, LinePlot, Matrix, Table
 from specviz.records import published
 from specviz.training import RECIPE, Config, train
 
@@ -155,7 +155,7 @@ def _kept(records: Sequence[Record]) -> Matrix:
     return Matrix(title, "beta", "block", betas, list(blocks), np.array(values), unit="kept, %", number_format=".0f")
 
 
-FIGURES = {
+FIGURES: dict[str, Callable[[Sequence[Record]], Figure | Table]] = {
     "published": _published,
     "measured": _measured,
     "accuracy over bytes": partial(_trade_off, "peak bytes", partial(_bytes, "peak")),
