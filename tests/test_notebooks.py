@@ -87,7 +87,6 @@ def test_only_cells_with_widgets_times_or_facts_of_this_machine_go_unchecked(not
 TO_SPLIT = {
     "05_kernels_and_speed": 1,
     "07_filters_in_the_spectrum": 3,
-    "08_specnet": 10,
     "09_memory": 8,
     "10_training_curves": 1,
 }

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from spectral_kernels import dispatch
 from torch import Tensor, nn
 
 import specviz.nn as snn
@@ -325,11 +326,12 @@ class PixelForm(ImageForm):
         multiple: int = 1,
         pool: bool = False,
     ) -> nn.Module:
-        block = self.layer(C, O, k, stride=2 * stride if pool else stride, relu=activate)
-        if not activate:
-            assert isinstance(block, snn.SpecNetPixelBlock2d)
-            block.beta, block.is_projection = 0.0, True
-        return block
+        stride = 2 * stride if pool else stride
+        if activate:
+            return self.layer(C, O, k, stride=stride)
+        projection = self.layer(C, O, k, stride=stride, relu=False, beta=0.0)
+        projection.is_projection = True  # type: ignore[assignment]
+        return projection
 
     def convolution(self, C: int, O: int, k: int, *, multiple: int = 1) -> nn.Module:
         return self.unit(C, O, k, multiple=multiple)
@@ -414,8 +416,8 @@ class SpectralForm(Form):
         left = 0
         for layer in nn.Sequential(*features).modules():
             if isinstance(layer, snn.SpecNetBlock2d) and not layer.is_projection:
-                assert isinstance(layer.stride, int)
-                left = (left or layer.padded_size((self.image_size, self.image_size))[0]) // layer.stride
+                (stride, _) = dispatch.wholes(layer.stride, 2, "stride", 1)
+                left = (left or layer.padded_size((self.image_size, self.image_size))[0]) // stride
             elif isinstance(layer, Subsample):
                 left //= 2
         return left

@@ -30,15 +30,16 @@ def frequencies_seen(model: nn.Module, x: Tensor) -> Tensor:
     0.02
     """
     model = copy.deepcopy(model).double().eval()
-    block = next(iter(model.modules()))
-    while not isinstance(block, snn.SpecNetBlock2d) and (children := list(block.children())):
-        block = children[0]
+    first = next(iter(model.modules()))
+    while not isinstance(first, snn.SpecNetBlock2d) and (children := list(first.children())):
+        first = children[0]
+    block = first if isinstance(first, snn.SpecNetBlock2d) else None
     pictures = x.detach().double()
-    if isinstance(block, snn.SpecNetBlock2d):
+    if block is not None:
         H, W = block.padded_size((x.shape[-2], x.shape[-1]))
         pictures = F.pad(pictures, (0, W - x.shape[-1], 0, H - x.shape[-2]))
     pictures.requires_grad_()
-    scores: Tensor = model(HalfSpectrum.of(pictures, block.norm) if isinstance(block, snn.SpecNetBlock2d) else pictures)
+    scores: Tensor = model(pictures if block is None else HalfSpectrum.of(pictures, block.norm))
     largest = torch.zeros(())
     for of_class in scores.sum(0):
         (gradient,) = torch.autograd.grad(of_class, pictures, retain_graph=True)

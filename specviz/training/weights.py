@@ -66,7 +66,9 @@ def build(config: Config, data: Examples) -> nn.Module:
             _start_as_identity(layer)
     if config.whitening:
         model = nn.Sequential(OrderedDict(whitening=_whitening(data), network=model))
-    return model.to(memory_format=torch.channels_last) if config.channels_last else model
+    if config.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # which torch documents
+    return model
 
 
 @torch.no_grad()
@@ -74,10 +76,12 @@ def _start_as_identity(layer: nn.Module) -> None:
     """Let the first filters of a convolution, as many as it has channels, pass these on; others stay as drawn."""
     if not (isinstance(layer, nn.Conv2d) and layer.groups == 1 and all(k % 2 and k > 1 for k in layer.kernel_size)):
         return
-    filters = layer.filters().clone() if isinstance(layer, snn.SpectralParamConv2d) else layer.weight
-    nn.init.dirac_(filters[: layer.in_channels])
     if isinstance(layer, snn.SpectralParamConv2d):
+        filters = layer.filters().clone()
+        nn.init.dirac_(filters[: layer.in_channels])
         layer.set_filters(filters)
+    else:
+        nn.init.dirac_(layer.weight[: layer.in_channels])
 
 
 def _whitening(data: Examples) -> Whitening2d:

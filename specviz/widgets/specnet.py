@@ -79,7 +79,10 @@ class Network:
     def __init__(self, model: nn.Module, images: Tensor, labels: Tensor | None, names: list[str]) -> None:
         self.model, self.names = model, names
         self.images, self.labels = _checked(images, labels)
-        self.blocks = thresholded_blocks(model)
+        # Those on pixels pass no spectra on, which this page draws.
+        self.blocks = [block for block in thresholded_blocks(model) if isinstance(block, snn.SpecNetBlock2d)]
+        if not self.blocks:
+            raise ValueError(f"this {type(model).__name__} has no SpecNetBlock2d, so no spectra to show")
         self._calls: dict[int, tuple[Any, Any, StoredSpectrum]] = {}
         for i, block in enumerate(self.blocks):
             block.register_forward_hook(self._keeper(i), with_kwargs=True)

@@ -1,6 +1,6 @@
 """Band-limited training on pictures: accuracy over compression, and over compression in training and in use."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from statistics import fmean
@@ -331,7 +331,7 @@ def _kept_by_layer(records: Sequence[Record]) -> Matrix:
     return Matrix(title, "epoch", "layer", epochs, layers, kept, unit="kept, %", number_format=".0f")
 
 
-FIGURES: dict[str, Callable[[Sequence[Record]], Figure | Table]] = {
+FIGURES: Mapping[str, Callable[[Sequence[Record]], Figure | Table]] = {
     "lost": _lost,
     "accuracy over share left out": _over_left_out,
     "cost": _cost,

@@ -83,7 +83,7 @@ def _accuracy(records: Sequence[Record]) -> Table:
 
 
 def _trials(records: Sequence[Record]) -> Violins:
-    trials = {kind: accuracies(runs) for kind, runs in _by_kind(records).items()}
+    trials = {kind: accuracies(runs).tolist() for kind, runs in _by_kind(records).items()}
     return Violins("Cats and dogs: every trial", "accuracy, %", trials)
 
 

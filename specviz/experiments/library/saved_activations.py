@@ -123,9 +123,9 @@ def _plot(
     lines = []
     for colour, network in zip(COLOURS, ("resnet18", "vgg16"), strict=False):
         ways = _of(records, network, "cifar10")
-        plain = ways.get("plain", [])
-        for dash, family, label in families if plain else ():
-            if along := [(cost(ours, plain), ours) for way, ours in ways.items() if family in way]:
+        plain = ways.get("plain")
+        for dash, family, label in families:
+            if plain and (along := [(cost(ours, plain), ours) for way, ours in ways.items() if family in way]):
                 lines.append(drawn(f"{network}, {label}", along, colour, dash))
         if plain:
             lines.append(point(f"{network}, plain", 1.0, plain, colour))

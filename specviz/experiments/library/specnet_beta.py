@@ -1,6 +1,6 @@
 """Accuracy, memory and time of SpecNet over its threshold, beside the spatial networks it is made from."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from statistics import fmean
@@ -155,7 +155,7 @@ def _kept(records: Sequence[Record]) -> Matrix:
     return Matrix(title, "beta", "block", betas, list(blocks), np.array(values), unit="kept, %", number_format=".0f")
 
 
-FIGURES: dict[str, Callable[[Sequence[Record]], Figure | Table]] = {
+FIGURES: Mapping[str, Callable[[Sequence[Record]], Figure | Table]] = {
     "published": _published,
     "measured": _measured,
     "accuracy over bytes": partial(_trade_off, "peak bytes", partial(_bytes, "peak")),

@@ -7,7 +7,6 @@ the forward pass, as in the paper, or on what is stored for the backward pass al
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from specviz.functional.precision import autocasts, no_autocast
 from specviz.functional.symbolic import one_node
-from specviz.functional.thresholding import compress, share_kept, threshold
+from specviz.functional.thresholding import compress, is_dropped, share_kept
 from specviz.functional.transformed import anchor_of, differentiable_once, is_transformed
 from specviz.spectra import HalfSpectrum, SparseSpectrum
 
@@ -90,7 +89,11 @@ def _dense(
     around = _around(weight)
     if thresholded == "stored" and dispatch.in_onnx_export():  # where nothing is stored
         return F.conv2d(x, weight, bias, strides, around)
-    maps = threshold(HalfSpectrum.of(x), beta).image()
+    # In real numbers: of complex ones that lie channels last, as before a convolution, inductor cannot mask any.
+    spectrum = HalfSpectrum.of(x)
+    kept = (~is_dropped(spectrum.values, beta)).to(x.dtype)
+    values = torch.complex(spectrum.values.real * kept, spectrum.values.imag * kept)
+    maps = HalfSpectrum._exact(values, spectrum.size, "ortho").image()
     if thresholded == "forward":
         return F.conv2d(maps, weight, bias, strides, around)
     # The value is that of the maps as they are; the filters' derivative, through a difference of 0, the store's.
@@ -126,14 +129,14 @@ class _PixelBlock(torch.autograd.Function):
             y = y.relu_()
             gates = pack_bits((y > 0).reshape(-1), 1)
         ctx.save_for_backward(anchor, weight, stored.bitmap, stored.values, gates)
-        ctx.stored = replace(stored, bitmap=None, values=None)  # its shape alone: autograd holds the rest
+        ctx.shape, ctx.size = stored.shape, stored.size  # autograd holds the rest
         ctx.in_forward, ctx.strides = in_forward, strides
         return y
 
     @staticmethod
     def backward(ctx: Any, came_in: Tensor) -> Any:
         anchor, weight, bitmap, values, gates = ctx.saved_tensors
-        stored: SparseSpectrum = replace(ctx.stored, bitmap=bitmap, values=values)
+        stored = SparseSpectrum(bitmap, values, ctx.shape, ctx.size, "ortho")
         with torch.no_grad(), no_autocast(weight.device.type):
             grad = came_in
             if gates is not None:
