@@ -113,7 +113,6 @@ class Network:
     def made_by(self, i: int) -> tuple[Tensor, Tensor]:
         """What block i made of the one image last run: the product before the threshold, and the map; (O, H, W)."""
         block, (X, shortcut, out) = self.blocks[i], self._calls[i]
-        assert isinstance(block, snn.SpecNetBlock2d)
         with torch.no_grad():
             product = SF.specnet_block2d(
                 X,
