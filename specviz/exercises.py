@@ -20,7 +20,7 @@ from html import escape
 from itertools import islice
 from numbers import Real
 from statistics import stdev, variance
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -68,6 +68,7 @@ def _picture(draw: Callable[[Any], None], width: float = 6.0, height: float = 2.
 
 
 P = ParamSpec("P")
+T = TypeVar("T")
 _ARRAYS = (torch.Tensor, np.ndarray, np.generic)
 _LONGEST = 60  # characters of an answer that are shown again, and of a number in words
 
@@ -203,7 +204,7 @@ def _series(answer: Any) -> torch.Tensor:
     return tensor if tensor.is_complex() else tensor.float()
 
 
-def _called(action: Callable[[], Any], fails: str, hint: str = "") -> Any:
+def _called(action: Callable[[], T], fails: str, hint: str = "") -> T:
     """What an action of the reader's gives; what it raises becomes words, with the line of their own where it did."""
     try:
         return action()

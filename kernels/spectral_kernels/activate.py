@@ -24,7 +24,7 @@ from numba import float64, int32, int64, njit, prange
 from spectral_kernels import bitmap as packed
 from spectral_kernels import threshold
 from spectral_kernels.bitmap import CHUNK, TILE
-from spectral_kernels.cores import parallel
+from spectral_kernels.cores import Empty, parallel
 from spectral_kernels.launch import BALLOT, OnGpu, device, real_type
 
 ACTIVATIONS = ("tanh", "softsign", "arctan", "hardtanh", "identity")  # kernels know them by their place
@@ -152,7 +152,7 @@ def _kind(activation: str, like: Any) -> tuple[Any, Any]:
 
 
 def cpu(
-    x_hat: np.ndarray, beta: float, activation: str, empty: Any = np.empty, dense: bool = True
+    x_hat: np.ndarray, beta: float, activation: str, empty: Empty = np.empty, dense: bool = True
 ) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
     """`reference`, compiled and spread over the cores; the values are allocated at their exact size.
 
@@ -169,7 +169,7 @@ def cpu(
 
 
 def cpu_backward(
-    grad: np.ndarray, bitmap: np.ndarray, values: np.ndarray, activation: str, empty: Any = np.empty
+    grad: np.ndarray, bitmap: np.ndarray, values: np.ndarray, activation: str, empty: Empty = np.empty
 ) -> np.ndarray:
     """`reference_backward`, compiled and spread over the cores; raises where bitmap and values disagree."""
     offsets = packed.check_count(packed.offsets_of(bitmap), values.size)

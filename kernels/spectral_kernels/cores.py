@@ -26,12 +26,14 @@ from types import FunctionType
 from typing import Any
 
 import numba
+import numpy as np
 import torch
 from numba import njit
 from numba.core.compiler_lock import global_compiler_lock
 
 from spectral_kernels.process import Lock, is_forked
 
+Empty = Callable[[Any, Any], np.ndarray]  # how a form on the CPU allocates: shape, type -> an array
 _counts = Lock()
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from numba import cuda as gpu  # the form below is called `cuda`
 from numba import int64, prange
 
-from spectral_kernels.cores import parallel
+from spectral_kernels.cores import Empty, parallel
 from spectral_kernels.launch import OnGpu, real_type
 from spectral_kernels.symmetry import hermitian_part_, own_mirrors
 
@@ -111,7 +111,7 @@ def _pad(re, im, k_h, k_w, rows, own, X):  # type: ignore[no-untyped-def]
                         X[n, u, column] = complex(re[f, n], im[f, n])
 
 
-def cpu(X: np.ndarray, width: int, band: Band, empty: Any = np.empty) -> tuple[np.ndarray, np.ndarray]:
+def cpu(X: np.ndarray, width: int, band: Band, empty: Empty = np.empty) -> tuple[np.ndarray, np.ndarray]:
     """`reference`, compiled and spread over the cores."""
     N, H = X.shape[:2]
     re, im = (empty((frequencies(H, band), N), X.real.dtype) for _ in range(2))
@@ -119,7 +119,7 @@ def cpu(X: np.ndarray, width: int, band: Band, empty: Any = np.empty) -> tuple[n
     return re, im
 
 
-def cpu_pad(re: np.ndarray, im: np.ndarray, size: tuple[int, int], band: Band, empty: Any = np.empty) -> np.ndarray:
+def cpu_pad(re: np.ndarray, im: np.ndarray, size: tuple[int, int], band: Band, empty: Empty = np.empty) -> np.ndarray:
     """`reference_pad`, compiled and spread over the cores."""
     H, W = size
     X = empty((re.shape[1], H, W // 2 + 1), np.result_type(re, 1j))

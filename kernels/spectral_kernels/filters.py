@@ -24,7 +24,7 @@ import numpy as np
 from numba import cuda as gpu  # the form below is called `cuda`
 from numba import njit, prange
 
-from spectral_kernels.cores import numba_threads, parallel
+from spectral_kernels.cores import Empty, numba_threads, parallel
 from spectral_kernels.launch import OnGpu, device, real_type
 from spectral_kernels.symmetry import hermitian_part_, is_own_mirror
 
@@ -49,7 +49,8 @@ def _parts(weight: np.ndarray, p: np.ndarray, q: np.ndarray) -> np.ndarray:
     """The functions' values: (..., P) -> (..., H, V)."""
     w = weight.astype(np.float64)[..., None, None]
     if weight.shape[3] == LINEAR:
-        return w[..., 0, :, :] + w[..., 1, :, :] * p + w[..., 2, :, :] * q
+        planes: np.ndarray = w[..., 0, :, :] + w[..., 1, :, :] * p + w[..., 2, :, :] * q
+        return planes
     gain, m, n, A, T, D = (w[..., i, :, :] for i in range(GAUSSIAN))
     across = (q - n) + T * (p - m)
     return gain * np.exp(-0.5 * (A * (p - m) ** 2 + D * across**2))
@@ -64,7 +65,8 @@ def reference_bank(weight: np.ndarray, H: int, W: int, polar: bool) -> np.ndarra
 def reference(X: np.ndarray, weight: np.ndarray, width: int, polar: bool, conjugate: bool = False) -> np.ndarray:
     """(B, C, H, V), (O, C, 2, P) -> (B, O, H, V); `conjugate` multiplies by conj K. The definition."""
     K = reference_bank(weight, X.shape[2], width, polar)
-    return np.einsum("bchv,ochv->bohv", X, K.conj() if conjugate else K).astype(X.dtype)
+    Y: np.ndarray = np.einsum("bchv,ochv->bohv", X, K.conj() if conjugate else K).astype(X.dtype)
+    return Y
 
 
 def reference_gradient(X: np.ndarray, G: np.ndarray, weight: np.ndarray, width: int, polar: bool) -> np.ndarray:
@@ -344,7 +346,7 @@ def _one_dimensional_parts(
 
 
 def cpu(
-    X: np.ndarray, weight: np.ndarray, width: int, polar: bool, conjugate: bool = False, empty: Any = np.empty
+    X: np.ndarray, weight: np.ndarray, width: int, polar: bool, conjugate: bool = False, empty: Empty = np.empty
 ) -> np.ndarray:
     """`reference`, compiled and spread over the cores."""
     H = X.shape[2]
@@ -356,7 +358,7 @@ def cpu(
 
 
 def cpu_gradient(
-    X: np.ndarray, G: np.ndarray, weight: np.ndarray, width: int, polar: bool, empty: Any = np.empty
+    X: np.ndarray, G: np.ndarray, weight: np.ndarray, width: int, polar: bool, empty: Empty = np.empty
 ) -> np.ndarray:
     """`reference_gradient`, compiled and spread over the cores."""
     H = X.shape[2]
@@ -365,7 +367,8 @@ def cpu_gradient(
     parts = _one_dimensional_parts(weight, H, width, polar)
     p, q = coordinates(H, width, polar, weight.dtype)
     _gradient(X, G, weight, width, p, q, *parts, weight.dtype.type(0.5), rows, sums)
-    return sums.sum(0).astype(weight.dtype)
+    gradient: np.ndarray = sums.sum(0).astype(weight.dtype)
+    return gradient
 
 
 # --- CUDA. A thread has one frequency; it evaluates a filter there and multiplies BATCH maps by it.

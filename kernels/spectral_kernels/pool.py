@@ -20,7 +20,7 @@ import numpy as np
 from numba import cuda as gpu  # the form below is called `cuda`
 from numba import int64, njit, prange
 
-from spectral_kernels.cores import parallel
+from spectral_kernels.cores import Empty, parallel
 from spectral_kernels.launch import OnGpu, device, real_type
 from spectral_kernels.symmetry import hermitian_part_, is_own_mirror
 
@@ -58,7 +58,8 @@ def reference(X: np.ndarray, width: int, size: Pair, band: Pair, nyquist: Weight
     Z = np.einsum("rH,nHv->nrv", _rows_apart(X.shape[1], h, band[0], nyquist[0]), X[:, :, : w // 2 + 1])
     hermitian_part_(Z, w, _factors(width, w, nyquist[1]))
     Z[:, :, band[1] + 1 :] = 0
-    return (scale * Z).astype(X.dtype)
+    Y: np.ndarray = (scale * Z).astype(X.dtype)
+    return Y
 
 
 def reference_unpool(Y: np.ndarray, width: int, size: Pair, band: Pair, nyquist: Weights, scale: float) -> np.ndarray:
@@ -166,7 +167,7 @@ def _scalars(like: Any, band: Pair, nyquist: Weights, scale: float) -> list[Any]
 
 
 def cpu(
-    X: np.ndarray, width: int, size: Pair, band: Pair, nyquist: Weights, scale: float, empty: Any = np.empty
+    X: np.ndarray, width: int, size: Pair, band: Pair, nyquist: Weights, scale: float, empty: Empty = np.empty
 ) -> np.ndarray:
     """`reference`, compiled and spread over the cores."""
     h, w = size
@@ -176,7 +177,7 @@ def cpu(
 
 
 def cpu_unpool(
-    Y: np.ndarray, width: int, size: Pair, band: Pair, nyquist: Weights, scale: float, empty: Any = np.empty
+    Y: np.ndarray, width: int, size: Pair, band: Pair, nyquist: Weights, scale: float, empty: Empty = np.empty
 ) -> np.ndarray:
     """`reference_unpool`, compiled and spread over the cores."""
     H, W = size

@@ -22,7 +22,7 @@ import numpy as np
 from numba import cuda as gpu  # the form below is called `cuda`
 from numba import int64, prange
 
-from spectral_kernels.cores import parallel
+from spectral_kernels.cores import Empty, parallel
 from spectral_kernels.launch import OnGpu, device, real_type
 
 CHUNK = 1024  # frequencies that a CPU thread takes at a time in the native layout: three rows of 8 KiB stay in L1
@@ -50,7 +50,7 @@ def reference(
     a: np.ndarray, b: np.ndarray, conjugate_a: bool = False, conjugate_b: bool = False, multiplications: int = 4
 ) -> np.ndarray:
     """(F, P, K), (F, K, Q) -> (F, P, Q). The definition; summed in complex128."""
-    wide = _conjugated(a, conjugate_a).astype(np.complex128) @ _conjugated(b, conjugate_b)
+    wide: np.ndarray = _conjugated(a, conjugate_a).astype(np.complex128) @ _conjugated(b, conjugate_b)
     return wide.astype(a.dtype)
 
 
@@ -59,7 +59,8 @@ def reference_native(
 ) -> np.ndarray:
     """(G, P, K, F), (G, Q, K, F) -> (G, P, Q, F). The definition; summed in complex128."""
     wide = _conjugated(a, conjugate_a).astype(np.complex128), _conjugated(b, conjugate_b)
-    return np.einsum("gpkf,gqkf->gpqf", *wide).astype(a.dtype)
+    out: np.ndarray = np.einsum("gpkf,gqkf->gpqf", *wide).astype(a.dtype)
+    return out
 
 
 # --- CPU. Arrays come as one row of numbers with their strides, so that transposed views need no copy.
@@ -129,7 +130,7 @@ def cpu(
     conjugate_a: bool = False,
     conjugate_b: bool = False,
     multiplications: int = 4,
-    empty: Any = np.empty,
+    empty: Empty = np.empty,
 ) -> np.ndarray:
     """`reference`, compiled and spread over the cores: for few channels; above that a BLAS is faster."""
     out = empty((a.shape[0], a.shape[1], b.shape[2]), a.dtype)
@@ -152,7 +153,7 @@ def cpu_native(
     conjugate_a: bool = False,
     conjugate_b: bool = False,
     multiplications: int = 4,
-    empty: Any = np.empty,
+    empty: Empty = np.empty,
 ) -> np.ndarray:
     """`reference_native`, compiled and spread over the cores. The result is (P, G, Q, F) in memory."""
     (G, P, K, F), Q = a.shape, b.shape[1]

@@ -31,7 +31,7 @@ from numba import float32, float64, int8, int32, int64, njit, prange, uint64
 
 from spectral_kernels import bitmap as packed
 from spectral_kernels.bitmap import TILE
-from spectral_kernels.cores import parallel
+from spectral_kernels.cores import Empty, parallel
 from spectral_kernels.launch import OnGpu, device
 
 CHUNK = 16384  # entries a CPU thread handles at a time, in whole maps
@@ -112,7 +112,8 @@ def reference_expand(
 
 
 def _inverse(scale: np.ndarray) -> np.ndarray:
-    return np.divide(np.float32(1), scale, where=scale > 0, out=np.zeros_like(scale))
+    inverse: np.ndarray = np.divide(np.float32(1), scale, where=scale > 0, out=np.zeros_like(scale))
+    return inverse
 
 
 def _draws(seed: int, place: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -296,7 +297,7 @@ def _parts(x_hat: np.ndarray) -> np.ndarray:
     return x_hat.view(x_hat.real.dtype)
 
 
-def cpu_measure(x_hat: np.ndarray, mirror: np.ndarray, empty: Any = np.empty) -> tuple[np.ndarray, np.ndarray]:
+def cpu_measure(x_hat: np.ndarray, mirror: np.ndarray, empty: Empty = np.empty) -> tuple[np.ndarray, np.ndarray]:
     """`reference_measure`, compiled and spread over the cores."""
     rms, largest = empty(len(x_hat), np.float32), empty(len(x_hat), np.float32)
     if x_hat.size:
@@ -311,7 +312,7 @@ def cpu(
     scale: np.ndarray,
     eight_bits: bool,
     seed: int = -1,
-    empty: Any = np.empty,
+    empty: Empty = np.empty,
 ) -> tuple[np.ndarray, np.ndarray]:
     """`reference`, compiled and spread over the cores; the codes are allocated at their exact size."""
     maps, entries = x_hat.shape
@@ -333,7 +334,7 @@ def cpu_expand(
     scale: np.ndarray,
     dc: np.ndarray,
     mirror: np.ndarray,
-    empty: Any = np.empty,
+    empty: Empty = np.empty,
 ) -> np.ndarray:
     """`reference_expand`, compiled and spread over the cores; raises where bitmap and codes disagree."""
     x_hat = empty((len(bitmap), mirror.size), np.complex64)

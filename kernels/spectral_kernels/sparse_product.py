@@ -13,12 +13,10 @@ A zero of a map meets nothing: neither a filter that is NaN or infinite there, n
 For the CPU alone; on a GPU `product` multiplies the zeros too.
 """
 
-from typing import Any
-
 import numpy as np
 from numba import prange
 
-from spectral_kernels.cores import parallel
+from spectral_kernels.cores import Empty, parallel
 
 
 def reference(a: np.ndarray, b: np.ndarray, conjugate: bool = False) -> np.ndarray:
@@ -101,14 +99,14 @@ def _gradient(a, b, out):  # type: ignore[no-untyped-def]
                             to_im[q] += re * b_im[q] - im * b_re[q]
 
 
-def cpu(a: np.ndarray, b: np.ndarray, conjugate: bool = False, empty: Any = np.empty) -> np.ndarray:
+def cpu(a: np.ndarray, b: np.ndarray, conjugate: bool = False, empty: Empty = np.empty) -> np.ndarray:
     """`reference`, compiled and spread over the cores."""
     out = empty((*a.shape[:2], b.shape[3]), a.dtype)
     _product(np.ascontiguousarray(a), np.ascontiguousarray(b), b.dtype.type(-1 if conjugate else 1), out)
     return out
 
 
-def cpu_gradient(a: np.ndarray, b: np.ndarray, empty: Any = np.empty) -> np.ndarray:
+def cpu_gradient(a: np.ndarray, b: np.ndarray, empty: Empty = np.empty) -> np.ndarray:
     """`reference_gradient`, compiled and spread over the cores."""
     out = empty((2, a.shape[0], a.shape[2], b.shape[2]), a.real.dtype)
     _gradient(np.ascontiguousarray(a), np.ascontiguousarray(b), out)

@@ -22,7 +22,7 @@ from numba import float64, int32, int64, prange
 
 from spectral_kernels import bitmap as packed
 from spectral_kernels.bitmap import CHUNK, TILE
-from spectral_kernels.cores import parallel
+from spectral_kernels.cores import Empty, parallel
 from spectral_kernels.launch import BALLOT, OnGpu
 
 
@@ -44,7 +44,8 @@ def reference_expand(bitmap: np.ndarray, values: np.ndarray, count: int) -> np.n
 def reference_gather(x_hat: np.ndarray, bitmap: np.ndarray) -> np.ndarray:
     """(N,), (ceil(N/8),) bitmap -> (K,) the entries that the bitmap marks: the adjoint of `reference_expand`."""
     packed.check_marks(bitmap, x_hat.size)
-    return x_hat[packed.marked(bitmap, x_hat.size)]
+    values: np.ndarray = x_hat[packed.marked(bitmap, x_hat.size)]
+    return values
 
 
 # --- CPU. Indices are unsigned: with signed ones, Numba's wrap-around check keeps LLVM from vectorising.
@@ -70,14 +71,14 @@ def _mark(x_hat, beta_squared, bitmap, counts):  # type: ignore[no-untyped-def]
         counts[chunk] = kept
 
 
-def mark(x_hat: np.ndarray, beta: float, empty: Any) -> tuple[np.ndarray, np.ndarray]:
+def mark(x_hat: np.ndarray, beta: float, empty: Empty) -> tuple[np.ndarray, np.ndarray]:
     """The bitmap, and where each chunk's values begin."""
     bitmap, counts = empty(-(-x_hat.size // 8), np.uint8), np.empty(-(-x_hat.size // CHUNK), np.int64)
     _mark(x_hat, float(beta) * float(beta), bitmap, counts)
     return bitmap, packed.offsets_after(counts)
 
 
-def cpu(x_hat: np.ndarray, beta: float, empty: Any = np.empty) -> tuple[np.ndarray, np.ndarray]:
+def cpu(x_hat: np.ndarray, beta: float, empty: Empty = np.empty) -> tuple[np.ndarray, np.ndarray]:
     """`reference`, compiled and spread over the cores; the values are allocated at their exact size."""
     bitmap, offsets = mark(x_hat, beta, empty)
     values = empty(int(offsets[-1]), x_hat.dtype)
@@ -85,7 +86,7 @@ def cpu(x_hat: np.ndarray, beta: float, empty: Any = np.empty) -> tuple[np.ndarr
     return bitmap, values
 
 
-def cpu_expand(bitmap: np.ndarray, values: np.ndarray, count: int, empty: Any = np.empty) -> np.ndarray:
+def cpu_expand(bitmap: np.ndarray, values: np.ndarray, count: int, empty: Empty = np.empty) -> np.ndarray:
     """`reference_expand`, compiled and spread over the cores; raises where bitmap and values disagree."""
     offsets = packed.check_count(packed.offsets_of(bitmap), values.size)
     x_hat = empty(count, values.dtype)
@@ -93,7 +94,7 @@ def cpu_expand(bitmap: np.ndarray, values: np.ndarray, count: int, empty: Any = 
     return x_hat
 
 
-def cpu_gather(x_hat: np.ndarray, bitmap: np.ndarray, empty: Any = np.empty) -> np.ndarray:
+def cpu_gather(x_hat: np.ndarray, bitmap: np.ndarray, empty: Empty = np.empty) -> np.ndarray:
     """`reference_gather`, compiled and spread over the cores."""
     packed.check_marks(bitmap, x_hat.size)
     offsets = packed.offsets_of(bitmap)

@@ -34,7 +34,8 @@ def _peer(dims: int) -> Callable[..., Tensor] | None:
     def run(x: Tensor, w: Tensor) -> Tensor:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of its indexing, which torch will refuse one day
-            return fft_conv(x, w, padding=w.shape[-1] // 2)
+            y: Tensor = fft_conv(x, w, padding=w.shape[-1] // 2)
+            return y
 
     return run
 

@@ -80,7 +80,7 @@ class Spec:
         return self.options.get("convolution") == "specnet"
 
     def build(self, name: str, side: int) -> nn.Module:
-        model = getattr(models, name)(image_size=side, **self.options)
+        model: nn.Module = getattr(models, name)(image_size=side, **self.options)
         for block in model.modules():
             if isinstance(block, snn.SpecNetBlock2d):
                 block.precision = self.precision
@@ -149,7 +149,8 @@ def ratio(rows: list[harness.Row], row: harness.Row, baseline: str, key: str) ->
     """A row's bytes as a share of the same network's in a baseline form."""
     same = ("network", "image_size", "batch")
     base = next(r for r in rows if r["form"] == baseline and all(r[name] == row[name] for name in same))
-    return float(row[key]) / base[key]
+    share: float = float(row[key]) / base[key]
+    return share
 
 
 AIMED_SHARES = (("tanh", "saved_bytes", 0.25), ("bn-relu", "saved_bytes", 0.15), ("tanh", "peak_bytes", 0.40))

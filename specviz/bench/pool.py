@@ -34,7 +34,8 @@ def composition(x: Tensor, size: tuple[int, int]) -> Tensor:
     if w % 2 == 0 and w < W:
         mirrored = Y[..., -1:].flip(-2).roll(1, -2).conj()
         Y = torch.cat([Y[..., :-1], Y[..., -1:] + mirrored], -1)
-    return torch.fft.irfft2(Y, s=size) * (h * w / (H * W))
+    pooled: Tensor = torch.fft.irfft2(Y, s=size) * (h * w / (H * W))
+    return pooled
 
 
 def measure(shape: tuple[int, ...], size: tuple[int, int], device: str, rounds: int) -> dict[str, Any]:

@@ -236,7 +236,7 @@ def _give_back() -> None:
 def _decoding_bytes(image: Any, whole: tuple[int, int]) -> int:
     """What Pillow takes to decode a picture whose head alone has been read, and to make it RGB."""
     one = 1 if image.mode in ("1", "L", "P") else 4  # bytes of a pixel: Pillow pads three channels to four
-    needed = image.width * image.height * (one if image.mode in _AS_THEY_ARE else one + 4)
+    needed: int = image.width * image.height * (one if image.mode in _AS_THEY_ARE else one + 4)
     if image.info.get("progressive"):
         # All coefficients are held, 2 bytes each, whatever the scale that it is decoded at.
         samples = [across * down for _, across, down, _ in image.layer]

@@ -78,7 +78,8 @@ def luminance(image: Tensor) -> Tensor:
     """(3, H, W) red, green, blue -> (H, W) grey; a grey image is returned as it is."""
     if image.ndim == 2:
         return image
-    return torch.tensordot(_LUMINANCE.to(image), image, dims=1)
+    grey: Tensor = torch.tensordot(_LUMINANCE.to(image), image, dims=1)
+    return grey
 
 
 def photo_from(source: Any) -> Tensor:

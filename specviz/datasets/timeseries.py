@@ -117,7 +117,8 @@ def _table(path: Path) -> np.ndarray:
 
 def _lengths(values: np.ndarray) -> np.ndarray:
     """(N,) values of each series up to its last that is not NaN."""
-    return values.shape[1] - np.argmin(np.isnan(values[:, ::-1]), axis=1)
+    lengths: np.ndarray = values.shape[1] - np.argmin(np.isnan(values[:, ::-1]), axis=1)
+    return lengths
 
 
 def _filled(values: np.ndarray, lengths: np.ndarray, longest: int, series: Lengthened | None, path: Path) -> np.ndarray:

@@ -263,12 +263,12 @@ def _ended(
         from distributed import as_completed
 
     waiting = iter(trials)
-    running: dict[Future, Trial] = {}
+    running: dict[Future[Any], Trial] = {}
     # Another driver's trial of the same id must be another task: the group is this call's own. As one large group the
     # trials wait at the scheduler, which hands a worker one when it is free.
     group, numbers = f"trials-{secrets.token_hex(4)}", count()
 
-    def submit() -> list[Future]:
+    def submit() -> list[Future[Any]]:
         most = window()
         room = most - len(running)
         some = list(islice(waiting, room)) if room >= min(at_once, most) else []

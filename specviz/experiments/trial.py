@@ -139,7 +139,7 @@ def _take_in(store: Store, missing: set[str]) -> int | None:
     for row in rows:
         if row.get("code") == records.code():
             store.write(row["trial"], row)
-    return sum(row.get("code") != records.code() for row in rows)
+    return sum(bool(row.get("code") != records.code()) for row in rows)
 
 
 def end(store: Store, trials: list[Trial]) -> set[str]:

@@ -154,11 +154,11 @@ def band_points(line: Line) -> tuple[np.ndarray, np.ndarray]:
 
 def _finite(values: Any) -> np.ndarray:
     # NaN and infinity are not JSON: plotly's front end would drop the whole message.
-    values = np.asarray(values, dtype=np.float64)
-    finite = np.isfinite(values)
+    numbers: np.ndarray = np.asarray(values, dtype=np.float64)
+    finite = np.isfinite(numbers)
     if finite.all():
-        return values
-    gaps = values.astype(object)
+        return numbers
+    gaps: np.ndarray = numbers.astype(object)
     gaps[~finite] = None
     return gaps
 

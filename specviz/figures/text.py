@@ -17,12 +17,16 @@ def for_plotly(text: str) -> str:
     return text.translate(_NAMED).replace("&lt;br&gt;", "<br>")
 
 
-def figure_for_plotly(part: Any, is_text: bool = False) -> Any:
+def figure_for_plotly(figure: dict[str, Any]) -> dict[str, Any]:
     """A plotly figure's data and layout with all their texts so, but hover templates, which are ours."""
+    return {key: _part_for_plotly(value, key in _TEXTS) for key, value in figure.items()}
+
+
+def _part_for_plotly(part: Any, is_text: bool) -> Any:
     if isinstance(part, dict):
-        return {key: figure_for_plotly(value, key in _TEXTS) for key, value in part.items()}
+        return figure_for_plotly(part)
     if isinstance(part, list):
-        return [figure_for_plotly(value, is_text) for value in part]
+        return [_part_for_plotly(value, is_text) for value in part]
     return for_plotly(part) if is_text and isinstance(part, str) else part
 
 

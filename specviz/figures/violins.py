@@ -26,7 +26,7 @@ class Violins(Still):
 
     title: str
     y_title: str
-    groups: Mapping[str, Sequence[float]]
+    groups: Mapping[str, Sequence[float] | np.ndarray]
 
     def __post_init__(self) -> None:
         if not self.groups:

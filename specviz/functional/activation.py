@@ -60,7 +60,7 @@ def check_activation(activation: str | Callable[[Tensor], Tensor]) -> None:
         _check_function.__wrapped__(activation)
 
 
-@torch.compiler.assume_constant_result
+@dispatch.constant_result
 def _check_outside_of_the_graph(activation: Callable[[Tensor], Tensor]) -> bool:
     _check_function.__wrapped__(activation)
     return True

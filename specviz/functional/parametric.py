@@ -197,9 +197,9 @@ def _run(x: Tensor, weight: Tensor, kind: Kind, coordinates: Coordinates, covari
     if kind != "full":
         return dispatch.filter_maps(x, functions(weight, kind, covariance), coordinates == "polar")
     K = torch.complex(*_bank(weight, (H, W), kind, coordinates, covariance).flatten(-2).unbind(2))
-    return torch.fft.irfft2(
-        dispatch.product_native(torch.fft.rfft2(x).flatten(-2), K).unflatten(-1, (H, W // 2 + 1)), s=(H, W)
-    )
+    Y = dispatch.product_native(torch.fft.rfft2(x).flatten(-2), K).unflatten(-1, (H, W // 2 + 1))
+    y: Tensor = torch.fft.irfft2(Y, s=(H, W))
+    return y
 
 
 def _waves(n: int, m: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -237,4 +237,5 @@ def _by_matrices(x: Tensor, bank: Tensor) -> Tensor:
     K = torch.cat([torch.cat([re, -im], 1), torch.cat([im, re], 1)])  # (2O, 2C, H, V)
     Y = torch.einsum("bchv,ochv->bohv", X, K).unflatten(1, (2, -1)).movedim(1, 2).flatten(2, 3)  # (B, O, 2H, V)
     Y = (up @ Y).unflatten(-2, (2, H)).movedim(-3, -2).flatten(-2)  # (B, O, H, 2V)
-    return Y @ back
+    y: Tensor = Y @ back
+    return y

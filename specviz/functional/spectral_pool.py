@@ -99,7 +99,8 @@ def _by_gemm(x: Tensor, size: Size, new: Size, bands: Size, nyquist: float, tran
         return torch.matmul(across, y).permute(0, 3, 1, 2)
     if h * w * H * W <= calibration.ONE_MATRIX * min(rows_first, columns_first):
         (both,) = constant(_one_matrix, *arguments)
-        return (x.flatten(-2) @ both).unflatten(-1, new)
+        out: Tensor = (x.flatten(-2) @ both).unflatten(-1, new)
+        return out
     down, across = constant(_matrices, *arguments)
     if rows_first <= columns_first:
         return torch.matmul(torch.matmul(down, x), across.mT)
@@ -117,7 +118,8 @@ def _by_fft(x: Tensor, size: Size, new: Size, bands: Size, nyquist: float, trans
         X = dispatch.unpool(X, size[1], new, bands, (weight, weight / 2), scale)
     else:
         X = dispatch.pool(X, size[1], new, bands, (weight, weight), scale)
-    return torch.fft.irfft2(X, s=new)
+    out: Tensor = torch.fft.irfft2(X, s=new)
+    return out
 
 
 def _resampled_back(call: Call, grad: Tensor) -> Tensor:

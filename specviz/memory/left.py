@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 
 import torch
+from spectral_kernels import dispatch
 from spectral_kernels.process import Lock
 from torch import Tensor
 
@@ -105,7 +106,7 @@ def why_no_map(x: Tensor) -> str | None:
     return "small" if is_small or x.untyped_storage().nbytes() < x.nbytes else None  # an expanded tensor is small
 
 
-@torch.compiler.assume_constant_result  # a compiler runs it once, when it traces
+@dispatch.constant_result  # a compiler runs it once, when it traces
 def warn_once(name: str, reason: str, stacklevel: int = 2) -> None:
     with _lock:
         if reason in _said:

@@ -137,7 +137,8 @@ def _analyse(maps: Tensor) -> Tensor:
     size = tuple(maps.shape[1:])
     if math.prod(size) <= calibration.GEMM_PIXELS and maps.device.type == "cpu":
         return torch.view_as_complex((maps.flatten(1) @ constant(_matrices, size)[0]).unflatten(1, (-1, 2)))
-    return torch.fft.rfftn(maps, dim=tuple(range(1, maps.ndim)), norm="ortho").flatten(1)
+    spectra: Tensor = torch.fft.rfftn(maps, dim=tuple(range(1, maps.ndim)), norm="ortho").flatten(1)
+    return spectra
 
 
 def _synthesise(x_hat: Tensor, size: tuple[int, ...], out: Tensor) -> None:

@@ -322,4 +322,5 @@ def _hooked_bytes(
     del result
     gc.collect()  # also for the step that follows
     # Parameters, the batch and cached constants outlive the graph: they were there before it.
-    return sum(count for storage, count in kept if storage.expired())
+    freed: list[int] = [count for storage, count in kept if storage.expired()]
+    return sum(freed)

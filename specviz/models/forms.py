@@ -55,7 +55,8 @@ class Unit(nn.Module):
         x = self.norm(self.conv(x))
         if shortcut is not None:
             x += shortcut
-        return self.activation(x)
+        y: Tensor = self.activation(x)
+        return y
 
 
 class Subsample(nn.Module):
@@ -423,7 +424,7 @@ class SpectralForm(Form):
 
 
 @torch.no_grad()
-def start(conv: Any, activation: str) -> nn.Module:
+def start(conv: nn.Module, activation: str) -> nn.Module:
     """Draw the filters so that maps keep their variance (He et al. 2015); without it deep nets without norm stall.
 
     GELU's are drawn as ReLU's, which it is for large numbers.
@@ -437,6 +438,6 @@ def start(conv: Any, activation: str) -> nn.Module:
         nn.init.kaiming_normal_(conv.weight, nonlinearity=activation)  # type: ignore[arg-type]
     else:
         return conv
-    if conv.bias is not None:
+    if isinstance(conv.bias, Tensor):
         nn.init.zeros_(conv.bias)
     return conv

@@ -92,7 +92,8 @@ class _SpectralParam(nn.Module):
     def reset_parameters(self) -> None:
         """Draw new filters as torch does, in place."""
         if not self._is_made:
-            return super().reset_parameters()  # type: ignore[misc]
+            super().reset_parameters()  # type: ignore[misc]
+            return
         self._parameters["weight"] = nn.Parameter(torch.empty_like(self.weight_hat))
         try:
             super().reset_parameters()  # type: ignore[misc]
@@ -103,7 +104,8 @@ class _SpectralParam(nn.Module):
     @one_node
     def forward(self, input: Tensor) -> Tensor:
         layer: Any = self
-        return layer._conv_forward(input, self.filters(), layer.bias)
+        out: Tensor = layer._conv_forward(input, self.filters(), layer.bias)
+        return out
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
         spatial = state_dict.get(f"{prefix}weight")

@@ -142,7 +142,8 @@ class _SpectralPool(nn.Module):
         if self.scale is not None:  # 0.7 of 10 pixels are 7, although 0.7 * 10 may fall short of it
             return [torch.sym_max(1, math.floor(s * n + 1e-9)) for s, n in zip(self._scales, sides, strict=True)]
         size: Any = self.size
-        return size(sides) if callable(size) else size
+        new: Size = size(sides) if callable(size) else size
+        return new
 
     @classmethod
     def like(cls, layer: nn.Module, **options: Any) -> Any:

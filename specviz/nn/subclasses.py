@@ -31,7 +31,8 @@ class _PadsBySize:
     def forward(self, input: Tensor) -> Tensor:
         layer: Any = self
         padded = pad_same(input, layer.kernel_size, layer.stride, layer.dilation)
-        return super().forward(padded)  # type: ignore[misc]
+        out: Tensor = super().forward(padded)  # type: ignore[misc]
+        return out
 
 
 class BandLimitedConv2dSame(_PadsBySize, BandLimitedConv2d):
@@ -111,7 +112,7 @@ def _ordinary_pool(module: Any, base: Any) -> nn.Module:
     if not _has_own(module, base, "forward") or settings.get("return_indices"):
         return as_set
     tried = [(x, _tried(module, x)) for x in _maps(module, base)]
-    by_size = [] if "output_size" in settings else [base(1, settings["stride"])]  # ceil(side / stride)
+    by_size: list[nn.Module] = [] if "output_size" in settings else [base(1, settings["stride"])]  # ceil(side / stride)
     for plain in (as_set, *by_size):
         if all(isinstance(y, Tensor) and y.shape == plain(x).shape for x, y in tried):
             return plain

@@ -136,7 +136,7 @@ class HalfSpectrum:
 
     def __new__(cls, values: Any = None, *arguments: Any, **keywords: Any) -> HalfSpectrum:
         if isinstance(values, torch.fx.Proxy):  # torch.fx.symbolic_trace: one step of its graph, as a torch function is
-            spectrum: Any = values.tracer.create_proxy("call_function", cls, (values, *arguments), keywords)
+            spectrum: HalfSpectrum = values.tracer.create_proxy("call_function", cls, (values, *arguments), keywords)
             return spectrum
         return object.__new__(cls)
 
@@ -175,7 +175,7 @@ class HalfSpectrum:
     def of(cls, x: Any, norm: Norm = "ortho") -> HalfSpectrum:
         """Transform images: x (..., H, W) real, float32 or float64, a tensor or an array -> HalfSpectrum."""
         if isinstance(x, torch.fx.Proxy):
-            spectrum: Any = x.tracer.create_proxy("call_function", _spectrum_of, (x, norm), {})
+            spectrum: HalfSpectrum = x.tracer.create_proxy("call_function", _spectrum_of, (x, norm), {})
             return spectrum
         _check_not_onnx()
         x = _as_image(x)
@@ -212,7 +212,8 @@ class HalfSpectrum:
         """Back to the real image: (..., H, W)."""
         if self.values.numel() == 0:
             return self.values.real.sum(-1, keepdim=True).expand(*self.values.shape[:-1], self.size[1])
-        return torch.fft.irfft2(self.values, s=self.size, norm=self.norm)
+        x: Tensor = torch.fft.irfft2(self.values, s=self.size, norm=self.norm)
+        return x
 
     @property
     def nbytes(self) -> int:
@@ -240,7 +241,8 @@ class HalfSpectrum:
         """How often each stored column stands in the full plane: (W//2+1,), 1 or 2."""
         W = self.size[1]
         v = torch.arange(W // 2 + 1, device=self.values.device)
-        return 2.0 - is_own_mirror(v, W).double()
+        counts: Tensor = 2.0 - is_own_mirror(v, W).double()
+        return counts
 
     def _energy_density(self) -> Tensor:
         """(..., H, W//2+1): share of the image's energy in each stored entry and its mirror."""
@@ -265,7 +267,8 @@ class HalfSpectrum:
 
     def centred(self) -> Tensor:
         """The full plane with frequency (0, 0) at [H//2, W//2]: (..., H, W) complex."""
-        return torch.fft.fftshift(self.full(), dim=(-2, -1))
+        plane: Tensor = torch.fft.fftshift(self.full(), dim=(-2, -1))
+        return plane
 
     def log_magnitude(self, floor: float = 1e-6) -> Tensor:
         """log10 |coefficient| over the centred full plane, for display: (..., H, W). Smaller ones show as `floor`.
@@ -357,7 +360,7 @@ class HalfSpectrum:
         """
         for X in spectra:
             if isinstance(X, torch.fx.Proxy):
-                joined: Any = X.tracer.create_proxy("call_function", _cat, (list(spectra),), {})
+                joined: HalfSpectrum = X.tracer.create_proxy("call_function", _cat, (list(spectra),), {})
                 return joined
         if not spectra:
             raise ValueError("HalfSpectrum.cat needs at least one spectrum")

@@ -133,7 +133,8 @@ def alias_fold(size: Size, stride: tuple[int, ...], scale: float) -> Fold:
 def alias_scale(stride: tuple[int, ...], norm: str) -> float:
     """What the sum of aliases is multiplied by to be the transform, in its norm, of every stride-th pixel."""
     count = math.prod(stride)
-    return {"ortho": count**-0.5, "backward": 1 / count, "forward": 1.0}[norm]
+    scale: float = {"ortho": count**-0.5, "backward": 1 / count, "forward": 1.0}[norm]
+    return scale
 
 
 def make_real_(dense: Tensor, real: np.ndarray, first: int = 0) -> Tensor:

@@ -112,7 +112,8 @@ def _convolved(picture: Picture, kernel: str, **band: Any) -> tuple[Tensor, Plan
 def _magnitude(picture: Picture, kernel: str) -> Tensor:
     """Of the padded map. Where its zeros stand does not matter here: a shift changes no magnitude."""
     _, plan = picture.once(_convolved, kernel)
-    return torch.fft.rfft2(picture.map, s=(plan.h.S, plan.w.S), norm="ortho").abs()
+    X: Tensor = torch.fft.rfft2(picture.map, s=(plan.h.S, plan.w.S), norm="ortho")
+    return X.abs()
 
 
 def _range(picture: Picture, kernel: str) -> tuple[float, float]:
@@ -153,7 +154,8 @@ def _energy_of(picture: Picture, kernel: str, h: int, w: int) -> float:
     energy = picture.once(_magnitude, kernel).double().square()
     energy[:, 1 : (plan.w.S + 1) // 2] *= 2
     rows = _kept_rows(replace(plan, h=replace(plan.h, k=h)))
-    return (energy[rows][:, :w].sum() / energy.sum().clamp_min(1e-300)).item()
+    share: float = (energy[rows][:, :w].sum() / energy.sum().clamp_min(1e-300)).item()
+    return share
 
 
 def _kept_rows(plan: Plan) -> list[int]:

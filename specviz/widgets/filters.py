@@ -95,7 +95,8 @@ def compute(picture: Picture, kind: Kind, coordinates: Coordinates, **numbers: f
 
 
 def _spectrum(picture: Picture) -> Tensor:
-    return torch.fft.rfft2(picture.map)
+    X: Tensor = torch.fft.rfft2(picture.map)
+    return X
 
 
 def _sliders(numbers: dict[str, tuple[str, float, float, float, float]], kind: str) -> dict[str, Slider]:

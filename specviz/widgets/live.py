@@ -444,7 +444,8 @@ def running_mean(values: Sequence[float], over: int) -> np.ndarray:
     sums = np.concatenate([[0.0], np.cumsum(np.asarray(values, dtype=np.float64))])
     last = np.arange(1, len(sums))
     first = np.maximum(last - over, 0)
-    return (sums[last] - sums[first]) / np.maximum(last - first, 1)
+    means: np.ndarray = (sums[last] - sums[first]) / np.maximum(last - first, 1)
+    return means
 
 
 def _name(config: training.Config) -> str:

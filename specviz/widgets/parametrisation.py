@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import ipywidgets as ipw
@@ -25,7 +25,7 @@ from specviz.widgets.turns import turn
 STEPS = 150
 PATCH = 16  # pixels a side
 BATCH = 50
-OPTIMISERS = {
+OPTIMISERS: dict[str, Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer]] = {
     "SGD": lambda parameters: torch.optim.SGD(parameters, lr=0.05, momentum=0.9, weight_decay=1e-3),
     "Adam": lambda parameters: torch.optim.Adam(parameters, lr=0.01),
 }
@@ -67,7 +67,8 @@ def _network(taps: int) -> nn.Sequential:
 def filter_distance(a: nn.Sequential, b: nn.Sequential) -> float:
     """How far two networks' filters are apart, as a share of the first one's norm."""
     p, q = (torch.cat([w.flatten() for w in filters(network)]) for network in (a, b))
-    return ((p - q).norm() / p.norm()).item()
+    share: float = ((p - q).norm() / p.norm()).item()
+    return share
 
 
 def filters(network: nn.Sequential) -> list[Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from specviz.figures import MAX_SHOWN, to_bytes
 
+T = TypeVar("T")
 Reader = Callable[[int, int], str]  # what stands at column x, row y of a frame
 
 # How panels look that show the same kind of thing.
@@ -34,10 +35,10 @@ class Picture:
         """(H, W) in pixels."""
         return self.map.shape[-2], self.map.shape[-1]
 
-    def once(self, make: Callable[..., Any], *choices: Any) -> Any:
+    def once(self, make: Callable[..., T], *choices: Any) -> T:
         """make(picture, *choices), made when it is first asked for; each time where a choice cannot be a key."""
         try:
-            made = self._made.get((make, *choices))
+            made: T | None = self._made.get((make, *choices))
         except TypeError:  # such as a reader's function that compares by its fields
             return make(self, *choices)
         if made is None:

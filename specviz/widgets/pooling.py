@@ -65,7 +65,8 @@ def enlarged(small: Tensor, size: tuple[int, int], way: str, how: str = "repeat"
 
 def error(image: Tensor, again: Tensor) -> float:
     """L2 norm of the difference as a share of the image's; 0 for an image without any energy."""
-    return (again - image).norm().item() / max(image.norm().item(), 1e-30)
+    share: float = (again - image).norm().item() / max(image.norm().item(), 1e-30)
+    return share
 
 
 def information_loss(

@@ -92,7 +92,8 @@ def compute(picture: Picture, u: float, v: float, strength: float, phase: float,
 
 
 def _spectrum(picture: Picture) -> Tensor:
-    return torch.fft.fft2(picture.map, norm="ortho")
+    X: Tensor = torch.fft.fft2(picture.map, norm="ortho")
+    return X
 
 
 class SymmetryExplorer(Explorer):

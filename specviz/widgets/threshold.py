@@ -181,7 +181,8 @@ def _any_channel(mask: Tensor) -> Tensor:
 def _centred_plane(half: Tensor, width: int) -> Tensor:
     """What is known of each stored entry, on the centred full plane: (H, W//2+1), symmetric -> (H, W)."""
     right = half[:, 1 : (width + 1) // 2].roll(-1, 0).flip((0, 1))
-    return torch.fft.fftshift(torch.cat([half, right], 1))
+    plane: Tensor = torch.fft.fftshift(torch.cat([half, right], 1))
+    return plane
 
 
 def _weight_above(values: Tensor, weights: Tensor, edges: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ the tensor's device is an error: nothing is copied between devices behind the ca
 """
 
 from spectral_kernels.dispatch._activate import activate, activate_backward
-from spectral_kernels.dispatch._constants import constant, has_symbol, untraced
+from spectral_kernels.dispatch._constants import constant, constant_result, has_symbol, untraced
 from spectral_kernels.dispatch._crop import crop, pad
 from spectral_kernels.dispatch._devices import FORMS, Form, choose_form, cuda_is_available
 from spectral_kernels.dispatch._filters import filter_maps, filters, filters_bank, filters_gradient
@@ -29,6 +29,7 @@ __all__ = [
     "check_beta",
     "choose_form",
     "constant",
+    "constant_result",
     "crop",
     "cuda_is_available",
     "filter_maps",

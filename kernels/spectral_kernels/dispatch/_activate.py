@@ -68,7 +68,7 @@ def _activate(x_hat: Tensor, beta: float, activation: str, dense: bool, form: st
     """out (N,), or (0,) where it is not wanted, bitmap, values."""
     forms = Forms(activate_kernel.reference, partial(activate_kernel.cpu, dense=dense), activate_kernel.cuda)
     out, bitmap, values = run(forms, form, x_hat.numel(), (x_hat,), beta, activation)
-    return out if dense else x_hat.new_empty(0), bitmap, values
+    return out if dense and out is not None else x_hat.new_empty(0), bitmap, values
 
 
 @operator(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +13,8 @@ from torch.utils._python_dispatch import _disable_current_modes, _get_current_di
 
 from spectral_kernels import calibration
 from spectral_kernels.process import Lock
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _kept: OrderedDict[Any, tuple[Tensor, ...]] = OrderedDict()
 _lock = Lock()
@@ -35,6 +37,12 @@ def constant(make: Callable[..., tuple[Tensor, ...]], *arguments: Any) -> tuple[
     return _remembered(make, *arguments)
 
 
+def constant_result(function: F) -> F:
+    """A function that a compiler calls once, when it traces: `torch.compiler.assume_constant_result`, with types."""
+    marked: F = torch.compiler.assume_constant_result(function)
+    return marked
+
+
 def has_symbol(*arguments: Any) -> bool:
     """Whether a number among them is a compiler's symbol, which stands for many."""
     from torch.fx.experimental.symbolic_shapes import has_static_value  # slow to import
@@ -42,7 +50,7 @@ def has_symbol(*arguments: Any) -> bool:
     return any(isinstance(n, int | torch.SymInt) and not has_static_value(n) for n in arguments)
 
 
-@torch.compiler.assume_constant_result
+@constant_result
 def _of_program(make: Callable[..., tuple[Tensor, ...]], *arguments: Any) -> tuple[Tensor, ...]:
     with _disable_current_modes():  # torch.export traces under a FakeTensorMode, but takes real constants
         return _remembered(make, *arguments)

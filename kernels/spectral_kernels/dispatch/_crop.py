@@ -53,7 +53,7 @@ def pad(re: Tensor, im: Tensor, size: tuple[int, int], band: tuple[int, int], fo
         raise ValueError(f"band={tuple(band)} of {size[0]} x {size[1]} has {F} frequencies, got {tuple(re.shape)}")
     leading = re.shape[1:]
     flat = (part.reshape(F, math.prod(leading)) for part in (re, im))
-    X = torch.ops.spectral_kernels.pad(*flat, *size, *band, operator_form(form, re.device))
+    X: Tensor = torch.ops.spectral_kernels.pad(*flat, *size, *band, operator_form(form, re.device))
     return X.reshape(*leading, *X.shape[1:])
 
 

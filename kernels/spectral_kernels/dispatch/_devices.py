@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Generic, Literal, NamedTuple, TypeVar, overload
 
 import numba
 import numpy as np
@@ -17,6 +17,7 @@ from spectral_kernels.process import Lock, is_forked
 
 Form = Literal["auto", "reference", "cpu", "cuda"]
 FORMS = ("auto", "reference", "cpu", "cuda")
+A = TypeVar("A")  # what forms on the CPU return: an array, or a tuple of arrays
 
 # Numba's plain thread pool aborts the process when two Python threads enter it at once, as a slider
 # and a training thread do. The cores are shared anyway, so calls take turns.
@@ -67,16 +68,43 @@ def plain(x: Tensor) -> Tensor:
     return resolved(x).contiguous()
 
 
-class Forms(NamedTuple):
+class Forms(NamedTuple, Generic[A]):
     """The forms of one operation: the same arguments, arrays first, the same results."""
 
-    reference: Callable[..., Any]
-    cpu: Callable[..., Any]
+    reference: Callable[..., A]
+    cpu: Callable[..., A]
     cuda: Callable[..., Any] | None
 
 
+@overload
 def run(
-    forms: Forms,
+    forms: Forms[np.ndarray],
+    form: str,
+    work: int,
+    tensors: Sequence[Tensor],
+    *numbers: Any,
+    as_is: Callable[[Tensor], Tensor] = ...,
+) -> Tensor: ...
+
+
+@overload
+def run(
+    forms: Forms[tuple[np.ndarray, np.ndarray]], form: str, work: int, tensors: Sequence[Tensor], *numbers: Any
+) -> tuple[Tensor, Tensor]: ...
+
+
+@overload
+def run(
+    forms: Forms[tuple[np.ndarray | None, np.ndarray, np.ndarray]],
+    form: str,
+    work: int,
+    tensors: Sequence[Tensor],
+    *numbers: Any,
+) -> tuple[Tensor | None, Tensor, Tensor]: ...
+
+
+def run(
+    forms: Forms[Any],
     form: str,
     work: int,
     tensors: Sequence[Tensor],

@@ -164,7 +164,7 @@ def _gradient_along(X: Tensor, G: Tensor, weight: Tensor, along: Tensor, width: 
 # --- As operators
 
 
-def _multiply(X: Tensor, weight: Tensor, width: int, polar: bool, conjugate: bool, form: str) -> Any:
+def _multiply(X: Tensor, weight: Tensor, width: int, polar: bool, conjugate: bool, form: str) -> Tensor:
     _check_functions(weight, X.shape[1])  # once more, for traced programs begin here
     forms = Forms(filters_kernel.reference, filters_kernel.cpu, filters_kernel.cuda)
     work = X.numel() * weight.shape[0] // calibration.PRODUCTS_AN_ENTRY
@@ -238,7 +238,8 @@ def _maps_along(call: Call, moved: Tensor) -> Tensor:
     if weight.shape[-1] == filters_kernel.LINEAR:
         return _filter_maps(x, moved, *call.numbers)
     Y_ = _along(torch.fft.rfft2(x), weight, moved, x.shape[-1], polar, conjugate, form)
-    return torch.fft.irfft2(Y_, s=x.shape[-2:])
+    y_: Tensor = torch.fft.irfft2(Y_, s=x.shape[-2:])
+    return y_
 
 
 @operator(
@@ -250,7 +251,8 @@ def _maps_along(call: Call, moved: Tensor) -> Tensor:
 )
 def _filter_maps(x: Tensor, weight: Tensor, polar: bool, conjugate: bool, form: str) -> Tensor:
     Y = _multiply(torch.fft.rfft2(x.detach()), weight, x.shape[-1], polar, conjugate, form)
-    return torch.fft.irfft2(Y, s=x.shape[-2:])
+    y: Tensor = torch.fft.irfft2(Y, s=x.shape[-2:])
+    return y
 
 
 # The gradient's product with `along` is <G, how filters(X, weight) moves along>.

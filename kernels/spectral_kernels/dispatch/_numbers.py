@@ -66,10 +66,10 @@ def one_of(value: Any, name: str, known: Iterable[Any]) -> None:
 
 def check_beta(beta: Any) -> float:
     """A threshold as a number; ValueError for a negative one or NaN, TypeError for what is no number."""
-    beta = real(beta, "beta")
-    if not beta >= 0:
+    number = real(beta, "beta")
+    if not number >= 0:
         raise ValueError(
-            f"beta={beta} must be a number >= 0: coefficients with magnitude at or under beta are dropped. "
+            f"beta={number} must be a number >= 0: coefficients with magnitude at or under beta are dropped. "
             "beta=0 drops only what is exactly zero."
         )
-    return beta
+    return number

@@ -2,8 +2,10 @@
 
 import torch
 
+from spectral_kernels.dispatch._constants import constant_result
 
-@torch.compiler.assume_constant_result
+
+@constant_result
 def in_onnx_export() -> bool:
     """torch.onnx.is_in_onnx_export(), which dynamo takes for False: the exporter's second try would not be told."""
     return torch.onnx.is_in_onnx_export()

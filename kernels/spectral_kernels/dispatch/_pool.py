@@ -32,7 +32,9 @@ def pool(
     _check_shrinks(size, (X.shape[-2], width))
     band = _check_band((size[0], size[1]) if band is None else band)
     flat = X.reshape(math.prod(X.shape[:-2]), *X.shape[-2:])
-    Y = torch.ops.spectral_kernels.pool(flat, width, *size, *band, *nyquist, scale, operator_form(form, X.device))
+    Y: Tensor = torch.ops.spectral_kernels.pool(
+        flat, width, *size, *band, *nyquist, scale, operator_form(form, X.device)
+    )
     return Y.reshape(*X.shape[:-2], *Y.shape[1:])
 
 
@@ -51,7 +53,9 @@ def unpool(
     _check_shrinks((Y.shape[-2], width), size)
     band = _check_band((Y.shape[-2], width) if band is None else band)
     flat = Y.reshape(math.prod(Y.shape[:-2]), *Y.shape[-2:])
-    X = torch.ops.spectral_kernels.unpool(flat, width, *size, *band, *nyquist, scale, operator_form(form, Y.device))
+    X: Tensor = torch.ops.spectral_kernels.unpool(
+        flat, width, *size, *band, *nyquist, scale, operator_form(form, Y.device)
+    )
     return X.reshape(*Y.shape[:-2], *X.shape[1:])
 
 

@@ -40,7 +40,8 @@ def product(
         few = w_hat.shape[1] <= calibration.FEW_CHANNELS.get(x_hat.device.type, 0)
         form = "auto" if few and w_hat.shape[2] >= calibration.MANY_OUTPUTS else "gemm"
     chosen = form if form == "gemm" else operator_form(form, x_hat.device)
-    return torch.ops.spectral_kernels.product(x_hat, w_hat, False, conjugate, chosen, multiplications)
+    out: Tensor = torch.ops.spectral_kernels.product(x_hat, w_hat, False, conjugate, chosen, multiplications)
+    return out
 
 
 def _readable(x: Tensor) -> Tensor:
@@ -120,14 +121,11 @@ def product_native(
     if form == "gemm":
         F = x_hat.shape[2]
         wide_a, wide_b = a.permute(0, 3, 1, 2).flatten(0, 1), b.permute(0, 3, 2, 1).flatten(0, 1)
-        y = product(wide_a, wide_b, conjugate, "gemm", multiplications)
-        return y.unflatten(0, (groups, F)).permute(2, 0, 3, 1).flatten(1, 2).contiguous()
+        y: Tensor = product(wide_a, wide_b, conjugate, "gemm", multiplications).unflatten(0, (groups, F))
+        return y.permute(2, 0, 3, 1).flatten(1, 2).contiguous()
     chosen = operator_form(form, x_hat.device)
-    return (
-        torch.ops.spectral_kernels.product_native(a, b, False, conjugate, chosen, multiplications)
-        .movedim(0, 1)
-        .flatten(1, 2)
-    )
+    out: Tensor = torch.ops.spectral_kernels.product_native(a, b, False, conjugate, chosen, multiplications)
+    return out.movedim(0, 1).flatten(1, 2)
 
 
 def _flat(tensor: Tensor) -> tuple[Tensor, tuple[int, ...]]:
@@ -140,7 +138,7 @@ def _flat(tensor: Tensor) -> tuple[Tensor, tuple[int, ...]]:
 
 def _cuda_native(a: Tensor, b: Tensor, *flags: Any, **where: Any) -> Tensor:
     (G, P, K, F), Q = a.shape, b.shape[1]
-    out = product_kernel.cuda_native(_flat(a), _flat(b), (G, P, Q, K, F), *flags, **where)
+    out: Tensor = product_kernel.cuda_native(_flat(a), _flat(b), (G, P, Q, K, F), *flags, **where)
     return out.reshape(P, G, Q, F).movedim(0, 1)
 
 

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from spectral_kernels import quantise as kernel
-from spectral_kernels.dispatch._devices import Form, Forms, choose_form, need_complex, run
+from spectral_kernels.dispatch._devices import A, Form, Forms, choose_form, need_complex, run
 from spectral_kernels.symmetry import partners
 
 
@@ -42,7 +41,7 @@ def quantise(
     if any(t.shape != x_hat.shape[:1] or t.dtype != torch.float32 for t in (cut, scale)):
         raise ValueError(f"quantise takes one float32 cut and scale a map, ({len(x_hat)},)")
 
-    def given(run_form: Callable[..., Any]) -> Callable[..., Any]:
+    def given(run_form: Callable[..., A]) -> Callable[..., A]:
         return lambda x_hat, *rest, **where: run_form(x_hat, mirror, *rest, **where)
 
     forms = Forms(given(kernel.reference), given(kernel.cpu), given(kernel.cuda))

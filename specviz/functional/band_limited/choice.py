@@ -6,8 +6,7 @@ import math
 from functools import lru_cache
 from typing import Literal
 
-import torch
-from spectral_kernels import calibration
+from spectral_kernels import calibration, dispatch
 
 from specviz.functional.band_limited.plan import Plan, plan_of
 from specviz.functional.band_limited.transforms import By
@@ -34,7 +33,7 @@ def _gemm_is_faster(plan: Plan) -> bool:
     return _gemm_ns(plan, 1, (pixels[0] // 2, pixels[1] // 2)) <= _fft_ns(plan, 1)
 
 
-@torch.compiler.assume_constant_result
+@dispatch.constant_result
 def transform_by(numbers: tuple[int, ...]) -> By:
     """The faster pair of transforms of the plan that has these numbers."""
     return "gemm" if _gemm_is_faster(plan_of(numbers)) else "fft"
@@ -77,7 +76,7 @@ def choose_algorithm(plan: Plan, batch: int, channels: int, outputs: int, groups
     return best
 
 
-@torch.compiler.assume_constant_result
+@dispatch.constant_result
 def chosen(numbers: tuple[int, ...], batch: int, channels: int, outputs: int, groups: int) -> Algorithm:
     """`choose_algorithm` for the plan that has these numbers; a compiler asks it, and does not look inside."""
     return choose_algorithm(plan_of(numbers), batch, channels, outputs, groups)

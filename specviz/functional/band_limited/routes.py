@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from spectral_kernels import calibration
-from spectral_kernels.dispatch import constant, in_onnx_export
+from spectral_kernels.dispatch import constant, constant_result, in_onnx_export
 from torch import Tensor
 
 from specviz.functional import tracing
@@ -62,7 +62,7 @@ def convolve_maps(x: Tensor, weight: Tensor, settings: Settings) -> Ran:
     return _carried_out(x, weight, plan, settings)
 
 
-@torch.compiler.assume_constant_result
+@constant_result
 def _planned(*shape: Any) -> tuple[int, ...]:
     """The numbers of a plan; a compiler asks for them, and does not look inside."""
     return make_plan(*shape).numbers

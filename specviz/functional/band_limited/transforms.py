@@ -96,7 +96,8 @@ class FilterWaves:
 
 def column_weights(w: Axis) -> np.ndarray:
     """How often each retained column stands in the full plane: (k,), 1 or 2."""
-    return 2.0 - is_own_mirror(np.arange(w.k), w.S)
+    counts: np.ndarray = 2.0 - is_own_mirror(np.arange(w.k), w.S)
+    return counts
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor, sign: int) -> Tensor:
@@ -155,7 +156,7 @@ def _synthesise_fft(real: Tensor, imag: Tensor, plan: Plan, grid: Of) -> Tensor:
     if grid == "map":  # the inverse FFT brings the weights with it
         scale = _plane_weights(plan, real.dtype, real.device).reciprocal()
         real, imag = real * scale, imag * scale
-    y = torch.fft.irfft2(dispatch.pad(real, imag, (h.S, w.S), (h.k, w.k)), s=(h.S, w.S))
+    y: Tensor = torch.fft.irfft2(dispatch.pad(real, imag, (h.S, w.S), (h.k, w.k)), s=(h.S, w.S))
     for dim, axis in ((-2, h), (-1, w)):
         positions = torch.tensor(axis.positions(grid), device=y.device) % axis.S
         y = y.index_select(dim, positions)
@@ -202,7 +203,7 @@ def _maps_shape(real: Tensor, imag: Tensor, plan: list[int], grid: Any, by: str)
     samples=[Along((1, 1), (0,))],
 )
 def _synthesise(real: Tensor, imag: Tensor, plan: list[int], of: str, by: str) -> Tensor:
-    run: Callable[..., Any] = _synthesise_gemm if by == "gemm" else _synthesise_fft
+    run: Callable[..., Tensor] = _synthesise_gemm if by == "gemm" else _synthesise_fft
     with no_autocast(real.device.type):
         return run(real.detach(), imag.detach(), plan_of(plan), of).contiguous()
 

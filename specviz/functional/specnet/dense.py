@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from spectral_kernels.dispatch import constant
+from spectral_kernels.dispatch import constant, constant_result
 from torch import Tensor
 
 from specviz.functional.activation import activate_densely
@@ -83,7 +83,7 @@ def _first_frequency(like: Tensor) -> Tensor:
     return ((u[:, None] == 0) & (v == 0)).to(like.dtype)
 
 
-@torch.compiler.assume_constant_result
+@constant_result
 def warn_that_nothing_is_sparse() -> bool:
     """When a graph is made, not each time it runs."""
     warnings.warn(

@@ -28,7 +28,8 @@ def weight_gain(beta: float, activation: str | Callable[[Tensor], Tensor] = "tan
     check_activation(activation)
     if not margin >= 1:
         raise ValueError(f"margin={margin} must be at least 1: below it every frequency dies out")
-    return (margin * critical_variance(beta, activation)) ** 0.5
+    gain: float = (margin * critical_variance(beta, activation)) ** 0.5
+    return gain
 
 
 @lru_cache(maxsize=256)

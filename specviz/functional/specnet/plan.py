@@ -64,7 +64,8 @@ class BlockPlan:
 def bias_factor(size: tuple[int, int], norm: Norm) -> float:
     """What a map's constant of 1 is at frequency 0."""
     pixels = math.prod(size)  # a symbol in graphs for all sizes
-    return {"ortho": pixels**0.5, "backward": pixels, "forward": 1.0}[norm]
+    factor: float = {"ortho": pixels**0.5, "backward": pixels, "forward": 1.0}[norm]
+    return factor
 
 
 def chunks(rows: int, entries: int, group: int, itemsize: int) -> Iterator[tuple[int, int]]:

@@ -163,7 +163,8 @@ class OpenedImage(OpenedDense):
         if image.numel() == 0:  # an empty batch, which some FFT libraries refuse
             dtype = torch.complex64 if image.dtype == torch.float32 else torch.complex128
             return image.sum((-2, -1), dtype=dtype)[..., None, None].expand(*image.shape[:2], size[0], size[1] // 2 + 1)
-        return torch.fft.rfft2(image, s=size, norm=self.norm)
+        X: Tensor = torch.fft.rfft2(image, s=size, norm=self.norm)
+        return X
 
     def grads(self, needed: bool) -> tuple[Tensor | None, ...]:
         (values,) = super().grads(needed)
