@@ -118,7 +118,7 @@ class Violins(Still):
         return table([["group", self.y_title], *([name, v] for name, values in self.groups.items() for v in values)])
 
 
-def outline(values: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+def outline(values: Sequence[float] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A violin's levels, from the least value to the greatest, and its half width at each; empty where it has none.
 
     The density is a sum of Gaussians as wide as Scott's rule says: the standard deviation over the fifth root of the

@@ -136,7 +136,7 @@ class HalfSpectrum:
 
     def __new__(cls, values: Any = None, *arguments: Any, **keywords: Any) -> HalfSpectrum:
         if isinstance(values, torch.fx.Proxy):  # torch.fx.symbolic_trace: one step of its graph, as a torch function is
-            spectrum: HalfSpectrum = values.tracer.create_proxy("call_function", cls, (values, *arguments), keywords)
+            spectrum: Any = values.tracer.create_proxy("call_function", cls, (values, *arguments), keywords)
             return spectrum
         return object.__new__(cls)
 
@@ -175,7 +175,7 @@ class HalfSpectrum:
     def of(cls, x: Any, norm: Norm = "ortho") -> HalfSpectrum:
         """Transform images: x (..., H, W) real, float32 or float64, a tensor or an array -> HalfSpectrum."""
         if isinstance(x, torch.fx.Proxy):
-            spectrum: HalfSpectrum = x.tracer.create_proxy("call_function", _spectrum_of, (x, norm), {})
+            spectrum: Any = x.tracer.create_proxy("call_function", _spectrum_of, (x, norm), {})
             return spectrum
         _check_not_onnx()
         x = _as_image(x)
@@ -360,7 +360,7 @@ class HalfSpectrum:
         """
         for X in spectra:
             if isinstance(X, torch.fx.Proxy):
-                joined: HalfSpectrum = X.tracer.create_proxy("call_function", _cat, (list(spectra),), {})
+                joined: Any = X.tracer.create_proxy("call_function", _cat, (list(spectra),), {})
                 return joined
         if not spectra:
             raise ValueError("HalfSpectrum.cat needs at least one spectrum")

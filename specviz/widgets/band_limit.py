@@ -148,8 +148,8 @@ def _curve(picture: Picture, kernel: str) -> Line:
 def _energy_of(picture: Picture, kernel: str, h: int, w: int) -> float:
     """Share of the padded map's energy within a band, which need not be one that an energy would choose."""
     if (h, w) in (bands := picture.once(_bands, kernel)):
-        share: float = bands[h, w]
-        return share
+        whole: float = bands[h, w]
+        return whole
     _, plan = picture.once(_convolved, kernel)
     energy = picture.once(_magnitude, kernel).double().square()
     energy[:, 1 : (plan.w.S + 1) // 2] *= 2
