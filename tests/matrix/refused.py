@@ -50,7 +50,10 @@ REFUSED: tuple[Refusal, ...] = (
         "parametric_bank has no ONNX form",
     ),
     Refusal(
-        ("HalfSpectrum*", "SF.threshold", "SF.activate", "SF.compress"),
+        (
+            *("HalfSpectrum*", "SF.threshold", "SF.activate", "SF.compress"),
+            *("SpecNetPixelBlock2d*", "SF.specnet_pixel_block2d"),
+        ),
         ("float16", "bfloat16"),
         "torch has no FFT in half precision on the CPU. Call .float() on the image first; under autocast spectra are "
         "float32 by themselves.",

@@ -98,7 +98,7 @@ def _dense(
         return F.conv2d(maps, weight, bias, strides, around)
     # The value is that of the maps as they are; the filters' derivative, through a difference of 0, the store's.
     fixed = weight.detach()
-    return F.conv2d(x, fixed, bias, strides, around) + F.conv2d(maps.detach(), weight - fixed, None, strides, around)
+    return F.conv2d(x, fixed, bias, strides, around) + F.conv2d(maps, weight - fixed, None, strides, around)
 
 
 class _PixelBlock(torch.autograd.Function):
