@@ -82,7 +82,9 @@ class Network:
         # Those on pixels pass no spectra on, which this page draws.
         self.blocks = [block for block in thresholded_blocks(model) if isinstance(block, snn.SpecNetBlock2d)]
         if not self.blocks:
-            raise ValueError(f"this {type(model).__name__} has no SpecNet block that passes spectra on, so there is nothing to show")
+            raise ValueError(
+                f"this {type(model).__name__} has no SpecNet block that passes spectra on, so there is nothing to show"
+            )
         self._calls: dict[int, tuple[Any, Any, StoredSpectrum]] = {}
         for i, block in enumerate(self.blocks):
             block.register_forward_hook(self._keeper(i), with_kwargs=True)
