@@ -164,7 +164,7 @@ def test_in_a_narrow_window_no_control_is_cut_off(page):
 
 def test_a_pasted_module_is_measured_and_a_broken_one_says_what_is_wrong(page):
     source = MINE.format(x="x.reshape(6, 3, 32, 32)", channels=3)
-    mine = run_in_cell(page, "class Mine", source)
+    mine = run_in_cell(page, "mine.view", source)
     before = wait_until(page, lambda facts: "maps stored" in facts, lambda: shown_facts(mine))
     here = {"nn": nn, "torch": torch, "sv": sv}
     exec(source, here)  # the same without a browser
@@ -183,7 +183,7 @@ def test_a_pasted_module_is_measured_and_a_broken_one_says_what_is_wrong(page):
     # Wrong from the start: there is no result to keep, but the live explorer above keeps its own.
     above = page.locator(".specviz-explorer").nth(1)
     live = shown_facts(above)
-    mine = run_in_cell(page, "class Mine", MINE.format(x="x", channels=5))
+    mine = run_in_cell(page, "mine.view", MINE.format(x="x", channels=5))
     said = wait_until(page, bool, lambda: message_of(mine))
     assert "channels" in said
     assert "Traceback" not in said
