@@ -361,7 +361,7 @@ def test_energy_is_counted_over_the_full_plane_in_graphs_too(energy):
         x = (x + 0.3 * randn(12, 10))[None, None]
 
         def layer(x):
-            return SF.band_limited_conv2d(x, weight, padding=1, padding_mode="circular", energy=energy)
+            return SF.band_limited_conv2d(x, weight, padding=1, energy=energy)
 
         value, _ = torch.func.jvp(layer, (x,), (x,))
         assert_close(value, layer(x))
