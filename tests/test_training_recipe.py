@@ -214,6 +214,8 @@ def test_a_test_takes_the_mean_of_a_picture_and_its_mirror_image():
     torch.testing.assert_close(scores, scores_of(net, x.flip(-1), config))
     right = (scores.argmax(1) == data[1].labels).float().mean().item()
     assert evaluate(net, config, data)["test_accuracy"] == pytest.approx(right)
+    with pytest.raises(ValueError, match="test_flip=True is for pictures"):
+        scores_of(nn.Identity(), torch.zeros(2, 1, 30), config)
 
 
 def test_the_whole_recipe_trains_is_the_same_twice_and_goes_on_where_it_stopped(tmp_path):

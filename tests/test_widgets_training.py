@@ -169,6 +169,17 @@ def test_a_run_that_diverged_is_counted_and_not_averaged():
     assert explorer.still().startswith(b"\x89PNG")
 
 
+def test_a_run_that_is_stuck_is_named_and_not_averaged():
+    def stuck(rows):
+        explorer = TrainingExplorer(rows)
+        explorer.set(setting=0.5)
+        assert (explorer.facts()["seeds"], explorer.facts()["diverged"]) == (3, 0)
+        return [fact[1] for fact in explorer.panels.facts if fact[0] == "stuck"]
+
+    assert stuck(ROWS) == []
+    assert [value.split(" of ")[0] for value in stuck([*ROWS, record("specnet 0.5", 3, 0.1, status="stuck")])] == ["1"]
+
+
 def test_memory_and_time_are_shares_of_the_first_baselines():
     explorer = TrainingExplorer(ROWS)
     f = explorer.facts()

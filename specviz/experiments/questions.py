@@ -21,13 +21,13 @@ class Question:
     claim        the rule, see `compare.Claim`
     differences  finished records -> ours less theirs, by setting
     printed      what the paper prints, with its place; "" for a question of ours
-    gates        {variant: training accuracy}: what its runs must reach at the end, or the claim cannot be told
+    must_learn   {variant: training accuracy}: what its runs must reach at the end, or the claim cannot be told
     """
 
     claim: Claim
     differences: Callable[[Sequence[Record]], Differences]
     printed: str = ""
-    gates: Mapping[str, float] | None = None
+    must_learn: Mapping[str, float] | None = None
 
     def __str__(self) -> str:
         return f"{self.claim.says} ({self.printed or 'our question'})"
@@ -62,18 +62,18 @@ def _answer(question: Question, records: Sequence[Record]) -> Verdict:
     except NothingToCompare as error:
         return Verdict(question.claim, "cannot tell", {}, str(error))
     days = [record["made"] for record in runs if "made" in record]
-    return judge(question.claim, differences, days=days, unhealthy=unhealthy(records, question.gates or {}))
+    return judge(question.claim, differences, days=days, unhealthy=unhealthy(records, question.must_learn or {}))
 
 
-def unhealthy(records: Iterable[Record], gates: Mapping[str, float]) -> str:
-    """Why runs may not speak: some with a gate came to no end, were stuck or did not learn; "" if there are none."""
+def unhealthy(records: Iterable[Record], needed: Mapping[str, float]) -> str:
+    """Why runs may not speak: some that must learn had no end, were stuck or did not learn; "" if there are none."""
     ended: dict[str, int] = {}
-    asked = [record for record in records if record["labels"].get("variant") in gates]
+    asked = [record for record in records if record["labels"].get("variant") in needed]
     for record in asked:
         status = record.get("status", "finished")
         if status == "finished":
             learnt = number(record, TRAINED)
-            if learnt is not None and learnt < gates[record["labels"]["variant"]]:
+            if learnt is not None and learnt < needed[record["labels"]["variant"]]:
                 status = "unlearnt"
         if status != "finished":
             ended[status] = ended.get(status, 0) + 1

@@ -310,8 +310,24 @@ class ImageForm(Form):
         return nn.AdaptiveMaxPool2d(side) if largest else nn.AdaptiveAvgPool2d(side)
 
 
+class OfBlocks(Form):
+    """What forms share whose unit is one of SpecNet's blocks: it convolves first, and one way of pooling is all."""
+
+    def convolution(self, C: int, O: int, k: int, *, multiple: int = 1) -> nn.Module:
+        return self.unit(C, O, k, multiple=multiple)
+
+    def preactivated(self, C: int, O: int, k: int) -> nn.Module:
+        return self.unit(C, O, k)
+
+    def last_activation(self, C: int) -> nn.Module:
+        return nn.Identity()
+
+    def average_pool(self) -> nn.Module:
+        return self.max_pool()
+
+
 @dataclass(frozen=True)
-class PixelForm(ImageForm):
+class PixelForm(OfBlocks, ImageForm):
     """A network of `snn.SpecNetPixelBlock2d`, which have ReLU and their threshold; pooling is a stride."""
 
     def unit(
@@ -333,24 +349,12 @@ class PixelForm(ImageForm):
         projection.is_projection = True  # type: ignore[assignment]
         return projection
 
-    def convolution(self, C: int, O: int, k: int, *, multiple: int = 1) -> nn.Module:
-        return self.unit(C, O, k, multiple=multiple)
-
-    def preactivated(self, C: int, O: int, k: int) -> nn.Module:
-        return self.unit(C, O, k)
-
-    def last_activation(self, C: int) -> nn.Module:
-        return nn.Identity()
-
     def max_pool(self, k: int = 2, *, padding: int = 0, multiple: int = 1) -> nn.Module:
-        return Subsample()
-
-    def average_pool(self) -> nn.Module:
         return Subsample()
 
 
 @dataclass(frozen=True)
-class SpectralForm(Form):
+class SpectralForm(OfBlocks):
     """A network on half spectra (SpecNet): convolution, threshold, activation in one block, and no batch norm.
 
     The block's order is the paper's, so DenseNet's units convolve first here too. Pooling is a crop.
@@ -383,20 +387,8 @@ class SpectralForm(Form):
     def folds(self, strides: int) -> int:
         return strides if self.pooling == "stride" else 1
 
-    def convolution(self, C: int, O: int, k: int, *, multiple: int = 1) -> nn.Module:
-        return self.unit(C, O, k, multiple=multiple)
-
-    def preactivated(self, C: int, O: int, k: int) -> nn.Module:
-        return self.unit(C, O, k)
-
-    def last_activation(self, C: int) -> nn.Module:
-        return nn.Identity()
-
     def max_pool(self, k: int = 2, *, padding: int = 0, multiple: int = 1) -> nn.Module:
         return Subsample() if self.pooling == "stride" else Crop(multiple)
-
-    def average_pool(self) -> nn.Module:
-        return self.max_pool()
 
     @staticmethod  # a layer keeps it, and need not keep the form
     def concatenate(parts: list[Any]) -> Any:

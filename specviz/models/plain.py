@@ -86,9 +86,9 @@ def vgg16(form: Form) -> nn.Module:
 def vgg7(form: Form) -> nn.Module:
     """VGG-7: three pairs of 3 x 3 convolutions, 32, 96 and 160 channels, each halved by pooling; one linear layer.
 
-    Small enough to learn CIFAR-10 to 90 % in minutes on two cores, with `training.RECIPE`. Pooling comes before a
-    pair's first norm, which is less to compute; the largest pixel of each last map goes to the linear layer, whose
-    scores are divided by 9. After Jordan (2024), "94 % on CIFAR-10 in 3.29 seconds".
+    Small enough to train on two cores, with `training.RECIPE`. Pooling comes before a pair's first norm, which is less
+    to compute; the largest pixel of each last map goes to the linear layer, whose scores are divided by 9. After
+    Jordan (2024), "94 % on CIFAR-10 in 3.29 seconds".
     """
     features: list[nn.Module] = []
     C = form.in_channels

@@ -51,7 +51,7 @@ def resnet18(form: Form) -> nn.Module:
 def resnet9(form: Form) -> nn.Module:
     """ResNet-9: three halvings with 48, 96 and 128 channels, residual pairs after the first and the last.
 
-    Small enough to learn CIFAR-10 to 90 % in minutes on two cores, with `training.RECIPE`. The largest pixel of each
+    Small enough to train on two cores, with `training.RECIPE`. The largest pixel of each
     last map goes to the linear layer, whose scores are divided by 9. After Page (2018), "How to train your ResNet",
     narrower.
     """

@@ -22,7 +22,31 @@ class DeadBlock(UserWarning):
     """A block keeps nothing: all its coefficients are at or under beta, so neither it nor what follows learns."""
 
 
-class SpecNetBlock2d(nn.Module):
+class _Block(nn.Module):
+    """What SpecNet's blocks share: their filters, and what is known of the last call."""
+
+    last_kept: float | None = None  # share of the coefficients, over the full plane, that the last call kept
+    is_projection = False  # of a shortcut to another shape: linear, and `models.set_beta` leaves it without a threshold
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Sequence[int],
+        bias: bool,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ) -> None:
+        super().__init__()
+        self.in_channels = dispatch.whole(in_channels, "in_channels", 1)
+        self.out_channels = dispatch.whole(out_channels, "out_channels", 1)
+        self.kernel_size = dispatch.wholes(kernel_size, 2, "kernel_size", 1)
+        shape = self.out_channels, self.in_channels, *self.kernel_size
+        self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.empty(self.out_channels, device=device, dtype=dtype)) if bias else None
+
+
+class SpecNetBlock2d(_Block):
     """Convolution, threshold and activation in the Fourier domain, with sparse maps kept for the backward pass.
 
     X  an image (B, C, H, W) real, or the half spectrum (B, C, H, W//2+1) that an earlier block returned
@@ -43,9 +67,6 @@ class SpecNetBlock2d(nn.Module):
     with the usual 1 / fan_in deep networks die at beta 1. A block that keeps nothing warns (`DeadBlock`).
     """
 
-    last_kept: float | None = None  # share of the coefficients, over the full plane, that the last call kept
-    is_projection = False  # of a shortcut to another shape: linear, and `models.set_beta` leaves it without a threshold
-
     def __init__(
         self,
         in_channels: int,
@@ -64,19 +85,13 @@ class SpecNetBlock2d(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
         specnet.check_options(beta, activation, norm, storage, precision, padding)
-        in_channels = dispatch.whole(in_channels, "in_channels", 1)
-        out_channels = dispatch.whole(out_channels, "out_channels", 1)
-        taps = dispatch.wholes(kernel_size, 2, "kernel_size", 1)
-        self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, taps
+        super().__init__(in_channels, out_channels, kernel_size, bias, device, dtype)
         self.activation, self.norm, self.storage, self.precision = activation, norm, storage, precision
         dispatch.wholes(stride, 2, "stride", 1)
         self.stride, self.padding, self.multiple = stride, padding, dispatch.whole(multiple, "multiple", 1)
         self._beta = dispatch.real(beta, "beta")
         self._warned = False
-        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, *taps, device=device, dtype=dtype))
-        self.bias = nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype)) if bias else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -154,7 +169,7 @@ class SpecNetBlock2d(nn.Module):
         return text
 
 
-class SpecNetPixelBlock2d(nn.Module):
+class SpecNetPixelBlock2d(_Block):
     """A SpecNet block with ReLU of pixels for tanh of coefficients: (B, C, H, W) -> (B, O, H/s, W/s) real.
 
     Of the maps that come in, coefficients with magnitude at or under `beta` are dropped: before the convolution
@@ -170,9 +185,6 @@ class SpecNetPixelBlock2d(nn.Module):
     torch.Size([2, 8, 8, 8])
     """
 
-    last_kept: float | None = None  # share of the coefficients, over the full plane, that the last call kept
-    is_projection = False  # of a shortcut to another shape: linear, and `models.set_beta` leaves it without a threshold
-
     def __init__(
         self,
         in_channels: int,
@@ -187,18 +199,12 @@ class SpecNetPixelBlock2d(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
-        self.in_channels = dispatch.whole(in_channels, "in_channels", 1)
-        self.out_channels = dispatch.whole(out_channels, "out_channels", 1)
-        self.kernel_size = dispatch.wholes(kernel_size, 2, "kernel_size", 1)
+        super().__init__(in_channels, out_channels, kernel_size, bias, device, dtype)
         if not all(k % 2 for k in self.kernel_size):
             raise ValueError(f"kernel_size={kernel_size} must be odd, so that maps keep their size")
         dispatch.wholes(stride, 2, "stride", 1)
         self.thresholded, self.stride, self.relu = thresholded, stride, relu
         self.beta = beta
-        weight = torch.empty(self.out_channels, self.in_channels, *self.kernel_size, device=device, dtype=dtype)
-        self.weight = nn.Parameter(weight)
-        self.bias = nn.Parameter(torch.empty(self.out_channels, device=device, dtype=dtype)) if bias else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -66,6 +66,8 @@ def normaliser(train: Examples) -> Callable[[Tensor], Tensor]:
 
 def scores_of(network: nn.Module, inputs: Tensor, config: Config) -> Tensor:
     """Scores (B, classes) of a test's pictures; with `test_flip` the mean of a picture's and its mirror image's."""
+    if config.test_flip and inputs.ndim != 4:
+        raise ValueError(f"test_flip=True is for pictures (B, C, H, W), not {tuple(inputs.shape)}; leave it out")
     scores: Tensor = network(formatted(inputs, config))
     return (scores + network(formatted(inputs.flip(-1), config))) / 2 if config.test_flip else scores
 

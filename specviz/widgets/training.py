@@ -171,6 +171,9 @@ def compute(recorded: Recorded, experiment: str, network: str, dataset: str, set
     everywhere = sum(row["status"] == "diverged" for row in all_rows)
     count = f"{diverged} of {len(rows)} runs"
     facts.append(Fact(value=count, label="diverged", hint=f"{everywhere} with the baselines' runs"))
+    if stuck := sum(row["status"] == "stuck" for row in all_rows):
+        hint = "with the baselines'; they did not learn, and are left out"
+        facts.append(Fact(value=f"{stuck} of {len(all_rows)} runs", label="stuck", hint=hint))
     if published:
         text = "not at this setting" if in_paper is None else f"{100 * in_paper:.1f} %"
         source = f"{published[0]['source']}; {_how_others_trained(rows[0])}"
