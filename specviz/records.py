@@ -1,7 +1,5 @@
 """Measured results as lines of JSON, each saying what made it."""
 
-import ast
-import hashlib
 import json
 import math
 import os
@@ -21,7 +19,6 @@ from specviz.files import replaced
 
 _PACKAGES = ("spectral-workbench", "torch", "numpy", "numba", "numba-cuda", "jupyterlab", "ipywidgets", "plotly")
 _WHERE_INSTALLED = ("lightning", "dask", "scipy")  # of training and sweeps; left out where they are not
-_COMPUTES = ("functional", "nn", "models", "training")
 _MISSING = "not installed"
 _DIGITS = bytes.maketrans(b"123456789E", b"000000000e")
 _LARGE = (b"0" * 300, b"0e000", b"0e+000")  # of a number that may be more than float64 holds, its digits as zeros
@@ -138,46 +135,6 @@ def commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return head.stdout.strip() + ("+" if changes.stdout.strip() else "")
-
-
-@cache
-def code() -> str:
-    """A digest of what a training computes: the modules of functional, nn, models and training.
-
-    Comments, docstrings, annotations and the layout of lines are no part of it, so that runs stay comparable while
-    these change. Trials whose records have another digest ran on other code.
-    """
-    digest = hashlib.blake2b(digest_size=6)
-    package = Path(__file__).resolve().parent
-    for path in sorted(path for room in _COMPUTES for path in (package / room).rglob("*.py")):
-        tree = _Bare().visit(ast.parse(path.read_text("utf-8")))
-        digest.update(f"{path.relative_to(package).as_posix()}\n{ast.dump(tree)}\n".encode())
-    return digest.hexdigest()
-
-
-class _Bare(ast.NodeTransformer):
-    """A module without what changes nothing that it computes."""
-
-    def visit(self, node: ast.AST) -> Any:
-        self.generic_visit(node)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            node.returns = None
-        elif isinstance(node, ast.arg):
-            node.annotation = None
-        elif isinstance(node, ast.AnnAssign):
-            node.annotation = ast.Name("Any")  # a field of a dataclass needs one, whichever
-        elif _is_of_types(node):
-            return None
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
-            return None
-        return node
-
-
-def _is_of_types(node: ast.AST) -> bool:
-    """Whether a statement is there for annotations alone."""
-    if isinstance(node, ast.ImportFrom):
-        return node.module in ("__future__", "typing", "collections.abc")
-    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
 def stamp(record: dict[str, Any]) -> dict[str, Any]:

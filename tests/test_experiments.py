@@ -34,6 +34,7 @@ from specviz.experiments import (
     names,
 )
 from specviz.experiments import run as run_trials
+from specviz.experiments.code import code_of
 from specviz.experiments.plain import plain
 from specviz.experiments.results import check_metrics, metrics_of
 from specviz.experiments.store import default_location
@@ -623,7 +624,7 @@ def test_finished_trials_of_the_checkout_are_taken_in_and_those_of_other_code_ru
     one = experiment(run=run, seeds=4)
     run_trials(one, out=str(tmp_path / "first"), progress=False)
     rows = list(Store.at(tmp_path / "first", "demo", "tiny").collect(ids(one)).records.values())
-    assert {row["code"] for row in rows} == {records.code()}
+    assert {row["code"] for row in rows} == {code_of(one.trials("tiny")[0].config)}
     kept = tmp_path / "demo.tiny.jsonl"
     records.write(kept, [rows[0], rows[1] | {"code": "older"}, {k: v for k, v in rows[2].items() if k != "code"}])
     monkeypatch.setattr(records, "partial", lambda experiment, scale: tmp_path / f"{experiment}.{scale}.jsonl")

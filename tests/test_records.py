@@ -350,32 +350,3 @@ def test_the_machine_s_threads_are_those_of_now():
             assert records.machine().cpu_threads == threads
     finally:
         torch.set_num_threads(before)
-
-
-# Which code a trial ran on
-
-
-def digest(tmp_path, monkeypatch, text, name="layer.py"):
-    for room in ("functional", "nn", "models", "training"):
-        (tmp_path / "specviz" / room).mkdir(parents=True, exist_ok=True)
-    (tmp_path / "specviz" / "nn" / name).write_text(text)
-    monkeypatch.setattr(records, "__file__", str(tmp_path / "specviz" / "records.py"))
-    records.code.cache_clear()
-    try:
-        return records.code()
-    finally:
-        records.code.cache_clear()
-
-
-def test_a_digest_of_the_code_knows_what_is_computed_and_not_how_it_is_written(tmp_path, monkeypatch):
-    same = [
-        "def f(x):\n    return x + 1\n\n\nclass A:\n    n: int = 3\n",
-        "from typing import Any\ndef f(x: Any) -> int:\n    return (x +\n  1)  # more\nclass A:\n  n: Any = 3\n",
-    ]
-    first, second = (digest(tmp_path, monkeypatch, text) for text in same)
-    documented = same[0].replace(":\n    return", ':\n    """Add one."""\n    return')
-    assert first != digest(tmp_path, monkeypatch, same[0].replace("1", "2"))
-    assert first != digest(tmp_path, monkeypatch, same[0].replace("3", "4"))
-    assert len(first) == 12
-    assert first == second == digest(tmp_path, monkeypatch, documented)
-    assert first != digest(tmp_path, monkeypatch, same[0], "other.py"), "and which files there are"

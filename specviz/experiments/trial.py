@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from specviz import records
+from specviz.experiments.code import code_of
 from specviz.experiments.experiment import Experiment, Trial
 from specviz.experiments.find import Origin
 from specviz.experiments.plain import plain, without_secrets
@@ -123,23 +124,23 @@ def begin(store: Store, trials: list[Trial]) -> tuple[Outcome, list[Trial]]:
     Records that a checkout holds of this sweep, from other machines, count as the store's, and are put there.
     """
     done, broken = store.done(trial.id for trial in trials)
-    older = _take_in(store, {trial.id for trial in trials} - done)
+    older = _take_in(store, {trial.id: trial for trial in trials if trial.id not in done})
     if older is not None:
         done, broken = store.done(trial.id for trial in trials)
     outcome = Outcome(len(trials), len(done), broken=broken, older=older or 0)
     return outcome, [trial for trial in trials if trial.id not in done]
 
 
-def _take_in(store: Store, missing: set[str]) -> int | None:
+def _take_in(store: Store, missing: Mapping[str, Trial]) -> int | None:
     """Put the checkout's records of these trials into the store; how many were left, of another code's."""
     path = records.partial(store.experiment, store.scale)
     if not missing or not path.exists():
         return None
     rows = [row for row in records.read(path) if row.get("trial") in missing]
-    for row in rows:
-        if row.get("code") == records.code():
-            store.write(row["trial"], row)
-    return sum(bool(row.get("code") != records.code()) for row in rows)
+    same = [row for row in rows if row.get("code") == code_of(missing[row["trial"]].config)]
+    for row in same:
+        store.write(row["trial"], row)
+    return len(rows) - len(same)
 
 
 def end(store: Store, trials: list[Trial]) -> set[str]:
@@ -194,7 +195,7 @@ def _results(experiment: Experiment, trial: Trial, began: float) -> dict[str, An
     facts = {
         "config": plain(trial.config, "config"),
         "seed": trial.config.seed,
-        "code": records.code(),
+        "code": code_of(trial.config),
         "made": _today(),
     }
     record = facts | {"wall_seconds": time.perf_counter() - began} | dict(results) | facts

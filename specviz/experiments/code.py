@@ -1,0 +1,175 @@
+"""Which code a trial computes with, as a digest: runs of the same digest may stand side by side.
+
+Comments, docstrings, annotations and the layout of lines are no part of it, and neither is what the trial cannot reach:
+a layer that its network has no instance of may change, and new ones may come.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from specviz.training import Config
+
+_ROOMS = ("functional", "nn", "models", "training")  # what a training computes with
+_USES = {
+    "functional": ("functional",),
+    "nn": ("functional", "nn"),
+    "models": ("functional", "nn", "models"),
+    "training": ("functional", "nn", "training"),  # and what builds networks, of which the digest has what is built
+}
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class _Definition:
+    """A function, class or value of a module's outermost level, and all names that it uses."""
+
+    room: str
+    name: str
+    text: str
+    uses: frozenset[str]
+
+
+def code_of(config: object) -> str:
+    """A digest of the code that a trial of this config computes with: 12 hexadecimal digits.
+
+    For a `training.Config`: the network that it names as it is built, all of `training`, and what the two use of
+    functional, nn and models, but for layers that the network has no instance of. For any other config, and for a
+    network of one's own: all of the four.
+    """
+    from specviz.training import Config
+
+    definitions = _definitions()
+    parts: list[str] = []
+    if isinstance(config, Config) and ":" not in config.network:
+        network = _built(config)
+        layers = {base.__name__ for layer in network.modules() for base in type(layer).__mro__}
+        definitions, parts = _reached(definitions, layers), _described(network)
+    digest = hashlib.blake2b(digest_size=6)
+    for line in (*parts, *sorted(f"{each.room} {each.name} {each.text}" for each in definitions)):
+        digest.update(f"{line}\n".encode())
+    return digest.hexdigest()
+
+
+def _built(config: Config) -> nn.Module:
+    import torch
+
+    from specviz import models
+
+    build = getattr(models, config.network)
+    sizes = {"image_size": config.side} if config.side and "image_size" in inspect.signature(build).parameters else {}
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        network: nn.Module = build(**sizes, **config.network_options)
+    return network
+
+
+def _described(network: nn.Module) -> list[str]:
+    """A network's structure, and how its parameters begin, in digits that are the same on all machines."""
+    starts = (f"{name} {tuple(p.shape)} {p.detach().std(correction=0):.0e}" for name, p in network.named_parameters())
+    return [repr(network), *starts]
+
+
+def _reached(definitions: Sequence[_Definition], layers: Set[str]) -> list[_Definition]:
+    """All of training, layers of these names, and what both use: of their own rooms and of those below.
+
+    Functions that build networks are left out: what they build is known.
+    """
+    by_name: dict[str, list[_Definition]] = {}
+    for each in definitions:
+        by_name.setdefault(each.name, []).append(each)
+    absent = _all_layers() - layers
+    new = {each for each in definitions if each.room == "training" or each.name in layers}
+    reached = set(new)
+    while new:
+        used = {(each.room, name) for each in new for name in each.uses - absent}
+        new = {each for room, name in used for each in by_name.get(name, ()) if each.room in _USES[room]} - reached
+        reached |= new
+    return list(reached)
+
+
+@cache
+def _all_layers() -> frozenset[str]:
+    """The names of all the project's layers."""
+    from torch.nn import Module
+
+    def below(kind: type) -> Iterator[type]:
+        for each in kind.__subclasses__():
+            yield each
+            yield from below(each)
+
+    rooms = tuple(f"{_PACKAGE.name}.{room}." for room in ("nn", "models"))
+    return frozenset(each.__name__ for each in below(Module) if each.__module__.startswith(rooms))
+
+
+@cache
+def _definitions() -> list[_Definition]:
+    paths = sorted((room, path) for room in _ROOMS for path in (_PACKAGE / room).rglob("*.py"))
+    return [each for room, path in paths for each in _of_module(room, path.stem, path.read_text("utf-8"))]
+
+
+@cache
+def _of_module(room: str, module: str, text: str) -> list[_Definition]:
+    found: list[_Definition] = []
+    tree: ast.Module = _Bare().visit(ast.parse(text))
+    for statement in tree.body:
+        if isinstance(statement, ast.Import | ast.ImportFrom) and not any(alias.asname for alias in statement.names):
+            continue  # what is imported is reached by its own name
+        dump, uses = ast.dump(statement), frozenset(_names(statement))
+        found += [_Definition(room, name, dump, uses) for name in _bound(statement) or [module]]
+    return found
+
+
+def _bound(statement: ast.stmt) -> list[str]:
+    """The names that a statement of a module gives a value."""
+    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return [statement.name]
+    if isinstance(statement, ast.Import | ast.ImportFrom):
+        return [alias.asname for alias in statement.names if alias.asname]
+    stored = (node for node in ast.walk(statement) if isinstance(node, ast.Name))
+    return [node.id for node in stored if isinstance(node.ctx, ast.Store)]
+
+
+def _names(statement: ast.stmt) -> Iterator[str]:
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.Attribute):
+            yield node.attr
+        elif isinstance(node, ast.alias):
+            yield node.name.rpartition(".")[2]
+
+
+class _Bare(ast.NodeTransformer):
+    """A module without what changes nothing that it computes."""
+
+    def visit(self, node: ast.AST) -> Any:
+        self.generic_visit(node)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            node.returns = None
+        elif isinstance(node, ast.arg):
+            node.annotation = None
+        elif isinstance(node, ast.AnnAssign):
+            node.annotation = ast.Name("Any", ast.Load())  # a field of a dataclass needs one, whichever
+        elif _is_of_types(node):
+            return None
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            return None
+        return node
+
+
+def _is_of_types(node: ast.AST) -> bool:
+    """Whether a statement is there for annotations alone."""
+    if isinstance(node, ast.ImportFrom):
+        return node.module in ("__future__", "typing", "collections.abc")
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
