@@ -13,9 +13,12 @@ from spectral_kernels import dispatch
 from torch import nn
 from torch.testing import assert_close
 
+import specviz.functional as SF
 import specviz.nn as snn
 from specviz import models
 from specviz.models import convolutions
+from specviz.models.beta import thresholded_blocks
+from specviz.models.repairs import SpectralActivation
 from specviz.models.resnet import Residual
 from specviz.spectra import HalfSpectrum
 
@@ -345,7 +348,10 @@ def test_a_named_form_of_convolutions_is_one_entry(monkeypatch):
     [
         ("vgg16", {"convolution": "specnet", "activation": "relu"}, "ReLU is not odd.*tanh, softsign"),
         ("vgg16", {"convolution": "specnet", "activation": "gelu"}, "'gelu'.*tanh, softsign"),
-        ("vgg16", {"convolution": "specnet", "batch_norm": True}, "batch_norm=True has no place"),
+        ("vgg16", {"convolution": "specnet", "mixing": 1}, 'mixing=1 leaves no.*take convolution="specnet-pixels"'),
+        ("vgg16", {"convolution": "specnet", "mixing": 2.5}, "mixing=2.5 must be a whole number"),
+        ("vgg16", {"mixing": 2}, 'mixing=2 is for specnet.*add convolution="specnet"'),
+        ("vgg16", {"activation": "amplitude"}, '"relu", "tanh" or "gelu"'),
         ("vgg16", {"convolution": "specnet", "compression": 0.5}, 'add convolution="band-limited"'),
         ("vgg16", {"beta": 1.0}, 'beta=1.0.*add convolution="specnet"'),
         ("vgg16", {"beta": 1.0, "convolution": "band-limited"}, 'add convolution="specnet"'),
@@ -513,3 +519,65 @@ def test_every_network_on_images_sees_all_of_its_picture():
         for options in ({}, {"convolution": "specnet-pixels", "beta": 0.0}):
             torch.manual_seed(0)
             assert models.frequencies_seen(getattr(models, name)(width=0.25, **options), x).all()
+
+
+# What SpecNet's paper leaves out, as options of its networks
+
+
+REPAIRS = {
+    "norm": {"batch_norm": True},
+    "amplitude": {"activation": "amplitude"},
+    "mixing": {"mixing": 2},
+    "all": {"batch_norm": True, "activation": "amplitude", "mixing": 3},
+}
+
+
+@pytest.mark.parametrize("name", ["lenet", "vgg7", "resnet9", "densenet40"])
+@pytest.mark.parametrize("repair", REPAIRS)
+def test_repaired_networks_learn_with_all_their_parameters(name, repair):
+    width = 1.0 if name == "lenet" else 0.1
+    options = {"convolution": "specnet", "pooling": "stride", "beta": 0.5, "width": width, **REPAIRS[repair]}
+    torch.manual_seed(0)
+    net = getattr(models, name)(image_size=32, **options)
+    net(torch.randn(2, 3, 32, 32)).square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+    assert sum(p.grad.abs().max() > 0 for p in net.parameters()) > 0.9 * len(list(net.parameters()))
+    blocks = thresholded_blocks(net)
+    assert blocks
+    models.set_beta(net, 0.7)
+    assert {block.beta for block in blocks} == {0.7}
+    assert all(0 < block.last_kept < 1 for block in blocks)
+
+
+def test_of_mixing_blocks_the_last_has_relu_of_pixels():
+    net = models.vgg7(convolution="specnet", pooling="stride", mixing=3, beta=1.0, width=0.1)
+    kinds = [type(unit).__name__ for unit in net.features]
+    assert kinds == ["SpecNetBlock2d", "SpecNetBlock2d", "MixedUnit"] * 2
+    assert len(thresholded_blocks(net)) == 4
+
+
+def test_a_repaired_unit_is_its_parts_and_its_norm_that_of_the_pixels():
+    torch.manual_seed(0)
+    net = models.vgg7(convolution="specnet", pooling="stride", batch_norm=True, beta=0.3, width=0.1).double()
+    unit, x = net.features[0], torch.randn(4, 3, 32, 32, dtype=torch.float64)
+    block, Y = unit.block, unit(x)
+    product = SF.specnet_block2d(
+        x, block.weight, beta=0.0, activation="identity", stride=block.stride, multiple=block.multiple
+    ).image()
+    normed = HalfSpectrum.of(torch.nn.functional.batch_norm(product, None, None, training=True))
+    assert torch.allclose(Y.values, SF.activate(normed, 0.3, "tanh").values, atol=1e-6)
+
+
+def test_amplitudes_commute_with_shifts_and_tanh_of_parts_does_not():
+    x = torch.randn(1, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for activation, commutes in (("amplitude", True), ("tanh", False)):
+        layer = SpectralActivation(0.4, activation)
+        first, second = layer(HalfSpectrum.of(x)), layer(HalfSpectrum.of(x.roll((3, 2), (-2, -1))))
+        assert first.hermitian_error() < 1e-12
+        assert torch.allclose(first.image().roll((3, 2), (-2, -1)), second.image(), atol=1e-12) == commutes
+        assert first.values.abs().max() < math.sqrt(2)
+    assert torch.autograd.gradcheck(
+        lambda x: SpectralActivation(0.4, "amplitude")(HalfSpectrum.of(x)).image(), x.requires_grad_()
+    )
+    nothing = SpectralActivation(0.0, "amplitude")(HalfSpectrum.of(torch.zeros(1, 1, 4, 4, requires_grad=True)))
+    nothing.values.abs().sum().backward()

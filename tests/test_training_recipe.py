@@ -1,5 +1,6 @@
 """The parts of the training recipe, each by what it does to a run."""
 
+import threading
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ import specviz as sv
 import specviz.nn as snn
 from specviz import datasets
 from specviz.datasets import Labelled, crop_flip
+from specviz.models.beta import thresholded_blocks
 from specviz.training import RECIPE, Config, Whitening2d, build, evaluate, learning_rate, train
 from specviz.training.evaluation import formatted, normaliser, scores_of
 from specviz.training.loop import groups_of
@@ -47,6 +49,7 @@ def test_a_config_without_the_recipes_parts_is_written_as_before_there_were_any(
         ({"schedule": "one-cycle", "schedule_options": {"peak": 1.0}}, "peak=1.0 must lie in"),
         ({"schedule": "one-cycle", "schedule_options": {"last": -0.1}}, "last=-0.1 must lie in"),
         ({"augmentation": "alternating"}, "augmentation='alternating'"),
+        ({"beta_warmup": 1.5}, "beta_warmup=1.5 must lie in"),
     ],
 )
 def test_what_a_part_cannot_be_is_said_before_anything_runs(changes, message):
@@ -247,3 +250,54 @@ def test_what_is_held_out_is_tested_on_and_never_trained_on():
     assert "held_out" not in BASE.to_dict()
     with pytest.raises(ValueError, match="held_out is for data sets in memory"):
         replace(BASE, held_out=40, test_examples=10)
+
+
+SPECTRA = replace(
+    BASE,
+    batch=16,
+    epochs=2,
+    network_options={"width": 0.25, "convolution": "specnet", "pooling": "stride", "beta": 0.8},
+)
+
+
+def test_thresholds_rise_batch_by_batch_and_are_their_own_in_the_end():
+    config, betas, data = replace(SPECTRA, beta_warmup=0.5), [], (pictures(), pictures(16))
+    model = build(config, data[0])
+    blocks = thresholded_blocks(model)
+
+    def note(row):
+        betas.append([block.beta for block in blocks])
+
+    train(config, data=data, model=model, measure=False, on_step=note)
+    rising = [0.8 * step / 3 for step in range(3)] + [0.8] * 3  # three batches an epoch, and half of two epochs
+    assert betas == [pytest.approx([beta] * len(blocks)) for beta in rising]
+    stop = threading.Event()
+    train(
+        config, data=(pictures(), pictures(16)), model=model, measure=False, stop=stop, on_step=lambda row: stop.set()
+    )
+    assert {block.beta for block in blocks} == {0.8}, "a model that is given is left with its own thresholds"
+
+
+def test_a_warm_up_goes_on_where_it_was(tmp_path):
+    config = replace(SPECTRA, beta_warmup=1.0)
+    whole, stop = quick(config), threading.Event()
+
+    def halt(row):
+        if row["step"] == 3:
+            stop.set()
+
+    assert quick(config, folder=tmp_path, stop=stop, on_step=halt)["status"] == "stopped"
+    rest = quick(config, folder=tmp_path)
+    losses = [[row["test_loss"] for row in record["epochs"]] for record in (whole, rest)]
+    assert losses[0] == losses[1]
+    assert losses[0] != [row["test_loss"] for row in quick(SPECTRA)["epochs"]]
+
+
+def test_a_steps_bytes_are_measured_before_and_after():
+    record = train(SPECTRA, data=(pictures(), pictures(16)))
+    before, after = record["memory"], record["memory_trained"]
+    assert before.keys() == after.keys()
+    assert after["parameter_bytes"] == before["parameter_bytes"]
+    assert before["saved_bytes"] != after["saved_bytes"], "sparse maps of other weights take other bytes"
+    plain = train(replace(BASE, batch=16, epochs=1), data=(pictures(), pictures(16)))
+    assert plain["memory_trained"]["saved_bytes"] == plain["memory"]["saved_bytes"]

@@ -2,6 +2,7 @@
 
 from specviz.functional.activation import activate
 from specviz.functional.band_limited import band_limited_conv1d, band_limited_conv2d
+from specviz.functional.batch_norm import spectral_batch_norm2d
 from specviz.functional.parametric import parametric_bank, parametric_spectral_conv2d
 from specviz.functional.specnet import specnet_block2d, specnet_pixel_block2d, weight_gain
 from specviz.functional.spectral_param import filters_from_parameters, spectral_parameters
@@ -31,6 +32,7 @@ __all__ = [
     "share_kept",
     "specnet_block2d",
     "specnet_pixel_block2d",
+    "spectral_batch_norm2d",
     "spectral_pad1d",
     "spectral_pad2d",
     "spectral_parameters",

@@ -5,13 +5,14 @@ from __future__ import annotations
 from torch import nn
 
 import specviz.nn as snn
+from specviz.models.repairs import SpectralActivation
 
-Block = snn.SpecNetBlock2d | snn.SpecNetPixelBlock2d
+Block = snn.SpecNetBlock2d | snn.SpecNetPixelBlock2d | SpectralActivation
 
 
 def thresholded_blocks(model: nn.Module) -> list[Block]:
     """The SpecNet blocks of a model that have a threshold, in the order of its modules."""
-    return [m for m in model.modules() if isinstance(m, Block) and not m.is_projection]
+    return [m for m in model.modules() if isinstance(m, Block) and not (m.is_projection or m.fixed_beta)]
 
 
 def set_beta(model: nn.Module, beta: float) -> None:

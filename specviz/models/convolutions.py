@@ -39,7 +39,11 @@ CONVOLUTIONS = {
     "spectral-param": Named(
         "snn.SpectralParamConv2d: the same network, its filters trained as coefficients", snn.SpectralParamConv2d
     ),
-    SPECTRAL: Named("snn.SpecNetBlock2d, no batch norm: the Spec- twin", snn.SpecNetBlock2d, ("beta", "pooling")),
+    SPECTRAL: Named(
+        "snn.SpecNetBlock2d, usually without batch norm: the Spec- twin",
+        snn.SpecNetBlock2d,
+        ("beta", "pooling", "mixing"),
+    ),
     PIXELS: Named(
         "snn.SpecNetPixelBlock2d, strides for pooling, no batch norm",
         snn.SpecNetPixelBlock2d,

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 import specviz.nn as snn
 from specviz.functional.symbolic import one_node
+from specviz.models.repairs import AMPLITUDE, MixedUnit, RepairedUnit, SpectralActivation
 from specviz.spectra import HalfSpectrum
 
 IMAGENET_SIDE = 128  # from this side on a network begins as on ImageNet: large strides, then max pooling
@@ -209,6 +211,7 @@ class Form(ABC):
             "tanh": nn.Tanh,
             "softsign": nn.Softsign,
             "arctan": lambda: Pointwise(torch.arctan),
+            AMPLITUDE: nn.Tanh,  # which it is on real numbers
             "hardtanh": nn.Hardtanh,
             "identity": nn.Identity,
         }
@@ -358,10 +361,14 @@ class SpectralForm(OfBlocks):
     """A network on half spectra (SpecNet): convolution, threshold, activation in one block, and no batch norm.
 
     The block's order is the paper's, so DenseNet's units convolve first here too. Pooling is a crop.
+    Of `mixing` blocks that follow one another the last has ReLU of pixels; of 0 none has.
     """
 
     beta: float
     pooling: str = "crop"
+    batch_norm: bool = False
+    mixing: int = 0
+    units: Iterator[int] = field(default_factory=lambda: count(1), compare=False)  # those with an activation, counted
 
     def unit(
         self,
@@ -375,14 +382,25 @@ class SpectralForm(OfBlocks):
         multiple: int = 1,
         pool: bool = False,
     ) -> nn.Module:
-        activation: Any = self.activation if activate else "identity"
-        beta = self.beta if activate else 0.0
         by_stride = pool and self.pooling == "stride"
-        block = snn.SpecNetBlock2d(
-            C, O, k, beta=beta, activation=activation, stride=2 * stride if by_stride else stride, multiple=multiple
-        )
-        block.is_projection = not activate
+        stride = 2 * stride if by_stride else stride
+        block = self._block(C, O, k, stride, activate, multiple)
         return nn.Sequential(block, Crop(multiple)) if pool and not by_stride else block
+
+    def _block(self, C: int, O: int, k: int, stride: int, activate: bool, multiple: int) -> nn.Module:
+        fused = activate and not self.batch_norm and self.activation != AMPLITUDE
+        if activate and self.mixing and next(self.units) % self.mixing == 0:
+            return MixedUnit(snn.SpecNetPixelBlock2d(C, O, k, beta=0.0, stride=stride))
+        # "amplitude" begins with the weights of tanh, which keep spectra above the threshold.
+        activation: Any = "tanh" if self.activation == AMPLITUDE else self.activation
+        activation, beta = (activation, self.beta) if activate else ("identity", 0.0)
+        block = snn.SpecNetBlock2d(C, O, k, beta=beta, activation=activation, stride=stride, multiple=multiple)
+        block.is_projection = not activate
+        if fused or not activate:
+            return block
+        block.beta, block.activation, block.storage = 0.0, "identity", "dense"
+        norm = snn.SpectralBatchNorm2d(O) if self.batch_norm else nn.Identity()
+        return RepairedUnit(block, norm, SpectralActivation(self.beta, self.activation))
 
     def folds(self, strides: int) -> int:
         return strides if self.pooling == "stride" else 1
@@ -407,9 +425,11 @@ class SpectralForm(OfBlocks):
             return FEWEST_FREQUENCIES if side == 1 else side
         left = 0
         for layer in nn.Sequential(*features).modules():
-            if isinstance(layer, snn.SpecNetBlock2d) and not layer.is_projection:
+            if isinstance(layer, snn.SpecNetBlock2d | snn.SpecNetPixelBlock2d) and not layer.is_projection:
                 (stride, _) = dispatch.wholes(layer.stride, 2, "stride", 1)
-                left = (left or layer.padded_size((self.image_size, self.image_size))[0]) // stride
+                if isinstance(layer, snn.SpecNetBlock2d) and not left:
+                    left, _ = layer.padded_size((self.image_size, self.image_size))
+                left //= stride
             elif isinstance(layer, Subsample):
                 left //= 2
         return left

@@ -13,12 +13,15 @@ from specviz.functional.specnet import Thresholded
 from specviz.models.convolutions import CONVOLUTIONS, PIXELS, SPECTRAL, Convolution, check_options, layer_of
 from specviz.models.forms import IMAGENET_SIDE, Form, ImageForm, PixelForm, SpectralForm
 
-Activation = Literal["relu", "tanh", "gelu", "softsign", "arctan", "hardtanh", "identity"] | Callable[[Tensor], Tensor]
+Activation = (
+    Literal["relu", "tanh", "gelu", "softsign", "arctan", "hardtanh", "identity", "amplitude"]
+    | Callable[[Tensor], Tensor]
+)
 
 Pooling = Literal["crop", "stride"]
 
 ON_IMAGES = ("relu", "tanh", "gelu")
-ON_SPECTRA = ("tanh", "softsign", "arctan", "hardtanh", "identity")
+ON_SPECTRA = ("tanh", "softsign", "arctan", "hardtanh", "identity", "amplitude")
 
 _NAMED = "\n                  ".join(f'"{name}"'.ljust(18) + named.text for name, named in CONVOLUTIONS.items())
 
@@ -31,13 +34,16 @@ ARGUMENTS = f"""
     convolution   {_NAMED}
                   or a function of nn.Conv2d's arguments that returns the layer
     activation    "relu", "tanh" or "gelu"; for SpecNet an odd one: "tanh", "softsign", "arctan", "hardtanh", "identity"
-                  or a function that is odd, monotone and continuous. Default: ReLU, for SpecNet tanh. Linear layers of
-                  the head use it too
-    batch_norm    default: as the network usually is, but none with tanh, which is SpecNet's spatial baseline
+                  or a function that is odd, monotone and continuous, all of real and imaginary part; or "amplitude",
+                  tanh of magnitudes with the phases kept. Default: ReLU, for SpecNet tanh. Linear layers of the head
+                  use it too
+    batch_norm    default: as the network usually is, but none with tanh, which is SpecNet's spatial baseline, and none
+                  in SpecNet, whose paper removes it; True gives it snn.SpectralBatchNorm2d
     beta          SpecNet's threshold, by default 1; sv.models.set_beta changes it later
     pooling       of SpecNet: "crop" (the default) keeps low frequencies, and what the net sees of its picture is what
                   its last map holds; "stride" keeps every second pixel, as the paper says, so aliases fold and every
                   frequency is seen
+    mixing        of SpecNet: in every so many-th block ReLU of pixels is in the place of tanh; by default in none
     thresholded   of SpecNet on pixels, "stored" (the default) or "forward": see snn.SpecNetPixelBlock2d
     compression   share of the coefficients that band-limited convolutions leave out, by default 0
     energy        instead: each call of a band-limited convolution keeps the band with this share of its map's energy
@@ -64,6 +70,7 @@ class Network(Protocol):
         batch_norm: bool | None = None,
         beta: float | None = None,
         pooling: Pooling | None = None,
+        mixing: int | None = None,
         thresholded: Thresholded | None = None,
         compression: float | None = None,
         energy: float | None = None,
@@ -118,6 +125,7 @@ def network(
             batch_norm: bool | None = None,
             beta: float | None = None,
             pooling: Pooling | None = None,
+            mixing: int | None = None,
             thresholded: Thresholded | None = None,
             compression: float | None = None,
             energy: float | None = None,
@@ -125,7 +133,7 @@ def network(
         ) -> nn.Module:
             numbers = check_numbers(name, num_classes, image_size, in_channels, width, dropout)
             limits.check(name, numbers[1])
-            given = {"beta": beta, "pooling": pooling, "thresholded": thresholded}
+            given = {"beta": beta, "pooling": pooling, "mixing": mixing, "thresholded": thresholded}
             given |= {"compression": compression, "energy": energy}
             options = {option: value for option, value in given.items() if value is not None}
             return architecture(form_of(name, limits, numbers, convolution, activation, batch_norm, options))
@@ -153,17 +161,13 @@ def form_of(
     check_options(name, convolution, options)
     if convolution == SPECTRAL:
         activation = _odd(name, activation)
-        if batch_norm:
-            raise ValueError(
-                f"{name}: batch_norm=True has no place in SpecNet, whose paper removes it: coefficients are "
-                "thresholded as they are. Leave batch_norm out."
-            )
         if pooling := options.get("pooling"):
             dispatch.one_of(pooling, f"{name}: pooling", get_args(Pooling))
+        if "mixing" in options and whole(name, "mixing", options["mixing"]) == 1:
+            raise ValueError(f'{name}: mixing=1 leaves no SpecNet block; take convolution="{PIXELS}" for that')
         classes, side, channels, width, dropout = numbers
-        return SpectralForm(
-            classes, side, channels, width, activation, dropout, **{"beta": 1.0, "pooling": "crop", **options}
-        )
+        options = {"beta": 1.0, "pooling": "crop", "batch_norm": bool(batch_norm), **options}
+        return SpectralForm(classes, side, channels, width, activation, dropout, **options)
     if convolution == PIXELS:
         if activation not in (None, "relu") or batch_norm:
             part = "batch norm" if batch_norm else f"activation={activation!r}"

@@ -1,6 +1,7 @@
 """Spectral layers, named after their torch.nn siblings; imported as `snn`."""
 
 from specviz.nn.band_limited import BandLimitedConv1d, BandLimitedConv2d
+from specviz.nn.batch_norm import SpectralBatchNorm2d
 from specviz.nn.parametric import ParametricSpectralConv2d
 from specviz.nn.specnet import DeadBlock, SpecNetBlock2d, SpecNetPixelBlock2d
 from specviz.nn.spectral_param import SpectralParamConv1d, SpectralParamConv2d
@@ -17,6 +18,7 @@ __all__ = [
     "Report",
     "SpecNetBlock2d",
     "SpecNetPixelBlock2d",
+    "SpectralBatchNorm2d",
     "SpectralParamConv1d",
     "SpectralParamConv2d",
     "SpectralPool1d",

@@ -27,6 +27,7 @@ class _Block(nn.Module):
 
     last_kept: float | None = None  # share of the coefficients, over the full plane, that the last call kept
     is_projection = False  # of a shortcut to another shape: linear, and `models.set_beta` leaves it without a threshold
+    fixed_beta = False  # so it does this one, which another layer thresholds for
 
     def __init__(
         self,

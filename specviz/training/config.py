@@ -32,7 +32,7 @@ OPTIONAL = ("train_examples", "test_examples", "held_out", "side", "norm_momentu
 # Records, checkpoints and trials' names are older than these: a config that does not set them is written without.
 LATER = (
     *("dataset_options", "nesterov", "bias_rate", "label_smoothing", "whitening", "identity_filters", "norm_momentum"),
-    *("channels_last", "test_flip", "held_out"),
+    *("channels_last", "test_flip", "held_out", "beta_warmup"),
 )
 MOST = 2**63 - 1  # of what counts anything: no tensor holds more
 MOST_OF_A_SEED = 2**128 - 1
@@ -78,6 +78,7 @@ class Config:
     norm_momentum    of batch norms, how fast their statistics follow; None leaves torch's 0.1
     channels_last    the memory format of network and pictures, faster on many processors
     test_flip        at a test, take the mean of the scores of a picture and its mirror image
+    beta_warmup      the share of the training over which thresholds of SpecNet's blocks rise from 0, batch by batch
     saved_maps       how maps are kept for the backward pass: "plain", "compress" (`sv.memory.compress_activations`),
                      "quantise" or "bfloat16"
     saved_maps_options   arguments of these, such as {"threshold": 0.5} or {"bits": 2}
@@ -114,6 +115,7 @@ class Config:
     norm_momentum: float | None = None
     channels_last: bool = False
     test_flip: bool = False
+    beta_warmup: float = 0.0
     saved_maps: Literal["plain", "compress", "quantise", "bfloat16"] = "plain"
     saved_maps_options: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
@@ -143,7 +145,15 @@ class Config:
                 most = MOST_OF_A_SEED if name == "seed" else MOST
                 _require(number <= most, f"{name} must be at most {most}, and has {number.bit_length()} bits")
                 object.__setattr__(self, name, number)
-        for name in ("learning_rate", "momentum", "weight_decay", "bias_rate", "label_smoothing", "norm_momentum"):
+        for name in (
+            "learning_rate",
+            "momentum",
+            "weight_decay",
+            "bias_rate",
+            "label_smoothing",
+            "norm_momentum",
+            "beta_warmup",
+        ):
             if not ((value := getattr(self, name)) is None and name in OPTIONAL):
                 object.__setattr__(self, name, _number(name, value))
         for name in ("nesterov", "whitening", "identity_filters", "channels_last", "test_flip"):
@@ -153,6 +163,7 @@ class Config:
         _require(self.weight_decay >= 0, f"weight_decay={self.weight_decay} must not be negative")
         _require(self.bias_rate >= 0, f"bias_rate={self.bias_rate} must not be negative")
         _require(0 <= self.label_smoothing < 1, f"label_smoothing={self.label_smoothing} must lie in [0, 1)")
+        _require(0 <= self.beta_warmup <= 1, f"beta_warmup={self.beta_warmup} must lie in [0, 1]")
         if self.norm_momentum is not None:
             _require(0 < self.norm_momentum <= 1, f"norm_momentum={self.norm_momentum} must lie in (0, 1]")
         if self.nesterov:

@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 from specviz import datasets
 from specviz.extras import needs
 from specviz.memory import CompressionStats, measure_step
+from specviz.models.beta import thresholded_blocks
 from specviz.training import checkpoints
 from specviz.training.batches import Batch, Batches, Split, batch_order, seed_of
 from specviz.training.config import Config, learning_rate, saved_maps
@@ -71,6 +72,7 @@ class Progress:
     stored_bytes, dense_bytes            of its maps that were kept compressed, as stored and as they were
     epochs    a row for each finished epoch
     memory    what one step held, once measured
+    memory_trained   the same after the last epoch
     """
 
     step: int = 0
@@ -84,13 +86,14 @@ class Progress:
     dense_bytes: int = 0
     epochs: list[dict[str, Any]] = field(default_factory=list)
     memory: dict[str, int] | None = None
+    memory_trained: dict[str, int] | None = None
     run_seconds: float = 0.0
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Progress:
         """From a checkpoint. ValueError for a value that is none of a progress's."""
         usual = asdict(cls())
-        if missing := usual.keys() - values.keys():
+        if missing := usual.keys() - values.keys() - {"memory_trained"}:  # which older checkpoints lack
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
         for name, value in values.items():
             if name not in usual:
@@ -98,7 +101,7 @@ class Progress:
             if name == "epochs":
                 for epoch, row in enumerate(value if isinstance(value, list) else [value]):
                     _check_row(epoch, row)
-            elif name != "memory":
+            elif name not in ("memory", "memory_trained"):
                 _check_number(name, value, whole=isinstance(usual[name], int))
             elif value is not None:
                 _check_numbers(name, value, MEASURED, whole=True)
@@ -190,6 +193,7 @@ class Run(LightningModule):
         self.splits: dict[str, Split] = {"train": train, "test": test}
         self.identity = identity  # of the run: a checkpoint of another is refused
         self.maps = saved_maps(config)
+        self._betas = [(block, block.beta) for block in thresholded_blocks(network)]
         self.progress = Progress()
         if state:
             with checkpoints.restoring(state["file"], "progress"):
@@ -244,6 +248,7 @@ class Run(LightningModule):
         self._seed()
         if self.config.schedule in BY_BATCH:
             self._set_rate()
+        self.set_betas(self._done)
         inputs = formatted(self._augmented(self.normalise(inputs)), self.config)
         with self.maps as stats:
             scores = self.network(inputs)
@@ -337,6 +342,8 @@ class Run(LightningModule):
         if progress.dense_bytes:
             row["stored_share"] = progress.stored_bytes / progress.dense_bytes
         progress.next_epoch(row)
+        if self.outside.measure and len(progress.epochs) == self.config.epochs and self.trainer.is_global_zero:
+            progress.memory_trained = self._measure()
         self._save()
         if self.outside.on_epoch and self.trainer.is_global_zero:
             self.outside.on_epoch(dict(row))
@@ -390,11 +397,22 @@ class Run(LightningModule):
         first = torch.randint(2, (count,), generator=generator)
         return (first[order[self.trainer.global_rank :: self.trainer.world_size]] + epoch) % 2 == 1
 
+    @property
+    def _done(self) -> float:
+        """The share of this epoch's batches that are done."""
+        return self.progress.batches / -(-len(self.splits["train"]) // self.config.batch)
+
+    def set_betas(self, done: float = math.inf) -> None:
+        """Give SpecNet's blocks their thresholds at this batch; by default those after the last one."""
+        if self.config.beta_warmup:
+            share = (len(self.progress.epochs) + done) / (self.config.epochs * self.config.beta_warmup)
+            for block, beta in self._betas:
+                block.beta = beta * min(1.0, share)
+
     def _set_rate(self) -> None:
         """Give the optimiser's groups their rates at this batch."""
-        progress, batches = self.progress, -(-len(self.splits["train"]) // self.config.batch)
-        losses = [row["train_loss"] for row in progress.epochs]
-        rate = learning_rate(self.config, losses, progress.batches / batches)
+        losses = [row["train_loss"] for row in self.progress.epochs]
+        rate = learning_rate(self.config, losses, self._done)
         for group in self._optimizer().param_groups:
             group["lr"] = rate * group[SCALE]
 

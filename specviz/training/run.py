@@ -96,17 +96,18 @@ def train(
     In the record, and in the weights' file, a data set "folder:PATH" goes by the folder's name alone where PATH is
     absolute: they travel, and nobody else has that path.
 
-    The record has `experiment, config, seed, status, epoch, step, epochs, memory, parameters, train_examples,
-    test_examples, processes, device, device_name, wall_seconds` and what `records.stamp` adds. `status` is "finished",
-    "stopped", "diverged" when a loss was NaN or infinite, which ends the run at `epoch` and `step`, or "stuck" when it
-    came to its end without learning: with a gradient that has vanished, or a loss that stands still. Each of
-    `epochs` has `epoch, step, learning_rate, train_loss, train_accuracy, test_loss, test_accuracy, epoch_seconds,
+    The record has `experiment, config, seed, status, epoch, step, epochs, memory, memory_trained, parameters,
+    train_examples, test_examples, processes, device, device_name, wall_seconds` and what `records.stamp` adds. `status`
+    is "finished", "stopped", "diverged" when a loss was NaN or infinite, which ends the run at `epoch` and `step`, or
+    "stuck" when it came to its end without learning: with a gradient that has vanished, or a loss that stands still.
+    Each of `epochs` has `epoch, step, learning_rate, train_loss, train_accuracy, test_loss, test_accuracy, epoch_seconds,
     epoch_cpu_seconds` (both of training alone, the second over all threads of this process), and where there is such a
     thing: `kept`, the share of coefficients that every SpecNet block kept, and `discarded`, the share that every
     band-limited layer left out, both means over the test set by the layer's name; `stored_share`, compressed maps'
     bytes as a share of what they were. Training loss and accuracy are means
     over the epoch, while the weights change. `memory` has a step's peak_bytes, average_bytes, saved_bytes and
-    parameter_bytes, see `sv.memory.measure_step`.
+    parameter_bytes, see `sv.memory.measure_step`; `memory_trained` has those of a step after the last epoch, as maps
+    that are stored sparsely take another number of bytes in a network that has learnt.
 
     Images of whole numbers are normalised by their training set's mean and deviation in each channel, a folder's by
     those of at most 1000 of its pictures (`ImageFolder.channel_stats`); what is float32 is taken as it is. It runs in
@@ -297,6 +298,8 @@ def _fit(run: Run, device: str, trainer_options: Mapping[str, Any]) -> tuple[str
             if isinstance(error.__context__, KeyboardInterrupt):
                 raise KeyboardInterrupt from None
             raise
+        finally:
+            run.set_betas()
     root = trainer.strategy.root_device
     return status, {"device": root, "processes": trainer.world_size, "first": trainer.is_global_zero}
 
@@ -403,6 +406,7 @@ def _record(run: Run, status: str, where: Mapping[str, Any]) -> dict[str, Any]:
             "step": progress.step,
             "epochs": progress.epochs,
             "memory": progress.memory,
+            "memory_trained": progress.memory_trained,
             "parameters": sum(p.numel() for p in run.network.parameters()),
             "train_examples": len(run.splits["train"]),
             "test_examples": len(run.splits["test"]),

@@ -36,6 +36,7 @@ REFUSED: tuple[Refusal, ...] = (
             "SpecNetBlock2d*",
             "SF.specnet_block2d",
             "SpecNetPixelBlock2d, forward",
+            "*pectral*atch*orm2d",
             "*, specnet",
         ),
         ("ONNX",),
@@ -52,7 +53,7 @@ REFUSED: tuple[Refusal, ...] = (
     Refusal(
         (
             *("HalfSpectrum*", "SF.threshold", "SF.activate", "SF.compress"),
-            *("SpecNetPixelBlock2d*", "SF.specnet_pixel_block2d"),
+            *("SpecNetPixelBlock2d*", "SF.specnet_pixel_block2d", "*pectral*atch*orm2d"),
         ),
         ("float16", "bfloat16"),
         "torch has no FFT in half precision on the CPU. Call .float() on the image first; under autocast spectra are "

@@ -110,6 +110,10 @@ def _subsample(X: sv.HalfSpectrum, stride: tuple[int, int]) -> Tensor:
     return X.subsample(stride).values
 
 
+def _batch_norm(X: sv.HalfSpectrum) -> Tensor:
+    return SF.spectral_batch_norm2d(X, None, None, training=True).image()
+
+
 def _crop(X: sv.HalfSpectrum, size: tuple[int, int], keep: str) -> Tensor:
     return X.crop(size, keep=keep).values
 
@@ -158,6 +162,18 @@ class Blocks(nn.Module):
             X = X.crop(self.crop) if i and self.crop else X
             X = block(X)
         return X.image()
+
+
+class Normed(nn.Module):
+    """A norm of spectra from an image to an image."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.norm(sv.HalfSpectrum.of(x)).image()
+        return y
 
 
 def small_net() -> nn.Sequential:
@@ -286,7 +302,7 @@ def _on_spectrum(title: str, step: Any, covers: str, **settings: Any) -> Subject
     own = {key: settings.pop(key) for key in list(settings) if key in Subject.__dataclass_fields__}
     return Subject(
         title,
-        "spectra",
+        own.pop("family", "spectra"),
         lambda: OnSpectrum(step, **settings),
         MAPS,
         (covers,),
@@ -446,6 +462,10 @@ def _specnet() -> list[Subject]:
         _layer(
             "SpecNetPixelBlock2d", "SpecNetPixelBlock2d, forward", "SpecNet", MAPS, 2, 4, 3, beta=0.3,
             thresholded="forward",
+        ),
+        _layer("SpectralBatchNorm2d", "", "SpecNet", MAPS, 2, wrap=Normed, training=False),
+        _on_spectrum(
+            "SF.spectral_batch_norm2d", _batch_norm, "functional.spectral_batch_norm2d", family="SpecNet",
         ),
         _function(
             "specnet_pixel_block2d", "SpecNet", MAPS, beta=0.0, tensors=lambda: {"weight": torch.randn(4, 2, 3, 3)}

@@ -181,7 +181,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 WIDTHS = {"lenet": 1.0, "vgg7": 0.5}
 # Without batch norm, whose statistics some of the changes have no place for, large rates diverge.
-RATES = (0.003, 0.01, 0.03, 0.1)
+RATES = (0.01, 0.03, 0.1)
 # Plain networks must have learnt this much of their training set, or none of the claims can be told.
 MUST_LEARN = {"relu": 0.6}
 
@@ -195,7 +195,7 @@ def _overnight(**changes: Any) -> Config:
         "batch": 128,
         "learning_rate": 0.03,
     }
-    return _base(**{"side": None, "epochs": 6, **usual, **changes})
+    return _base(**{"side": None, "epochs": 5, **usual, **changes})
 
 
 def _width(config: Config) -> Config:
@@ -282,7 +282,7 @@ experiment = Experiment(
             adjust=_narrow,
         ),
         "tuning": Scale(
-            base=_overnight(held_out=5000),
+            base=_overnight(held_out=5000, train_examples=20000),
             grid={"network": list(WIDTHS), "learning_rate": RATES},
             variants={name: CHANGES[name] for name in ("relu", "tanh", *(n for n in CHANGES if n.endswith(" 1")))},
             adjust=_width,
