@@ -100,14 +100,14 @@ def train(
     train_examples, test_examples, processes, device, device_name, wall_seconds` and what `records.stamp` adds. `status`
     is "finished", "stopped", "diverged" when a loss was NaN or infinite, which ends the run at `epoch` and `step`, or
     "stuck" when it came to its end without learning: with a gradient that has vanished, or a loss that stands still.
-    Each of `epochs` has `epoch, step, learning_rate, train_loss, train_accuracy, test_loss, test_accuracy, epoch_seconds,
-    epoch_cpu_seconds` (both of training alone, the second over all threads of this process), and where there is such a
-    thing: `kept`, the share of coefficients that every SpecNet block kept, and `discarded`, the share that every
-    band-limited layer left out, both means over the test set by the layer's name; `stored_share`, compressed maps'
-    bytes as a share of what they were. Training loss and accuracy are means
-    over the epoch, while the weights change. `memory` has a step's peak_bytes, average_bytes, saved_bytes and
-    parameter_bytes, see `sv.memory.measure_step`; `memory_trained` has those of a step after the last epoch, as maps
-    that are stored sparsely take another number of bytes in a network that has learnt.
+    Each of `epochs` has `epoch, step, learning_rate, train_loss, train_accuracy, test_loss, test_accuracy,
+    epoch_seconds, epoch_cpu_seconds` (both of training alone, the second over all threads of this process), and where
+    there is such a thing: `kept`, the share of coefficients that every SpecNet block kept, and `discarded`, the share
+    that every band-limited layer left out, both means over the test set by the layer's name; `stored_share`, compressed
+    maps' bytes as a share of what they were. Training loss and accuracy are means over the epoch, while the weights
+    change. `memory` has a step's peak_bytes, average_bytes, saved_bytes and parameter_bytes, see
+    `sv.memory.measure_step`; `memory_trained` has those of a step after the last epoch, as maps that are stored
+    sparsely take another number of bytes in a network that has learnt.
 
     Images of whole numbers are normalised by their training set's mean and deviation in each channel, a folder's by
     those of at most 1000 of its pictures (`ImageFolder.channel_stats`); what is float32 is taken as it is. It runs in

@@ -223,7 +223,7 @@ def _saved(variant: str, records: Sequence[Record]) -> dict[str, list[float]]:
     """What the bytes of a step, on average, lack to half of others': of the plain network's, as the paper compares, and
     of its twin's without batch norm, which keeps fewer and which our changes are nearer to."""
     named = {"plain": "relu", "without batch norm": "tanh"}
-    metric = "memory.average_bytes"
+    metric = "memory_trained.average_bytes"
     return {
         name: [0.5 - share for share in _shares(variant, theirs, metric, records)] for name, theirs in named.items()
     }
