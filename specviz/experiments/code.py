@@ -103,7 +103,7 @@ def _all_layers() -> frozenset[str]:
     """The names of all the project's layers."""
     from torch.nn import Module
 
-    def below(kind: type) -> Iterator[type]:
+    def below(kind: type[Any]) -> Iterator[type[Any]]:
         for each in kind.__subclasses__():
             yield each
             yield from below(each)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from statistics import fmean
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from specviz import nn as snn
+from specviz.compare import Claim as Rule
 from specviz.compare import NothingToCompare, Paired, mean, paired, select
 from specviz.experiments.claims import Claim, Finding, Record, beats
 from specviz.experiments.curves import (
@@ -22,14 +24,15 @@ from specviz.experiments.curves import (
     with_spread,
 )
 from specviz.experiments.experiment import Experiment, Scale
+from specviz.experiments.questions import Question, pairs
 from specviz.experiments.tiny import TINY
 from specviz.figures import BLUE, GREEN, ORANGE, PURPLE, Figure, Line, LinePlot, Matrix, Table
 from specviz.records import published
-from specviz.training import Config, build, evaluate, load, train
+from specviz.training import RECIPE, Config, build, evaluate, load, train
 
 IN_USE = (0.0, 0.25, 0.5, 0.75, 0.85)
 SHARES = (0.0, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 0.85)
-ENERGIES = (0.999, 0.99, 0.95)
+ENERGIES = (0.999, 0.99, 0.95, 0.9, 0.8)
 
 
 def run(config: Config) -> dict[str, Any]:
@@ -331,6 +334,115 @@ def _kept_by_layer(records: Sequence[Record]) -> Matrix:
     return Matrix(title, "epoch", "layer", epochs, layers, kept, unit="kept, %", number_format=".0f")
 
 
+# What a network that has learnt loses: trained with the recipe, on all pictures.
+OVERNIGHT = (
+    *(f"compression {share:g}" for share in (0.0, 0.25, 0.5, 0.75)),
+    *(f"energy {energy:g}" for energy in (0.8, 0.9, 0.95)),
+    "smaller pictures 0.5",
+)
+# The whole network must have learnt this much of its training set, or none of the claims can be told.
+MUST_LEARN = {"compression 0": 0.75}
+_FIXED = "2026-11-29"
+
+
+def _overnight(**changes: Any) -> Config:
+    options = {"width": 0.5, "activation": "gelu"}
+    return _base(**{"network": "resnet9", "network_options": options, "epochs": 5, **RECIPE, **changes})
+
+
+def _learnt(variant: str, baseline: str, records: Sequence[Record]) -> dict[str, list[float]]:
+    return {"": pairs(records, variant, baseline)}
+
+
+def _trained_alike(records: Sequence[Record]) -> dict[str, list[float]]:
+    """At a compression in use: trained with it less trained with none, seed by seed."""
+    return {f"at {used:.0%}": _paired_values(records, used) for used in (0.5, 0.75)}
+
+
+def _paired_values(records: Sequence[Record], used: float) -> list[float]:
+    """Accuracy in use at one compression: of networks trained with it less those trained with none, by seed."""
+    sides = [{row["seed"]: row["accuracy"] for row in _at(records, trained, used)} for trained in (used, 0.0)]
+    shared = sorted(sides[0].keys() & sides[1].keys())
+    if not shared:
+        raise NothingToCompare(f"no seed was trained with {used:.0%} and with none")
+    return [sides[0][seed] - sides[1][seed] for seed in shared]
+
+
+def _fixed_less_energy(records: Sequence[Record]) -> dict[str, list[float]]:
+    """At equal shares left out: a seed's fixed compressions, interpolated, less its own energy mode."""
+    found = {}
+    for energy in (0.8, 0.9, 0.95):
+        runs = select(records, {"variant": f"energy {energy:g}"})
+        differences = [
+            at - run["epochs"][-1]["test_accuracy"] for run in runs if (at := _between(records, run)) is not None
+        ]
+        if not differences:
+            raise NothingToCompare(f"no fixed compression leaves out more and none less than energy {energy:g}")
+        found[f"energy {energy:g}"] = differences
+    return found
+
+
+def _between(records: Sequence[Record], run: Record) -> float | None:
+    fixed = [
+        (discarded(record), record["epochs"][-1]["test_accuracy"])
+        for share in SHARES
+        for record in select(records, {"variant": f"compression {share:g}"})
+        if record["seed"] == run["seed"]
+    ]
+    return between(sorted(fixed), discarded(run))
+
+
+def _growth(records: Sequence[Record]) -> dict[str, list[float]]:
+    """How much more each training in energy mode keeps in its last epoch than in its first."""
+    runs = [run for energy in (0.8, 0.9, 0.95) for run in select(records, {"variant": f"energy {energy:g}"})]
+    if not runs:
+        raise NothingToCompare("no run is by energy")
+    return {"": [discarded(run, 0) - discarded(run) for run in runs]}
+
+
+# Expected spreads are those of the laptop scale's networks, which learnt less and scatter more than these will.
+QUESTIONS = [
+    Question(
+        Rule("Half the spectrum may go for at most 2 points", "non-inferior", 0.02, 0.01, 5, fixed=_FIXED),
+        partial(_learnt, "compression 0.5", "compression 0"),
+        printed="Dziedzic et al., Table 1: 1.4 points for ResNet-18",
+        must_learn=MUST_LEARN,
+    ),
+    Question(
+        Rule(
+            "Who trains with the compression of use is ahead of who trains with none",
+            "superior", 0.02, 0.01, 5, settings=2, fixed=_FIXED,
+        ),
+        _trained_alike,
+        printed="Dziedzic et al., Figure 5: the same in training and use is best",
+        must_learn=MUST_LEARN,
+    ),
+    Question(
+        Rule(
+            "A fixed compression is ahead of energy mode at equal shares left out",
+            "superior", 0.02, 0.01, 5, settings=3, fixed=_FIXED,
+        ),
+        _fixed_less_energy,
+        printed="Dziedzic et al., Figure 3 and section 4.1: 69.5, 83.4, 89.0 % at 80, 90, 95 % of the energy",
+        must_learn=MUST_LEARN,
+    ),
+    Question(
+        Rule("In energy mode the share kept grows over training", "superior", 0.02, 0.03, 15, fixed=_FIXED),
+        _growth,
+        printed="Dziedzic et al., Figure 4",
+        must_learn=MUST_LEARN,
+    ),
+    Question(
+        Rule(
+            "Half the spectrum is ahead of pictures of half the pixels, which cost less",
+            "superior", 0.02, 0.01, 5, fixed=_FIXED,
+        ),
+        partial(_learnt, "compression 0.5", "smaller pictures 0.5"),
+        must_learn=MUST_LEARN,
+    ),
+]  # fmt: skip
+
+
 FIGURES: Mapping[str, Callable[[Sequence[Record]], Figure | Table]] = {
     "lost": _lost,
     "accuracy over share left out": _over_left_out,
@@ -356,6 +468,17 @@ experiment = Experiment(
             base=_base(network_options={"width": 0.125}, train_examples=5000, test_examples=1000, epochs=4),
             variants={name: VARIANTS[name] for name in AT_LAPTOP},
             seeds=3,
+        ),
+        "tuning": Scale(
+            base=_overnight(epochs=3, train_examples=20000, held_out=5000),
+            grid={"learning_rate": (0.18, 0.35, 0.7)},
+            variants={name: VARIANTS[name] for name in ("compression 0", "compression 0.5", "energy 0.9")},
+        ),
+        "overnight": Scale(
+            base=_overnight(),
+            variants={name: VARIANTS[name] for name in OVERNIGHT},
+            seeds=5,
+            questions=QUESTIONS,
         ),
         "paper": Scale(base=_base(epochs=100, batch=128, augmentation="crop-flip"), variants=VARIANTS, seeds=3),
     },
