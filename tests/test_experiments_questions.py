@@ -97,7 +97,7 @@ def test_specnets_overnight_questions_are_decided_by_records_of_known_effect():
     def run(variant, network, seed, accuracy, held):
         labels = {"variant": variant, "network": network, "seed": seed}
         row = record(variant, seed, accuracy, labels=labels)
-        return row | {"config": {"network": network}, "memory": {"average_bytes": held}}
+        return row | {"config": {"network": network}, "memory_trained": {"average_bytes": held}}
 
     made = []
     for place, network in enumerate(("lenet", "vgg7")):
@@ -114,3 +114,32 @@ def test_specnets_overnight_questions_are_decided_by_records_of_known_effect():
                 made.append(run(f"{change} 1", network, seed, accuracy, held))
     outcomes = [answer.verdict.outcome for answer in answers(scale.questions, made)]
     assert outcomes == ["refuted", "cannot tell", "supported", "supported", "refuted", "refuted"]
+
+
+def test_band_limitings_overnight_questions_are_decided_by_records_of_known_effect():
+    scale = find("bandlimited-compression").scale("overnight")
+    made = []
+    for seed in range(5):
+        noise = 0.001 * (seed - 2)
+
+        def run(variant, accuracy, left_out, used=(), seed=seed):
+            row = record(variant, seed, accuracy, labels={"variant": variant, "seed": seed})
+            first = row["epochs"][0] | {"discarded": {"conv": left_out - 0.1}}
+            tried = [{"compression": share, "test_accuracy": at} for share, at in used]
+            return row | {"epochs": [first, row["epochs"][0] | {"discarded": {"conv": left_out}}], "inference": tried}
+
+        made += [
+            run("compression 0", 0.9, 0.0, [(0.5, 0.5), (0.75, 0.2)]),
+            run("compression 0.25", 0.9, 0.3),
+            run("compression 0.5", 0.89 + noise, 0.5, [(0.5, 0.89 + noise), (0.75, 0.5)]),
+            run("compression 0.75", 0.8, 0.8, [(0.5, 0.7), (0.75, 0.8)]),
+            run("energy 0.8", 0.7 + noise, 0.6),
+            run("energy 0.9", 0.8 + noise, 0.4),
+            run("energy 0.95", 0.85 + noise, 0.2),
+            run("smaller pictures 0.5", 0.91, 0.0),
+        ]
+    found = answers(scale.questions, made)
+    # In energy mode these leave out more in the end than at first, and smaller pictures are ahead.
+    assert [a.verdict.outcome for a in found] == ["supported", "supported", "supported", "refuted", "refuted"]
+    at_90 = found[2].verdict.effects["energy 0.9"]
+    assert at_90.mean == pytest.approx(0.895 - 0.8, abs=1e-3), "between 25 % and 50 %, by what they leave out in truth"
