@@ -160,3 +160,16 @@ def test_a_network_in_energy_mode_keeps_the_energy_asked_for():
     net(smooth)
     discarded = [m.last_share_discarded for m in net.modules() if isinstance(m, snn.BandLimitedConv2d)]
     assert all(0 < share < 1 for share in discarded)
+
+
+def test_a_scaled_head_is_the_same_function_at_first_and_steps_of_adam_move_it_less():
+    x, moved = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)), {}
+    for scaled in (False, True):
+        net = seeded(models.wood_larson, image_size=32, scaled_head=scaled)
+        before = net(x).detach()
+        optimiser = torch.optim.Adam(net.linear.parameters(), 1e-5)
+        net(x).sum().backward()
+        optimiser.step()
+        moved[scaled] = before, (net(x).detach() - before).abs().mean().item()
+    assert torch.allclose(moved[False][0], moved[True][0], atol=1e-6)
+    assert moved[False][1] / moved[True][1] == pytest.approx((6 * 32 * 32) ** 0.5, rel=0.1)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Literal
 
+import torch
 from torch import nn
 
 import specviz.nn as snn
+from specviz.models.forms import Scale
 from specviz.models.network import check_numbers, whole
 
 Filters = Literal["spatial", "full", "linear", "gaussian"]
@@ -22,6 +24,7 @@ def wood_larson(
     channels: int = 6,
     max_pool: bool = False,
     intercept: bool = False,
+    scaled_head: bool = False,
 ) -> nn.Sequential:
     """Four convolutions with ReLU, nothing down-sampled, one linear layer, tanh: for cats and dogs at 150 x 150.
 
@@ -32,6 +35,9 @@ def wood_larson(
     channels   of each convolution. With the published code's 6 the linear layer has 270,000 of the weights
     max_pool   spatial only: halve the maps after every convolution
     intercept  linear only: the published code's filters of 8 numbers, see `snn.ParametricSpectralConv2d`
+    scaled_head  the linear layer's weights begin sqrt(n) times as large, for its n numbers, and its sums are divided by
+               as much: the same function at first, but a step of Adam moves the scores sqrt(n) times less. Without it
+               the tanh saturates in the first steps at usual rates, and the network never learns
     """
     num_classes, image_size, in_channels, _, _ = check_numbers("wood_larson", num_classes, image_size, in_channels)
     channels = whole("wood_larson", "channels", channels)
@@ -58,6 +64,12 @@ def wood_larson(
             side //= 2
         C = channels
     layers["flatten"] = nn.Flatten()
-    layers["linear"] = nn.Linear(C * side * side, num_classes)
+    numbers = C * side * side
+    layers["linear"] = linear = nn.Linear(numbers, num_classes)
+    if scaled_head:
+        with torch.no_grad():
+            linear.weight.mul_(numbers**0.5)
+            linear.bias.mul_(numbers**0.5)
+        layers["scale"] = Scale(numbers**-0.5)
     layers["tanh"] = nn.Tanh()
     return nn.Sequential(layers)
