@@ -12,7 +12,7 @@ import specviz.nn as snn
 from specviz import datasets
 from specviz.datasets import Labelled, crop_flip
 from specviz.models.beta import thresholded_blocks
-from specviz.training import RECIPE, Config, Whitening2d, build, evaluate, learning_rate, train
+from specviz.training import RECIPE, Config, Whitening2d, build, evaluate, learning_rate, load, train
 from specviz.training.evaluation import formatted, normaliser, scores_of
 from specviz.training.loop import groups_of
 
@@ -49,6 +49,8 @@ def test_a_config_without_the_recipes_parts_is_written_as_before_there_were_any(
         ({"schedule": "one-cycle", "schedule_options": {"peak": 1.0}}, "peak=1.0 must lie in"),
         ({"schedule": "one-cycle", "schedule_options": {"last": -0.1}}, "last=-0.1 must lie in"),
         ({"augmentation": "alternating"}, "augmentation='alternating'"),
+        ({"epoch_examples": 0}, "epoch_examples=0"),
+        ({"epoch_examples": 9, "dataset": "folder:x", "side": 8}, "epoch_examples is for data sets in memory"),
         ({"beta_warmup": 1.5}, "beta_warmup=1.5 must lie in"),
     ],
 )
@@ -301,3 +303,18 @@ def test_a_steps_bytes_are_measured_before_and_after():
     assert before["saved_bytes"] != after["saved_bytes"], "sparse maps of other weights take other bytes"
     plain = train(replace(BASE, batch=16, epochs=1), data=(pictures(), pictures(16)))
     assert plain["memory_trained"]["saved_bytes"] == plain["memory"]["saved_bytes"]
+
+
+def test_an_epoch_shows_a_small_set_again_and_again_in_new_orders():
+    config = replace(BASE, train_examples=30, epoch_examples=100, test_examples=10)
+    train_set, _ = load(config)
+    once, _ = load(replace(config, epoch_examples=None))
+    assert len(train_set) == 90
+    assert torch.equal(train_set.inputs, once.inputs.repeat(3, 1, 1, 1))
+    assert torch.equal(train_set.labels, once.labels.repeat(3))
+    assert len(load(replace(config, epoch_examples=1))[0]) == 30
+    record = train(replace(config, batch=15, epochs=2), measure=False)
+    assert (record["step"], record["train_examples"]) == (12, 90)
+    assert "epoch_examples" not in BASE.to_dict()
+    with pytest.raises(ValueError, match="times=0"):
+        once.repeated(0)

@@ -98,6 +98,13 @@ class Labelled:
         ranking = _ranking(self.labels, len(self.classes), seed)
         return self._at(ranking[count:]), self._at(ranking[:count])
 
+    def repeated(self, times: int) -> Labelled:
+        """The same examples so many times, one whole set after another; ValueError for fewer than 1."""
+        if operator.index(times) < 1:
+            raise ValueError(f"{self.name}: times={times}; a set is there at least once")
+        inputs = self.inputs.repeat(times, *(1 for _ in self.shape))
+        return replace(self, inputs=inputs, labels=self.labels.repeat(times))
+
     def channel_stats(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of every channel: two of (C,), float32, as `normalise` takes them.
 

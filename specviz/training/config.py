@@ -28,11 +28,11 @@ SAVED_MAPS: dict[str, Callable[..., AbstractContextManager[Any]]] = {
     "quantise": quantise_activations,
     "bfloat16": bfloat16_activations,
 }
-OPTIONAL = ("train_examples", "test_examples", "held_out", "side", "norm_momentum")
+OPTIONAL = ("train_examples", "test_examples", "held_out", "epoch_examples", "side", "norm_momentum")
 # Records, checkpoints and trials' names are older than these: a config that does not set them is written without.
 LATER = (
     *("dataset_options", "nesterov", "bias_rate", "label_smoothing", "whitening", "identity_filters", "norm_momentum"),
-    *("channels_last", "test_flip", "held_out", "beta_warmup"),
+    *("channels_last", "test_flip", "held_out", "epoch_examples", "beta_warmup"),
 )
 MOST = 2**63 - 1  # of what counts anything: no tensor holds more
 MOST_OF_A_SEED = 2**128 - 1
@@ -59,6 +59,8 @@ class Config:
                      at random
     train_examples, test_examples   a stratified subset of so many; None takes all
     held_out         so many training examples are not trained on, and stand for the test set: to tune by
+    epoch_examples   an epoch shows the training set so often that it shows about so many examples: for sets so small
+                     that an epoch would be a step or two
     side             of the pictures in pixels, see `training.at_side`; None leaves them as they are. A folder needs
                      one, at which its pictures are cut out
     batch            examples in a step, over all processes together
@@ -96,6 +98,7 @@ class Config:
     train_examples: int | None = None
     test_examples: int | None = None
     held_out: int | None = None
+    epoch_examples: int | None = None
     side: int | None = None
     epochs: int = 10
     batch: int = 64
@@ -137,6 +140,7 @@ class Config:
             ("train_examples", 1),
             ("test_examples", 1),
             ("held_out", 1),
+            ("epoch_examples", 1),
             ("side", 1),
         ):
             value = getattr(self, name)
@@ -175,6 +179,8 @@ class Config:
                 self.test_examples is None and not self.dataset.startswith(FOLDER),
                 "held_out is for data sets in memory, and test_examples for their test set: leave one out",
             )
+        if self.epoch_examples is not None:
+            _require(not self.dataset.startswith(FOLDER), "epoch_examples is for data sets in memory")
         _check_network(self.network, self.network_options)
         _check_dataset(self.dataset, self.dataset_options, self.side)
         _check_schedule(self.schedule, self.schedule_options)

@@ -171,6 +171,8 @@ def load(config: Config) -> tuple[Examples, Examples]:
         train, test = train.split(config.held_out)
     if config.train_examples is not None:
         train = train.take(config.train_examples, config.seed)
+    if config.epoch_examples is not None and isinstance(train, datasets.Labelled):
+        train = train.repeated(max(1, round(config.epoch_examples / len(train))))
     if config.test_examples is not None:
         test = test.take(config.test_examples, 0)
     if config.side is not None and isinstance(train, datasets.Labelled) and isinstance(test, datasets.Labelled):
