@@ -143,3 +143,18 @@ def test_band_limitings_overnight_questions_are_decided_by_records_of_known_effe
     assert [a.verdict.outcome for a in found] == ["supported", "supported", "supported", "refuted", "refuted"]
     at_90 = found[2].verdict.effects["energy 0.9"]
     assert at_90.mean == pytest.approx(0.895 - 0.8, abs=1e-3), "between 25 % and 50 %, by what they leave out in truth"
+
+
+def test_seriess_overnight_questions_are_of_data_sets_not_of_seeds():
+    scale, made = find("bandlimited-series").scale("overnight"), []
+    for place in range(15):
+        noise = 0.002 * (place - 7)
+        for seed in range(3):
+            for share, accuracy in ((0.0, 0.9), (0.5, 0.89 + noise), (0.75, 0.8 + noise)):
+                tried = [{"compression": used, "test_accuracy": 0.7 + noise} for used in (0.0, 0.5, 0.75)]
+                row = record(f"compression {share:g}", seed, accuracy + 0.01 * (seed - 1), trained=1.0)
+                made.append(row | {"config": {"dataset": f"ucr/{place}"}, "inference": tried})
+    found = answers(scale.questions, made)
+    assert [a.verdict.outcome for a in found] == ["supported", "supported", "refuted", "refuted"]
+    assert found[0].verdict.effects[""].count == 15
+    assert found[0].verdict.effects[""].mean == pytest.approx(0.19)

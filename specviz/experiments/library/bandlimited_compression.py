@@ -423,7 +423,7 @@ QUESTIONS = [
             "superior", 0.02, 0.01, 5, settings=3, fixed=_FIXED,
         ),
         _fixed_less_energy,
-        printed="Dziedzic et al., Figure 3 and section 4.1: 69.5, 83.4, 89.0 % at 80, 90, 95 % of the energy",
+        printed="Dziedzic et al., Figures 3 and 4: 69.5, 83.4, 89.0 % at 80, 90, 95 % of the energy",
         must_learn=MUST_LEARN,
     ),
     Question(
