@@ -119,7 +119,7 @@ PACKAGES = {
     "functional": {"numpy", "torch"},
     "nn": {"torch"},
     "models": {"torch"},
-    "compare": {"numpy", "scipy"},
+    "compare": {"numpy", "scipy", "torch"},
     "memory": {"numpy", "torch"},
     # The core, and of extras what is asked for: photographs, fetching.
     "datasets": {"numpy", "scipy", "torch"} | {"PIL", "pooch", "skimage"},

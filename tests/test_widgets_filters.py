@@ -13,9 +13,10 @@ from scipy.signal import resample
 from torch.testing import assert_close
 
 import specviz as sv
+from specviz.compare.pooling import enlarged, information_loss, pooled
 from specviz.widgets import FilterExplorer, ParametrisationExplorer, PoolingExplorer
 from specviz.widgets import parametrisation as training
-from specviz.widgets.pooling import enlarged, information_loss, information_loss_plot, pooled
+from specviz.widgets.pooling import information_loss_plot
 
 PHOTO = sv.datasets.photo("camera")
 
