@@ -4,11 +4,13 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
+from specviz.datasets import photo
 from specviz.experiments import find, judge, names, run
 from specviz.training import Config
 
-TRAINED = [name for name in names() if name != "noop"]
+TRAINED = [name for name in names() if name not in ("noop", "rippel-pooling")]
 
 
 @pytest.fixture
@@ -78,3 +80,16 @@ def test_frequency_dropout_is_asked_of_the_pooling_network_alone():
     trials = find("rippel-convergence").trials("laptop")
     dropping = {t.config.network for t in trials if "frequency_dropout" in t.config.network_options}
     assert dropping == {"rippel_pooling"}
+
+
+def test_what_pooling_loses_is_measured_picture_by_picture(tmp_path):
+    experiment = find("rippel-pooling")
+    assert run(experiment, "tiny", out=str(tmp_path), progress=False).done == 2
+    for path in (tmp_path / "rippel-pooling" / "tiny").glob("*.json"):
+        record = json.loads(path.read_text())
+        picture = photo("astronaut", grey=True)
+        small = torch.nn.functional.max_pool2d(picture[None], round(1 / record["config"]["side"]))
+        again = small.repeat_interleave(512 // small.shape[-1], -1).repeat_interleave(512 // small.shape[-1], -2)
+        lost = ((again - picture).norm() / picture.norm()).item()
+        assert record["losses"]["max"][0] == pytest.approx(lost, abs=1e-5)
+        assert {len(losses) for losses in record["losses"].values()} == {5}
