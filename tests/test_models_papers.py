@@ -10,6 +10,7 @@ from torch.testing import assert_close
 
 import specviz.nn as snn
 from specviz import models
+from specviz.spectra import HalfSpectrum
 
 
 def seeded(build, *arguments, **options):
@@ -173,3 +174,19 @@ def test_a_scaled_head_is_the_same_function_at_first_and_steps_of_adam_move_it_l
         moved[scaled] = before, (net(x).detach() - before).abs().mean().item()
     assert torch.allclose(moved[False][0], moved[True][0], atol=1e-6)
     assert moved[False][1] / moved[True][1] == pytest.approx((6 * 32 * 32) ** 0.5, rel=0.1)
+
+
+def test_an_mlp_sees_the_lowest_frequencies_alone_and_has_lenets_head():
+    net, x = models.mlp(), torch.randn(2, 3, 32, 32)
+    seen = models.frequencies_seen(net, x)
+    assert seen[[0, 1, 2, -1, -2], :3].sum() == seen.sum() == 5 * 3
+    thumbnail = HalfSpectrum.of(x).crop((5, 5), keep="mean").image()
+    assert_close(net[1:](thumbnail), net(x))
+    lenet = models.lenet(convolution="specnet")
+    assert [m.out_features for m in net if isinstance(m, nn.Linear)] == [
+        m.out_features for m in lenet.head if isinstance(m, nn.Linear)
+    ]
+    with pytest.raises(ValueError, match="side=33 is more than image_size=32"):
+        models.mlp(side=33)
+    with pytest.raises(ValueError, match="hidden=0 must be a whole number"):
+        models.mlp(hidden=(120, 0))

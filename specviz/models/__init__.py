@@ -10,6 +10,7 @@ and the papers' own: Rippel's three nets, Wood & Larson's, and the fully convolu
 
 from specviz.models.beta import set_beta
 from specviz.models.densenet import densenet40, densenet121, densenet169
+from specviz.models.mlp import mlp
 from specviz.models.plain import alexnet, lenet, vgg7, vgg11, vgg16
 from specviz.models.resnet import resnet9, resnet18
 from specviz.models.rippel import rippel_deep, rippel_generic, rippel_pooling
@@ -25,6 +26,7 @@ __all__ = [
     "fcn",
     "frequencies_seen",
     "lenet",
+    "mlp",
     "resnet9",
     "resnet18",
     "rippel_deep",

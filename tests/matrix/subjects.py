@@ -543,6 +543,7 @@ def _models() -> list[Subject]:
         _network("rippel_generic", "spectral-param", width=0.05, **spectral),
         _network("rippel_pooling", "", width=0.05),
         _network("fcn", "", in_channels=2, width=0.05, compression=0.5, shape=(4, 2, 24)),
+        _network("mlp", "", image_size=16, shape=(2, 3, 16, 16)),
         _network("wood_larson", "gaussian", image_size=16, filters="gaussian", channels=3, shape=(2, 3, 16, 16)),
         _network("wood_larson", "full", image_size=16, filters="full", channels=3, shape=(2, 3, 16, 16)),
     ]

@@ -13,7 +13,7 @@ from specviz.compare import NothingToCompare, Summary, mean, number, paired, sel
 from specviz.experiments.claims import Claim, Finding, Record, cells
 from specviz.experiments.curves import COLOURS, accuracies, epoch_seconds, point, with_spread
 from specviz.experiments.experiment import Experiment, Scale
-from specviz.experiments.questions import Question
+from specviz.experiments.questions import Question, pairs
 from specviz.experiments.ranges import Choice, LogRange, Range
 from specviz.figures import Figure, LinePlot, Matrix, Table
 from specviz.records import published
@@ -274,6 +274,32 @@ QUESTIONS = [
 ]  # fmt: skip
 
 
+# What a network that crops its spectra does better than linear layers on the few frequencies that it sees; with LeNet,
+# whose head they share.
+_THUMBNAIL: dict[str, Any] = {"network": "mlp", "network_options.side": 5}
+SEEN: dict[str, dict[str, Any]] = {
+    f"{pooling} {beta:g}": {_CONVOLUTION: "specnet", "network_options.pooling": pooling, _BETA: beta}
+    for pooling in ("crop", "stride")
+    for beta in (0.0, 1.0)
+} | {"thumbnail": _THUMBNAIL}
+
+
+def _thumbnail_less(variant: str, records: Sequence[Record]) -> dict[str, list[float]]:
+    return {"": pairs(records, "thumbnail", variant)}
+
+
+ABOUT_WHAT_IS_SEEN = [
+    Question(
+        Rule(
+            f"Linear layers on a 5 x 5 thumbnail are ahead of SpecNet's LeNet that {words}",
+            "superior", 0.02, 0.015, 5, fixed="2026-11-29",
+        ),
+        partial(_thumbnail_less, variant),
+    )
+    for variant, words in (("crop 1", "crops, beta 1"), ("crop 0", "crops, beta 0"), ("stride 1", "strides, beta 1"))
+]  # fmt: skip
+
+
 experiment = Experiment(
     name="specnet-beta",
     paper="Guan et al., Tables 1 and 2",
@@ -305,6 +331,7 @@ experiment = Experiment(
             adjust=_width,
             questions=QUESTIONS,
         ),
+        "seen": Scale(base=_overnight(), variants=SEEN, seeds=5, questions=ABOUT_WHAT_IS_SEEN),
         "paper": Scale(
             base=_base(epochs=100, batch=128, learning_rate=0.02, momentum=0.95, augmentation="crop-flip"),
             grid={"network": [*NETWORKS, "vgg16", "densenet40"], "dataset": ["fashion-mnist", "cifar10"]},
