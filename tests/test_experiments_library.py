@@ -30,7 +30,8 @@ def gun_point(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("gun_point")
 @pytest.mark.parametrize("name", TRAINED)
-def test_every_experiment_runs_at_its_tiny_scale(name, tmp_path):
+def test_every_experiment_runs_at_its_tiny_scale(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPECVIZ_RECORDS", str(tmp_path / "own"))  # where trained networks go
     experiment = find(name)
     outcome = run(experiment, "tiny", out=str(tmp_path / "records"), progress=False)
     assert outcome.failed == {}

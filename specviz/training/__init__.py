@@ -10,12 +10,14 @@ from specviz.training.evaluation import evaluate
 from specviz.training.recipe import RECIPE
 from specviz.training.run import load, train
 from specviz.training.sizes import at_side
+from specviz.training.trained import Trained, trained, trained_names
 from specviz.training.weights import build, export_weights, import_weights
 from specviz.training.whitening import Whitening2d
 
 __all__ = [
     "RECIPE",
     "Config",
+    "Trained",
     "Whitening2d",
     "at_side",
     "build",
@@ -25,4 +27,6 @@ __all__ = [
     "learning_rate",
     "load",
     "train",
+    "trained",
+    "trained_names",
 ]

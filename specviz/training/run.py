@@ -26,6 +26,7 @@ from specviz.training.batches import seed_of, source
 from specviz.training.config import DEEPEST, FOLDER, Config
 from specviz.training.evaluation import normaliser
 from specviz.training.sizes import at_side
+from specviz.training.trained import facts_of
 from specviz.training.weights import build, export_weights
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def train(
         status, where = _fit(run, device, trainer_options or {})
     if outside.folder and status in ("finished", "stuck") and where["first"]:
         outside.folder.mkdir(parents=True, exist_ok=True)
-        export_weights(run.network, outside.folder / WEIGHTS, config)
+        export_weights(run.network, outside.folder / WEIGHTS, config, facts_of(sets[0]))
     return _record(run, status, where)
 
 

@@ -142,8 +142,12 @@ def _arguments(config: Config, network: Callable[..., nn.Module], data: Examples
     return facts
 
 
-def export_weights(model: nn.Module, path: str | Path, config: Config | None = None) -> None:
+def export_weights(
+    model: nn.Module, path: str | Path, config: Config | None = None, facts: Mapping[str, Any] | None = None
+) -> None:
     """Write parameters and buffers as a safetensors file, with the config in its metadata, and a digest of both.
+
+    facts  of the training data, which JSON holds: the classes, the shape, the mean and deviation
 
     The file appears whole or not at all. A tensor that a model has under two names is written once.
     """
@@ -154,9 +158,9 @@ def export_weights(model: nn.Module, path: str | Path, config: Config | None = N
     path.parent.mkdir(parents=True, exist_ok=True)
     with replaced(path) as file:
         part = Path(file.name)
-        save_model(
-            model, str(part), metadata=None if config is None else {"config": json.dumps(portable(config.to_dict()))}
-        )
+        metadata = {} if config is None else {"config": json.dumps(portable(config.to_dict()))}
+        metadata |= {} if facts is None else {"data": json.dumps(facts)}
+        save_model(model, str(part), metadata=metadata or None)
         tensors, metadata = _read(part)  # which tensors of two names are kept is for safetensors to say
         save_file(tensors, part, metadata | {_DIGEST: _digest(tensors, metadata)})
 
@@ -195,6 +199,11 @@ def import_weights(model: nn.Module, path: str | Path, *, trust: bool = False) -
             f"{path} holds the weights of another network than this {type(model).__name__}: {error}"
         ) from error
     return config
+
+
+def metadata_of(path: str | Path) -> dict[str, str]:
+    """What a safetensors file says of itself."""
+    return _read(Path(path))[1]
 
 
 def check_kinds(own: Mapping[str, Any], given: Mapping[str, Any]) -> None:

@@ -1,0 +1,77 @@
+"""Networks that have learnt, one plain and one spectral of each family: their weights come with the project."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from specviz.experiments.claims import Record
+from specviz.experiments.experiment import Experiment, Scale
+from specviz.experiments.store import default_location
+from specviz.experiments.tiny import TINY
+from specviz.figures import Table
+from specviz.training import RECIPE, Config, train
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "vgg7": {"network": "vgg7"},
+    "vgg7, SpecNet with ReLU of pixels": {
+        "network": "vgg7",
+        "network_options": {"convolution": "specnet-pixels", "beta": 1.0},
+        "learning_rate": 0.1,
+        "bias_rate": 1.0,
+        "whitening": False,
+        "identity_filters": False,
+    },
+    "resnet9": {"network": "resnet9"},
+    "resnet9, half of the spectrum": {
+        "network": "resnet9",
+        "network_options": {"activation": "gelu", "convolution": "band-limited", "compression": 0.5},
+    },
+}
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Train, and leave the weights in the folder of records, under networks/NETWORK-CONVOLUTION-DATASET."""
+    convolution = config.network_options.get("convolution", "plain")
+    name = f"{config.network}-{convolution}-{config.dataset}" + (f"-seed{config.seed}" if config.seed else "")
+    folder = Path(os.path.expanduser(default_location())) / "networks" / name
+    return train(config, folder=folder, every_n_train_steps=200)
+
+
+def _base(**changes: Any) -> Config:
+    usual: dict[str, Any] = {"experiment": "trained-networks", "network": "vgg7", "dataset": "cifar10", **RECIPE}
+    return Config(**usual | {"network_options": {"activation": "gelu"}} | changes)
+
+
+def _learnt(records: Sequence[Record]) -> Table:
+    rows = [
+        [
+            r["labels"]["variant"],
+            r["parameters"],
+            len(r["epochs"]),
+            100 * r["epochs"][-1]["test_accuracy"],
+            r["wall_seconds"] / 60,
+            sum(epoch["epoch_cpu_seconds"] for epoch in r["epochs"]) / 60,
+        ]
+        for r in records
+    ]
+    columns = ["network", "parameters", "epochs", "accuracy, %", "minutes", "processor minutes of training"]
+    return Table("Networks that come with the project", columns, rows, ("", ",", "", ".1f", ".1f", ".1f"))
+
+
+experiment = Experiment(
+    name="trained-networks",
+    paper="Jordan 2024, whose recipe it is",
+    question="How well do small networks learn all of CIFAR-10 on a laptop's processor?",
+    run=run,
+    scales={
+        "tiny": Scale(
+            base=_base(**TINY | {"batch": 16, "network_options": {"width": 0.25, "activation": "gelu"}}),
+            variants={name: changes for name, changes in NETWORKS.items() if "network_options" not in changes},
+        ),
+        "laptop": Scale(base=_base(epochs=9), variants=NETWORKS),
+        "paper": Scale(base=_base(epochs=16), variants=NETWORKS, seeds=5),
+    },
+    figures={"learnt": _learnt},
+    plot={"x": "variant", "y": "epochs.-1.test_accuracy"},
+)

@@ -1,0 +1,85 @@
+"""Networks that have learnt, which come with the project."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from specviz import datasets
+from specviz.datasets import Labelled
+from specviz.datasets.places import DATA
+from specviz.training.config import Config
+from specviz.training.weights import build, import_weights, metadata_of
+
+FOLDER = DATA / "networks"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network in eval mode, and what one needs to use it.
+
+    classes          the names of its scores
+    mean, deviation  (C,) of the pictures that it was trained on, in brightness from 0 to 1
+    """
+
+    name: str
+    network: nn.Module
+    config: Config
+    classes: tuple[str, ...]
+    mean: Tensor
+    deviation: Tensor
+
+    def scores(self, pictures: Tensor) -> Tensor:
+        """Pictures (B, C, H, W) as bytes, or in brightness from 0 to 1 -> scores (B, classes)."""
+        brightness = pictures.float() / 255 if pictures.dtype == torch.uint8 else pictures
+        scores: Tensor = self.network((brightness - self.mean[:, None, None]) / self.deviation[:, None, None])
+        return scores
+
+
+def trained_names() -> list[str]:
+    """The names that `trained` knows."""
+    return sorted(path.stem for path in FOLDER.glob("*.safetensors"))
+
+
+def trained(name: str) -> Trained:
+    """A network that comes with the project, as it was at the end of its training; needs the extra `lab`.
+
+    Raises ValueError for a name that is none, and for a file that is damaged. data/README.md says what each has learnt,
+    and how well.
+
+    >>> net = sv.training.trained("vgg7-cifar10")
+    >>> net.scores(torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)).shape
+    torch.Size([2, 10])
+    """
+    if name not in trained_names():
+        raise ValueError(f"no trained network is named {name!r}; pick one of {', '.join(trained_names())}")
+    path = FOLDER / f"{name}.safetensors"
+    metadata = metadata_of(path)
+    facts: Mapping[str, Any] = json.loads(metadata["data"])
+    config = Config.of_dict(json.loads(metadata["config"]))
+    classes, shape = tuple(facts["classes"]), facts["shape"]
+    # A network is built for data: any of this shape do, as the weights replace all that is learnt from them.
+    pictures = (torch.arange(math.prod(shape)) % 256).to(torch.uint8).view(1, *shape)
+    stand_in = Labelled(name, pictures, torch.zeros(1, dtype=torch.long), classes)
+    network = build(config, stand_in)
+    import_weights(network, path)
+    return Trained(name, network.eval(), config, classes, torch.tensor(facts["mean"]), torch.tensor(facts["deviation"]))
+
+
+def facts_of(data: datasets.Examples) -> dict[str, Any] | None:
+    """What a file of weights says of its training pictures; None of what are no pictures in memory."""
+    if not isinstance(data, Labelled) or data.inputs.dtype != torch.uint8:
+        return None
+    mean, deviation = data.channel_stats()
+    return {
+        "classes": list(data.classes),
+        "shape": list(data.shape),
+        "mean": mean.tolist(),
+        "deviation": deviation.tolist(),
+    }
