@@ -59,7 +59,7 @@ def test_compression_in_use_at_its_training_value_is_what_training_measured(tmp_
         assert same["test_loss"] == pytest.approx(record["epochs"][-1]["test_loss"], rel=1e-5)
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", [name for name in TRAINED if name != "trained-networks"])  # which compares nothing
 def test_every_scale_compares_over_seeds_and_its_configs_are_a_networks(name):
     for scale in ("laptop", "paper"):
         trials = find(name).trials(scale)
