@@ -20,6 +20,7 @@ from specviz.files import replaced
 _PACKAGES = ("spectral-workbench", "torch", "numpy", "numba", "numba-cuda", "jupyterlab", "ipywidgets", "plotly")
 _WHERE_INSTALLED = ("lightning", "dask", "scipy")  # of training and sweeps; left out where they are not
 _MISSING = "not installed"
+_FORMER = {"kept": "share_kept", "discarded": "share_discarded"}  # names in the epochs of older records
 _DIGITS = bytes.maketrans(b"123456789E", b"000000000e")
 _LARGE = (b"0" * 300, b"0e000", b"0e+000")  # of a number that may be more than float64 holds, its digits as zeros
 _OTHERS = bytes(set(range(256)) - set(b"[]{}"))
@@ -203,6 +204,15 @@ def parsed(text: bytes) -> dict[str, Any]:
         raise ValueError(f"a JSON object is expected, not {type(record).__name__}")
     if _may_be_deeper(text) and is_deeper(record, _DEEPEST):
         raise ValueError(f"it has more than {_DEEPEST} brackets within each other")
+    return renamed(record)
+
+
+def renamed(record: dict[str, Any]) -> dict[str, Any]:
+    """A training's record, or a checkpoint's progress, with the names that its epochs' shares have today."""
+    epochs = record.get("epochs")
+    if isinstance(epochs, list) and any(isinstance(row, dict) and _FORMER.keys() & row.keys() for row in epochs):
+        rows = [{_FORMER.get(k, k): v for k, v in row.items()} if isinstance(row, dict) else row for row in epochs]
+        return record | {"epochs": rows}
     return record
 
 

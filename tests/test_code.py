@@ -74,7 +74,7 @@ def test_a_change_of_code_is_one_for_those_who_use_it(project, path, old, new, c
         ('    """What SpecNet\'s blocks share', '    """What they share'),
         ("# share of the coefficients, over the full plane, that the last call kept", "#"),
         ("device: torch.device | str | None,", "device: Any,"),
-        ("    last_kept: float | None = None", "    last_kept: Any = (\n        None)"),
+        ("    last_share_kept: float | None = None", "    last_share_kept: Any = (\n        None)"),
         ("from __future__ import annotations\n", "from __future__ import annotations\nfrom typing import Any\n"),
     ],
 )

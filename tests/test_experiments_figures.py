@@ -100,7 +100,7 @@ def test_specnet_s_costs_are_shares_of_relu_s():
 
 def test_band_limiting_is_drawn_over_what_it_left_out_and_over_its_time():
     def variant(name, accuracy, share, seconds, side=32):
-        row = run(name, 0, accuracy, seconds, discarded={"a": share, "b": share})
+        row = run(name, 0, accuracy, seconds, share_discarded={"a": share, "b": share})
         return row | {"config": row["config"] | {"side": side}}
 
     rows = [

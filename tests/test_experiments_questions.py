@@ -124,9 +124,12 @@ def test_band_limitings_overnight_questions_are_decided_by_records_of_known_effe
 
         def run(variant, accuracy, left_out, used=(), seed=seed):
             row = record(variant, seed, accuracy, labels={"variant": variant, "seed": seed})
-            first = row["epochs"][0] | {"discarded": {"conv": left_out - 0.1}}
+            first = row["epochs"][0] | {"share_discarded": {"conv": left_out - 0.1}}
             tried = [{"compression": share, "test_accuracy": at} for share, at in used]
-            return row | {"epochs": [first, row["epochs"][0] | {"discarded": {"conv": left_out}}], "inference": tried}
+            return row | {
+                "epochs": [first, row["epochs"][0] | {"share_discarded": {"conv": left_out}}],
+                "inference": tried,
+            }
 
         made += [
             run("compression 0", 0.9, 0.0, [(0.5, 0.5), (0.75, 0.2)]),

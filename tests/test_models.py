@@ -441,7 +441,7 @@ def test_no_block_is_dead_at_the_default_threshold(name):
     with torch.no_grad():
         net(photos())
     assert all(block.beta == 1 or path.endswith("shortcut") for path, block in blocks_of(net).items())
-    assert min(block.last_kept for block in blocks_of(net).values()) > 0.02
+    assert min(block.last_share_kept for block in blocks_of(net).values()) > 0.02
 
 
 def test_set_beta_reaches_every_block_but_projections():
@@ -546,7 +546,7 @@ def test_repaired_networks_learn_with_all_their_parameters(name, repair):
     assert blocks
     models.set_beta(net, 0.7)
     assert {block.beta for block in blocks} == {0.7}
-    assert all(0 < block.last_kept < 1 for block in blocks)
+    assert all(0 < block.last_share_kept < 1 for block in blocks)
 
 
 def test_of_mixing_blocks_the_last_has_relu_of_pixels():

@@ -350,3 +350,12 @@ def test_the_machine_s_threads_are_those_of_now():
             assert records.machine().cpu_threads == threads
     finally:
         torch.set_num_threads(before)
+
+
+def test_older_records_have_todays_names(tmp_path):
+    old = {"trial": "a", "epochs": [{"kept": {"conv": 0.5}, "loss": 1}, {"discarded": {"conv": 0.25}}, 3], "kept": 7}
+    records.write(tmp_path / "old.jsonl", [old, {"epochs": 3}])
+    first, second = records.read(tmp_path / "old.jsonl")
+    assert first["epochs"] == [{"share_kept": {"conv": 0.5}, "loss": 1}, {"share_discarded": {"conv": 0.25}}, 3]
+    assert (first["kept"], second) == (7, {"epochs": 3})
+    assert list(first["epochs"][0]) == ["share_kept", "loss"]

@@ -518,7 +518,7 @@ def test_initial_weights_fit_beta_and_the_usual_ones_die(beta):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", snn.DeadBlock)
                 X = block(X)
-        return block.last_kept
+        return block.last_share_kept
 
     assert 0.01 < kept_after_ten(1.0) < 0.6
     gain = SF.weight_gain(beta)
@@ -543,7 +543,7 @@ def test_a_dead_block_says_so_once():
     with pytest.warns(snn.DeadBlock, match=r"keeps nothing: every coefficient is at or under beta=1e\+06"):
         X = block(torch.randn(2, 2, 6, 6))
     assert block.dead
-    assert block.last_kept == 0
+    assert block.last_share_kept == 0
     assert X.image().abs().max() == 0
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -575,7 +575,7 @@ def test_an_empty_batch_and_nan():
     block = snn.SpecNetBlock2d(2, 3, 3, beta=1.0)
     empty = block(torch.randn(0, 2, 5, 5))
     assert empty.image().shape == (0, 3, 7, 7)
-    assert math.isnan(block.last_kept)
+    assert math.isnan(block.last_share_kept)
     empty.image().sum().backward()
     x = torch.randn(2, 2, 5, 5)
     x[1, 0, 2, 2] = torch.nan
@@ -774,3 +774,10 @@ def test_waves_that_are_made_for_some_rows_give_what_held_ones_give(monkeypatch,
     monkeypatch.setattr(calibration, "CHUNK_BYTES", 1000)  # a few rows at a time
     for ours, theirs in zip(all_of(), held, strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_the_former_name_of_the_share_kept_warns_and_is_the_same():
+    block = snn.SpecNetBlock2d(3, 4, 3, beta=0.5)
+    block(torch.randn(1, 3, 8, 8))
+    with pytest.warns(DeprecationWarning, match="last_share_kept"):
+        assert block.last_kept == block.last_share_kept

@@ -101,7 +101,7 @@ def test_what_it_keeps_beside_the_weights_is_the_large_coefficients_and_the_gate
     gates = 4 * x.numel() / 8
     assert step.saved_bytes == pytest.approx(kept + gates, rel=0.01)
     assert step.saved_bytes < 0.6 * 4 * x.nbytes
-    assert [block.last_kept for block in net] == pytest.approx(
+    assert [block.last_share_kept for block in net] == pytest.approx(
         [(torch.fft.fft2(v, norm="ortho").abs() > 1).float().mean().item() for v in _inputs_of(net, x)], abs=1e-5
     )
 

@@ -149,7 +149,7 @@ def test_compiled_it_is_dense_with_one_warning_and_the_same(unit, x):
     assert_close(y, expected)
     for mine, theirs in zip(gradients(unit, y), gradients(unit, expected), strict=True):
         assert_close(mine, theirs)
-    assert unit.first.last_kept is None
+    assert unit.first.last_share_kept is None
 
 
 def test_a_function_as_activation_is_compiled_too(x):

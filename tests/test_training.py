@@ -740,7 +740,7 @@ def test_specnets_record_says_what_every_block_keeps():
     loose, tight = (
         quick(replace(lenet, network_options={"convolution": "specnet", "beta": beta})) for beta in (0.2, 1.5)
     )
-    kept = [record["epochs"][0]["kept"] for record in (loose, tight)]
+    kept = [record["epochs"][0]["share_kept"] for record in (loose, tight)]
     assert list(kept[0]) == list(kept[1]) == ["features.0", "features.2"]
     assert all(0 < kept[1][name] < kept[0][name] <= 1 for name in kept[0])
 
@@ -748,7 +748,7 @@ def test_specnets_record_says_what_every_block_keeps():
 def test_a_band_limited_nets_record_says_what_every_layer_discards():
     options = {"convolution": "band-limited", "compression": 0.5}
     record = quick(Config(experiment="e", network="lenet", dataset="patches", epochs=1, network_options=options))
-    discarded = record["epochs"][0]["discarded"]
+    discarded = record["epochs"][0]["share_discarded"]
     assert list(discarded) == ["features.0.conv", "features.2.conv"]
     assert all(0.4 < share < 0.75 for share in discarded.values())
 
@@ -1168,3 +1168,18 @@ def test_on_a_gpu_data_train_from_where_they_lie_and_a_model_comes_back_from_eva
     assert evaluate(net.cpu(), setup, data)["test_loss"] == pytest.approx(last["test_loss"], rel=1e-4)
     assert seen == {"cuda"}
     assert next(net.parameters()).device.type == "cpu"
+
+
+def test_a_checkpoint_with_the_former_names_of_shares_goes_on(tmp_path):
+    config = Config(
+        experiment="e", network="lenet", dataset="patches", epochs=2, network_options={"convolution": "specnet"}
+    )
+    stop = threading.Event()
+    quick(config, folder=tmp_path, stop=stop, on_epoch=lambda row: stop.set())
+    state = checkpoints.read(checkpoints.found(tmp_path)[0])
+    row = state["progress"]["epochs"][0]
+    row["kept"] = row.pop("share_kept")
+    step = state["progress"]["step"]
+    checkpoints.save(tmp_path, step, state)
+    epochs = quick(config, folder=tmp_path)["epochs"]
+    assert [set(row) >= {"share_kept"} for row in epochs] == [True, True]

@@ -27,7 +27,7 @@ class SpectralActivation(nn.Module):
                 the image turns phases alone, so that one commutes with shifts, where tanh of both parts does not
     """
 
-    last_kept: float | None = None
+    last_share_kept: float | None = None
     is_projection = fixed_beta = False
 
     def __init__(self, beta: float, activation: Any) -> None:
@@ -40,7 +40,7 @@ class SpectralActivation(nn.Module):
             Y = HalfSpectrum._exact(_of_amplitudes(X.values, self.beta), X.size, X.norm)
         else:
             Y = SF.activate(X, self.beta, self.activation)
-        self.last_kept = SF.share_kept(Y)
+        self.last_share_kept = SF.share_kept(Y)
         return Y
 
     def extra_repr(self) -> str:

@@ -25,7 +25,7 @@ class DeadBlock(UserWarning):
 class _Block(nn.Module):
     """What SpecNet's blocks share: their filters, and what is known of the last call."""
 
-    last_kept: float | None = None  # share of the coefficients, over the full plane, that the last call kept
+    last_share_kept: float | None = None  # share of the coefficients, over the full plane, that the last call kept
     is_projection = False  # of a shortcut to another shape: linear, and `models.set_beta` leaves it without a threshold
     fixed_beta = False  # so it does this one, which another layer thresholds for
 
@@ -45,6 +45,12 @@ class _Block(nn.Module):
         shape = self.out_channels, self.in_channels, *self.kernel_size
         self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.empty(self.out_channels, device=device, dtype=dtype)) if bias else None
+
+    @property
+    def last_kept(self) -> float | None:
+        """The former name of `last_share_kept`."""
+        warnings.warn("last_kept is called last_share_kept now", DeprecationWarning, stacklevel=2)
+        return self.last_share_kept
 
 
 class SpecNetBlock2d(_Block):
@@ -115,7 +121,7 @@ class SpecNetBlock2d(_Block):
     @property
     def dead(self) -> bool:
         """Whether the last call kept nothing."""
-        return self.last_kept == 0
+        return self.last_share_kept == 0
 
     def padded_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """The size (H, W) of the transform of an image of `size`, and of the maps that come out at stride 1."""
@@ -138,12 +144,12 @@ class SpecNetBlock2d(_Block):
             shortcut=shortcut,
         )
         if isinstance(Y, StoredSpectrum):
-            self.last_kept = Y.parts[0].layout.share_kept
+            self.last_share_kept = Y.parts[0].layout.share_kept
             self._warn_if_dead()
         elif is_transformed(Y.values):
-            self.last_kept = None
+            self.last_share_kept = None
         else:
-            self.last_kept = share_kept(Y)
+            self.last_share_kept = share_kept(Y)
             self._warn_if_dead()
         return Y
 
@@ -238,7 +244,7 @@ class SpecNetPixelBlock2d(_Block):
         )
 
     def _keep_share(self, share: float) -> None:
-        self.last_kept = share
+        self.last_share_kept = share
 
     def extra_repr(self) -> str:
         relu = "" if self.relu else ", relu=False"

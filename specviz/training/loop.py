@@ -23,6 +23,7 @@ from specviz import datasets
 from specviz.extras import needs
 from specviz.memory import CompressionStats, measure_step
 from specviz.models.beta import thresholded_blocks
+from specviz.records import renamed
 from specviz.training import checkpoints
 from specviz.training.batches import Batch, Batches, Split, batch_order, seed_of
 from specviz.training.config import Config, learning_rate, saved_maps
@@ -92,7 +93,7 @@ class Progress:
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Progress:
         """From a checkpoint. ValueError for a value that is none of a progress's."""
-        usual = asdict(cls())
+        usual, values = asdict(cls()), renamed(dict(values))
         if missing := usual.keys() - values.keys() - {"memory_trained"}:  # which older checkpoints lack
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
         for name, value in values.items():
@@ -116,7 +117,7 @@ class Progress:
 
 def _check_row(epoch: int, row: Any) -> None:
     """ValueError unless it is what `on_train_epoch_end` makes of this epoch."""
-    shares = {"kept", "discarded"}
+    shares = {"share_kept", "share_discarded"}
     if not isinstance(row, dict) or row.get("epoch") != epoch:
         raise ValueError(f"row {epoch} of its epochs is {reprlib.repr(row)}")
     _check_numbers("a row", {name: row.get(name) for name in ("epoch", "step")}, whole=True)
@@ -303,7 +304,7 @@ class Run(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self._test = {"loss": 0.0, "correct": 0, "seen": 0}
-        self._shares: dict[str, dict[str, float]] = {"kept": {}, "discarded": {}}
+        self._shares: dict[str, dict[str, float]] = {name: {} for name in _SHARES}
 
     def validation_step(self, batch: Batch, _: int) -> None:
         if self.trainer.world_size == 1 and self.outside.stop.is_set():
@@ -550,7 +551,7 @@ def _clocks() -> tuple[float, float]:
     return time.perf_counter(), time.process_time()
 
 
-_SHARES = {"kept": "last_kept", "discarded": "last_share_discarded"}  # as a row has them: as layers have them
+_SHARES = {"share_kept": "last_share_kept", "share_discarded": "last_share_discarded"}  # of a row: of the layers
 
 
 def spectral_shares(network: nn.Module) -> dict[str, dict[str, float]]:

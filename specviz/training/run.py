@@ -103,8 +103,8 @@ def train(
     "stuck" when it came to its end without learning: with a gradient that has vanished, or a loss that stands still.
     Each of `epochs` has `epoch, step, learning_rate, train_loss, train_accuracy, test_loss, test_accuracy,
     epoch_seconds, epoch_cpu_seconds` (both of training alone, the second over all threads of this process), and where
-    there is such a thing: `kept`, the share of coefficients that every SpecNet block kept, and `discarded`, the share
-    that every band-limited layer left out, both means over the test set by the layer's name; `stored_share`, compressed
+    there is such a thing: `share_kept`, of coefficients by every SpecNet block, and `share_discarded`, the share that
+    every band-limited layer left out, both means over the test set by the layer's name; `stored_share`, compressed
     maps' bytes as a share of what they were. Training loss and accuracy are means over the epoch, while the weights
     change. `memory` has a step's peak_bytes, average_bytes, saved_bytes and parameter_bytes, see
     `sv.memory.measure_step`; `memory_trained` has those of a step after the last epoch, as maps that are stored

@@ -142,7 +142,7 @@ class Network:
         if beta not in self._measured:
             scores, _ = self.run(self.images, beta)
             accuracy = None if self.labels is None else (scores.argmax(1) == self.labels).double().mean().item()
-            self._measured[beta] = accuracy, [float(block.last_kept or 0.0) for block in self.blocks]
+            self._measured[beta] = accuracy, [float(block.last_share_kept or 0.0) for block in self.blocks]
         return self._measured[beta]
 
     def over_beta(self) -> tuple[list[Line], list[Line]]:

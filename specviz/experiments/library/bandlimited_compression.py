@@ -96,7 +96,7 @@ def matrix(records: Sequence[Record]) -> dict[float, dict[float, float]]:
 
 def discarded(record: Record, epoch: int = -1) -> float:
     """The share of coefficients left out, mean over the layers."""
-    return fmean(record["epochs"][epoch]["discarded"].values())
+    return fmean(record["epochs"][epoch]["share_discarded"].values())
 
 
 def _half_is_enough(records: Sequence[Record]) -> Finding | None:
@@ -313,7 +313,7 @@ def _training_and_use(records: Sequence[Record]) -> Matrix:
 
 def _kept_in_layers(records: Sequence[Record]) -> np.ndarray:
     """The share kept, in per cent: (trainings, epochs, layers)."""
-    epochs = [[list(epoch["discarded"].values()) for epoch in record["epochs"]] for record in records]
+    epochs = [[list(epoch["share_discarded"].values()) for epoch in record["epochs"]] for record in records]
     return 100 * (1 - np.array(epochs))
 
 
@@ -329,7 +329,7 @@ def _kept(records: Sequence[Record]) -> LinePlot:
 def _kept_by_layer(records: Sequence[Record]) -> Matrix:
     rows = select(records, {"variant": "energy 0.95"})
     kept = _kept_in_layers(rows).mean(0).T
-    epochs, layers = [str(epoch + 1) for epoch in range(kept.shape[1])], list(rows[0]["epochs"][0]["discarded"])
+    epochs, layers = [str(epoch + 1) for epoch in range(kept.shape[1])], list(rows[0]["epochs"][0]["share_discarded"])
     title = "Energy 0.95: waves kept by each layer over training, %"
     return Matrix(title, "epoch", "layer", epochs, layers, kept, unit="kept, %", number_format=".0f")
 

@@ -147,7 +147,7 @@ def _kept(records: Sequence[Record]) -> Matrix:
     blocks: dict[str, list[float]] = {}
     for network in NETWORKS:
         forms = _of(records, network, "cifar10")
-        over_beta = [[run["epochs"][-1]["kept"] for run in forms[f"specnet {beta:g}"]] for beta in BETAS]
+        over_beta = [[run["epochs"][-1]["share_kept"] for run in forms[f"specnet {beta:g}"]] for beta in BETAS]
         for place, block in enumerate(over_beta[0][0], 1):
             shares = [100 * float(np.mean([kept[block] for kept in over_seeds])) for over_seeds in over_beta]
             blocks[f"{network}, block {place}"] = shares
