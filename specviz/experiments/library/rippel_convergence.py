@@ -12,7 +12,7 @@ from specviz.compare import NothingToCompare, select
 from specviz.experiments.claims import Claim, Finding, Record
 from specviz.experiments.curves import accuracies
 from specviz.experiments.experiment import Experiment, Scale
-from specviz.experiments.questions import Question
+from specviz.experiments.questions import Question, pairs
 from specviz.experiments.ranges import Choice, LogRange
 from specviz.experiments.tiny import TINY
 from specviz.figures import BLUE, ORANGE, Line, LinePlot, Table
@@ -230,6 +230,33 @@ QUESTIONS = [
 ]  # fmt: skip
 
 
+# Frequency dropout is to help a network that learns its pictures by heart: few pictures, many epochs, no other help.
+DROPOUT: dict[str, dict[str, Any]] = {"off": {}, "on": {"network_options.frequency_dropout": True}}
+
+
+def _dropout(**changes: Any) -> Config:
+    options = {"width": 0.25, "kernel_size": 3}
+    usual = {"network": "rippel_pooling", "network_options": options, "batch": 128, "optimizer": "adam"}
+    return _base(**usual | {"learning_rate": 1e-3, "train_examples": 2000, "epochs": 30} | changes)
+
+
+def _on_less_off(records: Sequence[Record]) -> dict[str, list[float]]:
+    return {"": pairs(records, "on", "off")}
+
+
+ABOUT_DROPOUT = [
+    Question(
+        Rule(
+            "Frequency dropout makes a network that learns its pictures by heart right more often on others",
+            "superior", 0.02, 0.02, 10, fixed=_FIXED,
+        ),
+        _on_less_off,
+        printed="Rippel et al., section 5.1: it regularises, without a figure",
+        must_learn={"off": 0.95},
+    )
+]  # fmt: skip
+
+
 experiment = Experiment(
     name="rippel-convergence",
     paper="Rippel, Snoek & Adams 2015, Figure 5",
@@ -263,6 +290,7 @@ experiment = Experiment(
         "overnight": Scale(
             base=_overnight(), grid={"network": OVERNIGHT}, variants=SIDES, seeds=10, questions=QUESTIONS
         ),
+        "dropout": Scale(base=_dropout(), variants=DROPOUT, seeds=10, questions=ABOUT_DROPOUT),
         "paper": Scale(
             base=_base(epochs=100, batch=128, augmentation="crop-flip"),
             grid={
