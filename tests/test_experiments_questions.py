@@ -3,7 +3,7 @@
 import pytest
 
 from specviz.compare import Claim, NothingToCompare
-from specviz.experiments import Question, answers, find, names, pairs, unhealthy
+from specviz.experiments import Question, answers, find, forest, names, pairs, unhealthy
 
 AHEAD = Claim("ours is ahead", "superior", margin=0.02, expected_sd=0.01, pairs=5, fixed="2026-11-29")
 
@@ -161,3 +161,18 @@ def test_seriess_overnight_questions_are_of_data_sets_not_of_seeds():
     assert [a.verdict.outcome for a in found] == ["supported", "supported", "refuted", "refuted"]
     assert found[0].verdict.effects[""].count == 15
     assert found[0].verdict.effects[""].mean == pytest.approx(0.19)
+
+
+def test_answers_stand_in_a_figure_in_margins_of_their_claims():
+    steady = Question(
+        Claim("ours loses at most 2 points", "non-inferior", 0.02, 0.01, 5), lambda r: {"": pairs(r, "ours", "plain")}
+    )
+    found = answers([question(), steady], rows(0.05))
+    figure = forest("Two", found)
+    assert [row.outcome for row in figure.rows] == ["supported", "supported"]
+    assert figure.rows[0].mean == pytest.approx(0.05 / 0.02)
+    assert "+5 points" in figure.rows[0].text
+    broken = answers([question(must_learn={"plain": 0.99})], rows(0.05))
+    assert forest("One", broken).rows[0].outcome == "cannot tell", "as its verdict, whatever the interval says"
+    with pytest.raises(ValueError, match="no row to draw"):
+        forest("None", answers([question()], []))

@@ -20,6 +20,8 @@ from specviz.compare import Ranks
 from specviz.figures import (
     BLUE,
     DARK_THEME_COLOURS,
+    Forest,
+    ForestRow,
     Line,
     LinePlot,
     Matrix,
@@ -280,6 +282,7 @@ def figures():
         Matrix("A matrix", "in", "out", ["a", "b"], ["c", "d", "e"], np.array([[1, NAN], [3, 4], [-5, 6.25]]), "%"),
         Violins("Trials", "accuracy", {"many": [0.1, 0.5, 0.55, 0.7], "two": [0.2, 0.3], "equal": [1, 1, 1], "no": []}),
         RankDiagram("Ranks", RANKS),
+        Forest("Claims", [ForestRow("a claim", 2.0, 1.0, 9.0, "supported"), ForestRow("b", 0, -1, 1, "cannot tell")]),
     ]
 
 
@@ -448,3 +451,27 @@ def test_a_figure_that_cannot_be_drawn_leaves_the_old_file_alone(tmp_path, monke
 )
 def test_a_title_makes_a_file_name_of_words_and_dashes(title, name):
     assert file_name(title, "png") == name
+
+
+def test_a_forest_says_its_outcomes_in_colour_shape_and_words():
+    rows = [
+        ForestRow("ahead", 2.0, 1.0, 3.0, "supported", "+4 points"),
+        ForestRow("behind", -1.5, -2.0, -1.0, "refuted"),
+        ForestRow("unknown", 0.1, -99.0, 99.0, "cannot tell"),
+    ]
+    forest = Forest("Three claims", rows)
+    shown = forest.plotly(dark=False)
+    assert [trace["name"] for trace in shown["data"]] == ["supported", "refuted", "cannot tell"]
+    assert len({trace["marker"]["symbol"] for trace in shown["data"]}) == 3
+    assert shown["data"][0]["y"] == [0]
+    assert shown["data"][2]["error_x"]["array"] == [pytest.approx(6 - 0.1)], "far ends stand at the edge"
+    assert "ahead: +4 points, supported" in forest.alt_text()
+    assert "behind: -1.5, refuted" in forest.alt_text()
+    assert repr(forest) == "Forest('Three claims': 1 supported, 1 refuted, 1 cannot tell)"
+    assert "unknown,0.1,-99.0,99.0,cannot tell" in forest.csv()
+    with pytest.raises(ValueError, match="outcome='true' is none of"):
+        Forest("x", [ForestRow("a", 0, 0, 0, "true")])
+    with pytest.raises(ValueError, match="not finite"):
+        Forest("x", [ForestRow("a", float("nan"), 0, 0, "refuted")])
+    with pytest.raises(ValueError, match="no row"):
+        Forest("x", [])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from specviz.compare import Ranks
-from specviz.figures import Line, LinePlot, Matrix, RankDiagram, Violins
+from specviz.figures import Forest, ForestRow, Line, LinePlot, Matrix, RankDiagram, Violins
 from specviz.figures.export import as_bytes, table
 from specviz.figures.tables import Table
 
@@ -19,7 +19,7 @@ ATTACK = f"{HTML} {MATHS} &lt; %{{x}}"
 FORMULAS = ["=1+1", "+1+1", "-1+1", "@SUM(1)", "\t=1", "\r=1", "\n=1", '=HYPERLINK("http://x","y")', "＝1+1"]
 
 
-def figures(text: str) -> dict[str, LinePlot | Matrix | Violins | RankDiagram]:
+def figures(text: str) -> dict[str, LinePlot | Matrix | Violins | RankDiagram | Forest]:
     """One of each kind, with the text wherever a record's may come."""
     x = np.arange(3.0)
     other = f"{text}2"
@@ -31,6 +31,7 @@ def figures(text: str) -> dict[str, LinePlot | Matrix | Violins | RankDiagram]:
         "log lines": LinePlot(text, text, text, lines[:2], log_y=True),
         "matrix": Matrix(text, text, text, [text, other], [text, other], np.ones((2, 2)), text),
         "violins": Violins(text, text, {text: [1.0, 2.0, 3.0], other: [1.0]}),
+        "forest": Forest(text, [ForestRow(text, 1.0, 0.5, 2.0, "supported", text)], text),
         "ranks": RankDiagram(text, Ranks(mean, 5, 0.1, 0.5, p_values, 1.0)),
     }
 

@@ -115,10 +115,12 @@ class Verdict:
     effects: dict[str, Effect]
     why: str = ""
 
+    def words(self, setting: str = "") -> str:
+        """A setting's effect with its interval, in the claim's unit."""
+        return _words(self.effects[setting], self.claim)
+
     def __str__(self) -> str:
-        texts = "; ".join(
-            f"{name + ' ' if name else ''}{_words(effect, self.claim)}" for name, effect in self.effects.items()
-        )
+        texts = "; ".join(f"{name + ' ' if name else ''}{self.words(name)}" for name in self.effects)
         reason = f" ({self.why})" if self.why else ""
         return f"{self.outcome[0].upper()}{self.outcome[1:]}{reason}: {texts}." if texts else f"{self.outcome}{reason}."
 

@@ -3,7 +3,7 @@
 from specviz.experiments.claims import Claim, Finding, Judgement, judge
 from specviz.experiments.experiment import Experiment, Scale, Trial
 from specviz.experiments.find import find, names
-from specviz.experiments.questions import Answer, Question, answers, pairs, unhealthy
+from specviz.experiments.questions import Answer, Question, answers, forest, pairs, unhealthy
 from specviz.experiments.ranges import Choice, IntRange, LogRange, Range
 from specviz.experiments.results import grouped
 from specviz.experiments.search import search
@@ -31,6 +31,7 @@ __all__ = [
     "answers",
     "export",
     "find",
+    "forest",
     "grouped",
     "judge",
     "names",

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from specviz.compare import Claim, NothingToCompare, Verdict, finished, judge, number
+
+if TYPE_CHECKING:
+    from specviz.figures import Forest
 
 Record = Mapping[str, Any]
 Differences = Mapping[str, Sequence[float]]  # by setting, "" where there is one alone
@@ -53,6 +56,26 @@ def answers(questions: Iterable[Question], records: Iterable[Record]) -> list[An
     """
     every = list(records)
     return [Answer(question, _answer(question, every)) for question in questions]
+
+
+def forest(title: str, found: Sequence[Answer]) -> Forest:
+    """The answers' effects as a figure: a row for each setting that has an interval.
+
+    Raises ValueError where none has: nothing was measured of any.
+    """
+    from specviz.figures import Forest, ForestRow
+
+    rows = []
+    for answer in found:
+        claim, verdict = answer.question.claim, answer.verdict
+        for setting, effect in verdict.effects.items():
+            if effect.low is None or effect.high is None:
+                continue
+            mean, low, high = ((v - claim.value) / claim.margin for v in (effect.mean, effect.low, effect.high))
+            outcome = verdict.outcome if verdict.why else effect.outcome
+            label = f"{claim.says}: {setting}" if setting else claim.says
+            rows.append(ForestRow(label, mean, low, high, outcome, verdict.words(setting)))
+    return Forest(title, rows)
 
 
 def _answer(question: Question, records: Sequence[Record]) -> Verdict:

@@ -13,6 +13,7 @@ from specviz.figures.colours import (
     to_bytes,
 )
 from specviz.figures.export import Figure, Kind, file_content, file_name, save, table
+from specviz.figures.forest import Forest, ForestRow
 from specviz.figures.lines import Line, LinePlot, plotly_layout
 from specviz.figures.matrix import Matrix
 from specviz.figures.panels import MAX_SHOWN, Panel
@@ -32,6 +33,8 @@ __all__ = [
     "PURPLE",
     "SKY",
     "Figure",
+    "Forest",
+    "ForestRow",
     "Kind",
     "Line",
     "LinePlot",

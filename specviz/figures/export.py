@@ -46,7 +46,7 @@ class Drawn(Protocol):
 
 
 class Figure(Drawn, Protocol):
-    """What plotly can show besides: a LinePlot, a Matrix, Violins, a RankDiagram."""
+    """What plotly can show besides: a LinePlot, a Matrix, Violins, a RankDiagram, a Forest."""
 
     @property
     def title(self) -> str: ...

@@ -13,7 +13,7 @@ from specviz.widgets.panels import PanelsView
 class FigureView(Displayed):
     """A figure under the pointer: `FigureView(figure).view` is the widget to display, `close()` frees it.
 
-    figure  a LinePlot, a Matrix, Violins or a RankDiagram
+    figure  a LinePlot, a Matrix, Violins, a RankDiagram or a Forest
     """
 
     def __init__(self, figure: Figure) -> None:
