@@ -1,0 +1,310 @@
+"""One call that makes a model fit: every way to train it in less memory, measured on its own step, and the best."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Any
+
+import torch
+from spectral_kernels import process
+from spectral_kernels.dispatch import real, whole
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from specviz.memory.checkpoint import checkpoint_activations
+from specviz.memory.contexts import compress_activations
+from specviz.memory.rivals import bfloat16_activations, quantise_activations
+from specviz.memory.step import _scalar, measure_step
+from specviz.memory.unchanged import unchanged
+
+Context = Callable[[nn.Module], AbstractContextManager[Any]]
+_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_SEGMENTS = (2, 4, 8)
+_THRESHOLDS = (0.25, 0.5, 1.0)
+_BITS = (8, 4, 2)
+
+
+@dataclass(frozen=True)
+class FitRow:
+    """One way to make a step.
+
+    total_bytes     all that the step needs at most, see `StepMemory.total_bytes`
+    peak_bytes      of these, what comes and goes; saved_bytes, what is kept for the backward pass
+    step_ms         median of a forward and backward pass
+    gradient_error  norm of the difference of all parameters' gradients from plain's, as a share of plain's norm
+    exact           whether gradients are plain's but for the order of sums
+    fits            whether the budget is kept and the error allowed
+    front           whether no other way takes fewer bytes, less time and has less error, or as much of them
+    """
+
+    way: str
+    total_bytes: int
+    peak_bytes: int
+    saved_bytes: int
+    step_ms: float
+    gradient_error: float
+    exact: bool
+    fits: bool = False
+    front: bool = False
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What `fit` found: a row for each way, and the one to take. `print(fit)` shows the table."""
+
+    rows: Sequence[FitRow]
+    budget: int
+    error: float
+    contexts: Mapping[str, Callable[[], AbstractContextManager[Any]]]
+    refused: Mapping[str, str]
+
+    @property
+    def chosen(self) -> str | None:
+        """The fastest way that keeps the budget at no more than the allowed error; None if there is none."""
+        kept = [row for row in self.rows if row.fits]
+        return min(kept, key=lambda row: row.step_ms).way if kept else None
+
+    def context(self) -> AbstractContextManager[Any]:
+        """The chosen way as a context for forward and backward: `with fit.context(): loss(model(x)).backward()`.
+
+        ValueError where no way keeps the budget; it says the smallest that one keeps, and which.
+        """
+        if self.chosen is None:
+            raise ValueError(self._why_not())
+        return self.contexts[self.chosen]()
+
+    def _why_not(self) -> str:
+        allowed = [row for row in self.rows if row.gradient_error <= self.error]
+        least = min(allowed, key=lambda row: row.total_bytes)
+        text = f"no way keeps {_size(self.budget)}: the smallest step needs {_size(least.total_bytes)}, by {least.way}"
+        smaller = min(self.rows, key=lambda row: row.total_bytes)
+        if smaller.total_bytes < least.total_bytes:
+            text += f"; {smaller.way} needs {_size(smaller.total_bytes)}, with gradients off by "
+            text += f"{smaller.gradient_error:.1%}, more than error={self.error:g} allows"
+        return f"{text}. Use a smaller batch: see `largest_batch`."
+
+    def __str__(self) -> str:
+        names = ["way", "needs", "kept", "step, ms", "gradient off by", "front", "fits"]
+        cells = [
+            [
+                row.way,
+                _size(row.total_bytes),
+                _size(row.saved_bytes),
+                f"{row.step_ms:.1f}",
+                "exact" if row.exact else f"{row.gradient_error:.2%}",
+                "*" if row.front else "",
+                "yes" if row.fits else "no",
+            ]
+            for row in self.rows
+        ]
+        widths = [max(len(line[i]) for line in [names, *cells]) for i in range(len(names))]
+        lines = [
+            "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) for line in [names, *cells]
+        ]
+        lines += [f"{way}: left out, {why}" for way, why in self.refused.items()]
+        last = f"budget {_size(self.budget)}: take {self.chosen}" if self.chosen else self._why_not()
+        return "\n".join([*(line.rstrip() for line in lines), last])
+
+
+def ways(device: str = "cpu") -> dict[str, tuple[Context, bool]]:
+    """The ways that `fit` tries: name -> (a context for a model, whether gradients are exact)."""
+    found: dict[str, tuple[Context, bool]] = {"plain": (lambda model: nullcontext(), True)}
+    found["bfloat16 maps"] = (lambda model: bfloat16_activations(), False)
+    for threshold in _THRESHOLDS:
+        found[f"compress {threshold:g}"] = (lambda model, t=threshold: compress_activations(t), False)  # type: ignore[misc]
+    for bits in _BITS:
+        found[f"{bits}-bit maps"] = (lambda model, b=bits: quantise_activations(b), False)  # type: ignore[misc]
+    for segments in _SEGMENTS:
+        found[f"checkpoint {segments}"] = (lambda model, s=segments: checkpoint_activations(model, s), True)  # type: ignore[misc]
+    if device == "cuda":
+        found["save on CPU"] = (lambda model: torch.autograd.graph.save_on_cpu(pin_memory=True), True)
+    return found
+
+
+@process.turn
+def fit(
+    model: nn.Module,
+    batch: Any,
+    *,
+    budget: int | str,
+    loss: Callable[..., Tensor] | None = None,
+    targets: Any = None,
+    optimizer: Optimizer | Callable[..., Optimizer] | None = None,
+    error: float = 0.1,
+    rounds: int = 3,
+) -> Fit:
+    """Measure every way to make a model's step in less memory, and name the fastest that keeps a budget.
+
+        fit = sv.memory.fit(model, x, budget="2 GiB", loss=criterion, targets=y, optimizer=torch.optim.AdamW)
+        print(fit)
+        with fit.context():                              # in every step of the training
+            criterion(model(x), y).backward()
+
+    batch, loss, targets, optimizer   of the step, as `measure_step` takes them
+    budget   bytes, or as "2 GiB", "800 MB", for all that the step needs: parameters, gradients, the optimiser's state,
+             the batch, and the peak of what comes and goes
+    error    the most that gradients may be off by, as a share of their norm; another batch's are off by more than 1
+    rounds   steps of each way that are timed, in turns
+
+    The model, its gradients, the optimiser and random numbers are what they were afterwards, as of `measure_step`.
+
+    Raises ValueError for a budget, an error or rounds out of range, and whatever the plain step raises. A way that
+    cannot be taken, such as checkpoints of a model without a chain of modules, is left out, and the table says why.
+
+    >>> net = nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3), nn.ReLU())
+    >>> sv.memory.fit(net, torch.randn(8, 3, 32, 32), budget="1 GiB").chosen
+    'plain'
+    """
+    limit, error, rounds = _bytes(budget), real(error, "error"), whole(rounds, "rounds", 1)
+    if not 0 <= error < math.inf:
+        raise ValueError(f"error={error} must be a finite number, at least 0")
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    rows, refused, contexts = [], {}, {}
+    step = _Step(model, batch, loss, targets, device)
+    tried = ways(device.type)
+    steps = {name: (lambda way=way: way(model)) for name, (way, _) in tried.items()}
+    exact: Tensor | None = None
+    for name, (_, is_exact) in tried.items():
+        try:
+            memory = measure_step(
+                model, batch, loss=loss, targets=targets, optimizer=optimizer, context=steps[name], points=8
+            )
+            gradient = step.gradient(steps[name])
+        except (ValueError, RuntimeError) as failure:
+            if name == "plain":
+                raise
+            refused[name] = str(failure).splitlines()[0]
+            continue
+        exact = gradient if exact is None else exact
+        off = float((gradient - exact).norm() / exact.norm()) if exact.norm() else 0.0
+        held = (memory.total_bytes, memory.peak_bytes, memory.saved_bytes)
+        rows.append(FitRow(name, *held, 0.0, off, is_exact))
+        contexts[name] = steps[name]
+    times = step.times(contexts, rounds)
+    rows = [replace(row, step_ms=times[row.way]) for row in rows]
+    kept = [replace(r, fits=r.total_bytes <= limit and r.gradient_error <= error, front=_leads(r, rows)) for r in rows]
+    return Fit(kept, limit, error, contexts, refused)
+
+
+def largest_batch(
+    model: nn.Module,
+    example: Any,
+    *,
+    budget: int | str,
+    loss: Callable[..., Tensor] | None = None,
+    target: Any = None,
+    optimizer: Optimizer | Callable[..., Optimizer] | None = None,
+    context: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> int:
+    """The most examples whose step keeps a budget; 0 where not even one does.
+
+    example, target   one of each, without the batch's axis: it is repeated
+    context           the way that the step is made, such as `lambda: sv.memory.compress_activations(0.5)`
+
+    A line through two measured sizes says how many; that many is measured then, and corrected where it does not keep
+    the budget. Raises ValueError for a budget out of range, and whatever a step raises.
+
+    >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
+    >>> sv.memory.largest_batch(net, torch.randn(3, 32, 32), budget="10 MB") > 10
+    True
+    """
+    limit = _bytes(budget)
+
+    def needed(count: int) -> int:
+        def repeated(x: Any) -> Any:
+            return torch.as_tensor(x).expand(count, *torch.as_tensor(x).shape).clone()
+
+        inputs = tuple(map(repeated, example)) if isinstance(example, tuple) else repeated(example)
+        targets = None if target is None else repeated(target)
+        kinds: dict[str, Any] = {"loss": loss, "targets": targets, "optimizer": optimizer, "context": context}
+        return measure_step(model, inputs, **kinds, points=8).total_bytes
+
+    few = 2  # batch norms take no single example
+    first, second = needed(few), needed(2 * few)
+    each = max((second - first) / few, 1.0)
+    if first > limit:
+        return 1 if _keeps(needed, 1, limit) else 0
+    count = max(few, int(few + (limit - first) / each))
+    while count > few and not _keeps(needed, count, limit):
+        count = max(few, min(count - 1, int(count * 0.97)))
+    return count
+
+
+def _keeps(needed: Callable[[int], int], count: int, limit: int) -> bool:
+    try:
+        return needed(count) <= limit
+    except (ValueError, torch.cuda.OutOfMemoryError):  # of a single example batch norms complain
+        return False
+
+
+class _Step:
+    """A step whose gradients and time are asked for, and that leaves nothing behind."""
+
+    def __init__(
+        self, model: nn.Module, batch: Any, loss: Callable[..., Tensor] | None, targets: Any, device: torch.device
+    ) -> None:
+        self.model, self.loss, self.targets, self.device = model, loss, targets, device
+        self.inputs = batch if isinstance(batch, tuple) else (batch,)
+        self.modules = [model, loss] if isinstance(loss, nn.Module) else [model]
+        self.leaves: list[Tensor] = list(dict.fromkeys(p for m in self.modules for p in m.parameters()))
+
+    def _run(self, context: Callable[[], AbstractContextManager[Any]]) -> None:
+        for leaf in self.leaves:
+            leaf.grad = None
+        with context():
+            _scalar(self.model(*self.inputs), self.loss, self.targets).backward()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def gradient(self, context: Callable[[], AbstractContextManager[Any]]) -> Tensor:
+        """All parameters' gradients in one vector, in float32."""
+        with unchanged(self.modules, self.leaves, None, self.device):
+            self._run(context)
+            parts = [leaf.grad.detach().float().flatten() for leaf in self.leaves if leaf.grad is not None]
+            return torch.cat(parts) if parts else torch.zeros(0)
+
+    def times(self, contexts: Mapping[str, Callable[[], AbstractContextManager[Any]]], rounds: int) -> dict[str, float]:
+        """Milliseconds of a step in each context: medians over rounds in which all take turns."""
+        taken: dict[str, list[float]] = {name: [] for name in contexts}
+        with unchanged(self.modules, self.leaves, None, self.device) as rewind:
+            for turn in range(rounds + 1):
+                for name, context in contexts.items():
+                    rewind()
+                    began = time.perf_counter()
+                    self._run(context)
+                    if turn:  # the first is a warm-up
+                        taken[name].append(1e3 * (time.perf_counter() - began))
+        return {name: median(values) for name, values in taken.items()}
+
+
+def _leads(row: FitRow, rows: Sequence[FitRow]) -> bool:
+    def costs(each: FitRow) -> tuple[float, ...]:
+        return each.total_bytes, each.step_ms, each.gradient_error
+
+    mine = costs(row)
+    return not any(
+        all(a <= b for a, b in zip(costs(other), mine, strict=True)) and costs(other) != mine for other in rows
+    )
+
+
+def _bytes(budget: int | str) -> int:
+    """A budget as whole bytes; ValueError for what is none."""
+    if isinstance(budget, str):
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]i?B|B)\s*", budget)
+        if found is None:
+            raise ValueError(f'budget={budget!r}; whole bytes are expected, or as "2 GiB", "800 MB"')
+        budget = int(float(found[1]) * _UNITS[found[2]])
+    return whole(budget, "budget", 1)
+
+
+def _size(count: int) -> str:
+    for unit in ("GiB", "MiB", "KiB"):
+        if count >= _UNITS[unit]:
+            return f"{count / _UNITS[unit]:.1f} {unit}"
+    return f"{count} B"
