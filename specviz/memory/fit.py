@@ -287,9 +287,9 @@ def _leads(row: FitRow, rows: Sequence[FitRow]) -> bool:
     def costs(each: FitRow) -> tuple[float, ...]:
         return each.total_bytes, each.step_ms, each.gradient_error
 
-    mine = costs(row)
+    own = costs(row)
     return not any(
-        all(a <= b for a, b in zip(costs(other), mine, strict=True)) and costs(other) != mine for other in rows
+        all(a <= b for a, b in zip(costs(other), own, strict=True)) and costs(other) != own for other in rows
     )
 
 
