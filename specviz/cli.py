@@ -231,7 +231,9 @@ def search(
 
 @app.command()
 def results(
-    name: Name,
+    name: Annotated[
+        str | None, typer.Argument(help="An experiment's name, or a Python file of your own.", metavar="EXPERIMENT")
+    ] = None,
     scale: AnySize = None,
     seeds: Seeds = None,
     out: Location = None,
@@ -239,12 +241,23 @@ def results(
         list[str] | None, typer.Option(help="A number in the records, as epochs.-1.test_accuracy; repeatable.")
     ] = None,
     export: Annotated[Path | None, typer.Option(help="Also write the records to this file of JSON lines.")] = None,
+    claims: Annotated[
+        bool, typer.Option("--claims", help="Instead: all that the papers claim, line by line, with its verdict.")
+    ] = False,
 ) -> None:
     """Show an experiment's records, and what is missing.
 
     Each metric's mean and spread over seeds, what they say of the paper's claims, and the trials that are missing or
     failed. Without --out, and where no sweep of yours has a record, those that come with the project.
     """
+    if claims:
+        if name or scale or seeds is not None or out or metric or export:
+            raise typer.BadParameter(
+                "it is about all papers: leave out the experiment and the other options", param_hint="--claims"
+            )
+        return _show_claims()
+    if name is None:
+        raise typer.BadParameter("give an experiment's name, or --claims", param_hint="EXPERIMENT")
     from specviz.experiments import answers, grouped, judge
     from specviz.experiments import export as export_to
     from specviz.experiments.results import check_metrics, metrics_of
@@ -271,6 +284,27 @@ def results(
         if not found.records:
             sys.exit(f"nothing to export; {export} is left as it was")
         print(f"{_told(lambda: export_to(found, export)):,} records written to {export}")
+
+
+def _show_claims() -> None:
+    """What the papers claim, grouped by paper: a line each, which a terminal has wrapped at 100 columns or fewer."""
+    import shutil
+    import textwrap
+
+    from specviz.experiments.papers import answered, counted, paper_claims
+
+    columns = min(shutil.get_terminal_size().columns, 100) if sys.stdout.isatty() else sys.maxsize
+    outcomes: list[str] = []
+    paper = ""
+    for each in _told(lambda: list(answered(paper_claims()))):
+        if each.claim.paper != paper:
+            paper = each.claim.paper
+            print(f"{chr(10) if outcomes else ''}{paper[0].upper()}{paper[1:]}")
+        outcomes.append(each.outcome)
+        head = f"  {each.outcome:11}  "
+        wrapping = textwrap.TextWrapper(columns, head, " " * len(head), break_long_words=False, break_on_hyphens=False)
+        print(wrapping.fill(_plain(str(each))))
+    print(f"\n{counted(outcomes)}")
 
 
 @app.command()

@@ -268,7 +268,8 @@ def published(experiment: str) -> list[dict[str, Any]]:
     """What the papers print for an experiment, a row for each figure; empty where they print none.
 
     Every row has `experiment` and `source` (paper and table), and as far as the paper says it `network`, `dataset`,
-    `method` or `variant`, `setting` (the number that the experiment sweeps), `test_accuracy` (a share) and others.
+    `method` or `variant`, `setting` (the number that the experiment sweeps), `test_accuracy` (a share) and others
+    that data/README.md describes. What the papers claim: `experiments.paper_claims`.
     """
     from specviz.datasets import DATA
 

@@ -62,7 +62,7 @@ def information_loss(
 ) -> dict[str, np.ndarray]:
     """What pooling to some sizes and enlarging again loses: relative L2 error by way, NaN where a size does not exist.
 
-    image (H, W); sides are heights in pixels, widths follow in proportion. As in Rippel et al. (2015), Fig. 2.
+    image (H, W); sides are heights in pixels, widths follow in proportion. As in Rippel et al. (2015), Fig. 4.
     """
     H, W = image.shape[-2:]
     losses: dict[str, list[float]] = {way: [] for way in ways}

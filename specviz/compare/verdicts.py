@@ -119,8 +119,13 @@ class Verdict:
         """A setting's effect with its interval, in the claim's unit."""
         return _words(self.effects[setting], self.claim)
 
+    @property
+    def measured(self) -> str:
+        """All effects in words, each with its setting."""
+        return "; ".join(f"{name + ' ' if name else ''}{self.words(name)}" for name in self.effects)
+
     def __str__(self) -> str:
-        texts = "; ".join(f"{name + ' ' if name else ''}{self.words(name)}" for name in self.effects)
+        texts = self.measured
         reason = f" ({self.why})" if self.why else ""
         return f"{self.outcome[0].upper()}{self.outcome[1:]}{reason}: {texts}." if texts else f"{self.outcome}{reason}."
 

@@ -3,6 +3,7 @@
 from specviz.experiments.claims import Claim, Finding, Judgement, judge
 from specviz.experiments.experiment import Experiment, Scale, Trial
 from specviz.experiments.find import find, names
+from specviz.experiments.papers import PaperClaim, paper_claims, verdict_of
 from specviz.experiments.questions import Answer, Question, answers, forest, pairs, unhealthy
 from specviz.experiments.ranges import Choice, IntRange, LogRange, Range
 from specviz.experiments.results import grouped
@@ -21,6 +22,7 @@ __all__ = [
     "Judgement",
     "LogRange",
     "Outcome",
+    "PaperClaim",
     "Question",
     "Range",
     "Scale",
@@ -36,8 +38,10 @@ __all__ = [
     "judge",
     "names",
     "pairs",
+    "paper_claims",
     "run",
     "search",
     "sweep",
     "unhealthy",
+    "verdict_of",
 ]

@@ -44,9 +44,12 @@ class Answer:
     verdict: Verdict
 
     def __str__(self) -> str:
-        claim = self.question.claim
-        margin = f"{100 * claim.margin:g} points" if claim.unit == "points" else f"{claim.margin:g} {claim.unit}"
-        return f"{self.question}: {self.verdict} Margin {margin}."
+        return f"{self.question}: {self.verdict} Margin {margin(self.question.claim)}."
+
+
+def margin(claim: Claim) -> str:
+    """A claim's margin with its unit."""
+    return f"{100 * claim.margin:g} points" if claim.unit == "points" else f"{claim.margin:g} {claim.unit}"
 
 
 def answers(questions: Iterable[Question], records: Iterable[Record]) -> list[Answer]:

@@ -76,7 +76,7 @@ QUESTIONS = [
         partial(_less, rival),
         printed=printed,
     )
-    for rival, printed in (("max", "Rippel et al., Figure 2: at every size"), ("average", ""))
+    for rival, printed in (("max", "Rippel et al., Figure 4: at every size"), ("average", ""))
 ]  # fmt: skip
 
 
@@ -93,7 +93,7 @@ def _losses(records: Sequence[Record]) -> Table:
 GRID: Mapping[str, Sequence[Any]] = {"source": SOURCES, "side": SIDES}
 experiment = Experiment(
     name="rippel-pooling",
-    paper="Rippel, Snoek & Adams 2015, Figure 2",
+    paper="Rippel, Snoek & Adams 2015, Figures 2 and 4",
     question="What does pooling lose of a picture, by cropping its spectrum or by the largest pixel?",
     run=run,
     scales={

@@ -1,0 +1,280 @@
+"""What the papers say, claim by claim, and what became of each: `data/claims.jsonl`, checked, with its verdicts.
+
+    for each in answered(paper_claims()):
+        print(each.outcome, each.claim.paper, each)
+
+A claim is asked of an experiment's records (and `compare.judge` answers), is decided by an exact test, or has a reason
+why there is no verdict. No verdict on records is stored: they are computed from the records as they are now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from specviz import records
+from specviz.compare import Verdict
+from specviz.experiments.code import code_of
+from specviz.experiments.find import find, names
+from specviz.experiments.questions import Question, answers, margin
+from specviz.experiments.store import collect_shipped
+
+OURS = "ours"  # in place of a paper
+OUTCOMES = ("supported", "refuted", "cannot tell", "no verdict")
+Printed = str | float | Sequence[str | float]
+_ANSWERS = ("asked", "exact", "why")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Where the course shows it: a notebook's name without its ending, and a heading in it."""
+
+    notebook: str
+    section: str
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The question that records answer: `claim` is what it says, among those of an experiment's scale."""
+
+    experiment: str
+    scale: str
+    claim: str
+
+    @property
+    def question(self) -> Question:
+        """ValueError if there is none."""
+        if self.experiment not in names():
+            raise ValueError(f"no experiment is named {self.experiment!r}")
+        questions = find(self.experiment).scale(self.scale).questions
+        found = [question for question in questions if question.claim.says == self.claim]
+        if len(found) != 1:
+            raise ValueError(f"{self.experiment}, scale {self.scale}, asks no question {self.claim!r}")
+        return found[0]
+
+
+@dataclass(frozen=True)
+class Exact:
+    """A test of the project that decides for good, as pytest names it, and what it decides."""
+
+    test: str
+    outcome: Literal["supported", "refuted"]
+
+    def __post_init__(self) -> None:
+        if self.outcome not in ("supported", "refuted"):
+            raise ValueError(f"exact's outcome is {self.outcome!r}; 'supported' or 'refuted' is expected")
+        if "::" not in self.test:
+            raise ValueError(f"exact's test is {self.test!r}; tests/FILE.py::NAME is expected")
+
+
+@dataclass(frozen=True)
+class PaperClaim:
+    """A table, a figure or a sentence of a paper.
+
+    paper        as in `published.jsonl`; "ours" for a finding of the project
+    place        table, figure or section; of ours the notebook
+    says         what it says, in our words
+    printed      {quantity: number as printed, or several}; empty where it has no number
+    implemented  the file of the project that has it; None if none does
+    shown        where the course shows it; None if nowhere
+    asked, exact, why    exactly one of them: what answers it, or the reason why there is no verdict
+    """
+
+    paper: str
+    place: str
+    says: str
+    printed: Mapping[str, Printed]
+    implemented: str | None
+    shown: Shown | None
+    asked: Asked | None = None
+    exact: Exact | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What there is of a scale's trials: that many, the records of those that have one, and how many were set apart.
+
+    older  records of a checkout's sweep that were made with other code
+    """
+
+    trials: int
+    rows: Sequence[Mapping[str, Any]]
+    older: int = 0
+
+    @property
+    def so_far(self) -> str:
+        """What is missing, in words; "" if nothing is."""
+        missing = f"{len(self.rows):,} of {self.trials:,} trials have a record" if len(self.rows) < self.trials else ""
+        older = f"{self.older:,} of other code are set apart" if self.older else ""
+        return ", ".join(filter(None, (missing, older)))
+
+
+def paper_claims(path: Path | None = None) -> list[PaperClaim]:
+    """All claims, in the file's order.
+
+    ValueError names the first that lacks a part, has more than one answer, or asks a question that there is not.
+    """
+    if path is None:
+        from specviz.datasets import DATA
+
+        path = DATA / "claims.jsonl"
+    return [_claim(row, f"{path.name}, line {number}") for number, row in enumerate(records.read(path), 1)]
+
+
+def _claim(row: Mapping[str, Any], where: str) -> PaperClaim:
+    where = f"{where} ({row.get('paper')}, {row.get('place')})"
+    expected = [field.name for field in fields(PaperClaim) if field.name not in _ANSWERS]
+    given = [key for key in row if key in _ANSWERS]
+    if missing := [key for key in expected if key not in row]:
+        raise ValueError(f"{where} lacks {', '.join(missing)}")
+    if unknown := [key for key in row if key not in expected and key not in _ANSWERS]:
+        raise ValueError(f"{where} has {', '.join(unknown)}, which no claim has")
+    if len(given) != 1:
+        raise ValueError(f"{where} has {' and '.join(given) or 'no answer'}; one of {', '.join(_ANSWERS)} is expected")
+    try:
+        claim = PaperClaim(
+            **{key: _text(row[key], key) for key in ("paper", "place", "says")},
+            printed=_printed(row["printed"]),
+            implemented=row["implemented"] and _text(row["implemented"], "implemented"),
+            shown=row["shown"] and _part(Shown, row["shown"], "shown"),
+            asked=_part(Asked, row["asked"], "asked") if "asked" in row else None,
+            exact=_part(Exact, row["exact"], "exact") if "exact" in row else None,
+            why=_text(row["why"], "why") if "why" in row else "",
+        )
+        if claim.asked is not None:
+            _ = claim.asked.question
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    return claim
+
+
+def _text(value: Any, key: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{key} is {value!r}; text is expected")
+    return value
+
+
+def _printed(value: Any) -> dict[str, Printed]:
+    if not isinstance(value, dict):
+        raise ValueError(f"printed is {value!r}; an object of quantities is expected")
+    for quantity, number in value.items():
+        for each in number if isinstance(number, list) and number else [number]:
+            if isinstance(each, bool) or not isinstance(each, str | int | float):
+                raise ValueError(f"printed[{quantity!r}] is {number!r}; numbers or text are expected")
+    return value
+
+
+P = TypeVar("P", Shown, Asked, Exact)
+
+
+def _part(kind: type[P], value: Any, key: str) -> P:
+    expected = [field.name for field in fields(kind)]
+    if not isinstance(value, dict) or sorted(value) != sorted(expected):
+        raise ValueError(f"{key} is {value!r}; an object of {', '.join(expected)} is expected")
+    return kind(**{name: _text(value[name], f"{key}'s {name}") for name in expected})  # type: ignore[arg-type]
+
+
+def recorded(experiment: str, scale: str) -> Recorded:
+    """The records of a scale that come with the project, and those of a sweep that is not done (`records.partial`)."""
+    trials = {trial.id: trial for trial in find(experiment).trials(scale)}
+    shipped = collect_shipped(experiment, scale, list(trials))
+    rows: dict[str, Mapping[str, Any]] = dict(shipped.records) if shipped is not None else {}
+    path = records.partial(experiment, scale)
+    digests: dict[str, str] = {}  # a trial's code does not depend on its seed
+    older = 0
+    for row in records.read(path) if path.exists() else ():
+        trial = trials.get(str(row.get("trial")))
+        if trial is None or trial.id in rows:
+            continue
+        key = str({label: value for label, value in trial.labels.items() if label != "seed"})
+        if key not in digests:
+            digests[key] = code_of(replace(trial.config, seed=0))
+        if row.get("code") == digests[key]:
+            rows[trial.id] = row
+        else:
+            older += 1
+    return Recorded(len(trials), list(rows.values()), older)
+
+
+def verdict_of(claim: PaperClaim, found: Recorded | None = None) -> Verdict | None:
+    """The answer of `compare.judge` to the question that the claim asks; None of a claim that asks none.
+
+    found  the records of that scale, if they were read before
+
+    It is "cannot tell", with the reason, where there is no record or where the records may not answer.
+    """
+    if claim.asked is None:
+        return None
+    question, experiment, scale = claim.asked.question, claim.asked.experiment, claim.asked.scale
+    found = recorded(experiment, scale) if found is None else found
+    if not found.rows:
+        apart = f" ({found.so_far})" if found.older else ""
+        why = f"no record yet{apart}; specviz sweep {experiment} --scale {scale} makes them"
+        return Verdict(question.claim, "cannot tell", {}, why)
+    try:
+        (answer,) = answers([question], found.rows)
+    except ValueError as error:  # a record that is older than the claim
+        return Verdict(question.claim, "cannot tell", {}, str(error))
+    return answer.verdict
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A claim and what became of it. `str` is one line: the place, both numbers, the margin and why.
+
+    so_far  what its records lack, as `Recorded.so_far`
+    """
+
+    claim: PaperClaim
+    verdict: Verdict | None
+    so_far: str = ""
+
+    @property
+    def outcome(self) -> str:
+        """One of OUTCOMES: the verdict's, the exact test's, or that there is none."""
+        if self.verdict is not None:
+            return self.verdict.outcome
+        return self.claim.exact.outcome if self.claim.exact is not None else OUTCOMES[-1]
+
+    def __str__(self) -> str:
+        claim, verdict = self.claim, self.verdict
+        parts = [f"{claim.place}: {claim.says}"]
+        if claim.printed:
+            printed = "; ".join(f"{quantity}: {_numbers(number)}" for quantity, number in claim.printed.items())
+            parts.append(f"Printed {printed}")
+        if verdict is not None:
+            measured = [f"Ours: {verdict.measured}"] if verdict.effects else []
+            missing = self.so_far if verdict.effects else ""
+            parts += [*measured, f"Margin {margin(verdict.claim)}", *filter(None, (verdict.why, missing))]
+        elif claim.exact is not None:
+            parts.append(f"Exact: {claim.exact.test.partition('::')[0]} decides it")
+        else:
+            parts.append(claim.why)
+        return " ".join(f"{part[0].upper()}{part[1:]}." for part in parts)
+
+
+def answered(claims: Iterable[PaperClaim]) -> Iterator[Answered]:
+    """Each claim with its verdict; every scale's records are read once."""
+    found: dict[tuple[str, str], Recorded] = {}
+    for claim in claims:
+        if claim.asked is None:
+            yield Answered(claim, None)
+            continue
+        scale = claim.asked.experiment, claim.asked.scale
+        if scale not in found:
+            found[scale] = recorded(*scale)
+        yield Answered(claim, verdict_of(claim, found[scale]), found[scale].so_far)
+
+
+def counted(outcomes: Sequence[str]) -> str:
+    """How many claims have each outcome, in words."""
+    counts = ", ".join(f"{outcomes.count(outcome)} {outcome}" for outcome in OUTCOMES)
+    return f"{len(outcomes)} claims: {counts}."
+
+
+def _numbers(printed: Printed) -> str:
+    values = [printed] if isinstance(printed, str | int | float) else printed
+    return ", ".join(str(value) for value in values)
