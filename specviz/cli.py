@@ -242,7 +242,8 @@ def results(
     ] = None,
     export: Annotated[Path | None, typer.Option(help="Also write the records to this file of JSON lines.")] = None,
     claims: Annotated[
-        bool, typer.Option("--claims", help="Instead: all that the papers claim, line by line, with its verdict.")
+        bool,
+        typer.Option("--claims", "--all", help="Instead: all that the papers claim, line by line, with its verdict."),
     ] = False,
 ) -> None:
     """Show an experiment's records, and what is missing.
