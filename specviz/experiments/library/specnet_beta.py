@@ -10,12 +10,13 @@ import numpy as np
 
 from specviz.compare import Claim as Rule
 from specviz.compare import NothingToCompare, Summary, mean, number, paired, select
-from specviz.experiments.claims import Claim, Finding, Record, cells
+from specviz.experiments.claims import Claim, Finding, cells
 from specviz.experiments.curves import COLOURS, accuracies, epoch_seconds, point, with_spread
 from specviz.experiments.experiment import Experiment, Scale
 from specviz.experiments.questions import Question, pairs
 from specviz.experiments.ranges import Choice, LogRange, Range
 from specviz.figures import Figure, LinePlot, Matrix, Table
+from specviz.record_types import Record
 from specviz.records import published
 from specviz.training import RECIPE, Config, train
 
@@ -83,13 +84,16 @@ CLAIMS = [
 
 
 def _published(_: Sequence[Record]) -> Table:
-    columns = {"source": "source", "network": "network", "dataset": "data set", "method": "method"}
     rows = [
-        [*(row[key] for key in columns), 100 * row["test_accuracy"], share and 100 * share]
+        [
+            *(row[key] for key in ("source", "network", "dataset", "method")),
+            100 * row["test_accuracy"],
+            share and 100 * share,
+        ]
         for row in published("specnet-beta")
         for share in [row.get("memory_share")]
     ]
-    headings = [*columns.values(), "accuracy, %", "memory, % of plain"]
+    headings = ["source", "network", "data set", "method", "accuracy, %", "memory, % of plain"]
     return Table("Published", headings, rows, ("", "", "", "", ".1f", ".1f"))
 
 
