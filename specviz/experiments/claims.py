@@ -23,7 +23,8 @@ class Claim:
     """A statement and the question that decides it.
 
     says   the statement, with the paper's number, in words that begin a sentence
-    check  finished records, as the experiment makes them -> a finding; None, or NothingToCompare, where they cannot tell
+    check  finished records, as the experiment makes them -> a finding; None, or NothingToCompare, where they cannot
+           tell
     """
 
     says: str
