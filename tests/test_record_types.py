@@ -9,6 +9,7 @@ import pytest
 from specviz import records
 from specviz.bench import compress, filters, memory, pool, roofline, slider, start, sweep, threshold
 from specviz.bench import training as bench_training
+from specviz.experiments.library.rippel_pooling import PoolingRecord
 from specviz.memory import StepMemory
 from specviz.record_types import (
     BenchConv,
@@ -38,8 +39,11 @@ BENCHES = {
     "bench-threshold": threshold.BenchThreshold,
     "bench-training": bench_training.BenchTraining,
 }
+EXPERIMENTS = {"rippel-pooling": PoolingRecord}  # those that train nothing
 OTHERS = {"torch-matrix", "torture"}  # which tests make, and tests alone read
-TYPES: dict[str, Any] = {name: BENCHES.get(name, Record) for name in records.shipped_names() if name not in OTHERS}
+TYPES: dict[str, Any] = {
+    name: (BENCHES | EXPERIMENTS).get(name, Record) for name in records.shipped_names() if name not in OTHERS
+}
 
 
 def misfit(value: object, kind: Any, place: str = "record") -> str:
@@ -92,6 +96,7 @@ def test_a_key_too_many_or_too_few_and_another_kind_of_value_are_found():
     assert misfit(row | {"rounds": True}, kind) == "record.rounds is True"
 
 
+@pytest.mark.slow
 def test_a_training_of_today_makes_the_record_that_its_type_says(tmp_path):
     from specviz.training import train
 
@@ -109,7 +114,7 @@ def test_a_training_of_today_makes_the_record_that_its_type_says(tmp_path):
     assert misfit(record, RunRecord) == ""
     assert record.keys() == get_type_hints(RunRecord).keys()
     assert rows == record["epochs"]
-    assert all("kept" in row for row in record["epochs"])
+    assert all("share_kept" in row for row in record["epochs"])
 
 
 def test_parts_of_records_have_the_fields_that_they_are_made_of():
