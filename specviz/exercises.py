@@ -30,6 +30,7 @@ from specviz.compare import mean, paired, select
 from specviz.extras import needs
 from specviz.figures.colours import BLUE, GREEN, GREY, ORANGE
 from specviz.functional.activation import NotContinuous, check_activation
+from specviz.record_types import BenchMemory, Record
 from specviz.spectra import HalfSpectrum, real_bins
 
 
@@ -557,7 +558,7 @@ def check_odd_activation(function: Callable[[torch.Tensor], Any], dead_zone: flo
 
 
 @_in_words
-def check_largest_batch(batch: Any, row: dict[str, Any], room_bytes: int) -> Verdict:
+def check_largest_batch(batch: Any, row: BenchMemory, room_bytes: int) -> Verdict:
     """Is this the largest batch whose maps fit, judged by a recorded step whose peak grows with its batch?
 
     row  of `specviz bench memory`, with `peak_bytes` at `batch` images
@@ -623,7 +624,7 @@ def _wrong_width(ratio: float, n: int, ours: list[float], theirs: list[float], s
 
 
 @_in_words
-def check_best_beta(beta: Any, runs: list[dict[str, Any]], network: str, dataset: str, room: float) -> Verdict:
+def check_best_beta(beta: Any, runs: list[Record], network: str, dataset: str, room: float) -> Verdict:
     """Is this the beta of the best mean accuracy whose step keeps at most this share of the plain network's bytes?
 
     runs  records of `specviz sweep specnet-beta`

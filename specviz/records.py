@@ -7,15 +7,18 @@ import platform
 import re
 import subprocess
 from codecs import BOM_UTF8
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from html import escape
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PureWindowsPath
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from specviz.files import replaced
+from specviz.record_types import MachineRecord, Published, Stamp
+
+R = TypeVar("R", bound=Mapping[str, Any])  # a record
 
 _PACKAGES = ("spectral-workbench", "torch", "numpy", "numba", "numba-cuda", "jupyterlab", "ipywidgets", "plotly")
 _WHERE_INSTALLED = ("lightning", "dask", "scipy")  # of training and sweeps; left out where they are not
@@ -138,9 +141,14 @@ def commit() -> str | None:
     return head.stdout.strip() + ("+" if changes.stdout.strip() else "")
 
 
-def stamp(record: dict[str, Any]) -> dict[str, Any]:
+def provenance() -> Stamp:
+    """What makes records here and now: the commit, the machine and the versions."""
+    return {"commit": commit(), "machine": cast(MachineRecord, asdict(machine()))}
+
+
+def stamp(record: R) -> R:
     """The record with the machine, the versions and the commit that made it."""
-    return {**record, "commit": commit(), "machine": asdict(machine())}
+    return cast(R, {**record, **provenance()})
 
 
 def portable(value: Any) -> Any:
@@ -164,7 +172,7 @@ def _without_folders(text: str) -> str:
     return re.sub(rf"(?<![\w.\-/\\]){home}(?![\w.\-])", "~", text) if len(home) > 1 else text
 
 
-def write(path: str | os.PathLike[str], records: Iterable[dict[str, Any]]) -> None:
+def write(path: str | os.PathLike[str], records: Iterable[Mapping[str, Any]]) -> None:
     """Replace a file of records, one JSON object a line; a reader sees the old file or the new one, never half."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -241,7 +249,10 @@ def is_deeper(value: Any, most: int) -> bool:
 
 
 def shipped(experiment: str) -> list[dict[str, Any]]:
-    """The records that come with the project, e.g. of "bench-conv"; FileNotFoundError names what there is."""
+    """The records that come with the project, e.g. of "bench-conv"; FileNotFoundError names what there is.
+
+    What keys they have is in `record_types`, and for a bench that no explorer shows in the bench's file.
+    """
     if experiment not in (found := shipped_names()):
         known = ", ".join(found) or "none"
         raise FileNotFoundError(f"no records of {experiment!r} come with the project; there are: {known}")
@@ -264,7 +275,7 @@ def _results() -> Path:
     return DATA / "results"
 
 
-def published(experiment: str) -> list[dict[str, Any]]:
+def published(experiment: str) -> list[Published]:
     """What the papers print for an experiment, a row for each figure; empty where they print none.
 
     Every row has `experiment` and `source` (paper and table), and as far as the paper says it `network`, `dataset`,
@@ -273,7 +284,8 @@ def published(experiment: str) -> list[dict[str, Any]]:
     """
     from specviz.datasets import DATA
 
-    return [row for row in read(DATA / "published.jsonl") if row["experiment"] == experiment]
+    rows = cast("list[Published]", read(DATA / "published.jsonl"))
+    return [row for row in rows if row["experiment"] == experiment]
 
 
 def _refuse_constant(name: str) -> None:

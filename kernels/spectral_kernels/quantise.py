@@ -234,7 +234,7 @@ def _mark(parts, may, cut, scale, seed, firsts, bitmap, codes, counts):  # type:
                         continue
                     h = _hash_on_cpu(seed, n * entries + f)
                     factor = np.float32(1)
-                    i = np.uintp(2) * f
+                    i = np.uintp(2) * f  # type: ignore[assignment] # Numba's integers are all of one width
                     if not keep[f]:
                         re, im = np.float64(parts[n, i]), np.float64(parts[n, i + np.uintp(1)])
                         factor = _restored_on_cpu(re, im, np.float64(cut[n]), _draw_on_cpu(h, 42))
@@ -248,7 +248,7 @@ def _mark(parts, may, cut, scale, seed, firsts, bitmap, codes, counts):  # type:
             for b in range(row):
                 byte = np.uint8(0)
                 for bit in range(np.uintp(8)):
-                    f = b * np.uintp(8) + bit
+                    f = b * np.uintp(8) + bit  # type: ignore[assignment]
                     byte |= keep[f] << np.uint8(bit)
                     codes[to, 0] = code[np.uintp(2) * f]  # overwritten by the next unless it is kept
                     codes[to, 1] = code[np.uintp(2) * f + np.uintp(1)]

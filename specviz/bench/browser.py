@@ -14,7 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from specviz import lab
 from specviz.extras import needs
@@ -139,7 +139,12 @@ def open_notebook(page: Any, lab_address: tuple[str, str], notebook: str, timeou
     page.wait_for_function("window.allRan === true", timeout=timeout_s * 1000)
 
 
-def machine_of(page: Any) -> dict[str, str]:
+class BrowserRecord(TypedDict):
+    browser: str
+    system: str
+
+
+def machine_of(page: Any) -> BrowserRecord:
     """Which browser measured."""
     return {"browser": page.context.browser.version, "system": platform.system()}
 

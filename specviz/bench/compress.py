@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint_sequential
 
-from specviz import models
+from specviz import models, records
 from specviz.bench import harness
 from specviz.bench.memory import photographs
 from specviz.bench.timing import medians_ms
@@ -26,11 +26,32 @@ from specviz.memory import (
     measure_step,
     quantise_activations,
 )
+from specviz.record_types import BenchRecord
 
 NETWORKS = ("resnet18", "vgg16")
 SIDE, BATCH = 32, 32
 SEGMENTS = 4  # of torch.utils.checkpoint
 WARMED = 20  # steps of training before measuring: freshly drawn weights make other maps than trained ones
+
+
+class BenchCompress(BenchRecord):
+    """A network's training step by one way to keep its maps; of `specviz bench compress`."""
+
+    network: str
+    image_size: int
+    batch: int
+    width: float
+    way: str
+    saved_bytes: int
+    peak_bytes: int
+    average_bytes: int
+    step_ms: float
+    step_ratio: float  # to plain training
+    gradient_error: float  # shares of the plain gradient's norm
+    other_batch_error: float
+    map_share: float | None
+    gate_bytes: int | None
+    pool_bytes: int | None
 
 
 class Checkpointed(nn.Module):
@@ -85,7 +106,7 @@ def _gradient(net: nn.Module, method: Method, x: Tensor, labels: Tensor) -> tupl
     return gradient, stats if isinstance(stats, CompressionStats) else None
 
 
-def measure(name: str, device: str, rounds: int, batch: int = BATCH, width: float = 1.0) -> list[harness.Row]:
+def measure(name: str, device: str, rounds: int, batch: int = BATCH, width: float = 1.0) -> list[BenchCompress]:
     """One network: a record for each way, all timed in one run."""
     torch.manual_seed(0)
     net = getattr(models, name)(image_size=SIDE, width=width, activation="relu", batch_norm=True).to(device)
@@ -112,36 +133,37 @@ def measure(name: str, device: str, rounds: int, batch: int = BATCH, width: floa
             fresh, x, loss=lambda y, t: F.cross_entropy(y.float(), t), targets=labels, context=method.context
         )
         gradient, stats = _gradient(fresh, method, x, labels)
-        rows.append(
-            harness.record(
-                "compress",
-                device,
-                network=name,
-                image_size=SIDE,
-                batch=batch,
-                width=width,
-                way=way,
-                saved_bytes=memory.saved_bytes,
-                peak_bytes=memory.peak_bytes,
-                average_bytes=memory.average_bytes,
-                step_ms=ms[way],
-                step_ratio=ms[way] / ms["plain"],
-                gradient_error=float((gradient - exact).norm() / exact.norm()),
-                other_batch_error=float((other - exact).norm() / exact.norm()),
-                map_share=None if stats is None else stats.share,
-                gate_bytes=None if stats is None else stats.gate_bytes,
-                pool_bytes=None if stats is None else stats.pool_bytes,
-            )
+        row = BenchCompress(
+            experiment="bench-compress",
+            device=device,
+            network=name,
+            image_size=SIDE,
+            batch=batch,
+            width=width,
+            way=way,
+            saved_bytes=memory.saved_bytes,
+            peak_bytes=memory.peak_bytes,
+            average_bytes=memory.average_bytes,
+            step_ms=ms[way],
+            step_ratio=ms[way] / ms["plain"],
+            gradient_error=float((gradient - exact).norm() / exact.norm()),
+            other_batch_error=float((other - exact).norm() / exact.norm()),
+            map_share=None if stats is None else stats.share,
+            gate_bytes=None if stats is None else stats.gate_bytes,
+            pool_bytes=None if stats is None else stats.pool_bytes,
+            **records.provenance(),
         )
+        rows.append(row)
     return rows
 
 
 DEFAULT = "compress 0.25"
 
 
-def aims(row: harness.Row) -> Iterator[harness.Aim]:
+def aims(row: BenchCompress) -> Iterator[harness.Aim]:
     """At the default threshold: maps in at most 20 % of their bytes, a step on the CPU in at most 1.6 times plain's."""
     if row["way"] == DEFAULT:
+        assert row["map_share"] is not None  # it compresses
         text = "{network}: maps take {value:.0%} of their bytes, aimed at most 20 %"
         yield harness.Aim(text, row["map_share"], most=0.20)
         if row["device"] == "cpu":
@@ -160,7 +182,7 @@ def run(out: Path, rounds: int) -> None:
     plain = {row["network"]: row for row in rows if row["way"] == "plain"}
     columns = "network: {network} | way: {way} | saved MB: {saved_bytes:MB} | of plain: {saved:.0%} | "
     columns += "peak: {peak:.0%} | maps: {maps} | time: {step_ratio:.2f} x | gradient off by: {gradient_error:.1%}"
-    computed: dict[str, Callable[[harness.Row], Any]] = {
+    computed: dict[str, Callable[[BenchCompress], Any]] = {
         "saved": lambda row: row["saved_bytes"] / plain[row["network"]]["saved_bytes"],
         "peak": lambda row: row["peak_bytes"] / plain[row["network"]]["peak_bytes"],
         "maps": lambda row: "" if row["map_share"] is None else f"{row['map_share']:.0%}",

@@ -6,16 +6,18 @@ import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 import specviz.functional as SF
+from specviz import records
 from specviz.bench import harness
 from specviz.bench.bytes import copy_bytes_per_second, forward_and_step_ms, peak_bytes, saved_bytes, with_backward
 from specviz.functional.band_limited import ALGORITHMS, convolve
+from specviz.record_types import BenchConv, ConvRivals
 
 SHAPES_2D = [(32, 64, 64, 32), (32, 128, 128, 16), (32, 256, 256, 8), (8, 64, 64, 64), (1, 3, 64, 224), (1, 64, 64, 56)]
 KERNELS_2D = (3, 5, 7, 11)
@@ -40,7 +42,17 @@ def _peer(dims: int) -> Callable[..., Tensor] | None:
     return run
 
 
-def side_by_side(x: Tensor, w: Tensor, compression: float, rounds: int = 5) -> list[harness.Row]:
+class SideRecord(TypedDict):
+    """One of the ways that `side_by_side` compares."""
+
+    side: str
+    forward_ms: float
+    step_ms: float
+    saved_bytes: int
+    error: float
+
+
+def side_by_side(x: Tensor, w: Tensor, compression: float, rounds: int = 5) -> list[SideRecord]:
     """The same convolution four ways, with "same" padding: time, bytes kept for backward, and what comes out.
 
     x (B, C, H, W), w (O, C, k, k), k odd -> a row each for torch's own; the whole spectrum, as an FFT convolution
@@ -66,7 +78,7 @@ def side_by_side(x: Tensor, w: Tensor, compression: float, rounds: int = 5) -> l
     x, w = x.detach().clone().requires_grad_(), w.detach().clone().requires_grad_()
     forward, step = forward_and_step_ms(sides, (x, w), rounds, max(3, rounds // 2))
     norm = results["ordinary"].norm().item()
-    rows = []
+    rows: list[SideRecord] = []
     for name, run in sides.items():
         rows.append(
             {
@@ -80,7 +92,7 @@ def side_by_side(x: Tensor, w: Tensor, compression: float, rounds: int = 5) -> l
     return rows
 
 
-def measure(shape: tuple[int, int, int, int], taps: int, dims: int, device: str, rounds: int) -> list[harness.Row]:
+def measure(shape: tuple[int, int, int, int], taps: int, dims: int, device: str, rounds: int) -> list[BenchConv]:
     """All compressions and algorithms of one shape and kernel, beside torch's convolution, with backward too."""
     x, w = _tensors(shape, taps, dims, device)
     sides = _sides(taps, dims, device)
@@ -88,7 +100,7 @@ def measure(shape: tuple[int, int, int, int], taps: int, dims: int, device: str,
     peak = {name: peak_bytes(with_backward(run, x, w), device) for name, run in sides.items()}
     own = {w.untyped_storage().data_ptr()}
     saved = {name: saved_bytes(partial(run, x, w), own) for name, run in sides.items()}
-    conv: dict[str, Any] = {
+    conv: ConvRivals = {
         "conv_forward_ms": forward["conv"],
         "conv_step_ms": step["conv"],
         "fft_conv_forward_ms": forward.get("fft_conv"),
@@ -97,7 +109,8 @@ def measure(shape: tuple[int, int, int, int], taps: int, dims: int, device: str,
         "conv_peak_bytes": peak["conv"],
     }
     if device == "cuda":
-        conv |= {"conv_tf32_forward_ms": forward["conv_tf32"], "conv_tf32_step_ms": step["conv_tf32"]}
+        conv["conv_tf32_forward_ms"] = forward["conv_tf32"]
+        conv["conv_tf32_step_ms"] = step["conv_tf32"]
         conv["copy_bytes_per_second"] = copy_bytes_per_second(device)
     rows = []
     for compression in COMPRESSIONS:
@@ -105,27 +118,27 @@ def measure(shape: tuple[int, int, int, int], taps: int, dims: int, device: str,
         _, plan, chosen = convolve(*call, compression=compression, energy=None, algorithm="auto", dims=dims)
         for algorithm in FORCED:
             name = f"{compression}/{algorithm}"
-            rows.append(
-                harness.record(
-                    "conv",
-                    device,
-                    shape=list(shape),
-                    dims=dims,
-                    taps=taps,
-                    compression=compression,
-                    share_discarded=plan.share_discarded,
-                    transform_size=plan.w.S,
-                    algorithm=algorithm,
-                    ran=chosen if algorithm == "auto" else algorithm,
-                    forward_ms=forward[name],
-                    step_ms=step[name],
-                    forward_speedup=forward["conv"] / forward[name],
-                    step_speedup=step["conv"] / step[name],
-                    saved_bytes=saved[name],  # conv keeps its input; ours lets it go and keeps coefficients
-                    peak_bytes=peak[name],
-                    **conv,
-                )
+            row = BenchConv(
+                experiment="bench-conv",
+                device=device,
+                shape=list(shape),
+                dims=dims,
+                taps=taps,
+                compression=compression,
+                share_discarded=plan.share_discarded,
+                transform_size=plan.w.S,
+                algorithm=algorithm,
+                ran=chosen if algorithm == "auto" else algorithm,
+                forward_ms=forward[name],
+                step_ms=step[name],
+                forward_speedup=forward["conv"] / forward[name],
+                step_speedup=step["conv"] / step[name],
+                saved_bytes=saved[name],  # conv keeps its input; ours lets it go and keeps coefficients
+                peak_bytes=peak[name],
+                **conv,
+                **records.provenance(),
             )
+            rows.append(row)
     return rows
 
 
@@ -164,7 +177,7 @@ def _sides(taps: int, dims: int, device: str) -> dict[str, Callable[[Tensor, Ten
     return sides
 
 
-def wrong_choices(rows: list[harness.Row]) -> list[str]:
+def wrong_choices(rows: list[BenchConv]) -> list[str]:
     """Where the automatic choice ran more than a tenth slower than the better algorithm."""
     lines = []
     for row in rows:
@@ -186,7 +199,7 @@ AIMED_SHAPE = [32, 64, 64, 32]
 AIMED_SPEEDUP = {3: 2.0, 5: 3.0, 7: 4.0, 11: 7.0}  # forward at compression 0.5, by taps; a step: 0.8 of that
 
 
-def aims(row: harness.Row) -> Iterator[harness.Aim]:
+def aims(row: BenchConv) -> Iterator[harness.Aim]:
     """Of the automatic choice on a CPU."""
     if row["algorithm"] != "auto" or row["device"] != "cpu":
         return
@@ -227,7 +240,7 @@ def run(out: Path, rounds: int, quick: bool, only: str | None = None) -> None:
         if not shapes:
             known = ", ".join(",".join(map(str, shape)) for shape in (*SHAPES_2D, *SHAPES_1D))
             raise ValueError(f"no shape {only} is measured; pick one of {known}")
-    rows: list[harness.Row] = []
+    rows: list[BenchConv] = []
     for shape, dims in shapes:
         for taps in KERNELS_2D if dims == 2 else KERNELS_1D:
             new = measure(shape, taps, dims, device, rounds)
@@ -245,7 +258,7 @@ COLUMNS = (
     "compression: {compression} | algorithm: {ran_as} | forward ms: {forward_ms:.2f} | x conv: {forward_speedup:.2f} | "
     "step ms: {step_ms:.2f} | x conv: {step_speedup:.2f} | saved / conv: {saved:.2f} | peak / conv: {peak:.2f}"
 )
-COMPUTED: dict[str, Callable[[harness.Row], Any]] = {
+COMPUTED: dict[str, Callable[[BenchConv], Any]] = {
     "ran_as": lambda row: f"auto: {row['ran']}" if row["algorithm"] == "auto" else row["algorithm"],
     "saved": lambda row: row["saved_bytes"] / row["conv_saved_bytes"],
     "peak": lambda row: row["peak_bytes"] / max(row["conv_peak_bytes"], 1),

@@ -10,14 +10,31 @@ import torch
 from torch import nn
 
 import specviz.nn as snn
+from specviz import records
 from specviz.bench import harness
 from specviz.bench.bytes import copy_bytes_per_second, peak_bytes, saved_bytes, with_backward
 from specviz.bench.timing import medians_ms
+from specviz.record_types import BenchRecord
 
 # (B, C, O, H, W)
 SHAPES = [(32, 64, 64, 32, 32), (8, 16, 16, 150, 150), (1, 8, 8, 860, 600)]
 # The same maps with more and more filters: does memory grow with the bank?
 GROWTH = [(8, 16, outputs, 150, 150) for outputs in (4, 16, 64)]
+
+
+class BenchFilters(BenchRecord):
+    """One kind of filter on one shape; of `specviz bench filters`."""
+
+    shape: list[int]  # B, C, O, H, W
+    kind: str
+    numbers: int
+    forward_ms: float
+    step_ms: float
+    saved_bytes: int
+    peak_bytes: int
+    map_bytes: int  # of inputs and outputs
+    bank_bytes: int  # of all filters, written out as half spectra
+    copy_bytes_per_second: float
 
 
 def _layers(C: int, O: int, H: int, W: int) -> dict[str, nn.Module]:
@@ -33,7 +50,7 @@ def _layers(C: int, O: int, H: int, W: int) -> dict[str, nn.Module]:
     }
 
 
-def measure(shape: tuple[int, int, int, int, int], device: str, rounds: int) -> list[harness.Row]:
+def measure(shape: tuple[int, int, int, int, int], device: str, rounds: int) -> list[BenchFilters]:
     """A row for each kind of filter on one shape: time, bytes kept, bytes at the peak, numbers."""
     B, C, O, H, W = shape
     x = torch.randn(B, C, H, W, generator=torch.Generator().manual_seed(0)).to(device).requires_grad_()
@@ -47,26 +64,26 @@ def measure(shape: tuple[int, int, int, int, int], device: str, rounds: int) -> 
         own = {p.untyped_storage().data_ptr() for p in layer.parameters()}
         for p in layer.parameters():
             p.grad = None
-        rows.append(
-            harness.record(
-                "filters",
-                device,
-                shape=list(shape),
-                kind=name,
-                numbers=sum(p.numel() for p in layer.parameters()),
-                forward_ms=forward[name],
-                step_ms=step[name],
-                saved_bytes=saved_bytes(partial(layer, x), own),
-                peak_bytes=peak_bytes(steps[name], device),
-                map_bytes=x.nbytes + 4 * B * O * H * W,
-                bank_bytes=8 * O * C * H * (W // 2 + 1),
-                copy_bytes_per_second=copy_bytes_per_second(device),
-            )
+        row = BenchFilters(
+            experiment="bench-filters",
+            device=device,
+            shape=list(shape),
+            kind=name,
+            numbers=sum(p.numel() for p in layer.parameters()),
+            forward_ms=forward[name],
+            step_ms=step[name],
+            saved_bytes=saved_bytes(partial(layer, x), own),
+            peak_bytes=peak_bytes(steps[name], device),
+            map_bytes=x.nbytes + 4 * B * O * H * W,
+            bank_bytes=8 * O * C * H * (W // 2 + 1),
+            copy_bytes_per_second=copy_bytes_per_second(device),
+            **records.provenance(),
         )
+        rows.append(row)
     return rows
 
 
-def missed_aims(rows: list[harness.Row]) -> list[str]:
+def missed_aims(rows: list[BenchFilters]) -> list[str]:
     """A parametric layer's peak must not hold a bank: not when there are few filters, not when there are many."""
     lines = []
     for kind in ("linear", "gaussian"):
@@ -90,7 +107,7 @@ COLUMNS = (
 def run(out: Path, rounds: int) -> None:
     """Measure all shapes and write out/bench-filters.jsonl."""
     device = harness.device()
-    rows: list[harness.Row] = []
+    rows: list[BenchFilters] = []
     for shape in dict.fromkeys([*SHAPES, *GROWTH]):
         new = measure(shape, device, rounds)
         rows += new

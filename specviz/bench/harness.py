@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from specviz import records
 from specviz.extras import needs
@@ -16,7 +16,7 @@ with needs("lab"):
     from rich.console import Console
     from rich.table import Table
 
-Row = dict[str, Any]
+R = TypeVar("R", bound=Mapping[str, Any])  # a record
 
 
 def device() -> str:
@@ -26,14 +26,9 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def record(experiment: str, device: str, **numbers: Any) -> Row:
-    """A bench's record, with the machine and the commit that made it."""
-    return records.stamp({"experiment": f"bench-{experiment}", "device": device, **numbers})
-
-
 def write(
-    out: Path, rows: Sequence[Row], same: Sequence[str] | None = None, order: Callable[[Row], Any] | None = None
-) -> list[Row]:
+    out: Path, rows: Sequence[R], same: Sequence[str] | None = None, order: Callable[[R], Any] | None = None
+) -> list[R]:
     """Write rows of one bench to out/EXPERIMENT.jsonl; returns all that the file then has.
 
     same   keep those of the file's older rows that differ from every new one in one of these keys; None keeps none
@@ -43,7 +38,8 @@ def write(
     every = list(rows)
     if same is not None and path.exists():
         new = [[row[key] for key in same] for row in rows]
-        every = [row for row in records.read(path) if [row[key] for key in same] not in new] + every
+        older = cast("list[R]", records.read(path))
+        every = [row for row in older if [row[key] for key in same] not in new] + every
     if order is not None:
         every.sort(key=order)
     records.write(path, every)
@@ -52,9 +48,9 @@ def write(
 
 def show(
     title: str,
-    rows: Iterable[Row],
+    rows: Iterable[R],
     columns: str,
-    computed: Mapping[str, Callable[[Row], Any]] | None = None,
+    computed: Mapping[str, Callable[[R], Any]] | None = None,
     left: Collection[str] = (),
     no_wrap: bool = False,
 ) -> None:
@@ -70,7 +66,7 @@ def show(
         table.add_column(heading, justify="left" if heading in left else "right", no_wrap=no_wrap)
         cells.append(cell)
     for row in rows:
-        values = row | {key: make(row) for key, make in (computed or {}).items()}
+        values = {**row, **{key: make(row) for key, make in (computed or {}).items()}}
         table.add_row(*(_Cells().vformat(cell, (), values) for cell in cells))
     Console().print(table)
 
@@ -90,7 +86,7 @@ class Aim:
     most: float = math.inf
 
 
-def missed(aims: Callable[[Row], Iterable[Aim]], rows: Iterable[Row]) -> list[str]:
+def missed(aims: Callable[[R], Iterable[Aim]], rows: Iterable[R]) -> list[str]:
     """What the rows miss of their aims, in words, row by row."""
     lines = []
     for row in rows:

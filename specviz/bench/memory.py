@@ -9,19 +9,20 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 import specviz.nn as snn
-from specviz import models
+from specviz import models, records
 from specviz.bench import harness
 from specviz.bench.timing import medians_ms
 from specviz.datasets import PHOTOS, photo
 from specviz.functional.activation import Precision
 from specviz.memory import compress_activations, measure_step
+from specviz.record_types import BenchMemory, BenchRecord
 from specviz.spectra import HalfSpectrum, StoredSpectrum
 
 # network, pixels a side, batch
@@ -105,7 +106,7 @@ def forms(name: str, side: int) -> dict[str, Callable[[], nn.Module]]:
     return {form: partial(spec.build, name, side) for form, spec in _forms().items()}
 
 
-def measure(name: str, side: int, batch: int, form: str, model: nn.Module) -> dict[str, Any]:
+def measure(name: str, side: int, batch: int, form: str, model: nn.Module) -> BenchMemory:
     """One network's training step and inference, as a record."""
     context = _forms()[form].context
     x, labels = photographs(batch, side)
@@ -130,37 +131,49 @@ def measure(name: str, side: int, batch: int, form: str, model: nn.Module) -> di
         F.cross_entropy(model(x), labels).backward()
     if device == "cuda":
         torch.cuda.synchronize()
-    return harness.record(
-        "memory",
+    return BenchMemory(
+        experiment="bench-memory",
         network=name,
         form=form,
         image_size=side,
         batch=batch,
-        kept_by_block=[block.last_share_kept for block in blocks],
+        kept_by_block=[_kept(block) for block in blocks],
         dead_blocks=sum(issubclass(w.category, snn.DeadBlock) for w in caught),
         inference_peak_bytes=inference.peak_bytes,
         inference_average_bytes=inference.average_bytes,
         step_seconds=time.perf_counter() - start,
         **step.to_record(),
+        **records.provenance(),
     )
 
 
-def ratio(rows: list[harness.Row], row: harness.Row, baseline: str, key: str) -> float:
+def _kept(block: snn.SpecNetBlock2d) -> float:
+    assert block.last_share_kept is not None  # it was called
+    return block.last_share_kept
+
+
+Bytes = Literal["saved_bytes", "peak_bytes", "average_bytes", "inference_peak_bytes"]
+
+
+def ratio(rows: list[BenchMemory], row: BenchMemory, baseline: str, key: Bytes) -> float:
     """A row's bytes as a share of the same network's in a baseline form."""
-    same = ("network", "image_size", "batch")
-    base = next(r for r in rows if r["form"] == baseline and all(r[name] == row[name] for name in same))
-    share: float = float(row[key]) / base[key]
-    return share
+    network = row["network"], row["image_size"], row["batch"]
+    base = next(r for r in rows if r["form"] == baseline and (r["network"], r["image_size"], r["batch"]) == network)
+    return float(row[key]) / base[key]
 
 
-AIMED_SHARES = (("tanh", "saved_bytes", 0.25), ("bn-relu", "saved_bytes", 0.15), ("tanh", "peak_bytes", 0.40))
+AIMED_SHARES: tuple[tuple[str, Bytes, float], ...] = (
+    ("tanh", "saved_bytes", 0.25),
+    ("bn-relu", "saved_bytes", 0.15),
+    ("tanh", "peak_bytes", 0.40),
+)
 
 
-def missed_aims(rows: list[harness.Row]) -> list[str]:
+def missed_aims(rows: list[BenchMemory]) -> list[str]:
     """SpecNet at beta 1 and 32 pixels: saved bytes <= 25 % of tanh's and 15 % of BN+ReLU's, peak <= 40 % of tanh's."""
     specs = _forms()
 
-    def aims(row: harness.Row) -> Iterator[harness.Aim]:
+    def aims(row: BenchMemory) -> Iterator[harness.Aim]:
         if row["image_size"] == 32 and specs[row["form"]].is_aimed:
             for baseline, key, most in AIMED_SHARES:
                 text = f"{{network}}, {{form}}: {key} {{value:.1%}} of {baseline}'s, aimed at most {{bound:.0%}}"
@@ -176,7 +189,21 @@ TAPS = (3, 5, 7)
 BLOCK_AIMS = {3: 2.0, 7: 5.0}
 
 
-def measure_block(k: int, beta: float, source: str, rounds: int) -> dict[str, Any]:
+class BenchBlock(BenchRecord):
+    """A SpecNet block beside conv2d and tanh; of `specviz bench memory`."""
+
+    shape: list[int]  # B, C, O, side
+    taps: int
+    beta: float
+    source: str
+    kept_in: float
+    kept_out: float
+    block_ms: float
+    conv_tanh_ms: float
+    speedup: float
+
+
+def measure_block(k: int, beta: float, source: str, rounds: int) -> BenchBlock:
     """Forward and backward of a block and of conv2d + tanh, on the map that an earlier block made of photographs.
 
     source  "photographs", or "noise": white noise, whose spectrum is nowhere empty, the worst case
@@ -205,22 +232,23 @@ def measure_block(k: int, beta: float, source: str, rounds: int) -> dict[str, An
         torch.tanh(F.conv2d(x, weight, padding=k // 2)).backward(grad)
 
     ms = medians_ms({"block": spectral, "conv_tanh": spatial}, rounds)
-    return harness.record(
-        "specnet-block",
-        "cpu",
+    return BenchBlock(
+        experiment="bench-specnet-block",
+        device="cpu",
         shape=list(BLOCK),
         taps=k,
         beta=beta,
         source=source,
         kept_in=X.parts[0].layout.share_kept,
-        kept_out=block.last_share_kept,
+        kept_out=_kept(block),
         block_ms=ms["block"],
         conv_tanh_ms=ms["conv_tanh"],
         speedup=ms["conv_tanh"] / ms["block"],
+        **records.provenance(),
     )
 
 
-def block_aims(row: harness.Row) -> Iterator[harness.Aim]:
+def block_aims(row: BenchBlock) -> Iterator[harness.Aim]:
     """At beta 1 on photographs: twice as fast as conv2d + tanh at k = 3, five times at k = 7."""
     if row["beta"] == 1.0 and row["taps"] in BLOCK_AIMS:
         text = "block k={taps}, beta 1, {source}: {value:.1f}x, aimed at least {bound:g}x"
@@ -250,11 +278,11 @@ def run(out: Path, rounds: int, only: str | None = None) -> None:
         harness.write(out, blocks)
         harness.show("one block at (32, 64, 64, 32), forward and backward, ms", blocks, BLOCK_COLUMNS)
         harness.tell(missed_block_aims(blocks))
-    measured: list[harness.Row] = []
+    measured: list[BenchMemory] = []
     for name, side, batch in NETWORKS:
         if f"{name}-{side}" not in chosen:
             continue
-        rows: list[harness.Row] = []
+        rows: list[BenchMemory] = []
         for form, build in forms(name, side).items():
             torch.manual_seed(0)
             rows.append(measure(name, side, batch, form, build()))
@@ -266,14 +294,14 @@ def run(out: Path, rounds: int, only: str | None = None) -> None:
     harness.tell(missed_aims(measured))
 
 
-def _place(row: harness.Row) -> int:
+def _place(row: BenchMemory) -> int:
     """Where a network stands in the file: as in NETWORKS, whichever was measured first; one that left it is last."""
     order = [network[:2] for network in NETWORKS]
     own = (row["network"], row["image_size"])
     return order.index(own) if own in order else len(order)
 
 
-def _line(row: harness.Row) -> str:
+def _line(row: BenchMemory) -> str:
     return (
         f"{row['network']} {row['image_size']}, batch {row['batch']}, {row['form']}: "
         f"saved {row['saved_bytes'] / 1e6:.1f} MB, peak {row['peak_bytes'] / 1e6:.1f}, "
@@ -281,16 +309,16 @@ def _line(row: harness.Row) -> str:
     )
 
 
-def _show_networks(rows: list[harness.Row]) -> None:
-    def both(key: str) -> Callable[[harness.Row], str]:
+def _show_networks(rows: list[BenchMemory]) -> None:
+    def both(key: Bytes) -> Callable[[BenchMemory], str]:
         return lambda row: f"{ratio(rows, row, 'tanh', key):.0%} / {ratio(rows, row, 'bn-relu', key):.0%}"
 
-    def paper(row: harness.Row) -> str:
+    def paper(row: BenchMemory) -> str:
         shares = PAPER[(row["network"], row["image_size"])] if specs[row["form"]].is_spectral else {}
         return ", ".join(f"{share:.0f} %" for share in shares.values())
 
     specs = _forms()
-    compared = {name: both(f"{name}_bytes") for name in ("saved", "peak", "average", "inference_peak")}
+    compared = {key.removesuffix("_bytes"): both(key) for key in get_args(Bytes)}
     columns = "network: {network} {image_size} | form: {form} | saved: {saved} | peak: {peak} | mean: {average} | "
     columns += "inference peak: {inference_peak} | paper: peak, mean: {paper} | s a step: {step_seconds:.1f}"
     title = "a training step: bytes in per cent of the tanh network's / of the BN+ReLU network's"

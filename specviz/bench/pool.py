@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -13,13 +13,50 @@ from spectral_kernels import dispatch
 from torch import Tensor
 
 import specviz.functional as SF
+from specviz import records
 from specviz.bench import harness
 from specviz.bench.bytes import copy_bytes_per_second, forward_and_step_ms
 from specviz.bench.timing import medians_ms
 from specviz.functional.spectral_pool import choose_algorithm
+from specviz.record_types import BenchRecord
 
 # (B, C, H, W) -> (h, w)
 SHAPES = [((32, 64, 32, 32), (16, 16)), ((32, 64, 64, 64), (47, 47)), ((8, 16, 224, 224), (112, 112))]
+
+
+class KernelSpeeds(TypedDict):
+    """Of the kernels alone, and of a copy."""
+
+    pool_bytes_per_second: float
+    unpool_bytes_per_second: float
+    copy_bytes_per_second: float
+
+
+class AveragePooling(TypedDict, total=False):
+    """Where the sizes divide."""
+
+    avg_pool2d_forward_ms: float
+    avg_pool2d_step_ms: float
+
+
+class BenchPool(BenchRecord, KernelSpeeds, AveragePooling):
+    """One shape, pooled by ours, by plain FFTs and by averages; of `specviz bench pool`."""
+
+    shape: list[int]  # B, C, H, W
+    size: list[int]
+    ran: str
+    spectral_forward_ms: float
+    gemm_forward_ms: float
+    fft_forward_ms: float
+    composition_forward_ms: float
+    adaptive_avg_pool2d_forward_ms: float
+    spectral_step_ms: float
+    gemm_step_ms: float
+    fft_step_ms: float
+    composition_step_ms: float
+    adaptive_avg_pool2d_step_ms: float
+    forward_speedup: float
+    step_speedup: float
 
 
 def composition(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -38,7 +75,7 @@ def composition(x: Tensor, size: tuple[int, int]) -> Tensor:
     return pooled
 
 
-def measure(shape: tuple[int, ...], size: tuple[int, int], device: str, rounds: int) -> dict[str, Any]:
+def measure(shape: tuple[int, ...], size: tuple[int, int], device: str, rounds: int) -> BenchPool:
     """One shape: milliseconds of each side, forward and with backward, all in one run."""
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device).requires_grad_()
     (H, W), (h, w) = shape[-2:], size
@@ -52,21 +89,34 @@ def measure(shape: tuple[int, ...], size: tuple[int, int], device: str, rounds: 
     if H % h == 0 and W % w == 0:
         sides["avg_pool2d"] = lambda x: F.avg_pool2d(x, (H // h, W // w))
     forward, step = forward_and_step_ms(sides, (x,), rounds, rounds)
-    return harness.record(
-        "pool",
-        device,
+    average: AveragePooling = {}
+    if "avg_pool2d" in sides:
+        average = {"avg_pool2d_forward_ms": forward["avg_pool2d"], "avg_pool2d_step_ms": step["avg_pool2d"]}
+    return BenchPool(
+        experiment="bench-pool",
+        device=device,
         shape=list(shape),
         size=list(size),
         ran=choose_algorithm((H, W), size),
-        **{f"{name}_forward_ms": ms for name, ms in forward.items()},
-        **{f"{name}_step_ms": ms for name, ms in step.items()},
+        spectral_forward_ms=forward["spectral"],
+        gemm_forward_ms=forward["gemm"],
+        fft_forward_ms=forward["fft"],
+        composition_forward_ms=forward["composition"],
+        adaptive_avg_pool2d_forward_ms=forward["adaptive_avg_pool2d"],
+        spectral_step_ms=step["spectral"],
+        gemm_step_ms=step["gemm"],
+        fft_step_ms=step["fft"],
+        composition_step_ms=step["composition"],
+        adaptive_avg_pool2d_step_ms=step["adaptive_avg_pool2d"],
         forward_speedup=forward["composition"] / forward["spectral"],
         step_speedup=step["composition"] / step["spectral"],
+        **average,
         **_kernel(x.detach(), size, device, rounds),
+        **records.provenance(),
     )
 
 
-def _kernel(x: Tensor, size: tuple[int, int], device: str, rounds: int) -> dict[str, Any]:
+def _kernel(x: Tensor, size: tuple[int, int], device: str, rounds: int) -> KernelSpeeds:
     """How fast the kernels themselves move bytes, against a copy in the same run."""
     X, (H, W) = torch.fft.rfft2(x), (x.shape[-2], x.shape[-1])
     Y = dispatch.pool(X, W, size)
@@ -81,7 +131,7 @@ def _kernel(x: Tensor, size: tuple[int, int], device: str, rounds: int) -> dict[
     }
 
 
-def aims(row: harness.Row) -> Iterator[harness.Aim]:
+def aims(row: BenchPool) -> Iterator[harness.Aim]:
     """A step of a map of 64 or less: twice as fast as the composition; of any map: not slower."""
     if row["device"] == "cpu":
         least = 2.0 if max(row["shape"][-2:]) <= 64 else 1.0
@@ -99,14 +149,17 @@ def run(out: Path, rounds: int) -> None:
     columns = f"maps: {{maps}} | to: {{to}} | spectral: {_both('spectral')} | ran: {{ran}} | "
     columns += f"plain FFTs: {_both('composition')} | ratio: {{forward_speedup:.1f}} / {{step_speedup:.1f}} | "
     columns += f"adaptive: {_both('adaptive_avg_pool2d')} | average: {{average}}"
-    computed: dict[str, Callable[[harness.Row], str]] = {
+    computed: dict[str, Callable[[BenchPool], str]] = {
         "maps": lambda row: " x ".join(map(str, row["shape"])),
         "to": lambda row: " x ".join(map(str, row["size"])),
         "average": lambda row: _both("avg_pool2d").format_map(row) if "avg_pool2d_step_ms" in row else "no such size",
     }
     harness.show(f"spectral pooling, {device}: median ms, forward / with backward", rows, columns, computed)
     for row in rows:
-        moved = {name: row[f"{name}_bytes_per_second"] / 1e9 for name in ("pool", "unpool", "copy")}
+        moved = {
+            key.removesuffix("_bytes_per_second"): row[key] / 1e9
+            for key in ("pool_bytes_per_second", "unpool_bytes_per_second", "copy_bytes_per_second")
+        }
         print(f"{row['shape']}, GB/s: " + ", ".join(f"{name} {speed:.1f}" for name, speed in moved.items()))
     harness.tell(missed_aims(rows))
 

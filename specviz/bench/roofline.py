@@ -11,10 +11,23 @@ import torch
 import torch.nn.functional as F
 from spectral_kernels import dispatch
 
+from specviz import records
 from specviz.bench import harness
 from specviz.bench.bytes import copy_bytes_per_second
 from specviz.bench.timing import medians_ms
 from specviz.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, Line, LinePlot
+from specviz.record_types import BenchRecord
+
+
+class BenchRoofline(BenchRecord):
+    """One kernel under its machine's limits; of `specviz bench roofline`."""
+
+    kernel: str
+    operations: float
+    bytes: float
+    ms: float
+    copy_gigabytes_per_second: float
+    gemm_gigaflops: float
 
 
 @dataclass(frozen=True)
@@ -155,15 +168,16 @@ def run(out: Path, rounds: int = 7) -> None:
     roof = measure(rounds)
     print(roof)
     rows = [
-        harness.record(
-            "roofline",
-            harness.device(),
+        BenchRoofline(
+            experiment="bench-roofline",
+            device=harness.device(),
             kernel=work.name,
             operations=work.operations,
             bytes=work.bytes,
             ms=work.ms,
             copy_gigabytes_per_second=roof.copy_gigabytes,
             gemm_gigaflops=roof.gemm_gigaflops,
+            **records.provenance(),
         )
         for work in roof.work
     ]

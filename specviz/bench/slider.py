@@ -11,6 +11,7 @@ from specviz import records
 from specviz.bench import harness
 from specviz.bench.browser import chromium, jupyterlab, machine_of, open_notebook
 from specviz.extras import needs
+from specviz.record_types import Named, Stamp
 
 with needs("lab"):
     import nbformat
@@ -45,6 +46,19 @@ _PRESS = """
 """
 
 
+class BenchSlider(Named, Stamp):
+    """Moves of one kind, on a photograph of one size; of `specviz bench slider`."""
+
+    side: int
+    moving: str
+    median_ms: float
+    p90_ms: float
+    moves: int
+    browser: str
+    system: str
+    all_ms: list[float]
+
+
 def measure(page: Any, moves: int, pause_ms: float) -> list[float]:
     """Milliseconds of each of `moves` presses of the arrow keys, after ten to warm up, with a pause after each."""
     times = []
@@ -77,8 +91,18 @@ def run(out: Path, moves: int) -> None:
                 browser = machine_of(page)
         for way, times in measured.items():
             median, p90 = statistics.median(times), times[int(0.9 * (len(times) - 1))]
-            shown = {"side": side, "moving": way, "median_ms": median, "p90_ms": p90, "moves": moves, **browser}
-            rows.append(records.stamp({"experiment": "bench-slider", **shown, "all_ms": [round(t, 2) for t in times]}))
+            row = BenchSlider(
+                experiment="bench-slider",
+                side=side,
+                moving=way,
+                median_ms=median,
+                p90_ms=p90,
+                moves=moves,
+                **browser,
+                all_ms=[round(t, 2) for t in times],
+                **records.provenance(),
+            )
+            rows.append(row)
     harness.write(out, rows)
     columns = (
         "pixels a side: {side} | moving: {moving} | median ms: {median_ms:.1f} | p90 ms: {p90_ms:.1f} | moves: {moves}"

@@ -12,7 +12,9 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
+from specviz import records
 from specviz.bench import harness
+from specviz.record_types import BenchRecord
 
 # The first is what Python itself takes; --help is what the program `specviz` runs.
 STARTS = {
@@ -24,7 +26,17 @@ HEAVY = ("torch", "numba", "numpy", "rich")  # none is needed to say what comman
 AIMS_SECONDS = {"import specviz": 0.3, "specviz --help": 0.5}
 
 
-def measure(rounds: int) -> list[harness.Row]:
+class BenchStart(BenchRecord):
+    """How long one command takes to begin; of `specviz bench start`."""
+
+    start: str
+    rounds: int
+    wall_seconds: float
+    cpu_seconds: float
+    loads: list[str]  # of HEAVY
+
+
+def measure(rounds: int) -> list[BenchStart]:
     """A record for each start: medians over fresh processes that take turns, after one of each to warm the disk up."""
     times: dict[str, list[tuple[float, float]]] = {start: [] for start in STARTS}
     for round in range(rounds + 1):
@@ -33,14 +45,15 @@ def measure(rounds: int) -> list[harness.Row]:
             if round:
                 times[start].append(taken)
     return [
-        harness.record(
-            "start",
-            "cpu",
+        BenchStart(
+            experiment="bench-start",
+            device="cpu",
             start=start,
             rounds=rounds,
             wall_seconds=median(wall for wall, _ in taken),
             cpu_seconds=median(cpu for _, cpu in taken),
             loads=loaded(STARTS[start]),
+            **records.provenance(),
         )
         for start, taken in times.items()
     ]
@@ -65,7 +78,7 @@ def loaded(code: str) -> list[str]:
     return done.stdout.splitlines()[-1].split()
 
 
-def aims(row: harness.Row) -> Iterator[harness.Aim]:
+def aims(row: BenchStart) -> Iterator[harness.Aim]:
     """`import specviz` in 0.3 s and `specviz --help` in 0.5 s, neither with torch."""
     most = AIMS_SECONDS.get(row["start"], math.inf)
     yield harness.Aim("{start} takes {value:.2f} s, aimed at most {bound:g} s", row["wall_seconds"], most=most)

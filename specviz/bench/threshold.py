@@ -3,15 +3,41 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from spectral_kernels import dispatch
 
+from specviz import records
 from specviz.bench import harness
 from specviz.bench.timing import medians_ms
+from specviz.record_types import BenchRecord
 
 DENSITIES = (0.02, 0.1, 0.25, 0.5)
+
+
+class Numbers(TypedDict):
+    """What is measured at one density, each form beside plain torch."""
+
+    beta: float
+    density: float
+    pack_ms: float
+    torch_pack_ms: float
+    expand_ms: float
+    torch_expand_ms: float
+    reference_pack_ms: NotRequired[float]  # on the CPU
+    pack_speedup: float
+    expand_speedup: float
+    pack_gb_per_s: float
+    expand_gb_per_s: float
+    dense_bytes: int
+    sparse_bytes: int
+
+
+class BenchThreshold(BenchRecord, Numbers):
+    """Of `specviz bench threshold`."""
+
+    entries: int
 
 
 def torch_pack(x_hat: torch.Tensor, beta: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -50,7 +76,14 @@ def run(out: Path, entries: int) -> None:
         for density in DENSITIES:
             # |z|^2 of a complex normal is exponential, so the share above beta is exp(-beta^2).
             beta = float((-torch.tensor(density).log()).sqrt())
-            rows.append(harness.record("threshold", device, entries=entries, **_measure(x_hat, beta, device)))
+            row = BenchThreshold(
+                experiment="bench-threshold",
+                device=device,
+                entries=entries,
+                **_measure(x_hat, beta, device),
+                **records.provenance(),
+            )
+            rows.append(row)
     harness.write(out, rows)
     title = f"threshold: {entries / 1e6:.2g} M complex64 coefficients, median ms"
     harness.show(title, rows, COLUMNS, {"numpy_ms": lambda row: row.get("reference_pack_ms", math.nan)})
@@ -58,7 +91,7 @@ def run(out: Path, entries: int) -> None:
         print("The CUDA form was not measured: there is no CUDA GPU on this machine.")
 
 
-def _measure(x_hat: torch.Tensor, beta: float, device: str) -> dict[str, Any]:
+def _measure(x_hat: torch.Tensor, beta: float, device: str) -> Numbers:
     bitmap, values = dispatch.threshold_pack(x_hat, beta)
     shape = tuple(x_hat.shape)
     sides: dict[str, Callable[[], Any]] = {
@@ -71,10 +104,13 @@ def _measure(x_hat: torch.Tensor, beta: float, device: str) -> dict[str, Any]:
         sides["reference_pack"] = lambda: dispatch.threshold_pack(x_hat, beta, "reference")
     ms = medians_ms(sides)
     moved = x_hat.nbytes + values.nbytes + bitmap.nbytes
-    return {
+    numbers: Numbers = {
         "beta": beta,
         "density": values.numel() / x_hat.numel(),
-        **{f"{name}_ms": t for name, t in ms.items()},
+        "pack_ms": ms["pack"],
+        "torch_pack_ms": ms["torch_pack"],
+        "expand_ms": ms["expand"],
+        "torch_expand_ms": ms["torch_expand"],
         "pack_speedup": ms["torch_pack"] / ms["pack"],
         "expand_speedup": ms["torch_expand"] / ms["expand"],
         "pack_gb_per_s": moved / ms["pack"] / 1e6,
@@ -82,3 +118,6 @@ def _measure(x_hat: torch.Tensor, beta: float, device: str) -> dict[str, Any]:
         "dense_bytes": x_hat.nbytes,
         "sparse_bytes": values.nbytes + bitmap.nbytes,
     }
+    if "reference_pack" in ms:
+        numbers["reference_pack_ms"] = ms["reference_pack"]
+    return numbers

@@ -7,9 +7,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from specviz import datasets, training
+from specviz import datasets, records, training
 from specviz.bench import harness
 from specviz.datasets import Labelled
+from specviz.record_types import BenchRecord, Epoch, StepBytes
 from specviz.training import Config
 
 NETWORKS = ("lenet", "vgg11")
@@ -23,6 +24,27 @@ FORMS: dict[str, dict[str, Any]] = {
     "specnet beta 1": {"network_options": {"convolution": "specnet", "beta": 1.0}},
     "compress 0.25": {"saved_maps": "compress", "saved_maps_options": {"threshold": 0.25}},
 }
+
+
+class BenchTraining(BenchRecord, StepBytes):
+    """A network's epoch in one form; of `specviz bench training`. Ratios are to the first form."""
+
+    network: str
+    form: str
+    dataset: str
+    images: int
+    image_size: int
+    channels: int
+    batch: int
+    width: float
+    rounds: int
+    images_per_second: float
+    epoch_seconds: float  # medians over rounds
+    epoch_seconds_by_round: list[float]
+    epoch_cpu_seconds: float
+    speed_ratio: float
+    peak_ratio: float
+    saved_ratio: float
 
 
 def pictures(images: int, batch: int = BATCH) -> tuple[Labelled, Labelled]:
@@ -45,29 +67,31 @@ def _in_colour(data: Labelled) -> Labelled:
 
 def measure(
     network: str, rounds: int, data: tuple[Labelled, Labelled], device: str, batch: int = BATCH, width: float = 1.0
-) -> list[harness.Row]:
+) -> list[BenchTraining]:
     """One network: a record for each form. A round trains each for one epoch, always from the same weights.
 
     Before the first round each form makes one step, to warm up; there its bytes are measured.
     """
     first_step = (replace(data[0], inputs=data[0].inputs[:batch], labels=data[0].labels[:batch]), data[1])
     configs = {form: _config(network, data[0].name, batch, width, options) for form, options in FORMS.items()}
-    memory = {
-        form: training.train(config, data=first_step, device=device)["memory"] for form, config in configs.items()
-    }
-    epochs: dict[str, list[dict[str, float]]] = {form: [] for form in FORMS}
+    memory: dict[str, StepBytes] = {}
+    for form, config in configs.items():
+        held = training.train(config, data=first_step, device=device)["memory"]
+        assert held is not None  # as it is measured, on a CPU or a GPU of CUDA's
+        memory[form] = held
+    epochs: dict[str, list[Epoch]] = {form: [] for form in FORMS}
     for _ in range(rounds):
         for form, config in configs.items():
             record = training.train(config, data=data, device=device, measure=False)
             if record["status"] != "finished":
                 raise RuntimeError(f"{network}, {form}: the epoch {record['status']} at step {record['step']}")
             epochs[form].append(record["epochs"][0])
-    seconds = {form: median(epoch["epoch_seconds"] for epoch in rows) for form, rows in epochs.items()}
+    seconds = {form: median(epoch["epoch_seconds"] for epoch in runs) for form, runs in epochs.items()}
     plain = next(iter(FORMS))
     return [
-        harness.record(
-            "training",
-            device,
+        BenchTraining(
+            experiment="bench-training",
+            device=device,
             network=network,
             form=form,
             dataset=data[0].name,
@@ -85,6 +109,7 @@ def measure(
             **memory[form],
             peak_ratio=memory[form]["peak_bytes"] / memory[plain]["peak_bytes"],
             saved_ratio=memory[form]["saved_bytes"] / memory[plain]["saved_bytes"],
+            **records.provenance(),
         )
         for form in FORMS
     ]

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from specviz.compare import NothingToCompare, Paired, finished, select
-
-Record = Mapping[str, Any]
+from specviz.record_types import Record
 
 
 @dataclass(frozen=True)
@@ -24,11 +23,12 @@ class Claim:
     """A statement and the question that decides it.
 
     says   the statement, with the paper's number, in words that begin a sentence
-    check  finished records -> a finding; None, or NothingToCompare, where they cannot tell
+    check  finished records, as the experiment makes them -> a finding; None, or NothingToCompare, where they cannot
+           tell
     """
 
     says: str
-    check: Callable[[Sequence[Record]], Finding | None]
+    check: Callable[[Sequence[Any]], Finding | None]
 
 
 @dataclass(frozen=True)

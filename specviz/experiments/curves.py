@@ -6,8 +6,8 @@ from typing import Literal
 import numpy as np
 
 from specviz.compare import number
-from specviz.experiments.claims import Record
 from specviz.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, Line
+from specviz.record_types import Clock, Record
 
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, GREY)
 LAST = "epochs.-1.test_accuracy"
@@ -22,7 +22,7 @@ def accuracies(records: Iterable[Record], metric: str = LAST) -> np.ndarray:
     return np.array([100 * value for record in records if (value := number(record, metric)) is not None])
 
 
-def epoch_seconds(records: Iterable[Record], clock: str = "epoch_cpu_seconds") -> float:
+def epoch_seconds(records: Iterable[Record], clock: Clock = "epoch_cpu_seconds") -> float:
     """Processor time of the median epoch, or another clock's time."""
     return float(np.median([epoch[clock] for record in records for epoch in record["epochs"]]))
 

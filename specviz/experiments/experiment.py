@@ -34,10 +34,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from specviz import records
 from specviz.compare import NothingToCompare, finished
-from specviz.experiments.claims import Claim, Record
+from specviz.experiments.claims import Claim
 from specviz.experiments.plain import numbers_of, plain
 from specviz.experiments.questions import Question
 from specviz.experiments.ranges import SearchRange
+from specviz.record_types import Record
 
 if TYPE_CHECKING:
     from specviz.experiments.find import Origin
@@ -148,7 +149,7 @@ class Experiment:
     paper: str = ""
     plot: Mapping[str, Any] = field(default_factory=dict)
     claims: Sequence[Claim] = ()
-    figures: Mapping[str, Callable[[Sequence[Record]], Figure | Table]] = field(default_factory=dict)
+    figures: Mapping[str, Callable[[Sequence[Any]], Figure | Table]] = field(default_factory=dict)
     search: Mapping[str, SearchRange] = field(default_factory=dict)
     metric: str = ""
     direction: Literal["maximize", "minimize"] = "maximize"

@@ -20,6 +20,7 @@ from specviz.experiments.code import code_of
 from specviz.experiments.find import find, names
 from specviz.experiments.questions import Question, answers, margin
 from specviz.experiments.store import collect_shipped
+from specviz.record_types import Record
 
 OURS = "ours"  # in place of a paper
 OUTCOMES = ("supported", "refuted", "cannot tell", "no verdict")
@@ -101,7 +102,7 @@ class Recorded:
     """
 
     trials: int
-    rows: Sequence[Mapping[str, Any]]
+    rows: Sequence[Record]
     older: int = 0
 
     @property
@@ -181,7 +182,7 @@ def recorded(experiment: str, scale: str) -> Recorded:
     """The records of a scale that come with the project, and those of a sweep that is not done (`records.partial`)."""
     trials = {trial.id: trial for trial in find(experiment).trials(scale)}
     shipped = collect_shipped(experiment, scale, list(trials))
-    rows: dict[str, Mapping[str, Any]] = dict(shipped.records) if shipped is not None else {}
+    rows: dict[str, Record] = dict(shipped.records) if shipped is not None else {}
     path = records.partial(experiment, scale)
     digests: dict[str, str] = {}  # a trial's code does not depend on its seed
     older = 0

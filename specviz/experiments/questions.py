@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from specviz.compare import Claim, NothingToCompare, Verdict, finished, judge, number
+from specviz.record_types import Record
 
 if TYPE_CHECKING:
     from specviz.figures import Forest
 
-Record = Mapping[str, Any]
 Differences = Mapping[str, Sequence[float]]  # by setting, "" where there is one alone
 LAST = "epochs.-1.test_accuracy"
 TRAINED = "epochs.-1.train_accuracy"
@@ -22,13 +22,13 @@ class Question:
     """A claim and how records answer it.
 
     claim        the rule, see `compare.Claim`
-    differences  finished records -> ours less theirs, by setting
+    differences  finished records, as the experiment makes them -> ours less theirs, by setting
     printed      what the paper prints, with its place; "" for a question of ours
     must_learn   {variant: training accuracy}: what its runs must reach at the end, or the claim cannot be told
     """
 
     claim: Claim
-    differences: Callable[[Sequence[Record]], Differences]
+    differences: Callable[[Sequence[Any]], Differences]
     printed: str = ""
     must_learn: Mapping[str, float] | None = None
 

@@ -12,13 +12,14 @@ from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from specviz import records
 from specviz.experiments.experiment import trial_id
 from specviz.experiments.plain import plain, without_secrets
 from specviz.extras import needs
 from specviz.files import replaced
+from specviz.record_types import Failure, Record
 
 with needs("study"):
     import fsspec  # type: ignore[import-untyped]
@@ -40,8 +41,8 @@ class Collected:
     others   ids in the folder that were not asked for, such as those of an older grid
     """
 
-    records: dict[str, dict[str, Any]]
-    failed: dict[str, dict[str, Any]]
+    records: dict[str, Record]
+    failed: dict[str, Failure]
     missing: list[str]
     broken: dict[str, str]
     others: list[str]
@@ -96,10 +97,10 @@ class Store:
         """Replace what is known of a trial that raised."""
         self._put(trial + _FAILED, plain(failure, "failure"))
 
-    def read(self, trial: str) -> dict[str, Any] | None:
+    def read(self, trial: str) -> Record | None:
         """A trial's record; None if there is no file, or none that is its record."""
         ((_, record, _),) = self._read_all([trial], _RECORD)
-        return record
+        return cast("Record | None", record)
 
     def names(self) -> tuple[set[str], set[str]]:
         """Ids with a file of a record, and of a failure, from one listing; nothing is opened."""
@@ -133,16 +134,17 @@ class Store:
         """Everything that is known of these trials."""
         wanted = list(trials)
         written, raised = self.names()
-        found: dict[str, dict[str, Any]] = {}
+        found: dict[str, Record] = {}
         broken: dict[str, str] = {}
         for trial, record, why in self._read_all([trial for trial in wanted if trial in written], _RECORD):
             if record is not None:
-                found[trial] = record
+                found[trial] = cast(Record, record)
             else:
                 broken[self._file(trial)] = why
-        failed: dict[str, dict[str, Any]] = {}
+        failed: dict[str, Failure] = {}
         for trial, failure, why in self._read_all([t for t in wanted if t in raised and t not in found], _FAILED):
-            failed[trial] = failure or {"trial": trial, "error": f"the file that says how it failed: {why}"}
+            nameless: Failure = {"trial": trial, "error": f"the file that says how it failed: {why}"}
+            failed[trial] = cast(Failure, failure) if failure else nameless
         missing = [trial for trial in wanted if trial not in found and trial not in failed]
         return Collected(found, failed, missing, broken, sorted((written | raised) - set(wanted)))
 
@@ -218,7 +220,8 @@ def collect_shipped(experiment: str, scale: str, trials: Sequence[str]) -> Colle
     """What comes with the project of some trials, as `Store.collect`; None if nothing does, of this scale."""
     if experiment not in records.shipped_names():
         return None
-    rows = {row.get("trial"): row for row in records.shipped(experiment) if row.get("scale") == scale}
+    shipped = cast("list[Record]", records.shipped(experiment))
+    rows = {row.get("trial"): row for row in shipped if row.get("scale") == scale}
     if not rows:
         return None
     wanted = list(dict.fromkeys(trials))

@@ -19,6 +19,7 @@ from specviz.experiments.find import Origin
 from specviz.experiments.plain import plain, without_secrets
 from specviz.experiments.store import Store
 from specviz.extras import needs
+from specviz.record_types import Header
 
 
 class TrialFailed(Exception):
@@ -63,7 +64,7 @@ def attempt(labels: Mapping[str, Any], trial: str, *, origin: Origin | Experimen
     if store.read(trial) is not None:
         return
     began = time.perf_counter()
-    header = {"experiment": store.experiment, "scale": store.scale, "trial": trial, "labels": dict(labels)}
+    header: Header = {"experiment": store.experiment, "scale": store.scale, "trial": trial, "labels": dict(labels)}
     try:
         experiment = origin.load() if isinstance(origin, Origin) else origin
         own = experiment.trial(scale, labels)

@@ -286,5 +286,5 @@ def activate(
         out = activate_densely(values, beta, activation)
     else:
         anchor = None if stored_as is None else anchor_of(values)
-        out, _, _ = _Activate.apply(values, beta, activation, stored_as, anchor)
+        out, _, _ = _Activate.apply(values, beta, activation, stored_as, anchor)  # type: ignore[no-untyped-call]
     return HalfSpectrum._exact(out, X.size, X.norm)

@@ -61,4 +61,4 @@ def differentiable_once(
     anchor = anchor_of(*given)
     if anchor is None:
         return grads
-    return tuple(None if grad is None else _Once.apply(grad, anchor, reason) for grad in grads)
+    return tuple(None if grad is None else _Once.apply(grad, anchor, reason) for grad in grads)  # type: ignore[no-untyped-call]

@@ -42,7 +42,7 @@ class Compression:
             saving = Saving(self._packer, stats)
             hooks, roles = saved_tensors_hooks(saving.pack, unpack), Roles(unpack)
             hooks.__enter__()  # the hooks first: torch refuses them in places
-            roles.__enter__()
+            roles.__enter__()  # type: ignore[no-untyped-call] # torch's
             self._inside = saving, hooks, roles
         self._active = True
         return stats
@@ -52,7 +52,7 @@ class Compression:
         if self._inside is None:
             return
         (saving, hooks, roles), self._inside = self._inside, None
-        roles.__exit__(kind, error, traceback)
+        roles.__exit__(kind, error, traceback)  # type: ignore[no-untyped-call]
         hooks.__exit__(kind, error, traceback)
         if self._packer.draws:
             torch.rand((), device="cpu")  # the seed is made of the generator's state: the next step's is another

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 from specviz.memory.recorder import LOSS, MODEL, OPTIMIZER, CpuEvents, CudaCounters, Layers, Recorder
 from specviz.memory.timeline import Timeline
 from specviz.memory.unchanged import unchanged
+from specviz.record_types import StepRecord
 
 
 @dataclass(frozen=True)
@@ -69,18 +70,32 @@ class StepMemory:
         index = int(self.timeline.alive_bytes.argmax())
         return self.timeline.layer[index], self.timeline.phase[index]
 
-    def to_record(self) -> dict[str, Any]:
+    def to_record(self) -> StepRecord:
         """A dictionary of plain numbers, names and lists, ready for JSON; `timeline.layer_bytes` is left out."""
-        record: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         line = self.timeline
-        record["saved_by_layer"] = dict(self.saved_by_layer)
-        record["timeline"] = {
-            "seconds": [round(s, 9) for s in line.seconds.tolist()],
-            "alive_bytes": line.alive_bytes.tolist(),
-            "layer": list(line.layer),
-            "phase": list(line.phase),
+        return {
+            "device": self.device,
+            "training": self.training,
+            "peak_bytes": self.peak_bytes,
+            "average_bytes": self.average_bytes,
+            "saved_bytes": self.saved_bytes,
+            "hooked_bytes": self.hooked_bytes,
+            "workspace_bytes": self.workspace_bytes,
+            "parameter_bytes": self.parameter_bytes,
+            "buffer_bytes": self.buffer_bytes,
+            "batch_bytes": self.batch_bytes,
+            "gradient_bytes": self.gradient_bytes,
+            "optimizer_bytes": self.optimizer_bytes,
+            "saved_by_layer": dict(self.saved_by_layer),
+            "timeline": {
+                "seconds": [round(s, 9) for s in line.seconds.tolist()],
+                "alive_bytes": line.alive_bytes.tolist(),
+                "layer": list(line.layer),
+                "phase": list(line.phase),
+            },
+            "total_bytes": self.total_bytes,
+            "peak_at": list(self.peak_at),
         }
-        return record | {"total_bytes": self.total_bytes, "peak_at": list(self.peak_at)}
 
     def __str__(self) -> str:
         layer, phase = self.peak_at

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -136,8 +136,8 @@ class HalfSpectrum:
 
     def __new__(cls, values: Any = None, *arguments: Any, **keywords: Any) -> HalfSpectrum:
         if isinstance(values, torch.fx.Proxy):  # torch.fx.symbolic_trace: one step of its graph, as a torch function is
-            spectrum: Any = values.tracer.create_proxy("call_function", cls, (values, *arguments), keywords)
-            return spectrum
+            step = values.tracer.create_proxy("call_function", cls, (values, *arguments), keywords)
+            return cast(HalfSpectrum, step)
         return object.__new__(cls)
 
     def __post_init__(self) -> None:
@@ -175,8 +175,7 @@ class HalfSpectrum:
     def of(cls, x: Any, norm: Norm = "ortho") -> HalfSpectrum:
         """Transform images: x (..., H, W) real, float32 or float64, a tensor or an array -> HalfSpectrum."""
         if isinstance(x, torch.fx.Proxy):
-            spectrum: Any = x.tracer.create_proxy("call_function", _spectrum_of, (x, norm), {})
-            return spectrum
+            return cast(HalfSpectrum, x.tracer.create_proxy("call_function", _spectrum_of, (x, norm), {}))
         _check_not_onnx()
         x = _as_image(x)
         dispatch.one_of(norm, "norm", NORMS)
@@ -360,8 +359,7 @@ class HalfSpectrum:
         """
         for X in spectra:
             if isinstance(X, torch.fx.Proxy):
-                joined: Any = X.tracer.create_proxy("call_function", _cat, (list(spectra),), {})
-                return joined
+                return cast(HalfSpectrum, X.tracer.create_proxy("call_function", _cat, (list(spectra),), {}))
         if not spectra:
             raise ValueError("HalfSpectrum.cat needs at least one spectrum")
         first = spectra[0]

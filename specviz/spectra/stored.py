@@ -160,7 +160,7 @@ def _span(layout: Layout, row: np.ndarray) -> tuple[int, int]:
     return int(row.min()) // group * group, (int(row.max()) // group + 1) * group
 
 
-@torch.compiler.disable(reason="a spectrum that is stored sparsely is made dense outside of a compiled graph")
+@torch.compiler.disable(reason="a spectrum that is stored sparsely is made dense outside of a compiled graph")  # type: ignore[untyped-decorator]
 def _dense(part: Part, size: tuple[int, int]) -> Tensor:
     """The dense half plane of one part: (B, C, H, W//2+1)."""
     plain = Layout(**{**vars(part.layout), "restore": None})  # values are coefficients here

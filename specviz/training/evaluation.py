@@ -18,6 +18,7 @@ from specviz.training.config import Config
 
 if TYPE_CHECKING:
     from specviz.datasets import Examples
+    from specviz.record_types import Scores
 
 
 @torch.no_grad()
@@ -27,7 +28,7 @@ def evaluate(
     data: tuple[Examples, Examples],
     device: str = "auto",
     workers: int | None = None,
-) -> dict[str, float]:
+) -> Scores:
     """test_loss (mean cross entropy) and test_accuracy of a model on data[1], as `train` measures them.
 
     device, workers   as for `train`, and by default the same

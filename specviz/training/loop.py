@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,9 @@ from specviz.training.batches import Batch, Batches, Split, batch_order, seed_of
 from specviz.training.config import Config, learning_rate, saved_maps
 from specviz.training.evaluation import formatted, scores_of
 from specviz.training.weights import check_kinds
+
+if TYPE_CHECKING:
+    from specviz.record_types import Epoch, Step, StepBytes
 
 with needs("study"):
     from lightning.pytorch import LightningModule
@@ -85,9 +88,9 @@ class Progress:
     cpu_seconds: float = 0.0
     stored_bytes: int = 0
     dense_bytes: int = 0
-    epochs: list[dict[str, Any]] = field(default_factory=list)
-    memory: dict[str, int] | None = None
-    memory_trained: dict[str, int] | None = None
+    epochs: list[Epoch] = field(default_factory=list)
+    memory: StepBytes | None = None
+    memory_trained: StepBytes | None = None
     run_seconds: float = 0.0
 
     @classmethod
@@ -108,7 +111,7 @@ class Progress:
                 _check_numbers(name, value, MEASURED, whole=True)
         return cls(**values)
 
-    def next_epoch(self, row: dict[str, Any]) -> None:
+    def next_epoch(self, row: Epoch) -> None:
         """Add a finished epoch's row and begin the next."""
         self.epochs.append(row)
         self.batches = self.correct = self.seen = self.stored_bytes = self.dense_bytes = 0
@@ -150,8 +153,8 @@ class Outside:
 
     stop: threading.Event
     give_way: Callable[[], object]  # between two batches: others may wait for what a run has for itself
-    on_epoch: Callable[[dict[str, Any]], object] | None = None
-    on_step: Callable[[dict[str, Any]], object] | None = None
+    on_epoch: Callable[[Epoch], object] | None = None
+    on_step: Callable[[Step], object] | None = None
     folder: Path | None = None
     every_n_train_steps: int | None = None
     measure: bool = True
@@ -342,12 +345,12 @@ class Run(LightningModule):
                 row[kind] = {layer: total / self._test["seen"] for layer, total in sums.items()}
         if progress.dense_bytes:
             row["stored_share"] = progress.stored_bytes / progress.dense_bytes
-        progress.next_epoch(row)
+        progress.next_epoch(row)  # type: ignore[arg-type] # for mypy a plain dictionary; `_check_row` knows its keys
         if self.outside.measure and len(progress.epochs) == self.config.epochs and self.trainer.is_global_zero:
             progress.memory_trained = self._measure()
         self._save()
         if self.outside.on_epoch and self.trainer.is_global_zero:
-            self.outside.on_epoch(dict(row))
+            self.outside.on_epoch(dict(row))  # type: ignore[arg-type]
 
     @property
     def is_stuck(self) -> bool:
@@ -423,7 +426,7 @@ class Run(LightningModule):
         order = batch_order(len(split), config.batch, config.seed, epoch)[first:last]
         return split.batches(order, epoch=epoch, rank=trainer.global_rank, processes=trainer.world_size)
 
-    def _measure(self) -> dict[str, int] | None:
+    def _measure(self) -> StepBytes | None:
         """Bytes of one step on the epoch's first batch, as this run makes its steps."""
         if self.device.type not in ("cpu", "cuda"):
             return None
@@ -437,7 +440,7 @@ class Run(LightningModule):
             context=self._forward_and_backward,
             points=8,
         )
-        return {name: getattr(step, name) for name in MEASURED}
+        return {name: getattr(step, name) for name in MEASURED}  # type: ignore[return-value] # they are its keys
 
     def _forward_and_backward(self) -> Any:
         stack = ExitStack()

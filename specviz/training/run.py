@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from spectral_kernels import process
@@ -31,7 +31,10 @@ from specviz.training.weights import build, export_weights
 
 if TYPE_CHECKING:
     from specviz.datasets import Examples, ImageFolder
+    from specviz.record_types import Epoch, RunRecord, Step
     from specviz.training.loop import Run
+
+    R = TypeVar("R")  # what a callback is called with
 
 WEIGHTS = "weights.safetensors"
 PARTS = {"config": dict, "data": list, "progress": dict, "network": dict, "optimizer": dict, "precision": dict}
@@ -65,15 +68,15 @@ def train(
     resume: bool = True,
     model: nn.Module | None = None,
     stop: threading.Event | None = None,
-    on_epoch: Callable[[dict[str, Any]], object] | None = None,
-    on_step: Callable[[dict[str, Any]], object] | None = None,
+    on_epoch: Callable[[Epoch], object] | None = None,
+    on_step: Callable[[Step], object] | None = None,
     every_n_train_steps: int | None = None,
     measure: bool = True,
     progress: bool = False,
     device: str = "auto",
     workers: int | None = None,
     trainer_options: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+) -> RunRecord:
     """Train as the config says, with checkpoints to go on from, and return the run's record.
 
     data     training and test set, each in memory (`sv.datasets.load`) or a folder of pictures
@@ -352,12 +355,12 @@ class _Own:
             with self._lent():
                 pass
 
-    def without(self, callback: Callable[[dict[str, Any]], object] | None) -> Callable[[dict[str, Any]], object] | None:
+    def without(self, callback: Callable[[R], object] | None) -> Callable[[R], object] | None:
         """The callback, called while others may have their turn."""
         if callback is None:
             return None
 
-        def call(row: dict[str, Any]) -> None:
+        def call(row: R) -> None:
             with self._lent():
                 callback(row)
 
@@ -396,10 +399,10 @@ def _quiet() -> Iterator[None]:
                 logger.setLevel(level)
 
 
-def _record(run: Run, status: str, where: Mapping[str, Any]) -> dict[str, Any]:
+def _record(run: Run, status: str, where: Mapping[str, Any]) -> RunRecord:
     progress, device = run.progress, where["device"]
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else records.machine().cpu
-    return records.stamp(
+    return records.stamp(  # type: ignore[return-value] # mypy takes a literal for a plain dictionary
         {
             "experiment": run.config.experiment,
             "config": records.portable(run.config.to_dict()),

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import anywidget
 import ipywidgets as ipw
@@ -21,6 +21,7 @@ from spectral_kernels.process import Lock
 from specviz import datasets, records, training
 from specviz.compare import Summary, finished
 from specviz.figures import BLUE, GREY, Line, LinePlot
+from specviz.record_types import Epoch, Record, Step
 from specviz.widgets.explorer import Explorer
 from specviz.widgets.specification import Choice, Fact, Slider, Specification, View
 from specviz.widgets.training import over_seeds
@@ -59,7 +60,7 @@ class LiveRun:
     def __init__(self, config: training.Config, on_change: Callable[[], object]) -> None:
         self.config, self.on_change = config, on_change
         self.steps: list[float] = []
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[Epoch] = []
         self.steps_an_epoch = 1
         self.status: Literal["starting", "training", "finished", "stuck", "stopped", "diverged", "failed"] = "starting"
         self.error: Exception | None = None
@@ -118,7 +119,7 @@ class LiveRun:
         )
         return str(record["status"])
 
-    def _step(self, step: dict[str, Any]) -> None:
+    def _step(self, step: Step) -> None:
         now = time.perf_counter()
         with self._between:
             if self._stop.is_set():
@@ -130,7 +131,7 @@ class LiveRun:
             self._drawn = now
             self.on_change()
 
-    def _epoch(self, row: dict[str, Any]) -> None:
+    def _epoch(self, row: Epoch) -> None:
         with self._between:
             if self._stop.is_set():
                 return
@@ -218,7 +219,7 @@ class LiveTrainingExplorer(Explorer):
     )
     takes_pictures = False
 
-    def __init__(self, rows: Iterable[dict[str, Any]] | None = None, **values: Any) -> None:
+    def __init__(self, rows: Iterable[Record] | None = None, **values: Any) -> None:
         rows = finished(_shipped() if rows is None else rows)
         self._run: LiveRun | None = None
         self._drawn_by: Any = None  # the event loop that was asked to draw, until it begins
@@ -315,7 +316,7 @@ class LiveTrainingExplorer(Explorer):
         return super().facts(**self.values | values)
 
     def compute(
-        self, rows: list[dict[str, Any]], network: str, dataset: str, form: str, beta: float, epochs: float, seed: float
+        self, rows: list[Record], network: str, dataset: str, form: str, beta: float, epochs: float, seed: float
     ) -> View:
         """The training as it is now, beside the records for the controls."""
         run, recorded = self._run, recorded_for(rows, network, dataset, form, beta)
@@ -371,11 +372,11 @@ def _variant(form: str, beta: float) -> str:
 
 
 def config_of(
-    rows: list[dict[str, Any]], network: str, dataset: str, form: str, beta: float, epochs: float, seed: float
+    rows: list[Record], network: str, dataset: str, form: str, beta: float, epochs: float, seed: float
 ) -> training.Config:
     """The nearest record's config, with what the controls say."""
 
-    def nearness(row: dict[str, Any]) -> tuple[bool, bool, bool]:
+    def nearness(row: Record) -> tuple[bool, bool, bool]:
         same_variant = row["labels"]["variant"] == _variant(form, beta)
         return row["config"]["dataset"] == dataset, same_variant, row["seed"] == round(seed)
 
@@ -394,9 +395,7 @@ def config_of(
     return replace(config, **own | (EXAMPLES if config.dataset != dataset else {}))
 
 
-def recorded_for(
-    rows: list[dict[str, Any]], network: str, dataset: str, form: str, beta: float
-) -> list[dict[str, Any]]:
+def recorded_for(rows: list[Record], network: str, dataset: str, form: str, beta: float) -> list[Record]:
     """The records of what the controls say, over seeds; of Fashion-MNIST where its small part has none."""
     variant = _variant(form, beta)
     rows = [row for row in rows if row["config"]["network"] == network and row["labels"]["variant"] == variant]
@@ -406,7 +405,7 @@ def recorded_for(
     return []
 
 
-def _on_record(rows: list[dict[str, Any]], end: Summary | None) -> tuple[str, str]:
+def _on_record(rows: list[Record], end: Summary | None) -> tuple[str, str]:
     """Format and hint of the recorded accuracy."""
     if end is None:
         return "none", "nobody recorded this network, data set and form"
@@ -416,7 +415,7 @@ def _on_record(rows: list[dict[str, Any]], end: Summary | None) -> tuple[str, st
     return f"{100 * end.mean:.1f}{spread} %", hint
 
 
-def _curves(run: LiveRun | None, rows: list[dict[str, Any]], form: str) -> list[LinePlot]:
+def _curves(run: LiveRun | None, rows: list[Record], form: str) -> list[LinePlot]:
     live = f"live: {_name(run.config)}" if run else "live: not started"
     dataset = rows[0]["config"]["dataset"] if rows else "nothing"
     recorded = f"on record: {next(name for name, key in FORMS.items() if key == form)}, {dataset}"
@@ -454,8 +453,8 @@ def _name(config: training.Config) -> str:
     return f"{config.network}, {form}, seed {config.seed}"
 
 
-def _shipped() -> list[dict[str, Any]]:
+def _shipped() -> list[Record]:
     try:
-        return records.shipped("specnet-beta")
+        return cast("list[Record]", records.shipped("specnet-beta"))
     except FileNotFoundError:
         return []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from specviz import models, records
 from specviz.datasets import photo_patches
 from specviz.figures import BLUE, GREEN, GREY, ORANGE, Line, LinePlot
 from specviz.memory import CompressionStats, StepMemory, compress_activations, measure_step
+from specviz.record_types import BenchMemory, TimelineRecord
 from specviz.widgets.explorer import Explorer
 from specviz.widgets.specification import Choice, Fact, Slider, Specification, View, human_bytes
 
@@ -24,14 +25,16 @@ FORMS = {
     "tanh": ("tanh", GREY),
 }
 
+SIZES: dict[str, Literal["saved_bytes", "peak_bytes"]] = {"saved": "saved_bytes", "peak": "peak_bytes"}
 
-def compute(rows: Sequence[dict[str, Any]], network: str, beta: float, precision: str) -> View:
+
+def compute(rows: Sequence[BenchMemory], network: str, beta: float, precision: str) -> View:
     """Bytes of a network's training step, of its twins' and of its Spec- twin's, from records."""
 
-    def found(form: str) -> dict[str, Any] | None:
+    def found(form: str) -> BenchMemory | None:
         return next((row for row in rows if _name(row) == network and row["form"] == form), None)
 
-    def recorded(form: str) -> dict[str, Any]:
+    def recorded(form: str) -> BenchMemory:
         if row := found(form):
             return row
         raise ValueError(f"nothing was recorded for {network}, {form}; beta 1 has both kinds of values")
@@ -47,19 +50,20 @@ def compute(rows: Sequence[dict[str, Any]], network: str, beta: float, precision
         Fact("precision", precision),
     ]
     for kind, note in (("saved", "kept for backward"), ("peak", "most at once, without the weights'")):
-        count = row[f"{kind}_bytes"]
-        of_tanh, of_usual = count / tanh[f"{kind}_bytes"], count / usual[f"{kind}_bytes"]
+        key = SIZES[kind]
+        count = row[key]
+        of_tanh, of_usual = count / tanh[key], count / usual[key]
         shares = f"{of_tanh:.0%} of tanh's, {of_usual:.0%} of batch norm's; {note}"
         facts.append(Fact(f"{kind}_bytes", count, kind, "{:bytes}", shares))
         facts += [Fact(f"{kind}_of_tanh", of_tanh), Fact(f"{kind}_of_bn_relu", of_usual)]
     if compressed := found("bn-relu, compressed"):
-        for kind in ("saved", "peak"):
-            count = compressed[f"{kind}_bytes"]
-            share = f"{count / usual[f'{kind}_bytes']:.0%} of batch norm's, the same network as it is"
+        for kind, key in SIZES.items():
+            count = compressed[key]
+            share = f"{count / usual[key]:.0%} of batch norm's, the same network as it is"
             facts.append(Fact(f"compressed_{kind}_bytes", count, f"compressed, {kind}", "{:bytes}", share))
     blocks = f"|X| > {beta:g} (ortho); mean over blocks, first step"
     weights = "beside it gradients {} and optimiser {}, the same for all"
-    held = [human_bytes(row[f"{kind}_bytes"]) for kind in ("gradient", "optimizer")]
+    held = [human_bytes(row[key]) for key in ("gradient_bytes", "optimizer_bytes")]
     facts += [
         Fact("average_bytes", row["average_bytes"], "mean over the step", "{:bytes}"),
         Fact("parameter_bytes", row["parameter_bytes"], "weights", "{:bytes}", weights.format(*held)),
@@ -105,8 +109,8 @@ class MemoryExplorer(Explorer):
     takes_pictures = False
     compute = staticmethod(compute)
 
-    def __init__(self, rows: list[dict[str, Any]] | None = None, beta: float = 1.0) -> None:
-        rows = records.shipped("bench-memory") if rows is None else list(rows)
+    def __init__(self, rows: list[BenchMemory] | None = None, beta: float = 1.0) -> None:
+        rows = cast("list[BenchMemory]", records.shipped("bench-memory")) if rows is None else list(rows)
         if not rows:
             raise ValueError("there are no records to show; `specviz bench memory` makes them")
         self.networks = list(dict.fromkeys(_name(row) for row in rows))
@@ -117,11 +121,11 @@ class MemoryExplorer(Explorer):
         return {"options": tuple(self.networks)} if name == "network" else {}
 
 
-def _name(row: dict[str, Any]) -> str:
+def _name(row: BenchMemory) -> str:
     return f"{row['network']}, {row['image_size']} × {row['image_size']} pixels, batch {row['batch']}, {row['device']}"
 
 
-def _over_time(timeline: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+def _over_time(timeline: TimelineRecord) -> tuple[np.ndarray, np.ndarray]:
     """A step line: share of the step's time, MiB alive."""
     seconds, alive = np.asarray(timeline["seconds"]), np.asarray(timeline["alive_bytes"]) / 2**20
     share = np.repeat(seconds / max(seconds[-1], 1e-12), 2)[1:]

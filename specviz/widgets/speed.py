@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, cast
 
 import numpy as np
 
 from specviz import records
+from specviz.compare import number
 from specviz.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, Line, LinePlot
+from specviz.record_types import BenchConv
 from specviz.widgets.explorer import Explorer
 from specviz.widgets.specification import Choice, Fact, Slider, Specification, View
 
@@ -22,15 +24,18 @@ SIDES: tuple[tuple[str, str, str | None, str, Any], ...] = (
     ("low-passed map", "{}_ms", "lowpass", PURPLE, "dash"),
 )
 
+Swept = Literal["taps", "compression"]
 
-def compute(rows: Sequence[dict[str, Any]], shape: str, compression: float, taps: int, what: str) -> View:
+
+def compute(rows: Sequence[BenchConv], shape: str, compression: float, taps: int, what: str) -> View:
     """Times of a layer at a compression and a kernel's size, and over both, from records."""
     rows = [row for row in rows if _name(row) == shape]
     chosen = compression, taps, "auto"
     row = next((r for r in rows if (r["compression"], r["taps"], r["algorithm"]) == chosen), None)
     if row is None:
         raise ValueError(f"nothing was recorded at compression {compression:g}; move to one that was")
-    other, device = row.get(f"fft_conv_{what}_ms"), row["device"]
+    times: Mapping[str, Any] = row
+    other, device = times.get(f"fft_conv_{what}_ms"), row["device"]
     saved, peak = row["saved_bytes"] / row["conv_saved_bytes"], row["peak_bytes"] / max(row["conv_peak_bytes"], 1)
     facts = [
         Fact("device", device),
@@ -40,9 +45,9 @@ def compute(rows: Sequence[dict[str, Any]], shape: str, compression: float, taps
         Fact("compression", compression),
         Fact("share_discarded", row["share_discarded"]),
         Fact("what", what),
-        Fact("ms", row[f"{what}_ms"], "ours", "{:.2f} ms ({ran})", "the automatic choice and what it ran"),
-        Fact("conv_ms", row[f"conv_{what}_ms"], "torch's convolution", "{:.2f} ms"),
-        Fact("speedup", row[f"{what}_speedup"], "speed-up", "{:.2f} ×", "torch's time divided by ours"),
+        Fact("ms", times[f"{what}_ms"], "ours", "{:.2f} ms ({ran})", "the automatic choice and what it ran"),
+        Fact("conv_ms", times[f"conv_{what}_ms"], "torch's convolution", "{:.2f} ms"),
+        Fact("speedup", times[f"{what}_speedup"], "speed-up", "{:.2f} ×", "torch's time divided by ours"),
         Fact("fft_conv_ms", other, "fft-conv-pytorch", "not measured" if other is None else "{:.2f} ms"),
         Fact("ran", row["ran"]),
         Fact("saved_ratio", saved, "kept for backward", "{:.2f} × torch's", "bytes"),
@@ -60,15 +65,15 @@ def compute(rows: Sequence[dict[str, Any]], shape: str, compression: float, taps
     return View(facts=facts, curves=curves)
 
 
-def _lines(rows: list[dict[str, Any]], quantity: str, x: str, fixed: str, value: float) -> list[Line]:
+def _lines(rows: Sequence[BenchConv], quantity: str, x: Swept, fixed: Swept, value: float) -> list[Line]:
     rows = [row for row in rows if row[fixed] == value]
     lines = []
     for name, key, algorithm, colour, dash in SIDES:
         field = key.format(quantity)
         points = sorted(
-            (row[x], row[field])
+            (row[x], time)
             for row in rows
-            if row["algorithm"] == (algorithm or "auto") and row.get(field) is not None
+            if row["algorithm"] == (algorithm or "auto") and (time := number(row, field)) is not None
         )
         xs, ys = np.array(points, dtype=np.float64).reshape(-1, 2).T
         lines.append(Line(name, xs, ys, colour, dash, markers=True))
@@ -99,8 +104,8 @@ class SpeedExplorer(Explorer):
     takes_pictures = False
     compute = staticmethod(compute)
 
-    def __init__(self, rows: list[dict[str, Any]] | None = None, compression: float = 0.5) -> None:
-        rows = records.shipped("bench-conv") if rows is None else list(rows)
+    def __init__(self, rows: list[BenchConv] | None = None, compression: float = 0.5) -> None:
+        rows = cast("list[BenchConv]", records.shipped("bench-conv")) if rows is None else list(rows)
         if not rows:
             raise ValueError("there are no records to show; `specviz bench conv` makes them")
         self.shapes = list(dict.fromkeys(_name(row) for row in rows))
@@ -114,7 +119,7 @@ class SpeedExplorer(Explorer):
         return {"options": tuple(sorted(sizes))} if sizes else {}
 
 
-def _name(row: dict[str, Any]) -> str:
+def _name(row: BenchConv) -> str:
     B, C, out, side = row["shape"]
     pixels = f"{side} × {side}" if row["dims"] == 2 else f"{side} steps"
     return f"{row['device']}: batch {B}, {C} → {out} channels, {pixels}"

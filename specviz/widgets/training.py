@@ -5,20 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from specviz import records
 from specviz.compare import Summary, finished, number, paired
 from specviz.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, Line, LinePlot
+from specviz.record_types import Clock, Metric, Published, Record
 from specviz.widgets.explorer import Explorer
 from specviz.widgets.specification import Choice, Fact, Slider, Specification, View
 
 ACCURACY = "epochs.-1.test_accuracy"
 THEIRS = {"is wider": "wider network", "was trained far longer": "trained far longer"}  # in a fact, in a legend
 # An epoch's time by its field, the better one first: a processor's seconds do not depend on what else ran beside it.
-CLOCKS = {"epoch_cpu_seconds": "processor time", "epoch_seconds": "wall-clock time"}
+CLOCKS: dict[Clock, str] = {"epoch_cpu_seconds": "processor time", "epoch_seconds": "wall-clock time"}
+# What is drawn over epochs, on test and training set, and times how much.
+CURVES: tuple[tuple[tuple[Metric, Metric], float], ...] = (
+    (("test_loss", "train_loss"), 1.0),
+    (("test_accuracy", "train_accuracy"), 100.0),
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class Sweep:
         """The swept number's name."""
         return self.path.rpartition(".")[2]
 
-    def setting(self, row: Mapping[str, Any]) -> float | None:
+    def setting(self, row: Record) -> float | None:
         """Where on the sweep a record stands; None for a baseline and whatever else varies."""
         return number(row, f"config.{self.path}")
 
@@ -57,7 +63,7 @@ SWEEPS = (
 class Recorded:
     """Records of the experiments of SWEEPS, and what may be chosen of them."""
 
-    def __init__(self, rows: Sequence[dict[str, Any]]) -> None:
+    def __init__(self, rows: Sequence[Record]) -> None:
         self.rows = rows
         self.sweeps = {sweep.experiment: sweep for sweep in SWEEPS if self.swept(sweep)}
         if not self.sweeps:
@@ -69,7 +75,7 @@ class Recorded:
             )
         _check_once(rows)
 
-    def swept(self, sweep: Sweep) -> list[dict[str, Any]]:
+    def swept(self, sweep: Sweep) -> list[Record]:
         """Records that stand on a sweep."""
         return [r for r in self.rows if r["experiment"] == sweep.experiment and sweep.setting(r) is not None]
 
@@ -100,28 +106,28 @@ class Runs:
     sweep: Sweep
     network: str
     dataset: str
-    rows: list[dict[str, Any]]
+    rows: list[Record]
 
     def settings(self) -> tuple[float, ...]:
         """The numbers that were recorded, from the lowest."""
         return tuple(sorted({at for row in self.rows if (at := self.sweep.setting(row)) is not None}))
 
-    def at(self, setting: float) -> list[dict[str, Any]]:
+    def at(self, setting: float) -> list[Record]:
         """The runs at a setting, one a seed."""
         return [row for row in self.rows if self.sweep.setting(row) == setting]
 
-    def baselines(self) -> dict[str, list[dict[str, Any]]]:
+    def baselines(self) -> dict[str, list[Record]]:
         """Runs by the baseline's variant, as far as there are any."""
         found = {name: [r for r in self.rows if r["labels"]["variant"] == name] for name in self.sweep.baselines}
         return {name: rows for name, rows in found.items() if rows}
 
-    def published(self) -> list[dict[str, Any]]:
+    def published(self) -> list[Published]:
         """The published accuracies of this network and data set along the sweep."""
         wanted = {"network": self.network, "dataset": self.dataset, "method": self.sweep.method}
         rows = records.published(self.sweep.experiment)
         return [row for row in rows if wanted.items() <= row.items() and {"setting", "test_accuracy"} <= row.keys()]
 
-    def clock(self) -> str:
+    def clock(self) -> Clock:
         """The best clock that all of these records have."""
         rows = finished(self.rows)
         return next((clock for clock in CLOCKS if all(clock in row["epochs"][-1] for row in rows)), "epoch_seconds")
@@ -182,7 +188,7 @@ def compute(recorded: Recorded, experiment: str, network: str, dataset: str, set
     return View(facts=facts, curves=lambda: _curves(runs, setting))
 
 
-def _differences(name: str, own: list[dict[str, Any]], others: list[dict[str, Any]]) -> list[Fact]:
+def _differences(name: str, own: list[Record], others: list[Record]) -> list[Fact]:
     """Facts of a baseline: its accuracy, and how far ours lies above it, seed by seed, first and last."""
     base, above = _summary(others, ACCURACY), None
     common = {row["seed"] for row in own} & {row["seed"] for row in others}
@@ -203,8 +209,8 @@ def _curves(runs: Runs, setting: float) -> list[LinePlot]:
     baselines = runs.baselines().items()
     groups |= {name: (colour, rows) for (name, rows), colour in zip(baselines, (ORANGE, GREY), strict=False)}
     loss, accuracy = [
-        [line for name, (colour, rows) in groups.items() for line in _over_epochs(name, colour, rows, metric, scale)]
-        for metric, scale in (("loss", 1.0), ("accuracy", 100.0))
+        [line for name, (colour, rows) in groups.items() for line in _over_epochs(name, colour, rows, metrics, scale)]
+        for metrics, scale in CURVES
     ]
     number, over = runs.sweep.number, _over_settings(runs, setting)
     share = f"share of {runs.sweep.baselines[0]}'s, %"
@@ -279,7 +285,7 @@ class TrainingExplorer(Explorer):
     takes_pictures = False
     compute = staticmethod(compute)
 
-    def __init__(self, rows: Iterable[dict[str, Any]] | None = None) -> None:
+    def __init__(self, rows: Iterable[Record] | None = None) -> None:
         super().__init__(Recorded(_shipped() if rows is None else list(rows)))
 
     def changes(self, name: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -303,18 +309,18 @@ class TrainingExplorer(Explorer):
         ]
 
 
-def _ahead(row: Mapping[str, Any]) -> list[str]:
+def _ahead(row: Record) -> list[str]:
     """What the papers' trainings, of which our scale "paper" is made, have more of than a record's; keys of THEIRS."""
     narrow = row["config"]["network_options"].get("width", 1) < 1
     return [lead for lead, so in (("is wider", narrow), ("was trained far longer", row.get("scale") != "paper")) if so]
 
 
-def _how_others_trained(row: Mapping[str, Any]) -> str:
+def _how_others_trained(row: Record) -> str:
     ahead = _ahead(row)
     return f"the paper's network {' and '.join(ahead)}" if ahead else "trained as the paper says"
 
 
-def over_seeds(rows: Sequence[Mapping[str, Any]], metric: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def over_seeds(rows: Sequence[Record], metric: Metric) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A metric after each epoch: epochs trained (N,), mean over the runs (N,), and standard deviation (N,).
 
     The deviation is NaN where there are fewer than two runs.
@@ -328,13 +334,16 @@ def over_seeds(rows: Sequence[Mapping[str, Any]], metric: str) -> tuple[np.ndarr
     return np.arange(1, most + 1), np.array([s.mean for s in of_epochs]), np.array(spread)
 
 
-def _over_epochs(name: str, colour: str, rows: list[dict[str, Any]], metric: str, scale: float) -> list[Line]:
+def _over_epochs(
+    name: str, colour: str, rows: list[Record], metrics: tuple[Metric, Metric], scale: float
+) -> list[Line]:
     """Test and training curves of a group of runs."""
     done = finished(rows)
-    x, mean, spread = over_seeds(done, f"test_{metric}")
+    of_test, of_training = metrics
+    x, mean, spread = over_seeds(done, of_test)
     y, low, high = scale * mean, scale * (mean - spread), scale * (mean + spread)
     test = Line(f"{name}, test", x, y, colour, markers=True, low=low, high=high)
-    x, mean, _ = over_seeds(done, f"train_{metric}")
+    x, mean, _ = over_seeds(done, of_training)
     return [test, Line(f"{name}, training", x, scale * mean, colour, dash="dot")]
 
 
@@ -343,7 +352,7 @@ def _banded(name: str, x: Sequence[float], ends: list[tuple[float, float]], colo
     return Line(name, np.array(x), mean, colour, low=mean - spread, high=mean + spread, **looks)
 
 
-def _end(rows: list[dict[str, Any]]) -> tuple[float, float]:
+def _end(rows: list[Record]) -> tuple[float, float]:
     """Mean and standard deviation of the last test accuracy, in per cent; NaN where there is none."""
     summary = _summary(finished(rows), ACCURACY)
     if summary is None:
@@ -351,12 +360,12 @@ def _end(rows: list[dict[str, Any]]) -> tuple[float, float]:
     return 100 * summary.mean, np.nan if summary.spread is None else 100 * summary.spread
 
 
-def _summary(rows: list[dict[str, Any]], path: str) -> Summary | None:
+def _summary(rows: list[Record], path: str) -> Summary | None:
     values = [value for row in rows if (value := number(row, path)) is not None]
     return Summary.of(values) if values else None
 
 
-def _cost(rows: list[dict[str, Any]], clock: str) -> dict[str, float]:
+def _cost(rows: list[Record], clock: Clock) -> dict[str, float]:
     """Means of a step's bytes; an epoch's time as the median over epochs and seeds, which a busy moment moves least."""
     bytes_ = {kind: _summary(rows, f"memory.{kind}_bytes") for kind in ("saved", "peak")}
     time = median(epoch[clock] for row in rows for epoch in row["epochs"])
@@ -380,13 +389,13 @@ def _percent(summary: Summary | None) -> str:
     return f"{100 * summary.mean:.1f}" + ("" if summary.spread is None else f" ± {100 * summary.spread:.1f}") + " %"
 
 
-def _how_trained(row: Mapping[str, Any]) -> str:
+def _how_trained(row: Record) -> str:
     config = row["config"]
     width = config["network_options"].get("width", 1)
     return f"width {width:g}, {row['train_examples']:,} examples, {config['epochs']} epochs"
 
 
-def _check_once(rows: Sequence[dict[str, Any]]) -> None:
+def _check_once(rows: Sequence[Record]) -> None:
     """A mean over seeds means nothing where one seed counts twice."""
     seen: set[tuple[Any, ...]] = set()
     for row in rows:
@@ -400,11 +409,11 @@ def _check_once(rows: Sequence[dict[str, Any]]) -> None:
         seen.add(key)
 
 
-def _shipped() -> list[dict[str, Any]]:
-    rows = []
+def _shipped() -> list[Record]:
+    rows: list[Record] = []
     for sweep in SWEEPS:
         try:
-            rows += records.shipped(sweep.experiment)
+            rows += cast("list[Record]", records.shipped(sweep.experiment))
         except FileNotFoundError:
             continue
     return rows

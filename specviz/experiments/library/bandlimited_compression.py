@@ -12,7 +12,7 @@ import numpy as np
 from specviz import nn as snn
 from specviz.compare import Claim as Rule
 from specviz.compare import NothingToCompare, Paired, mean, paired, select
-from specviz.experiments.claims import Claim, Finding, Record, beats
+from specviz.experiments.claims import Claim, Finding, beats
 from specviz.experiments.curves import (
     COLOURS,
     LAST,
@@ -27,6 +27,7 @@ from specviz.experiments.experiment import Experiment, Scale
 from specviz.experiments.questions import Question, pairs
 from specviz.experiments.tiny import TINY
 from specviz.figures import BLUE, GREEN, ORANGE, PURPLE, Figure, Line, LinePlot, Matrix, Table
+from specviz.record_types import InUse, Record, RunRecord
 from specviz.records import published
 from specviz.training import RECIPE, Config, build, evaluate, load, train
 
@@ -35,7 +36,13 @@ SHARES = (0.0, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 0.85)
 ENERGIES = (0.999, 0.99, 0.95, 0.9, 0.8)
 
 
-def run(config: Config) -> dict[str, Any]:
+class BandLimitedRun(RunRecord):
+    """A training, and the network with other compressions in its layers."""
+
+    inference: list[InUse]
+
+
+def run(config: Config) -> BandLimitedRun:
     """Train, then try the network at every compression of IN_USE: `inference`, a list of rows.
 
     An ordinary network is not tried: its rows would be its own.
@@ -44,12 +51,12 @@ def run(config: Config) -> dict[str, Any]:
     model = build(config, data[0])
     record = train(config, data=data, model=model)
     layers = [layer for layer in model.modules() if isinstance(layer, snn.BandLimitedConv2d | snn.BandLimitedConv1d)]
-    rows = []
+    rows: list[InUse] = []
     for compression in IN_USE if layers and record["status"] == "finished" else ():
         for layer in layers:
             layer.compression = compression
         rows.append({"compression": compression, **evaluate(model, config, data)})
-    return record | {"inference": rows}
+    return {**record, "inference": rows}
 
 
 def _limited(**options: float) -> dict[str, Any]:
@@ -118,7 +125,7 @@ def _matched_is_best(records: Sequence[Record]) -> Finding | None:
     return beats(differences)
 
 
-def _at(records: Sequence[Record], trained: float, used: float) -> list[dict[str, Any]]:
+def _at(records: Sequence[Record], trained: float, used: float) -> list[dict[str, float]]:
     """Seed and accuracy of each network trained with one compression, when another is in use."""
     return [
         {"seed": record["seed"], "accuracy": row["test_accuracy"]}
@@ -242,13 +249,17 @@ def _lost(records: Sequence[Record]) -> Table:
     return Table("Points of accuracy lost by band-limiting", columns, table, formats)
 
 
+def _side(record: Record) -> int:
+    side = record["config"]["side"]
+    assert side is not None  # smaller pictures have one
+    return side
+
+
 def _over_left_out(records: Sequence[Record]) -> LinePlot:
     def curve(name: str, kind: str, colour: str) -> Line:
         return with_spread(name, [(left_out(rows), rows) for rows in by_variant(records, kind).values()], colour)
 
-    smaller = [
-        (100 * (1 - (rows[0]["config"]["side"] / 32) ** 2), rows) for rows in by_variant(records, "smaller").values()
-    ]
+    smaller = [(100 * (1 - (_side(rows[0]) / 32) ** 2), rows) for rows in by_variant(records, "smaller").values()]
     lines = [
         curve("fixed compression", "compression", BLUE),
         curve("by energy", "energy", ORANGE),

@@ -9,11 +9,12 @@ import numpy as np
 
 from specviz.compare import LEVEL, NothingToCompare, select, signed
 from specviz.compare import Claim as Rule
-from specviz.experiments.claims import Claim, Finding, Record
+from specviz.experiments.claims import Claim, Finding
 from specviz.experiments.experiment import Experiment, Scale
 from specviz.experiments.library.bandlimited_compression import run
 from specviz.experiments.questions import Question
 from specviz.figures import Matrix
+from specviz.record_types import Record
 from specviz.training import Config
 
 # The quickest of the archive that are complete: none of their series has a gap, all are of one length.

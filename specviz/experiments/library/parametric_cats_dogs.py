@@ -8,12 +8,13 @@ import numpy as np
 
 from specviz.compare import LEVEL, NothingToCompare, number, paired, select
 from specviz.compare import Claim as Rule
-from specviz.experiments.claims import Claim, Finding, Record, beats
+from specviz.experiments.claims import Claim, Finding, beats
 from specviz.experiments.curves import COLOURS, accuracies, over_epochs
 from specviz.experiments.experiment import Experiment, Scale
 from specviz.experiments.questions import Question, pairs
 from specviz.figures import LinePlot, Table, Violins
 from specviz.nn import ParametricSpectralConv2d
+from specviz.record_types import Record, RunRecord
 from specviz.records import published
 from specviz.training import Config, build, load, train
 
@@ -40,14 +41,21 @@ OVERNIGHT = {
 }
 
 
-def run(config: Config) -> dict[str, Any]:
+class FilteredRun(RunRecord):
+    """A training, and what its parametric layers have learnt."""
+
+    filters: dict[str, list[list[float]]]
+
+
+def run(config: Config) -> FilteredRun:
     """Train; the record's `filters` are what parametric layers have learnt, by name: every filter's numbers."""
     data = load(config)
     model = build(config, data[0])
     record = train(config, data=data, model=model)
     layers = {n: m for n, m in model.named_modules() if isinstance(m, ParametricSpectralConv2d) and m.kind != "full"}
     learnt = {name: layer.weight.detach().flatten(0, 1).tolist() for name, layer in layers.items()}
-    return record | {"filters": {n: [[round(v, 4) for v in each] for each in bank] for n, bank in learnt.items()}}
+    rounded = {n: [[round(v, 4) for v in each] for each in bank] for n, bank in learnt.items()}
+    return {**record, "filters": rounded}
 
 
 def _base(**changes: Any) -> Config:
@@ -101,8 +109,8 @@ def _accuracy(records: Sequence[Record]) -> Table:
     papers = {row["variant"]: row for row in published("parametric-cats-dogs")}
     rows: list[list[Any]] = []
     for kind, runs in _by_kind(records).items():
-        ours, paper = accuracies(runs), papers.get(kind, {})
-        theirs = [100 * paper[key] if key in paper else None for key in ("test_accuracy", "best", "median")]
+        ours, paper = accuracies(runs), papers.get(kind)
+        theirs = [100 * paper[key] if paper and key in paper else None for key in ("test_accuracy", "best", "median")]
         rows.append([kind, runs[0]["parameters"], ours.mean(), ours.max(), float(np.median(ours)), *theirs])
     columns = ["filters", "parameters of the network", "mean", "best", "median", "published mean", "best", "median"]
     return Table("Accuracy, %", columns, rows, ("", ",", *[".1f"] * 6))

@@ -9,16 +9,19 @@ import numpy as np
 
 from specviz.compare import Claim as Rule
 from specviz.compare import NothingToCompare, select
-from specviz.experiments.claims import Claim, Finding, Record
+from specviz.experiments.claims import Claim, Finding
 from specviz.experiments.curves import accuracies
 from specviz.experiments.experiment import Experiment, Scale
 from specviz.experiments.questions import Question, pairs
 from specviz.experiments.ranges import Choice, LogRange
 from specviz.experiments.tiny import TINY
 from specviz.figures import BLUE, ORANGE, Line, LinePlot, Table
+from specviz.record_types import Metric, Record
 from specviz.records import published
 from specviz.training import Config, train
 
+Split = Literal["train", "test"]
+ACCURACY: dict[Split, Metric] = {"train": "train_accuracy", "test": "test_accuracy"}
 NETWORKS = ["rippel_deep", "rippel_generic", "rippel_pooling"]
 FORMS = ["spatial", "spectral-param"]
 OPTIMISERS: dict[str, dict[str, Any]] = {
@@ -52,13 +55,13 @@ def epochs_to(errors: Sequence[float], error: float) -> float | None:
     return None
 
 
-def _errors(records: Sequence[Record], split: str) -> list[float]:
+def _errors(records: Sequence[Record], split: Split) -> list[float]:
     """The mean error after each epoch."""
     epochs = zip(*(record["epochs"] for record in records), strict=True)
-    return [1 - fmean(row[f"{split}_accuracy"] for row in rows) for rows in epochs]
+    return [1 - fmean(row[ACCURACY[split]] for row in rows) for rows in epochs]
 
 
-def speedups(records: Sequence[Record], optimiser: str, split: str = "train") -> dict[tuple[str, int], float]:
+def speedups(records: Sequence[Record], optimiser: str, split: Split = "train") -> dict[tuple[str, int], float]:
     """Epochs of spatial filters to an error, divided by spectral ones': by network and kernel size.
 
     split  "train" or "test": which error. Curves are means over seeds; the error is the least that both reach.
@@ -76,7 +79,7 @@ def speedups(records: Sequence[Record], optimiser: str, split: str = "train") ->
     return found
 
 
-def _converges_faster(optimiser: str, split: str, records: Sequence[Record]) -> Finding | None:
+def _converges_faster(optimiser: str, split: Split, records: Sequence[Record]) -> Finding | None:
     found = speedups(records, optimiser, split)
     if not found:
         return None
@@ -114,9 +117,10 @@ def _error(records: Sequence[Record]) -> LinePlot:
     lines = []
     where = {"variant": "adam", "network": "rippel_deep", "network_options.kernel_size": 5}
     dashes: dict[str, Literal["solid", "dash"]] = {"spatial": "solid", "spectral-param": "dash"}
+    colours: dict[Split, str] = {"train": BLUE, "test": ORANGE}
     for form, dash in dashes.items():
         if runs := select(records, where | {"network_options.convolution": form}):
-            for split, colour in (("train", BLUE), ("test", ORANGE)):
+            for split, colour in colours.items():
                 errors = 100 * np.array(_errors(runs, split))
                 lines.append(Line(f"{form}, {split}", np.arange(1, len(errors) + 1), errors, colour, dash, True))
     title = "rippel_deep, 5 × 5 filters, adam: the same start, trained in space and as spectra"

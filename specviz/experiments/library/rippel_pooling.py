@@ -3,16 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from specviz.compare import Claim as Rule
 from specviz.compare import NothingToCompare
-from specviz.experiments.claims import Record
 from specviz.experiments.experiment import Experiment, Scale
 from specviz.experiments.questions import Question
 from specviz.figures import Table
+from specviz.record_types import TrialRecord
 
 SOURCES = ("photographs", "cifar10")
 SIDES = (0.5, 0.25)
@@ -33,7 +33,26 @@ class Config:
     seed: int = 0
 
 
-def run(config: Config) -> dict[str, Any]:
+class Losses(TypedDict):
+    losses: dict[str, list[float]]
+
+
+class Pictures(TypedDict):
+    """`Config` in a record."""
+
+    source: str
+    side: float
+    pictures: int
+    seed: int
+
+
+class PoolingRecord(TrialRecord, Losses):
+    """A trial's record."""
+
+    config: Pictures
+
+
+def run(config: Config) -> Losses:
     """The relative L2 error of every picture, pooled and enlarged again: `losses`, a list by way."""
     from specviz.compare.pooling import information_loss
 
@@ -52,7 +71,7 @@ def _pictures(config: Config) -> list[Any]:
     return list(examples.inputs.double().div(255).mean(1))
 
 
-def _less(rival: str, records: Sequence[Record]) -> dict[str, list[float]]:
+def _less(rival: str, records: Sequence[PoolingRecord]) -> dict[str, list[float]]:
     """A rival's error less spectral pooling's, picture by picture."""
     found = {}
     for source in SOURCES:
@@ -80,7 +99,7 @@ QUESTIONS = [
 ]  # fmt: skip
 
 
-def _losses(records: Sequence[Record]) -> Table:
+def _losses(records: Sequence[PoolingRecord]) -> Table:
     rows = [
         [r["config"]["source"], r["config"]["side"], *(100 * float(np.mean(values)) for values in r["losses"].values())]
         for r in sorted(records, key=lambda r: (SOURCES.index(r["config"]["source"]), -r["config"]["side"]))

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from specviz.compare import mean, paired, select
-from specviz.experiments.claims import Claim, Finding, Record, cells
+from specviz.experiments.claims import Claim, Finding, cells
 from specviz.experiments.curves import (
     COLOURS,
     LAST,
@@ -20,6 +20,7 @@ from specviz.experiments.curves import (
 from specviz.experiments.experiment import Experiment, Scale
 from specviz.experiments.tiny import TINY
 from specviz.figures import Line, LinePlot, Table
+from specviz.record_types import Clock, Record
 from specviz.training import Config, train
 
 # How maps are kept. Two rivals are not among them, because their gradients are the plain ones: keeping maps on the
@@ -77,7 +78,7 @@ CLAIMS = [
 ]
 
 
-def _clock(records: Sequence[Record]) -> tuple[str, str]:
+def _clock(records: Sequence[Record]) -> tuple[Clock, str]:
     """The clock that all epochs were timed by, and its name."""
     if all("epoch_cpu_seconds" in epoch for record in records for epoch in record["epochs"]):
         return "epoch_cpu_seconds", "processor time"

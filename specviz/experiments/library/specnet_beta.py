@@ -10,12 +10,13 @@ import numpy as np
 
 from specviz.compare import Claim as Rule
 from specviz.compare import NothingToCompare, Summary, mean, number, paired, select
-from specviz.experiments.claims import Claim, Finding, Record, cells
+from specviz.experiments.claims import Claim, Finding, cells
 from specviz.experiments.curves import COLOURS, accuracies, epoch_seconds, point, with_spread
 from specviz.experiments.experiment import Experiment, Scale
 from specviz.experiments.questions import Question, pairs
 from specviz.experiments.ranges import Choice, LogRange, Range
 from specviz.figures import Figure, LinePlot, Matrix, Table
+from specviz.record_types import Published, Record
 from specviz.records import published
 from specviz.training import RECIPE, Config, train
 
@@ -82,20 +83,21 @@ CLAIMS = [
 ]
 
 
+def _published_shares(row: Published) -> tuple[float | None, ...]:
+    accuracies = row["test_accuracy"], row.get("test_top5_accuracy")
+    return *accuracies, row.get("memory_share"), row.get("peak_memory_share"), row.get("average_memory_share")
+
+
 def _published(_: Sequence[Record]) -> Table:
-    columns = {"source": "source", "network": "network", "dataset": "data set", "method": "method"}
-    shares = {
-        "test_accuracy": "accuracy, %",
-        "test_top5_accuracy": "top-5, %",
-        "memory_share": "memory, % of plain",
-        "peak_memory_share": "peak, %",
-        "average_memory_share": "average, %",
-    }
+    shares = ["accuracy, %", "top-5, %", "memory, % of plain", "peak, %", "average, %"]
     rows = [
-        [*(row[key] for key in columns), *(100 * row[key] if key in row else None for key in shares)]
+        [
+            *(row["source"], row["network"], row["dataset"], row["method"]),
+            *(share and 100 * share for share in _published_shares(row)),
+        ]
         for row in published("specnet-beta")
     ]
-    return Table("Published", [*columns.values(), *shares.values()], rows, (*[""] * 4, *[".1f"] * 5))
+    return Table("Published", ["source", "network", "data set", "method", *shares], rows, (*[""] * 4, *[".1f"] * 5))
 
 
 def _bytes(moment: str, ours: Sequence[Record], plain: Sequence[Record]) -> float:

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from specviz.experiments.claims import Record
 from specviz.experiments.experiment import Experiment, Scale
 from specviz.experiments.store import default_location
 from specviz.experiments.tiny import TINY
 from specviz.figures import Table
+from specviz.record_types import Record, RunRecord
 from specviz.training import RECIPE, Config, train
 
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -30,7 +30,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
 }
 
 
-def run(config: Config) -> dict[str, Any]:
+def run(config: Config) -> RunRecord:
     """Train, and leave the weights in the folder of records, under networks/NETWORK-CONVOLUTION-DATASET."""
     convolution = config.network_options.get("convolution", "plain")
     name = f"{config.network}-{convolution}-{config.dataset}" + (f"-seed{config.seed}" if config.seed else "")

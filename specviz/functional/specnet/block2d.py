@@ -154,7 +154,7 @@ def _stored(
     shortcuts, more = ([], []) if shortcut is None else sources_of(shortcut, shortcut.size, norm)
     plan = BlockPlan(size, strides, beta, activation, norm, storage, check_precision(precision), inputs, shortcuts)
     anchor = anchor_of(weight, bias, *tensors, *more)
-    values, places, kept = Block.apply(plan, X.shape[0], anchor, weight, bias, *tensors, *more)
+    values, places, kept = Block.apply(plan, X.shape[0], anchor, weight, bias, *tensors, *more)  # type: ignore[no-untyped-call]
     part = Part(plan.made[0], None, values, places, values if kept is None else kept)
     return StoredSpectrum.of_parts((part,), plan.out_size, norm)
 

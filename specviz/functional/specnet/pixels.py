@@ -78,7 +78,9 @@ def specnet_pixel_block2d(
             return F.relu(y) if relu else y
         anchor = anchor_of(x, weight, bias, shortcut)
         in_forward = thresholded == "forward"
-        out: Tensor = _PixelBlock.apply(x, weight, bias, shortcut, anchor, beta, in_forward, strides, relu, on_share)
+        out: Tensor = _PixelBlock.apply(  # type: ignore[no-untyped-call]
+            x, weight, bias, shortcut, anchor, beta, in_forward, strides, relu, on_share
+        )
         return out
 
 
