@@ -35,7 +35,7 @@ from specviz.spectra import HalfSpectrum, real_bins
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check says. `solved` is None while there is no answer."""
+    """The answer of a check. `solved` is None while there is no answer."""
 
     solved: bool | None
     message: str
@@ -233,7 +233,7 @@ def _asked(function: Any, hint: str = "") -> Callable[..., Any] | None:
 
 @_in_words
 def check_guess(guess: Any, truth: float, what: str, unit: str = "", within: float | None = None) -> Verdict:
-    """Hold a prediction against the measured number.
+    """Compare a prediction with the measured number.
 
     within  how far off counts as right, in the unit; a factor of 1.5 either way when None
     """
@@ -251,7 +251,7 @@ def check_guess(guess: Any, truth: float, what: str, unit: str = "", within: flo
 
 @_in_words
 def check_share(explorer: Any, beta: Any, share: float) -> Verdict:
-    """Does this beta keep about this share (0 to 1) of the coefficients of the explorer's picture? Shows it there."""
+    """Does this beta keep about this share (0 to 1) of the explorer's coefficients? The explorer shows this beta."""
     beta = _number(beta)
     if beta is None:
         return Verdict(None, f"Not answered yet: which beta keeps {100 * share:g} %?")
@@ -424,7 +424,7 @@ def _series_picture(lines: dict[str, torch.Tensor], x_title: str) -> bytes:
 def check_intensity(intensity: Callable[[int, int, int], Any]) -> Verdict:
     """Does intensity(B, C, O) give the operations per byte of one frequency's product, (B, C) by (C, O) in complex64?
 
-    Complex multiply-adds count as 8 operations, every input and output once as 8 bytes.
+    A complex multiply-add counts as 8 operations, and every input and output once as 8 bytes.
     """
     asked = _asked(intensity)
     for B, C, out in [(32, 64, 64), (1, 3, 64), (128, 1, 1)]:
@@ -476,7 +476,7 @@ def check_pooling(pool: Callable[[torch.Tensor, int], Any]) -> Verdict:
 def check_gaussian_filter(numbers: Any, keep: float, drop: tuple[float, ...]) -> Verdict:
     """Does this Gaussian filter pass waves that run across at frequency `keep` and stop those at `drop`?
 
-    numbers  (gamma, mu_u, mu_v, log L11, L21, log L22) of the real part; the imaginary part is none
+    numbers  (gamma, mu_u, mu_v, log L11, L21, log L22) of the real part; there is no imaginary part
     keep     cycles per pixel, gain at least 0.9; drop: gain at most 0.05
     """
     six = _numbers(numbers, 6, "six numbers (gamma, mu_u, mu_v, log L11, L21, log L22)")
@@ -513,9 +513,9 @@ def check_gaussian_filter(numbers: Any, keep: float, drop: tuple[float, ...]) ->
 
 @_in_words
 def check_odd_activation(function: Callable[[torch.Tensor], Any], dead_zone: float) -> Verdict:
-    """Is this an activation that SpecNet can take, 0 where |a| <= dead_zone and without bound beyond?
+    """Is this an activation for SpecNet that is 0 where |a| <= dead_zone and grows without bound beyond?
 
-    SpecNet's must be odd, monotone and continuous: `SF.specnet_block2d` says the same.
+    SpecNet's must be odd, monotone and continuous, as in `SF.specnet_block2d`.
     """
     a = torch.linspace(-4, 4, 161, dtype=torch.float64)
     asked = _asked(function, " Hint: it is given a real tensor, and works on each of its entries.")
@@ -558,7 +558,7 @@ def check_odd_activation(function: Callable[[torch.Tensor], Any], dead_zone: flo
 
 @_in_words
 def check_largest_batch(batch: Any, row: dict[str, Any], room_bytes: int) -> Verdict:
-    """Is this the largest batch whose maps fit, judged by a recorded step whose peak grows with its batch?
+    """Is this the largest batch whose maps fit, if a recorded step's peak grows in proportion to its batch?
 
     row  of `specviz bench memory`, with `peak_bytes` at `batch` images
     """
@@ -579,7 +579,7 @@ def check_largest_batch(batch: Any, row: dict[str, Any], room_bytes: int) -> Ver
 def check_paired_difference(function: Callable[[list[float], list[float]], Any]) -> Verdict:
     """Does function(ours, theirs) give the mean difference seed by seed, and half the width of its 95 % interval?
 
-    ours and theirs are accuracies, in the same order of seeds; the interval is Student's.
+    ours and theirs are accuracies, in the same order of seeds. The interval is Student's.
     """
     asked = _asked(function)
     for ours, theirs in [
@@ -624,9 +624,10 @@ def _wrong_width(ratio: float, n: int, ours: list[float], theirs: list[float], s
 
 @_in_words
 def check_best_beta(beta: Any, runs: list[dict[str, Any]], network: str, dataset: str, room: float) -> Verdict:
-    """Is this the beta of the best mean accuracy whose step keeps at most this share of the plain network's bytes?
+    """Is this the beta with the best mean accuracy among those whose step keeps at most this share of the plain bytes?
 
     runs  records of `specviz sweep specnet-beta`
+    room  most that the step may keep, as a share of the bytes that the plain network's step keeps
     """
     answer = _number(beta)
     if answer is None:

@@ -48,7 +48,7 @@ def photo(name: str, grey: bool = False) -> Tensor:
 
 
 def photo_patches(side: int, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Patches of the photographs, to be told apart by which one they come from: a small task with real images.
+    """Cut patches out of the photographs: a small task with real images is to tell which photograph each comes from.
 
     side   pixels a side, at most 300
     count  patches of each photograph, at places drawn with this seed
@@ -75,7 +75,7 @@ def photo_patches(side: int, count: int, seed: int = 0) -> tuple[Tensor, Tensor]
 
 
 def luminance(image: Tensor) -> Tensor:
-    """(3, H, W) red, green, blue -> (H, W) grey; a grey image is returned as it is."""
+    """Mix red, green and blue into grey: (3, H, W) -> (H, W); a grey image (H, W) is returned as it is."""
     if image.ndim == 2:
         return image
     grey: Tensor = torch.tensordot(_LUMINANCE.to(image), image, dims=1)
@@ -83,14 +83,15 @@ def luminance(image: Tensor) -> Tensor:
 
 
 def photo_from(source: Any) -> Tensor:
-    """The user's own picture: (H, W) if it is grey, else (3, H, W), float32, brightness 0 to 1.
+    """Read the user's own picture: (H, W) if it is grey, else (3, H, W), float32, brightness 0 to 1.
 
     source  a path or the bytes of a PNG, JPEG or WebP file; or an array or tensor (H, W), (H, W, 1 | 3 | 4)
             or (1 | 3 | 4, H, W) of uint8, uint16, bool, or floats from 0 to 1
 
-    Up to 4096 pixels a side, which is looked at before they are decoded, and 256 MiB a file. Alpha is dropped, a
-    phone's rotation mark is followed, an animation gives its first frame, and colour of 16 bits a channel is read to 8
-    (grey keeps its 16). Anything else raises ValueError or TypeError, saying what was found and what to do.
+    A picture may have up to 4096 pixels a side, which is checked before they are decoded, and 256 MiB a file. Alpha is
+    dropped, a phone's rotation mark is followed, an animation gives its first frame, and colour of 16 bits a channel is
+    read to 8 (grey keeps its 16). Anything else raises ValueError or TypeError, which say what was found and what to
+    do.
     """
     if isinstance(source, str | os.PathLike):
         return _decode(_read(source), os.path.basename(os.fspath(source)))
@@ -113,11 +114,11 @@ def photo_from(source: Any) -> Tensor:
 
 
 def photo_within(data: bytes, most_pixels: int, name: str = "the picture") -> tuple[Tensor, tuple[int, int]]:
-    """A picture's file as `photo_from` reads it, scaled down to about so many pixels; and its own (height, width).
+    """Read a picture's file as `photo_from` does, scaled down to about so many pixels; also its own (height, width).
 
-    No side is longer than 4096 pixels then. A JPEG is decoded at a half, a quarter or an eighth of its size where that
-    is enough. What is small enough stays exactly as it is. Raises ValueError as `photo_from` does, and for a file of
-    more than 134 million pixels, before any of them is decoded.
+    No side is then longer than 4096 pixels. A JPEG is decoded at a half, a quarter or an eighth of its size where that
+    is enough. A picture that is small enough stays exactly as it is. Raises ValueError as `photo_from` does, and for a
+    file of more than 134 million pixels, before any of them is decoded.
     """
     most = f"at most {MAX_DECODED / 1e6:.0f} million can be scaled down here"
     image = _open(data, name, most)

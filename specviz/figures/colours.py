@@ -50,7 +50,7 @@ def to_bytes(array: np.ndarray, low: float, high: float, levels: int = 256) -> n
 
 
 def on_page(colour: str, dark: bool) -> str:
-    """The colour, lifted where the page is dark."""
+    """Make a colour lighter for a dark page; on a light page it stays."""
     return DARK_THEME_COLOURS.get(colour, colour) if dark else colour
 
 

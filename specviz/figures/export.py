@@ -46,22 +46,22 @@ class Drawn(Protocol):
 
 
 class Figure(Drawn, Protocol):
-    """What plotly can show besides: a LinePlot, a Matrix, Violins, a RankDiagram, a Forest."""
+    """A figure that plotly can show too: a LinePlot, a Matrix, Violins, a RankDiagram, a Forest."""
 
     @property
     def title(self) -> str: ...
 
     def alt_text(self) -> str:
-        """What it shows, in words."""
+        """Describe in words what the figure shows."""
 
     def plotly(self, dark: bool) -> dict[str, Any]:
         """Plotly's `data` and `layout`, for a light page or a dark one."""
 
 
 def save(figure: Drawn, path: str | os.PathLike[str]) -> None:
-    """Write a figure as PNG or SVG, or its numbers as CSV, as the path's suffix says.
+    """Write a figure as PNG or SVG, or its numbers as CSV, depending on the path's suffix.
 
-    A file that is there already is replaced at once; ValueError for another suffix.
+    An existing file is replaced at once. ValueError for another suffix.
     """
     path = Path(path)
     kind = path.suffix.lower().removeprefix(".")
@@ -73,7 +73,7 @@ def save(figure: Drawn, path: str | os.PathLike[str]) -> None:
 
 
 def file_content(figure: Drawn, kind: Kind) -> bytes:
-    """What a file of a figure holds."""
+    """The bytes of a figure's file."""
     return figure.csv().encode() if kind == "csv" else as_bytes(figure.still(), kind)
 
 
@@ -104,7 +104,7 @@ def sentence(title: str) -> str:
 
 
 def table(rows: Iterable[Sequence[Any]]) -> str:
-    """Rows as CSV; a number keeps every digit, NaN is an empty field. No text is a spreadsheet's formula."""
+    """Write rows as CSV; a number keeps every digit, NaN is an empty field. No text is a spreadsheet's formula."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerows([_field(value) for value in row] for row in rows)

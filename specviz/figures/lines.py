@@ -65,7 +65,7 @@ class LinePlot(Still):
         return without_mathematics(figure)
 
     def alt_text(self) -> str:
-        """Its title, its axes, and of each curve the first point and the last."""
+        """Describe the plot: its title, its axes, and the first and last point of each curve."""
         curves = "; ".join(f"{line.name}: {_ends(line)}" for line in self.lines)
         return f"{sentence(self.title)} {self.y_title} over {self.x_title}. {curves or 'No curve'}."
 
@@ -88,7 +88,7 @@ class LinePlot(Still):
 
 
 def plotly_layout(plot: LinePlot, dark: bool) -> dict[str, Any]:
-    """A plotly layout that sits on JupyterLab's own background, light or dark."""
+    """Make a plotly layout for JupyterLab's own background, light or dark."""
     names = [line.name for line in plot.lines]
     kind = {True: "log", False: "linear"}
     return {

@@ -34,7 +34,7 @@ class Panel:
     axes: Literal["pixels", "offset", "frequency", "half"] = "pixels"
 
     def bar_labels(self) -> tuple[str, str]:
-        """What stands at the two ends of the colour bar."""
+        """The labels at the two ends of the colour bar."""
         values = (10**self.low, 10**self.high) if self.powers_of_ten else (self.low, self.high)
         return f"{values[0]:.2g}", f"{values[1]:.3g}"
 

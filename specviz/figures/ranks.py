@@ -20,7 +20,7 @@ _CRITICAL, _AXIS, _TOP = -1.2, 0.0, -2.0
 class RankDiagram(Still):
     """Mean ranks on an axis, the best on the left; a bar joins settings that do not differ significantly.
 
-    Demšar (2006). The length above the axis is the critical difference: settings further apart differ.
+    The length above the axis is the critical difference: settings further apart differ. Demšar (2006).
     """
 
     title: str

@@ -21,7 +21,7 @@ def still_picture(
     caption: str,
     kind: Literal["png", "svg"] = "png",
 ) -> bytes:
-    """What an explorer shows, as a file's content."""
+    """Draw what an explorer shows, as the bytes of a file."""
     return as_bytes(still_figure(panels, frames, plots, caption), kind)
 
 

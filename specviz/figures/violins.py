@@ -21,7 +21,7 @@ _WIDE = 0.8  # of a violin, where its neighbour is 1 away
 class Violins(Still):
     """Groups of numbers beside each other: every number a point, their mean a bar, their density behind them.
 
-    groups  name -> finite numbers, any count; of one or two, or of equal ones, there are points alone
+    groups  name -> finite numbers, any count; a group of one or two, or of equal ones, shows points alone
     """
 
     title: str
@@ -61,7 +61,7 @@ class Violins(Still):
         return without_mathematics(figure)
 
     def alt_text(self) -> str:
-        """Its title, and of each group the count, the ends and the mean."""
+        """Describe the plot: its title, and the count, the ends and the mean of each group."""
         groups = [
             f"{name}: {len(v)} values from {min(v):.3g} to {max(v):.3g}, mean {np.mean(v):.3g}"
             if len(v)

@@ -70,9 +70,10 @@ def parametric_bank(
 ) -> Tensor:
     """The filters' half spectra, to look at: weight (O, C, 4 | 8 | 12) or (O, C, H, W) -> (O, C, H, W//2+1) complex.
 
-    size  (H, W) of the map; of the weight for kind="full". Exactly Hermitian where a column is its own mirror, so that
-          `irfft2` of it is the filter in space. It is O * C * H * W numbers: linear and Gaussian layers never make it.
-          Differentiable; float32 at least.
+    size  (H, W) of the map; of the weight for kind="full"
+
+    Self-conjugate columns are exactly Hermitian, so `irfft2` of a half spectrum is the filter in space. The bank is
+    O * C * H * W numbers; linear and Gaussian layers never make it. It is differentiable, in float32 at least.
     """
     check_weight("parametric_bank", weight, kind, coordinates, covariance)
     if dispatch.in_onnx_export():

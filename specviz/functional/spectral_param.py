@@ -71,8 +71,8 @@ def _map(make: Any, x: Tensor, orthogonal: bool, dims: int) -> Tensor:
 def spectral_parameters(weight: Tensor, *, orthogonal: bool = True, dims: int = 2) -> Tensor:
     """The independent real numbers of filters' spectra: (..., k_h, k_w) -> the same shape, as the module lays them out.
 
-    orthogonal  mirrored bins carry sqrt(2), so that the sum of squares stays; False leaves the factor away, which is
-                what a replication of the paper trains: pairs then learn twice as fast as bins that are real
+    orthogonal  True multiplies bins that have a partner by sqrt(2), so that the sum of squares stays. False leaves the
+                factor out, and a replication of the paper trains these: pairs then learn twice as fast as real bins
     dims        2, or 1 for filters (..., k)
     """
     return _map(_matrix, weight, orthogonal, dims)

@@ -266,9 +266,9 @@ def spectral_pool2d(
     algorithm  "auto", "gemm" or "fft"; the same result beyond rounding
 
     The mean of every map is preserved, the result is real, and it equals `scipy.signal.resample` along both axes.
-    Maps in channels_last come out so. An exported program is made of matrix products, whatever the size, unless it is
-    told to take an FFT. Rippel, Snoek & Adams (2015). The paper crops the full spectrum; a product with the matrix that
-    this amounts to needs no spectrum.
+    The result of channels_last maps is channels_last. An exported program consists of matrix products for every size,
+    unless algorithm="fft". Rippel, Snoek & Adams (2015). The paper crops the full spectrum. The crop amounts to a
+    matrix, and a product with it needs no spectrum.
     """
     _check("spectral_pool2d", x, 2, algorithm, nyquist)
     h, w = whole_sizes("spectral_pool2d", size, 2)
@@ -317,7 +317,8 @@ def frequency_dropout2d(x: Tensor, cutoff: float, *, algorithm: Algorithm = "aut
 
     cutoff  in [0, 1]: frequency f of an axis of n pixels stays if |f| <= cutoff * (1 + n/2). 1 keeps all, 0 the mean
 
-    A brick-wall low pass on every map alike. Rippel, Snoek & Adams (2015), section 4.2; the layer draws the cut-off.
+    Every map goes through the same brick-wall low pass. The layer draws the cut-off. Rippel, Snoek & Adams (2015),
+    section 4.2.
     """
     return _dropped("frequency_dropout2d", x, 2, cutoff, algorithm)
 

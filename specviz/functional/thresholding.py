@@ -24,8 +24,8 @@ def is_dropped(values: Tensor, beta: float) -> Tensor:
 def threshold(X: HalfSpectrum, beta: float) -> HalfSpectrum:
     """Set every coefficient to zero whose magnitude is at most beta.
 
-    X (..., H, W//2+1) -> the same shape, size and norm. A coefficient and its mirror partner share one fate,
-    so the image stays real. What beta means depends on X.norm. Gradients pass through the kept entries
+    X (..., H, W//2+1) -> the same shape, size and norm. A coefficient and its partner are kept or dropped together,
+    so the image stays real. What beta means depends on X.norm. Gradients pass through the kept coefficients
     and are zero elsewhere; NaN is kept, so that it stays visible. Raises ValueError for beta < 0 or NaN.
     Guan et al. (SpecNet), Algorithm 1.
     """
@@ -37,9 +37,9 @@ def threshold(X: HalfSpectrum, beta: float) -> HalfSpectrum:
 def compress(X: HalfSpectrum, beta: float) -> SparseSpectrum:
     """Threshold a half spectrum and store it sparsely: `compress(X, beta).expand()` is `threshold(X, beta)`.
 
-    One pass marks, counts and packs; outside autograd: the store carries no gradient, and torch.func, forward mode and
-    vmap are refused, since each sample keeps another number of coefficients (`threshold` takes them). In graphs of
-    torch.compile and torch.export that number is a symbol. Raises ValueError for beta < 0 or NaN.
+    One pass marks, counts and packs. The store carries no gradient. torch.func, forward mode and vmap are refused,
+    since each sample keeps another number of coefficients; `threshold` takes them. In graphs of torch.compile and
+    torch.export that number is a symbol. Raises ValueError for beta < 0 or NaN.
     """
     dense = X.values
     bitmap, values = dispatch.threshold_pack(dense, dispatch.check_beta(beta))
@@ -48,7 +48,7 @@ def compress(X: HalfSpectrum, beta: float) -> SparseSpectrum:
 
 @one_node
 def count_kept(X: HalfSpectrum) -> tuple[int, int]:
-    """How many coefficients are not zero, and how many there are, both over the full plane."""
+    """Count the coefficients that are not zero, and all coefficients, both over the full plane."""
     columns = (X.values != 0).flatten(0, -2).sum(0)
     return int((columns * X.multiplicity()).sum().item()), math.prod(X.values.shape[:-1]) * X.size[1]
 

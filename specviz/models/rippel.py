@@ -31,7 +31,7 @@ def rippel_deep(
     convolution  "spatial", "spectral-param", "band-limited", or a function of nn.Conv2d's arguments: all start from
                  the same filters for the same seed
 
-    The last convolution has no activation: its output are scores (one replication had a ReLU there).
+    The last convolution has no activation, since its output is the scores (one replication had a ReLU there).
     """
     chain = _chain("rippel_deep", 7, num_classes, image_size, in_channels, width, kernel_size, convolution)
     chain.add(96, 96, "max", 192, 192, 192, "max")

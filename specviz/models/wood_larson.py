@@ -26,7 +26,7 @@ def wood_larson(
     intercept: bool = False,
     scaled_head: bool = False,
 ) -> nn.Sequential:
-    """Four convolutions with ReLU, nothing down-sampled, one linear layer, tanh: for cats and dogs at 150 x 150.
+    """Four convolutions with ReLU, no down-sampling, one linear layer, tanh: for cats and dogs at 150 x 150.
 
     x (B, in_channels, image_size, image_size) real -> (B, num_classes) scores in (-1, 1)
 

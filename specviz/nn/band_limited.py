@@ -129,11 +129,12 @@ class BandLimitedConv2d(_BandLimited, nn.Conv2d):
 
     x (B, C, H, W) or (C, H, W) -> as Conv2d
 
-    compression  share of the coefficients left out, in [0, 1); may be set at any time: `layer.compression = 0.3`
+    compression  share of the coefficients that the band discards, in [0, 1); it may be set at any time:
+                 `layer.compression = 0.3`
     energy       instead: each call keeps the smallest band that holds this share of its map's energy
-    algorithm    "auto", "gemm", "fft", "lowpass" or "direct"; what ran is in `layer.last_algorithm`
+    algorithm    "auto", "gemm", "fft", "lowpass" or "direct"; `layer.last_algorithm` says which one ran
 
-    At compression 0 it is the ordinary convolution. Kept for backward: the map's retained coefficients and the taps.
+    At compression 0 it is the ordinary convolution. Autograd saves the map's retained coefficients and the taps.
     """
 
     replaces = (nn.Conv2d,)

@@ -10,7 +10,7 @@ from specviz.spectra import HalfSpectrum
 
 
 class SpectralBatchNorm2d(nn.BatchNorm2d):
-    """`nn.BatchNorm2d` of the images of half spectra, whose parameters, buffers and options it has.
+    """`nn.BatchNorm2d` of the images of half spectra, with its parameters, buffers and options.
 
     X half spectra of maps (B, C, H, W), any norm -> the same; a spatial layer's state fits, and the other way round
 

@@ -147,7 +147,7 @@ class SpectralParamConv2d(_SpectralParam, nn.Conv2d):
 
     weight_hat  (O, C/groups, k_h, k_w) the independent real numbers of the filters' half spectra: bins that must be
                 real as they are, real and imaginary parts of the others times sqrt(2)
-    orthogonal  False leaves the sqrt(2) away, as a replication of the paper does
+    orthogonal  False leaves the sqrt(2) out, as a replication of the paper does
 
     The function is the same as Conv2d's. So is training under SGD with momentum and weight decay, step by step, because
     the map is orthogonal; under Adam it is not. `layer.filters()` are the filters in space, `layer.set_filters(w)` sets

@@ -180,7 +180,7 @@ def to_half_plane(dense: Tensor, size: tuple[int, int]) -> Tensor:
 class StoredSpectrum(HalfSpectrum):
     """A half spectrum (B, C, H, W//2+1) held sparsely: what a SpecNet block returns.
 
-    A `HalfSpectrum` in every respect; `values` makes the dense coefficients, anew each time, and gradients flow
+    It is a `HalfSpectrum` in every respect. `values` makes the dense coefficients, anew each time, and gradients flow
     through them. The next block reads the store instead, a few frequencies at a time. The reader does `crop` and
     `subsample`, and `HalfSpectrum.cat` only lists the parts: none of them stores anything anew.
     """

@@ -34,12 +34,12 @@ _DIGEST = "sha256"  # a key of the metadata: safetensors holds no checksum of it
 
 
 def build(config: Config, data: Examples) -> nn.Module:
-    """The config's network for this data, with weights that follow from the config's seed alone.
+    """Build the config's network for this data, with weights that follow from the config's seed alone.
 
-    Networks of `sv.models` get `num_classes`, `in_channels` and `image_size` from the data, others those of them and
-    of `length` that they accept. Forms of one network begin with the same filters, where they draw filters of one
-    scale (SpecNet's have another), and all with the same linear layers, where these have one shape. Raises ValueError
-    if the network is not to be found, not for this data, or no module.
+    Networks of `sv.models` get `num_classes`, `in_channels` and `image_size` from the data. Other networks get those of
+    them, and of `length`, that they accept. Forms of one network begin with the same filters, where they draw filters
+    of one scale (SpecNet's have another), and all with the same linear layers, where these have one shape. Raises
+    ValueError if the network cannot be found, is not for this data, or is no module.
 
     A config whose network is "module:function" runs that code: `Config.of_dict` and `import_weights` give none from a
     file without `trust=True`.
@@ -168,12 +168,12 @@ def export_weights(
 def import_weights(model: nn.Module, path: str | Path, *, trust: bool = False) -> Config | None:
     """Read the weights of `export_weights` into a network of the same build; returns the config they came with.
 
-    trust  admits a config whose network is "module:function", which is code that `build` would run: say so only of a
+    trust  admits a config whose network is "module:function", which is code that `build` would run: say so only for a
            file from somebody you trust. The weights themselves are numbers and run nothing
 
-    Raises ValueError for a file that is damaged or of another network, and then leaves the network as it was;
-    FileNotFoundError if there is none. A file that another program wrote has no digest, and is held against its format
-    and the network only.
+    Raises ValueError for a file that is damaged or of another network, and then leaves the network unchanged;
+    FileNotFoundError if there is no file. A file that another program wrote has no digest; it is checked against its
+    format and the network only.
     """
     path = Path(path)
     tensors, metadata = _read(path)
