@@ -156,7 +156,7 @@ def run(
     """
     from specviz.experiments import run
 
-    _finish(_told(lambda: run(_experiment(name), scale, out=out, seeds=seeds, trial=trial)))
+    _finish(_or_exit(lambda: run(_experiment(name), scale, out=out, seeds=seeds, trial=trial)))
 
 
 @app.command()
@@ -192,7 +192,7 @@ def sweep(
     from specviz.experiments import sweep
 
     arguments = {"out": out, "seeds": seeds, "scheduler": scheduler, "workers": workers}
-    _finish(_told(lambda: sweep(_experiment(name), scale, **arguments)))  # type: ignore[arg-type]
+    _finish(_or_exit(lambda: sweep(_experiment(name), scale, **arguments)))  # type: ignore[arg-type]
 
 
 @app.command()
@@ -216,7 +216,7 @@ def search(
     """
     from specviz.experiments import search
 
-    found, outcome = _told(
+    found, outcome = _or_exit(
         lambda: search(
             _experiment(name), scale, trials=trials, storage=storage, study=study, out=out, scheduler=scheduler,
             workers=workers,
@@ -263,15 +263,15 @@ def results(
     from specviz.experiments import export as export_to
     from specviz.experiments.results import check_metrics, metrics_of
 
-    experiment = _told(lambda: _experiment(name))
-    size, source, trials, found = _told(lambda: _found(experiment, scale, seeds, out))
+    experiment = _or_exit(lambda: _experiment(name))
+    size, source, trials, found = _or_exit(lambda: _found(experiment, scale, seeds, out))
     metrics = metric or metrics_of(experiment.plot, found.records.values())
-    _told(lambda: check_metrics(metric or [], found.records.values()))
+    _or_exit(lambda: check_metrics(metric or [], found.records.values()))
     print(_plain(f"{source}, scale {size}:"))
     if found.records:
         _console().print(_table(grouped(trials, found.records, metrics), metrics))
         questions = experiment.scale(size).questions
-        for answer in _told(lambda: answers(questions, found.records.values())):
+        for answer in _or_exit(lambda: answers(questions, found.records.values())):
             print(_plain(str(answer)))
         if experiment.claims and not questions:
             print(_plain(str(judge(experiment.claims, found.records.values()))))
@@ -284,7 +284,7 @@ def results(
     if export is not None:
         if not found.records:
             sys.exit(f"nothing to export; {export} is left as it was")
-        print(f"{_told(lambda: export_to(found, export)):,} records written to {export}")
+        print(f"{_or_exit(lambda: export_to(found, export)):,} records written to {export}")
 
 
 def _show_claims() -> None:
@@ -324,8 +324,8 @@ def fetch(
 
     for name in datasets:
         train, test = (
-            _told(partial(load, name, "train", series=series)),
-            _told(partial(load, name, "test", series=series)),
+            _or_exit(partial(load, name, "train", series=series)),
+            _or_exit(partial(load, name, "test", series=series)),
         )
         counts = f"{len(train.inputs):,} to train, {len(test.inputs):,} to test"
         print(f"{name}: {counts}, {len(train.classes)} classes, in {names()[name]}")
@@ -483,7 +483,7 @@ def _collected(store: Store, trials: list[Trial]) -> Collected:
     return store.collect(trial.id for trial in trials)
 
 
-def _told(action: Callable[[], T]) -> T:
+def _or_exit(action: Callable[[], T]) -> T:
     """What an action gives; what a user can put right ends the program with one sentence."""
     from specviz.experiments import SweepError
 

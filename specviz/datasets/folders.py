@@ -260,7 +260,7 @@ class _Room:
 
     @contextlib.contextmanager
     def taken(self, size: int) -> Iterator[None]:
-        """Inside, so many bytes are this block's; at most all there are."""
+        """Reserve so many bytes for this block, at most all that there are."""
         ticket = Lock()
         ticket.acquire()
         with self._guard:

@@ -239,7 +239,7 @@ class Experiment:
 
     @contextmanager
     def _named(self, scale: str) -> Iterator[None]:
-        """Inside, what a config's own checks say is said with the place that the config is from."""
+        """Inside the block, an error of a config's own checks names the place that the config is from."""
         try:
             yield
         except (TypeError, ValueError) as error:

@@ -24,7 +24,7 @@ class Question:
     claim        the rule, see `compare.Claim`
     differences  finished records -> ours less theirs, by setting
     printed      what the paper prints, with its place; "" for a question of ours
-    must_learn   {variant: training accuracy}: what its runs must reach at the end, or the claim cannot be told
+    must_learn   {variant: training accuracy}: what its runs must reach at the end, or the claim cannot be decided
     """
 
     claim: Claim

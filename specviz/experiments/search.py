@@ -63,7 +63,7 @@ def search(
 
 @contextmanager
 def _readable(storage: str) -> Iterator[None]:
-    """Inside, what a database cannot do is said in one sentence that names it."""
+    """Inside the block, an error of a database becomes one sentence that names the database."""
     with needs("study"):
         from optuna.exceptions import OptunaError
         from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError

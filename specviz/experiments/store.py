@@ -228,7 +228,7 @@ def collect_shipped(experiment: str, scale: str, trials: Sequence[str]) -> Colle
 
 
 def default_location() -> str:
-    """Where records go unless told otherwise: $SPECVIZ_RECORDS, or specviz-records in the current folder."""
+    """Where records go by default: $SPECVIZ_RECORDS, or specviz-records in the current folder."""
     return os.environ.get("SPECVIZ_RECORDS") or "specviz-records"
 
 

@@ -134,5 +134,5 @@ def outline(values: Sequence[float] | np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def spread(count: int) -> np.ndarray:
-    """How far each of so many points stands from the middle, so that equal ones can be told apart."""
+    """How far each of so many points is drawn from the middle, so that equal ones can be seen apart."""
     return ((np.arange(count) * 0.618 + 0.5) % 1 - 0.5) * 0.3  # the golden ratio: neighbours lie far apart

@@ -185,7 +185,7 @@ def _resample(
 
 def _by_matrix(x: Tensor, size: Size, new: Size, algorithm: Algorithm) -> bool:
     """Whether to resize by torch's own matrix products, here and now, rather than in an operator."""
-    if tracing.leaves_a_program():  # it takes matrices, unless told to take an FFT; ONNX has no other form
+    if tracing.leaves_a_program():  # it takes matrices, unless asked for an FFT; ONNX has no other form
         return algorithm != "fft" or dispatch.in_onnx_export()
     if not tracing.is_plain(x):
         return False

@@ -20,7 +20,7 @@ from specviz.memory.sparse_maps import MapStore, Values
 
 
 class Compression:
-    """Inside, what any torch model saves for its backward pass is stored by `packer`: see `compress_activations`.
+    """Inside the context, `packer` stores what a torch model saves for its backward pass: see `compress_activations`.
 
     A context manager, entered as often as wanted but one at a time; each entry has its own `CompressionStats`.
     """

@@ -321,7 +321,7 @@ def _number(name: str, value: Any) -> Any:
 
 
 def _plain(name: str, options: Any) -> dict[str, Any]:
-    """The options as JSON gives them back, and nobody else's to change."""
+    """A copy of the options as JSON gives them back, so that no other code can change them."""
     if not isinstance(options, Mapping):
         raise TypeError(f"{name}={options!r} must be a mapping of names to values")
     try:

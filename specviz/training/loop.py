@@ -418,7 +418,7 @@ class Run(LightningModule):
             group["lr"] = rate * group[SCALE]
 
     def _epochs_batches(self, first: int, last: int | None = None) -> Batches:
-        """Of the current epoch, those from `first` on, or up to `last`, which is not among them."""
+        """The current epoch's batches from `first` on, or up to but not including `last`."""
         split, config, epoch, trainer = self.splits["train"], self.config, len(self.progress.epochs), self.trainer
         order = batch_order(len(split), config.batch, config.seed, epoch)[first:last]
         return split.batches(order, epoch=epoch, rank=trainer.global_rank, processes=trainer.world_size)

@@ -375,9 +375,9 @@ def _set_random_state(state: tuple[Tensor, list[Tensor]]) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Lightning's remarks on its own settings; its warnings of what may go wrong remain.
+    """Silence Lightning's remarks on its own settings; its warnings of what may go wrong remain.
 
-    Of several runs at once, which may end in any order, the last one brings the remarks back.
+    Several runs at once may end in any order; the last one brings the remarks back.
     """
     global _quiet_runs
     warnings.filterwarnings("ignore", "train_dataloader yielded None", UserWarning)  # on purpose, see Run

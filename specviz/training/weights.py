@@ -100,7 +100,7 @@ def _started_by_torch(layer: nn.Linear) -> bool:
 
 @contextmanager
 def own_random_state() -> Iterator[None]:
-    """Inside, torch's random numbers are one's own; afterwards they go on as they would have."""
+    """Inside the block, torch's random numbers are its own; afterwards they go on as they would have."""
     with process.turn, torch.random.fork_rng(range(torch.cuda.device_count())):
         yield
 
@@ -237,7 +237,7 @@ def _is_same(a: Tensor, b: Tensor) -> bool:
 
 
 def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """Of names, types, shapes and numbers, and of the metadata."""
+    """A digest of names, types, shapes and numbers, and of the metadata."""
     digest = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()

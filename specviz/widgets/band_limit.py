@@ -110,7 +110,7 @@ def _convolved(picture: Picture, kernel: str, **band: Any) -> tuple[Tensor, Plan
 
 
 def _magnitude(picture: Picture, kernel: str) -> Tensor:
-    """Of the padded map. Where its zeros stand does not matter here: a shift changes no magnitude."""
+    """The padded map's magnitudes. The place of its zeros does not matter here: a shift changes no magnitude."""
     _, plan = picture.once(_convolved, kernel)
     X: Tensor = torch.fft.rfft2(picture.map, s=(plan.h.S, plan.w.S), norm="ortho")
     return X.abs()
@@ -232,6 +232,6 @@ class BandLimitExplorer(Explorer):
         super().__init__(image, compression=compression, kernel=kernel, **by_energy)
 
     def implied(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Of compression and energy, the one that is set chooses the band."""
+        """Whichever of compression and energy is set chooses the band."""
         given = [name for name in ("compression", "energy") if name in values]
         return {"by": given[0], **values} if len(given) == 1 else values

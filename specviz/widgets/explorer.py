@@ -87,7 +87,7 @@ class Explorer(Displayed):
         self.panels.observe(lambda change: self._theme(change["new"]), "dark")
         self.lines: list[LinesView] = []
         self._quiet = False
-        self._note = ""  # what there is to say of the picture on screen
+        self._note = ""  # a remark on the picture on screen
         self._loops: list[asyncio.AbstractEventLoop] = []  # of the last callback's thread, and of the first's
         self._redraws_asked = 0
         self._redraw_by: float | None = None  # at the latest, while one is due
@@ -216,7 +216,7 @@ class Explorer(Displayed):
         self._guarded(lambda: self._take(photo_from(source)))
 
     def _take(self, image: Tensor, note: str = "") -> None:
-        """Show a checked picture, with what there is to say of it."""
+        """Show a checked picture, with a remark on it."""
         self.source = self.prepare(image)
         self.image, self._note = image, note
         self._apply(self._settled({}))
@@ -250,9 +250,9 @@ class Explorer(Displayed):
                 self._quiet = before
 
     def _guarded(self, action: Callable[[], None]) -> None:
-        """Run a callback; what goes wrong is said in the widget, and the last good picture stays.
+        """Run a callback; the widget shows the message of an error, and the last good picture stays.
 
-        The traceback goes to the log "specviz.widgets": as an error, or, of what is refused in words, as information.
+        The traceback goes to the log "specviz.widgets": as an error, or as information where a value was refused.
         """
         try:
             action()
@@ -313,7 +313,7 @@ class Explorer(Displayed):
         return [replace(panel, **looks.get(panel.key, {})) for panel in panels]
 
     def probe(self, panel: str, x: int, y: int) -> str:
-        """What is told of frame pixel (x, y) of a panel."""
+        """The text for frame pixel (x, y) of a panel."""
         return self.shown.read(panel, x, y) if self.shown else ""
 
     def _pick(self, panel: str, x: int, y: int) -> None:
@@ -340,7 +340,7 @@ class Explorer(Displayed):
         """
         try:
             loop = asyncio.get_running_loop()
-        except RuntimeError:  # a plain script: there is nobody to wait for
+        except RuntimeError:  # a plain script: no browser waits
             loop = None
         if loop is None or not self.lines:
             return self._redraw_lines()

@@ -233,7 +233,7 @@ class ParametrisationExplorer(Explorer):
             await asyncio.sleep(0.01)
 
     def _train_until(self, race: Iterator[tuple[float, float, float]], until: float) -> tuple[bool, bool]:
-        """Take steps until then: whether there are more, and whether all went well; what went wrong is said."""
+        """Take steps until then; returns whether there are more, and whether all went well. Shows what went wrong."""
         going, went_well = False, False
 
         def steps() -> None:

@@ -159,7 +159,7 @@ class Specification:
 
 @dataclass(frozen=True)
 class Fact:
-    """A number, and how it is told.
+    """A number, and how it is shown.
 
     key     its name in `facts()`; "" for what is only shown
     label   the name that is shown; "" for what is not shown
@@ -183,7 +183,7 @@ class View:
              of its still frame
     facts    in the order in which they are shown
     curves   draws them; the same ones in name and number as long as they can keep their zoom
-    probe    by panel, what is told of a frame's pixel: a reader, or the tensor (..., H, W) whose values stand there
+    probe    by panel, the text for a frame's pixel: a reader, or the tensor (..., H, W) that has its values
     still    frames that change with the picture or a choice only: the same dict as before is not sent again
     looks    by panel, what differs from the specification, such as the ends of its colour bar
     pick     by panel, the controls' values that a click chooses
@@ -202,7 +202,7 @@ class View:
     under_way: str = ""
 
     def read(self, panel: str, x: int, y: int) -> str:
-        """What is told of frame pixel (x, y) of a panel; "" where there is nothing to tell."""
+        """The text for frame pixel (x, y) of a panel; "" where there is none."""
         reader = self.probe.get(panel, lambda x, y: "")
         return (pixel(reader) if isinstance(reader, Tensor) else reader)(x, y)
 
