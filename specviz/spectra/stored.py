@@ -64,7 +64,7 @@ class Layout:
         return (high - low) / max(1, (groups[1] - groups[0]) * self.group * self.batch * self.channels)
 
     def _slices(self, first: int, last: int) -> tuple[slice, slice, int]:
-        """Slices of the places and of the values, and the number of entries, for rows first .. last-1 (whole groups)."""
+        """Slices of the places and of the values, and the number of entries, for rows first .. last-1, whole groups."""
         group, entries = self.group, self.batch * self.channels
         assert first % group == 0, (first, group)
         assert last % group == 0 or last == self.rows, (last, group)
