@@ -259,11 +259,11 @@ def check_share(explorer: Any, beta: Any, share: float) -> Verdict:
         explorer.set(beta=beta)
     except ValueError as error:  # beyond the slider's ends
         return Verdict(False, f"{error}.".replace("..", "."))
-    kept = explorer.facts()["density"]
-    message = f"beta {beta:g} keeps {100 * kept:.2f} %"
-    if abs(kept - share) <= 0.1 * share:
+    share_kept = explorer.facts()["share_kept"]
+    message = f"beta {beta:g} keeps {100 * share_kept:.2f} %"
+    if abs(share_kept - share) <= 0.1 * share:
         return Verdict(True, f"Right: {message}.")
-    way = "raise" if kept > share else "lower"
+    way = "raise" if share_kept > share else "lower"
     return Verdict(
         False, f"{message}. Hint: {way} beta; on the curve, find {100 * share:g} % below and read off the height."
     )

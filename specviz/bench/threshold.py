@@ -11,7 +11,7 @@ from spectral_kernels import dispatch
 from specviz.bench import harness
 from specviz.bench.timing import medians_ms
 
-DENSITIES = (0.02, 0.1, 0.25, 0.5)
+SHARES_KEPT = (0.02, 0.1, 0.25, 0.5)
 
 
 def torch_pack(x_hat: torch.Tensor, beta: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -47,9 +47,9 @@ def run(out: Path, entries: int) -> None:
     for device in devices:
         generator = torch.Generator().manual_seed(0)
         x_hat = torch.randn(entries, dtype=torch.complex64, generator=generator).to(device)
-        for density in DENSITIES:
+        for share_kept in SHARES_KEPT:
             # |z|^2 of a complex normal is exponential, so the share above beta is exp(-beta^2).
-            beta = float((-torch.tensor(density).log()).sqrt())
+            beta = float((-torch.tensor(share_kept).log()).sqrt())
             rows.append(harness.record("threshold", device, entries=entries, **_measure(x_hat, beta, device)))
     harness.write(out, rows)
     title = f"threshold: {entries / 1e6:.2g} M complex64 coefficients, median ms"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import string
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -175,6 +176,20 @@ class Fact:
     hint: str = ""
 
 
+FORMER_KEYS = {"density": "share_kept", "kept": "share_kept"}  # of facts; of those without such a key of their own
+
+
+class Facts(dict[str, Any]):
+    """Plain numbers by key. A former key gives the number of the new one, with a DeprecationWarning that names it."""
+
+    def __missing__(self, key: str) -> Any:
+        new = FORMER_KEYS.get(key)
+        if new is None or new not in self:
+            raise KeyError(key)
+        warnings.warn(f"the fact {key!r} is now {new!r}", DeprecationWarning, stacklevel=2)
+        return self[new]
+
+
 @dataclass(frozen=True)
 class View:
     """What an explorer shows for some values of its controls.
@@ -206,9 +221,9 @@ class View:
         reader = self.probe.get(panel, lambda x, y: "")
         return (pixel(reader) if isinstance(reader, Tensor) else reader)(x, y)
 
-    def values(self) -> dict[str, Any]:
+    def values(self) -> Facts:
         """Plain numbers by key."""
-        return {fact.key: fact.value for fact in self.facts if fact.key}
+        return Facts({fact.key: fact.value for fact in self.facts if fact.key})
 
     def rows(self) -> list[list[str]]:
         """The facts that are shown: [label, text, hint]."""

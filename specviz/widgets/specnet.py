@@ -138,7 +138,7 @@ class Network:
         return self._whole[1]
 
     def at(self, beta: float) -> tuple[float | None, list[float]]:
-        """Accuracy over all images, and each block's kept share; measured once for each beta."""
+        """Accuracy over all images, and each block's share kept; measured once for each beta."""
         if beta not in self._measured:
             scores, _ = self.run(self.images, beta)
             accuracy = None if self.labels is None else (scores.argmax(1) == self.labels).double().mean().item()
@@ -152,9 +152,9 @@ class Network:
             with one_thread(None):
                 found = [self.at(beta) for beta in betas]
             x = np.array(betas)
+            shares_kept = np.array([shares for _, shares in found])
             shares = [
-                Line(f"block {i + 1}", x, np.array([kept[i] for _, kept in found]), COLOURS[i % len(COLOURS)])
-                for i in range(len(self.blocks))
+                Line(f"block {i + 1}", x, shares_kept[:, i], COLOURS[i % len(COLOURS)]) for i in range(len(self.blocks))
             ]
             right = np.array([accuracy for accuracy, _ in found], dtype=float)
             self._shares = [] if self.labels is None else [Line("accuracy", x, right, BLUE)], shares
@@ -176,7 +176,7 @@ def compute(network: Network, beta: float, image: float, block: float, channel: 
     truth = None if network.labels is None else int(network.labels[image])
     prediction = int(chances.argmax())
     stored, dense = [Y.nbytes for Y in stores], [Y.dense_nbytes for Y in stores]
-    kept = [Y.parts[0].layout.share_kept for Y in stores]
+    shares_kept = [Y.parts[0].layout.share_kept for Y in stores]
     of_dense = f"{human_bytes(sum(stored))} of {human_bytes(sum(dense))}"
     sure = f"{network.name(prediction)}, {100 * chances.max().item():.0f} %"
     threshold = "a threshold means nothing without its norm"
@@ -192,7 +192,7 @@ def compute(network: Network, beta: float, image: float, block: float, channel: 
                 label=f"block {number} keeps",
                 hint=f"of {human_bytes(whole_)} dense; of this one image",
             )
-            for number, (share, own, whole_) in enumerate(zip(kept, stored, dense, strict=True), start=1)
+            for number, (share, own, whole_) in enumerate(zip(shares_kept, stored, dense, strict=True), start=1)
         ),
         Fact("", sum(stored) / sum(dense), "stored, all blocks", "{:.1f %}", of_dense),
         Fact("truth", truth),
@@ -201,17 +201,17 @@ def compute(network: Network, beta: float, image: float, block: float, channel: 
         Fact("", None if truth is None else network.name(truth), "truth", hint="where the image comes from"),
         Fact(value=sure, label="prediction", hint="and how sure"),
         Fact("accuracy", accuracy, "accuracy", "{:.0f %}", f"of {len(network.images)} images"),
-        Fact("share_kept", kept),
+        Fact("share_kept", shares_kept),
         Fact("stored_bytes", stored),
         Fact("dense_bytes", dense),
     ]
 
     def curves() -> list[LinePlot]:
-        right, kept_over_beta = network.over_beta()
+        right, shares_over_beta = network.over_beta()
         plots = []
         for title, y_title, lines, mark in (
             ("Accuracy over the images", "share right", right, accuracy),
-            ("Share of coefficients kept, all images", "share", kept_over_beta, shares[i]),
+            ("Share of coefficients kept, all images", "share", shares_over_beta, shares[i]),
         ):
             now = Line("now", np.array([beta]), np.array([mark], dtype=float), ORANGE, markers=True)
             plots += [LinePlot(title, "β, in every block", y_title, [*lines, now])] if lines else []

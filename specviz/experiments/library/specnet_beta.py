@@ -147,7 +147,7 @@ def _trade_off(
     return LinePlot(name, f"{title}, share of relu's", "accuracy, %", lines)
 
 
-def _kept(records: Sequence[Record]) -> Matrix:
+def _share_kept(records: Sequence[Record]) -> Matrix:
     """CIFAR-10: the share kept after the last epoch, by block and beta."""
     blocks: dict[str, list[float]] = {}
     for network in NETWORKS:
@@ -165,7 +165,7 @@ FIGURES: Mapping[str, Callable[[Sequence[Record]], Figure | Table]] = {
     "measured": _measured,
     "accuracy over bytes": partial(_trade_off, "peak bytes", partial(_bytes, "peak")),
     "accuracy over time": partial(_trade_off, "processor time", _time),
-    "kept": _kept,
+    "kept": _share_kept,
 }
 
 
