@@ -17,7 +17,7 @@ class SpectralBatchNorm2d(nn.BatchNorm2d):
     See `SF.spectral_batch_norm2d`. With `momentum=None`, statistics are the mean over all batches, as in torch.
 
     >>> norm = snn.SpectralBatchNorm2d(3)
-    >>> norm(HalfSpectrum.of(torch.randn(8, 3, 16, 16))).shape
+    >>> norm(sv.HalfSpectrum.of(torch.randn(8, 3, 16, 16))).shape
     (8, 3, 16, 9)
     """
 
