@@ -60,7 +60,7 @@ class Store:
 
     @classmethod
     def at(cls, location: str | os.PathLike[str] | None, experiment: str, scale: str) -> Store:
-        """With its address spelt out, as a worker in another folder needs it; None is `default_location()`.
+        """A store with its address spelt out, as a worker in another folder needs it; None is `default_location()`.
 
         Raises ValueError for an address that fsspec cannot open, such as one whose package is not installed.
         """
@@ -215,7 +215,7 @@ class Store:
 
 
 def collect_shipped(experiment: str, scale: str, trials: Sequence[str]) -> Collected | None:
-    """What comes with the project of some trials, as `Store.collect`; None if nothing does, of this scale."""
+    """The records of some trials that come with the project, as of `Store.collect`; None without any of this scale."""
     if experiment not in records.shipped_names():
         return None
     rows = {row.get("trial"): row for row in records.shipped(experiment) if row.get("scale") == scale}

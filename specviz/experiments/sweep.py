@@ -131,8 +131,8 @@ def connected(scheduler: str | None = None, workers: int | None = None) -> Itera
     """A client of a running scheduler, or of workers on this machine that end with it.
 
     Workers here have a thread each and share the machine's cores among them: torch and Numba get their part of them.
-    GPUs are dealt out in turn. Other users of the machine reach their ports, but get no word in: it is TLS, for which
-    this process and its workers have the only key. Their files lie in a folder of its own that no other user can enter.
+    GPUs are dealt out in turn. Other users of the machine can reach their ports but not use them: these speak TLS,
+    and only this process and its workers have the key. Their files lie in a folder that no other user can enter.
     """
     if scheduler is None:
         with _workers_here(workers) as client:
@@ -216,7 +216,7 @@ def _workers_here(workers: int | None) -> Iterator[Client]:
 
 @contextmanager
 def _restored(names: Iterable[str]) -> Iterator[None]:
-    """Afterwards these variables of this process's environment are what they were."""
+    """Restore these variables of this process's environment afterwards."""
     before = {name: os.environ.get(name) for name in names}
     try:
         yield

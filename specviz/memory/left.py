@@ -1,4 +1,4 @@
-"""Why saved tensors were left as they were: said once, with the way out, where nothing was compressed."""
+"""Why saved tensors stay as they are: where nothing was compressed, one warning gives the reason and the way out."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Left:
 
     @property
     def reason(self) -> str | None:
-        """That of the most bytes. None if nothing was left; "exact" only if nothing was left for another reason."""
+        """The reason for the most bytes. None if nothing was left; "exact" only if there is no other reason."""
         left = {name: size for name, size in self._bytes.items() if name != "exact"} or self._bytes
         return max(left, key=left.__getitem__) if left else None
 

@@ -118,15 +118,15 @@ class Explorer(Displayed):
     # --- what a subclass may say otherwise
 
     def prepare(self, image: Tensor) -> Any:
-        """What `compute` takes of a new, checked picture; ValueError if it will not do."""
+        """Make the source of `compute` from a new, checked picture; ValueError if it will not do."""
         return Picture(luminance(image))
 
     def changes(self, name: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What differs in a control from the specification, for what is shown and for the controls before it."""
+        """How a control differs from its specification, for this source and these values of the controls before it."""
         return {}
 
     def implied(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Values that are set, with those that follow from their being set."""
+        """The given values, and those that follow from them."""
         return values
 
     # --- controls
@@ -137,7 +137,7 @@ class Explorer(Displayed):
         return {name: value_of(control) for name, control in self.controls.items()}
 
     def _settled(self, given: dict[str, Any]) -> dict[str, tuple[Control, Any]]:
-        """Every control, and its value: the given one, or where it stands, as far as that fits. ValueError if not."""
+        """Every control and its value: the given one, which must fit (ValueError), or the present one if it fits."""
         given, names = self.implied(given), self.specification.controls
         for name in given:
             if name not in names:
@@ -162,7 +162,7 @@ class Explorer(Displayed):
                     self._rows[name].layout.display = None if holds(control.shown_when) else "none"
 
     def _move(self, name: str, old: Any) -> None:
-        """Follow a control that was moved; back to its old place if that is none of its own."""
+        """Follow a control that was moved; put it back if its new value does not fit."""
 
         def follow() -> None:
             try:
@@ -205,7 +205,7 @@ class Explorer(Displayed):
     # --- pictures
 
     def picture_source(self) -> Picture:
-        """What `compute` takes of the picture on screen; ValueError while there is none."""
+        """The source of `compute` from the picture on screen; ValueError while there is none."""
         if self.source is None:
             raise ValueError(f"{type(self).__name__} has no picture yet: give it one by load()")
         source: Picture = self.source

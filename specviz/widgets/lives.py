@@ -114,7 +114,7 @@ class Displayed:
             raise ClosedError(f"this {type(self).__name__} is closed, because {because}; make a new one")
 
     def _own_widgets(self) -> None:
-        """Let the widgets receive in turn. If the view is closed, by whomever, they go with it."""
+        """Let the widgets receive in turn. Whatever closes the view closes them too."""
         at_once = self._at_once()
         for widget in self._widgets():
             if widget not in at_once:

@@ -19,7 +19,7 @@ _turn = Turn()
 
 @contextmanager
 def turn() -> Iterator[None]:
-    """Nobody else's callback runs meanwhile."""
+    """No other callback runs meanwhile."""
     with _turn:
         yield
 

@@ -183,7 +183,7 @@ def _better_than_smaller_pictures(records: Sequence[Record]) -> Finding | None:
 
 
 def _cost_of_smaller(sides: Sequence[tuple[Sequence[Record], Sequence[Record]]]) -> str:
-    """What the rival takes of band-limiting's time and bytes, so far as it was measured: the least and the most."""
+    """The rival's time and bytes as shares of band-limiting's, so far as it was measured: the least and the most."""
     costs = []
     for resource, metric in (("processor time", "epochs.-1.epoch_cpu_seconds"), ("peak bytes", "memory.peak_bytes")):
         try:

@@ -230,12 +230,12 @@ def _shares(variant: str, baseline: str, metric: str, records: Sequence[Record])
 
 
 def _accuracy(variant: str, records: Sequence[Record]) -> dict[str, list[float]]:
-    """What the accuracy has above 95 % of the plain network's, in shares of that."""
+    """How far the accuracy lies above 95 % of the plain network's, as a share of that."""
     return {"": [share - 0.95 for share in _shares(variant, "relu", "epochs.-1.test_accuracy", records)]}
 
 
 def _saved(variant: str, records: Sequence[Record]) -> dict[str, list[float]]:
-    """What the bytes of a step, on average, lack to half of others': of the plain network's, as the paper compares, and
+    """How far a step's bytes, on average, lie under half of others': of the plain network's, as the paper compares, and
     of its twin's without batch norm, which keeps fewer and which our changes are nearer to."""
     named = {"plain": "relu", "without batch norm": "tanh"}
     metric = "memory_trained.average_bytes"
