@@ -506,7 +506,7 @@ def groups_of(network: nn.Module, config: Config) -> list[dict[str, Any]]:
 
 
 def load_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
-    """An optimiser's state from a checkpoint. ValueError for what torch would take, and choke on at the next step.
+    """An optimiser's state from a checkpoint. ValueError for one that torch would take but that fails at the next step.
 
     What the config says, as its momentum, is the config's: in the checkpoint it has to be the same.
     """
