@@ -1,4 +1,4 @@
-"""Files from their publishers: fetched once, checked against a checksum, unpacked without a trace of what went wrong."""
+"""Files from their publishers: fetched once, checked by a checksum, unpacked without a trace of what went wrong."""
 
 import gzip
 import hashlib
