@@ -152,7 +152,7 @@ def run(
 ) -> None:
     """Run an experiment's trials here, one after the other.
 
-    What has a record is not run again.
+    A trial that has a record is not run again.
     """
     from specviz.experiments import run
 
@@ -170,14 +170,14 @@ def sweep(
 ) -> None:
     """Run an experiment's trials side by side.
 
-    What has a record is not run again. Without --scheduler, Dask's workers start on this machine and end with the
-    sweep. With it, workers run wherever you start them: `dask scheduler` and `dask worker ADDRESS --nworkers 8
+    A trial that has a record is not run again. Without --scheduler, Dask's workers start on this machine and end with
+    the sweep. With it, workers run wherever you start them: `dask scheduler` and `dask worker ADDRESS --nworkers 8
     --nthreads 1` by hand, `dask ssh` over SSH, dask-jobqueue on SLURM, dask-kubernetes on Kubernetes, dask-cuda for a
     worker on each GPU.
 
-    Whoever reaches the port of a `dask scheduler` can run code as you, there and on its workers: start it in a network
-    that you trust, or with TLS. Workers that start here have TLS of their own. With a key pair made by `openssl req
-    -x509 -newkey rsa:2048 -nodes -days 365 -subj /CN=dask -keyout key.pem -out cert.pem`, which only you can read:
+    Anybody who reaches the port of a `dask scheduler` can run code as you, there and on its workers: start it in a
+    network that you trust, or with TLS. Workers that start here have TLS of their own. With a key pair made by `openssl
+    req -x509 -newkey rsa:2048 -nodes -days 365 -subj /CN=dask -keyout key.pem -out cert.pem`, which only you can read:
     `dask scheduler --protocol tls --tls-ca-file cert.pem --tls-cert cert.pem --tls-key key.pem`; `dask worker
     tls://HOST:8786` with the same three --tls options; and here DASK_DISTRIBUTED__COMM__TLS__CA_FILE=cert.pem,
     DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT=cert.pem and DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY=key.pem in the
@@ -187,7 +187,7 @@ def sweep(
     as text; what it imports has to be importable on the workers: installed, on their PYTHONPATH, or beside the file
     where they share the file system.
 
-    Anything may be killed at any time: the same command does what is missing. It ends with 1 if a trial failed.
+    You may kill anything at any time: the same command runs the missing trials. It ends with 1 if a trial failed.
     """
     from specviz.experiments import sweep
 

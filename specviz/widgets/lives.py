@@ -223,7 +223,7 @@ def is_held(displayed: Displayed) -> bool:
     """Whether something refers to it, or to its view, besides its own parts, ipywidgets and IPython's history."""
     if not _holders(displayed):
         return False
-    gc.collect()  # what nobody can reach holds nothing
+    gc.collect()  # unreachable objects must not count as holders
     return bool(_holders(displayed))
 
 

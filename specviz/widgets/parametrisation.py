@@ -228,7 +228,7 @@ class ParametrisationExplorer(Explorer):
                     return
                 going, went_well = self._train_until(race, time.perf_counter() + 0.1)
                 self.stop.disabled = not going
-                if went_well:  # else it has been said what went wrong
+                if went_well:  # else its message is shown already
                     super()._refresh()
             await asyncio.sleep(0.01)
 
