@@ -389,12 +389,12 @@ def _fixed_less_energy(records: Sequence[Record]) -> dict[str, list[float]]:
 
 def _between(records: Sequence[Record], run: Record) -> float | None:
     fixed = [
-        (discarded(record), record["epochs"][-1]["test_accuracy"])
+        (share_discarded(record), record["epochs"][-1]["test_accuracy"])
         for share in SHARES
         for record in select(records, {"variant": f"compression {share:g}"})
         if record["seed"] == run["seed"]
     ]
-    return between(sorted(fixed), discarded(run))
+    return between(sorted(fixed), share_discarded(run))
 
 
 def _growth(records: Sequence[Record]) -> dict[str, list[float]]:
@@ -402,7 +402,7 @@ def _growth(records: Sequence[Record]) -> dict[str, list[float]]:
     runs = [run for energy in (0.8, 0.9, 0.95) for run in select(records, {"variant": f"energy {energy:g}"})]
     if not runs:
         raise NothingToCompare("no run is by energy")
-    return {"": [discarded(run, 0) - discarded(run) for run in runs]}
+    return {"": [share_discarded(run, 0) - share_discarded(run) for run in runs]}
 
 
 # Expected spreads are those of the laptop scale's networks, which learnt less and scatter more than these will.
