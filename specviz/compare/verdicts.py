@@ -44,6 +44,10 @@ class Claim:
     fixed        the day on which all of this was fixed, as "2026-11-28"; older records may not answer
 
     ValueError for a plan that could not answer: one whose interval would be wider than the margin on either side.
+
+    >>> claim = sv.compare.Claim("Ours is better", "superior", margin=0.01, expected_sd=0.01, pairs=10)
+    >>> round(claim.half_width(10), 4)  # of the interval, on either side
+    0.0072
     """
 
     says: str
@@ -95,6 +99,11 @@ class Effect:
     count            how many differences
     could_show       the smallest true distance from the claim's boundary that so many differences, scattered as these
                      are, show in 4 of 5 cases; None for fewer than two
+
+    >>> claim = sv.compare.Claim("Ours is better", "superior", margin=0.01, expected_sd=0.01, pairs=10)
+    >>> effect = sv.compare.judge(claim, [0.02, 0.03] * 5).effects[""]
+    >>> effect.outcome, effect.count, round(effect.mean, 3)
+    ('supported', 10, 0.025)
     """
 
     outcome: Outcome
@@ -108,7 +117,13 @@ class Effect:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The outcome of a claim, the effect in each of its settings, and the reason if the outcome is "cannot tell"."""
+    """The outcome of a claim, the effect in each of its settings, and the reason if the outcome is "cannot tell".
+
+    >>> claim = sv.compare.Claim("Ours is better", "superior", margin=0.01, expected_sd=0.01, pairs=10)
+    >>> verdict = sv.compare.judge(claim, [0.02, 0.03] * 5, unhealthy="2 of 5 baselines had not learnt")
+    >>> verdict.outcome, verdict.why
+    ('cannot tell', '2 of 5 baselines had not learnt')
+    """
 
     claim: Claim
     outcome: Outcome
@@ -145,6 +160,10 @@ def judge(
                  with this reason
 
     ValueError for differences that are not finite numbers, or for other settings than the claim is about.
+
+    >>> claim = sv.compare.Claim("Ours is better", "superior", margin=0.01, expected_sd=0.01, pairs=10)
+    >>> sv.compare.judge(claim, [0.02, 0.03] * 5).outcome
+    'supported'
     """
     groups = dict(differences) if isinstance(differences, Mapping) else {"": differences}
     if len(groups) != claim.settings:

@@ -16,6 +16,9 @@ def normalise(x: Tensor, mean: Tensor | Sequence[float], std: Tensor | Sequence[
 
     x          uint8, which is divided by 255 first, or floating, which is not
     mean, std  C numbers each, as `Labelled.channel_stats` gives them
+
+    >>> sv.datasets.normalise(torch.rand(8, 3, 32, 32), [0.5, 0.5, 0.5], [0.25, 0.25, 0.25]).shape
+    torch.Size([8, 3, 32, 32])
     """
     if x.dtype != torch.uint8 and not x.is_floating_point():
         raise TypeError(f"normalise takes pictures of uint8 or floats, not {x.dtype}")
@@ -47,6 +50,9 @@ def crop_flip(
            "mirror" image at its edge, for which pad must be less than H and W
 
     The generator makes the draws; it may be on another device than x.
+
+    >>> sv.datasets.crop_flip(torch.rand(8, 3, 32, 32), torch.Generator().manual_seed(0)).shape
+    torch.Size([8, 3, 32, 32])
     """
     from spectral_kernels.dispatch import one_of, whole  # here, for it loads Numba
 
@@ -91,6 +97,9 @@ def shift_rotate(x: Tensor, generator: torch.Generator, pixels: float = 5, degre
 
     Values between pixels are bilinear. Angle, shift along W and along H are uniform. The generator draws them; it may
     be on another device than x.
+
+    >>> sv.datasets.shift_rotate(torch.rand(8, 3, 32, 32), torch.Generator().manual_seed(0)).shape
+    torch.Size([8, 3, 32, 32])
     """
     _check_batch("shift_rotate", x)
     if not x.is_floating_point():

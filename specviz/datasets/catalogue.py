@@ -153,6 +153,10 @@ def load(
 
     Raises ValueError for an unknown name or a wrong file, FileNotFoundError for a missing one that cannot be fetched;
     both say what to do.
+
+    >>> train = sv.datasets.load("fashion-mnist-small")
+    >>> train.inputs.shape, train.inputs.dtype, len(train.classes)
+    (torch.Size([4000, 1, 28, 28]), torch.uint8, 10)
     """
     if split not in ("train", "test"):
         raise ValueError(f"split={split!r} must be 'train' or 'test'; .split() of the training set parts off another")
@@ -181,6 +185,9 @@ def names(folder: str | os.PathLike[str] | None = None) -> dict[str, Path | None
     """List every data set that `load` knows, and the folder it is in; None if files of it are not on this machine.
 
     Sets of the UCR archive are listed if they are on this machine, as "ucr/NAME".
+
+    >>> "cifar10" in sv.datasets.names()
+    True
     """
     place = data_folder(folder)
     found: dict[str, Path | None] = {SMALL: DATA / SMALL}

@@ -32,6 +32,14 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
 
     A random crop depends on the seed, the epoch and i alone, so it is the same with any number of workers. ValueError
     for a picture that cannot be decoded, naming its file.
+
+    >>> import os
+    >>> from PIL import Image
+    >>> os.makedirs("pets/cats")
+    >>> Image.new("RGB", (80, 60)).save("pets/cats/black.png")
+    >>> folder = sv.datasets.image_folder("pets", side=32)
+    >>> len(folder), folder.shape, folder.classes
+    (1, (3, 32, 32), ('cats',))
     """
 
     classes: tuple[str, ...]
@@ -127,6 +135,14 @@ def image_folder(
 
     FileNotFoundError if there is no such folder. ValueError names files that are no JPEG or PNG, a file beside the
     classes' folders, a class without pictures, a class that only `classes` or only the folder has.
+
+    >>> import os
+    >>> from PIL import Image
+    >>> os.makedirs("pets/cats")
+    >>> Image.new("RGB", (80, 60)).save("pets/cats/black.png")
+    >>> picture, label = sv.datasets.image_folder("pets", side=32)[0]
+    >>> picture.shape, label
+    (torch.Size([3, 32, 32]), 0)
     """
     from spectral_kernels.dispatch import whole  # here, for it loads Numba
 

@@ -22,6 +22,12 @@ class Labelled:
     labels   (N,) int64, counting `classes`
 
     Raises ValueError where these do not fit each other.
+
+    >>> inputs, labels = torch.zeros(10, 3, 32, 32, dtype=torch.uint8), torch.arange(10) % 2
+    >>> data = sv.datasets.Labelled("black", inputs, labels, ("even", "odd"))
+    >>> rest, held_out = data.split(0.2, seed=0)
+    >>> rest.inputs.shape, held_out.inputs.shape
+    (torch.Size([8, 3, 32, 32]), torch.Size([2, 3, 32, 32]))
     """
 
     name: str

@@ -37,6 +37,9 @@ def photo(name: str, grey: bool = False) -> Tensor:
 
     name  one of astronaut, camera (grey, 512 x 512), chelsea, coffee, rocket; ValueError otherwise
     grey  mix a colour photograph's channels into their luminance (H, W)
+
+    >>> sv.datasets.photo("camera").shape, sv.datasets.photo("rocket").shape
+    (torch.Size([512, 512]), torch.Size([3, 427, 640]))
     """
     if name not in PHOTOS:
         raise ValueError(f"no photograph is named {name!r}; pick one of {', '.join(PHOTOS)}")
@@ -55,6 +58,10 @@ def photo_patches(side: int, count: int, seed: int = 0) -> tuple[Tensor, Tensor]
 
     Returns (5 * count, 1, side, side) float32, grey, with mean 0 and standard deviation 1 over all; and labels
     (5 * count,) that count PHOTOS in order, the photographs taking turns.
+
+    >>> patches, labels = sv.datasets.photo_patches(side=32, count=4)
+    >>> patches.shape, labels.shape
+    (torch.Size([20, 1, 32, 32]), torch.Size([20]))
     """
     from spectral_kernels.dispatch import whole  # here, for it loads Numba
 
@@ -75,7 +82,11 @@ def photo_patches(side: int, count: int, seed: int = 0) -> tuple[Tensor, Tensor]
 
 
 def luminance(image: Tensor) -> Tensor:
-    """Mix red, green and blue into grey: (3, H, W) -> (H, W); a grey image (H, W) is returned as it is."""
+    """Mix red, green and blue into grey: (3, H, W) -> (H, W); a grey image (H, W) is returned as it is.
+
+    >>> sv.datasets.luminance(torch.rand(3, 64, 48)).shape
+    torch.Size([64, 48])
+    """
     if image.ndim == 2:
         return image
     grey: Tensor = torch.tensordot(_LUMINANCE.to(image), image, dims=1)
@@ -92,6 +103,9 @@ def photo_from(source: Any) -> Tensor:
     dropped, a phone's rotation mark is followed, an animation gives its first frame, and colour of 16 bits a channel is
     read to 8 (grey keeps its 16). Anything else raises ValueError or TypeError, which say what was found and what to
     do.
+
+    >>> sv.datasets.photo_from(np.zeros((48, 64, 3), dtype=np.uint8)).shape
+    torch.Size([3, 48, 64])
     """
     if isinstance(source, str | os.PathLike):
         return _decode(_read(source), os.path.basename(os.fspath(source)))
@@ -119,6 +133,14 @@ def photo_within(data: bytes, most_pixels: int, name: str = "the picture") -> tu
     No side is then longer than 4096 pixels. A JPEG is decoded at a half, a quarter or an eighth of its size where that
     is enough. A picture that is small enough stays exactly as it is. Raises ValueError as `photo_from` does, and for a
     file of more than 134 million pixels, before any of them is decoded.
+
+    >>> import io
+    >>> from PIL import Image
+    >>> file = io.BytesIO()
+    >>> Image.new("RGB", (640, 480)).save(file, "PNG")
+    >>> small, size = sv.datasets.photo_within(file.getvalue(), 10_000)
+    >>> small.shape, size
+    (torch.Size([3, 87, 115]), (480, 640))
     """
     most = f"at most {MAX_DECODED / 1e6:.0f} million can be scaled down here"
     image = _open(data, name, most)

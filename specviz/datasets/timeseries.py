@@ -24,6 +24,9 @@ def series(name: str) -> Tensor:
 
     elnino  732 monthly means of the sea surface temperature off Peru (0 to 10 degrees south, 90 to 80 west), 1950 to
             2010, in degrees Celsius
+
+    >>> sv.datasets.series("elnino").shape
+    torch.Size([732])
     """
     if name not in SERIES:
         raise ValueError(f"no series is named {name!r}; pick one of {', '.join(SERIES)}")

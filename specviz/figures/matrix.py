@@ -27,6 +27,10 @@ class Matrix(Still):
     unit           of the values, at the colour bar
     number_format  of the numbers in the cells, as in ".3g" or ".1%"
     colours        "sequential" from the least to the greatest; "diverging": red below 0 and blue above, 0 is white
+
+    >>> matrix = sv.figures.Matrix("Scores", "beta", "network", ["0.5", "1"], ["lenet", "vgg16"], np.eye(2))
+    >>> matrix.ends()
+    (0.0, 1.0)
     """
 
     title: str

@@ -20,6 +20,10 @@ class Panel:
     low, high values at the ends of the colour bar; `unit` labels it; log10 values are marked as powers of ten
     axes      "pixels"; "offset": pixels from the middle, of the frame as it is; "frequency": the centred plane;
               "half": the half plane as rfft2 stores it (cycles per pixel)
+
+    >>> panel = sv.figures.Panel("spectrum", "Spectrum", "Magnitudes", low=-5, high=0, powers_of_ten=True)
+    >>> panel.bar_labels()
+    ('1e-05', '1')
     """
 
     key: str

@@ -22,6 +22,9 @@ class Violins(Still):
     """Groups of numbers beside each other: every number a point, their mean a bar, their density behind them.
 
     groups  name -> finite numbers, any count; a group of one or two, or of equal ones, shows points alone
+
+    >>> sv.figures.Violins("Accuracy over seeds", "accuracy", {"ours": [0.91, 0.92, 0.94], "theirs": [0.9, 0.91]})
+    Violins('Accuracy over seeds': ours (3), theirs (2))
     """
 
     title: str

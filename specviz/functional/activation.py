@@ -279,6 +279,10 @@ def activate(
     compiles, exports, traces or transforms the call (torch.func, forward mode), torch's own operations compute the
     same, and autograd saves dense tensors. The function acts on coefficients, not on pixels, so it does not commute
     with shifts of the image. Guan et al. (SpecNet), Algorithm 1.
+
+    >>> X = sv.HalfSpectrum.of(torch.rand(2, 3, 32, 32))
+    >>> SF.activate(X, beta=0.5).shape
+    (2, 3, 32, 17)
     """
     values, beta, stored_as = X.values, dispatch.check_beta(beta), check_precision(precision)
     dispatch.one_of(activation, "activation", ACTIVATIONS)

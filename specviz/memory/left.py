@@ -73,7 +73,14 @@ _lock = Lock()
 
 
 class NothingCompressedWarning(UserWarning):
-    """A context ended and had compressed no map, though something was saved in it. Once a process for each reason."""
+    """A context ended and had compressed no map, though something was saved in it. Once a process for each reason.
+
+    >>> import warnings
+    >>> with warnings.catch_warnings(record=True) as caught, sv.memory.compress_activations():
+    ...     y = torch.nn.Linear(100, 10)(torch.rand(200, 100, requires_grad=True))  # it saves a matrix, no map
+    >>> caught[0].category.__name__
+    'NothingCompressedWarning'
+    """
 
 
 class Left:

@@ -40,6 +40,13 @@ class StepMemory:
     gradient_bytes   of the parameters' `.grad` after the step (and of the loss's own parameters, and the inputs')
     optimizer_bytes  of the optimiser's state after the step
     saved_by_layer   `saved_bytes` by the layer that allocated them, for layers that keep any; empty on CUDA
+
+    >>> model, batch = sv.models.lenet(), torch.rand(8, 3, 32, 32)
+    >>> memory = sv.memory.measure_step(model, batch)
+    >>> memory.batch_bytes  # 8 x 3 x 32 x 32 numbers of float32
+    98304
+    >>> memory.peak_bytes == memory.saved_bytes + memory.workspace_bytes
+    True
     """
 
     device: str
@@ -132,6 +139,11 @@ def measure_step(
     Raises TypeError or ValueError for a batch, loss, output or optimiser that cannot make a step. On the CPU it raises
     RuntimeError while another profiler of torch's is at work, in any thread: a process can have only one, and a second
     would empty the first one's record. A profiler that begins in another thread meanwhile cannot be refused.
+
+    >>> model, batch = sv.models.lenet(), torch.rand(8, 3, 32, 32)
+    >>> memory = sv.memory.measure_step(model, batch)
+    >>> memory.batch_bytes, 0 < memory.saved_bytes <= memory.peak_bytes
+    (98304, True)
     """
     inputs, device = _checked(model, batch, targets, warmup, points)
     inputs = tuple(_own(x) for x in inputs)  # a model may write into its inputs, and they may collect gradients

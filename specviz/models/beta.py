@@ -20,6 +20,11 @@ def set_beta(model: nn.Module, beta: float) -> None:
 
     A projection of your own is marked by `block.is_projection = True`. Raises ValueError for a model without blocks
     that have a threshold.
+
+    >>> model = sv.models.lenet(convolution="specnet", beta=1.0)
+    >>> sv.models.set_beta(model, 0.5)
+    >>> {block.beta for block in model.modules() if isinstance(block, snn.SpecNetBlock2d)}
+    {0.5}
     """
     blocks = thresholded_blocks(model)
     if not blocks:

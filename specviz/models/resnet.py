@@ -31,6 +31,9 @@ def resnet18(form: Form) -> nn.Module:
 
     On small images the first convolution is 3 x 3 with stride 1 and without pooling. SpecNet pads the first spectrum
     to a multiple of 8, the product of the later strides; on large images it crops the spectrum so after the pooling.
+
+    >>> sv.models.resnet18(num_classes=10, width=0.25)(torch.rand(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
     """
     C = form.channels(64)
     if form.imagenet:
@@ -54,6 +57,9 @@ def resnet9(form: Form) -> nn.Module:
     It is small enough to train on two cores, with `training.RECIPE`. The largest pixel of each last map goes to the
     linear layer, whose scores are divided by 9. It follows Page (2018), "How to train your ResNet", with fewer
     channels.
+
+    >>> sv.models.resnet9(num_classes=10, width=0.25)(torch.rand(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
     """
     c24, c48, c96, c128 = (form.channels(c) for c in (24, 48, 96, 128))
     features = [

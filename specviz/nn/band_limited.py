@@ -135,6 +135,9 @@ class BandLimitedConv2d(_BandLimited, nn.Conv2d):
     algorithm    "auto", "gemm", "fft", "lowpass" or "direct"; `layer.last_algorithm` says which one ran
 
     At compression 0 it is the ordinary convolution. Autograd saves the map's retained coefficients and the taps.
+
+    >>> snn.BandLimitedConv2d(3, 8, 5, padding=2, compression=0.5)(torch.rand(2, 3, 32, 32)).shape
+    torch.Size([2, 8, 32, 32])
     """
 
     replaces = (nn.Conv2d,)
@@ -142,7 +145,11 @@ class BandLimitedConv2d(_BandLimited, nn.Conv2d):
 
 
 class BandLimitedConv1d(_BandLimited, nn.Conv1d):
-    """`torch.nn.Conv1d` without its high frequencies; see `BandLimitedConv2d`. x (B, C, L) or (C, L)."""
+    """`torch.nn.Conv1d` without its high frequencies; see `BandLimitedConv2d`. x (B, C, L) or (C, L).
+
+    >>> snn.BandLimitedConv1d(3, 8, 5, padding=2, compression=0.5)(torch.rand(2, 3, 100)).shape
+    torch.Size([2, 8, 100])
+    """
 
     replaces = (nn.Conv1d,)
     dims = 1

@@ -35,6 +35,12 @@ class ParametricSpectralConv2d(nn.Module):
     There is no twin in one dimension: the papers' functions are of two frequencies. A series (B, C, L) is a map of one
     row, `x.unsqueeze(-2)`, on which they are functions of v.
     Wood & Larson, ICASSP 2021.
+
+    >>> layer = snn.ParametricSpectralConv2d(3, 8, kind="gaussian")
+    >>> layer(torch.rand(2, 3, 32, 32)).shape, layer(torch.rand(2, 3, 50, 40)).shape
+    (torch.Size([2, 8, 32, 32]), torch.Size([2, 8, 50, 40]))
+    >>> layer.weight.shape
+    torch.Size([8, 3, 12])
     """
 
     replaces = (nn.Conv2d,)

@@ -19,7 +19,16 @@ from specviz.spectra import HalfSpectrum, Norm, StoredSpectrum
 
 
 class DeadBlock(UserWarning):
-    """A block keeps no coefficient: all are at or under beta, so neither the block nor what follows learns."""
+    """A block keeps no coefficient: all are at or under beta, so neither the block nor what follows learns.
+
+    >>> import warnings
+    >>> block = snn.SpecNetBlock2d(3, 8, 3, beta=1.0)
+    >>> block.beta = 1e6  # the weights stay as they are
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     Y = block(torch.rand(2, 3, 32, 32))
+    >>> caught[0].category.__name__
+    'DeadBlock'
+    """
 
 
 class _Block(nn.Module):
@@ -72,6 +81,12 @@ class SpecNetBlock2d(_Block):
     wrap, as in the paper. A circular shift of the image shifts a block's product with it, but tanh of real and
     imaginary part does not commute with it. Weights start at variance g^2 / fan_in with g = `SF.weight_gain(beta,
     activation)`; with the usual 1 / fan_in deep networks die at beta 1. A block that keeps nothing warns (`DeadBlock`).
+
+    >>> Y = snn.SpecNetBlock2d(3, 8, 3, beta=0.5)(torch.rand(2, 3, 32, 32))
+    >>> Y.shape, Y.size
+    ((2, 8, 34, 18), (34, 34))
+    >>> snn.SpecNetBlock2d(8, 8, 3, beta=0.5)(Y.crop((17, 17))).shape
+    (2, 8, 17, 9)
     """
 
     def __init__(

@@ -85,13 +85,20 @@ class FrequencyDropout2d(_FrequencyDropout):
     `last_cutoff` is the last draw. A compiled, exported or traced layer draws in its graph, anew at each call, and
     under vmap as its `randomness` says; `last_cutoff` is None then. Such a layer raises RuntimeError if it has a
     generator of its own, because a graph cannot hold one. Rippel, Snoek & Adams (2015), sections 4.2 and 5.1.
+
+    >>> snn.FrequencyDropout2d(1, 3)(torch.rand(2, 3, 32, 32)).shape
+    torch.Size([2, 3, 32, 32])
     """
 
     _drop = staticmethod(pooling.frequency_dropout2d)
 
 
 class FrequencyDropout1d(_FrequencyDropout):
-    """`FrequencyDropout2d` along one axis: x (..., L) real -> the same shape, the same arguments."""
+    """`FrequencyDropout2d` along one axis: x (..., L) real -> the same shape, the same arguments.
+
+    >>> snn.FrequencyDropout1d(1, 3)(torch.rand(2, 3, 100)).shape
+    torch.Size([2, 3, 100])
+    """
 
     _drop = staticmethod(pooling.frequency_dropout1d)
 
@@ -193,6 +200,9 @@ class SpectralPool2d(_SpectralPool):
 
     The mean of every map is preserved. You may ask for any size: pooling by a tenth works as well as pooling by half.
     Rippel, Snoek & Adams (2015).
+
+    >>> snn.SpectralPool2d(scale=0.7)(torch.rand(2, 3, 32, 32)).shape
+    torch.Size([2, 3, 22, 22])
     """
 
     dims = 2
@@ -201,7 +211,11 @@ class SpectralPool2d(_SpectralPool):
 
 
 class SpectralPool1d(_SpectralPool):
-    """`SpectralPool2d` along one axis: x (B, C, L) or (C, L) real -> (..., l); dropout a `FrequencyDropout1d`."""
+    """`SpectralPool2d` along one axis: x (B, C, L) or (C, L) real -> (..., l); dropout a `FrequencyDropout1d`.
+
+    >>> snn.SpectralPool1d(50)(torch.rand(2, 3, 100)).shape
+    torch.Size([2, 3, 50])
+    """
 
     dims = 1
     replaces = (nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d, nn.AdaptiveMaxPool1d)

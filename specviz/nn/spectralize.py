@@ -34,6 +34,9 @@ class Swap:
 
     taken_over  what was attached to it and is on the new layer now: how many hooks, names of attributes
     lost        what was attached to it and is not on the new layer, in words
+
+    >>> snn.spectralize(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 5)), snn.BandLimitedConv2d).swaps[0].name
+    '0'
     """
 
     name: str
@@ -51,7 +54,12 @@ class Swap:
 
 @dataclass(frozen=True)
 class Report:
-    """What `spectralize` did, layer by layer."""
+    """What `spectralize` did, layer by layer.
+
+    >>> report = snn.spectralize(sv.models.lenet(), snn.SpectralPool2d)
+    >>> len(report.swapped), report.kept
+    (3, {})
+    """
 
     swaps: tuple[Swap, ...]
     what: str = "convolutions"
@@ -113,6 +121,11 @@ def spectralize(
     Returns a report of what was swapped and what was not, and why. A layer that is used in several places stays
     one layer. Give an optimiser the model's parameters after the swap: only band-limited layers keep the old ones.
     Raises ValueError for a name to skip, or in a mapping, that no layer of the kind has.
+
+    >>> model = sv.models.vgg7()
+    >>> report = snn.spectralize(model, snn.BandLimitedConv2d, compression=0.5)
+    >>> len(report.swapped), model(torch.rand(2, 3, 32, 32)).shape
+    (6, torch.Size([2, 10]))
     """
     if not hasattr(layer, "replaces"):
         raise TypeError(

@@ -30,6 +30,9 @@ def real_bins(size: tuple[int, int]) -> list[tuple[int, int]]:
 
     There are four where both sides are even (DC, the two Nyquist bins and their corner), two where one is, else DC
     alone.
+
+    >>> sv.spectra.real_bins((32, 32))
+    [(0, 0), (16, 0), (0, 16), (16, 16)]
     """
     H, W = size
     return [(u, v) for v in own_mirrors(W) for u in own_mirrors(H)]
@@ -42,6 +45,10 @@ def hermitian_error(values: Tensor, size: tuple[int, int]) -> float:
 
     A bin that must be real counts with twice its imaginary part. The result is NaN where one of the compared entries is
     NaN or infinite, because its distance from its partner is then unknown.
+
+    >>> X = sv.HalfSpectrum.of(torch.rand(2, 3, 32, 32))
+    >>> sv.spectra.hermitian_error(X.values, X.size)
+    0.0
     """
     columns = values[..., list(own_mirrors(size[1]))]
     mirrored = columns.roll(-1, -2).flip(-2)
@@ -132,6 +139,13 @@ class HalfSpectrum:
     refuses a dynamic one. torch.jit.trace knows tensors only: it takes functions from images to images.
     ONNX is refused, because it has no complex numbers, and so is an exported program with `radial_energy` for a dynamic
     size.
+
+    >>> x = torch.rand(2, 3, 32, 32)
+    >>> X = sv.HalfSpectrum.of(x)
+    >>> X.shape, X.size, X.norm
+    ((2, 3, 32, 17), (32, 32), 'ortho')
+    >>> torch.allclose(X.image(), x, atol=1e-6)
+    True
     """
 
     values: Tensor

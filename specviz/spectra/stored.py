@@ -183,6 +183,12 @@ class StoredSpectrum(HalfSpectrum):
     It is a `HalfSpectrum` in every respect. `values` makes the dense coefficients, anew each time, and gradients flow
     through them. The next block reads the store instead, a few frequencies at a time. The reader does `crop` and
     `subsample`, and `HalfSpectrum.cat` only lists the parts: none of them stores anything anew.
+
+    >>> Y = snn.SpecNetBlock2d(3, 8, 3, beta=0.5)(torch.rand(2, 3, 32, 32))
+    >>> type(Y).__name__, Y.shape
+    ('StoredSpectrum', (2, 8, 34, 18))
+    >>> Y.nbytes < Y.dense_nbytes
+    True
     """
 
     parts: tuple[Part, ...]

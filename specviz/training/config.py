@@ -88,6 +88,10 @@ class Config:
                      choice of train_examples; test_examples are the same for all seeds
 
     A value that makes no sense raises ValueError or TypeError here, not an hour later.
+
+    >>> config = sv.training.Config(experiment="first", network="lenet", dataset="fashion-mnist-small", epochs=1)
+    >>> sv.training.Config.of_dict(config.to_dict()) == config
+    True
     """
 
     experiment: str
@@ -247,6 +251,13 @@ def learning_rate(config: Config, train_losses: Sequence[float], done: float = 0
 
     These are torch's schedulers of the same names, but torch's one-cycle has half waves instead of lines. The rate is
     computed from the losses anew for every epoch, so there is no state to lose.
+
+    >>> config = sv.training.Config(
+    ...     experiment="first", network="lenet", dataset="fashion-mnist-small", epochs=4, learning_rate=0.1,
+    ...     schedule="step", schedule_options={"every": 1, "factor": 0.5},
+    ... )
+    >>> [sv.training.learning_rate(config, [1.0] * epoch) for epoch in range(4)]
+    [0.1, 0.05, 0.025, 0.0125]
     """
     rate, epoch = config.learning_rate, len(train_losses)
     options = SCHEDULES[config.schedule] | dict(config.schedule_options)

@@ -120,6 +120,14 @@ def train(
     fits, as after a change of the network's code. It also raises whatever the network raises for data that it is not
     for. Data are told apart by their `checksum`: of all numbers in memory, of a folder's file names, sizes and labels.
     A checkpoint that is damaged, or does not fit, gives a warning, and the one before it is read.
+
+    >>> config = sv.training.Config(
+    ...     experiment="first", network="lenet", dataset="fashion-mnist-small", epochs=1, train_examples=100,
+    ...     test_examples=100,
+    ... )
+    >>> record = sv.training.train(config, device="cpu", measure=False)
+    >>> record["status"], sorted(record["epochs"][0])[:3]
+    ('finished', ['epoch', 'epoch_cpu_seconds', 'epoch_seconds'])
     """
     _check_options(trainer_options or {})
     if every_n_train_steps is not None:
@@ -161,6 +169,13 @@ def load(config: Config) -> tuple[Examples, Examples]:
 
     "folder:PATH" is read from PATH/train and PATH/test or PATH/val, see `datasets.image_folder`; other names are those
     of `datasets.load`. Raises what these raise, and ValueError for a folder with none or both of test and val.
+
+    >>> config = sv.training.Config(
+    ...     experiment="first", network="lenet", dataset="fashion-mnist-small", epochs=1, train_examples=100, side=32
+    ... )
+    >>> train, test = sv.training.load(config)
+    >>> train.inputs.shape, test.inputs.shape
+    (torch.Size([100, 1, 32, 32]), torch.Size([1000, 1, 32, 32]))
     """
     train: Examples
     test: Examples

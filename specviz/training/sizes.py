@@ -18,6 +18,10 @@ def at_side(data: Labelled, side: int) -> Labelled:
 
     A smaller picture gets a black border, as even as whole pixels allow; a larger one keeps its low frequencies
     (`SF.spectral_pool2d`, rounded). Raises ValueError for series, and for pictures that are larger along one axis only.
+
+    >>> train = sv.datasets.load("fashion-mnist-small").take(10)
+    >>> sv.training.at_side(train, 32).inputs.shape
+    torch.Size([10, 1, 32, 32])
     """
     side = whole(side, "side", 1)
     if data.inputs.dtype != torch.uint8:

@@ -43,6 +43,11 @@ def build(config: Config, data: Examples) -> nn.Module:
 
     A config whose network is "module:function" runs that code: `Config.of_dict` and `import_weights` give none from a
     file without `trust=True`.
+
+    >>> config = sv.training.Config(experiment="first", network="lenet", dataset="fashion-mnist-small", epochs=1)
+    >>> model = sv.training.build(config, sv.datasets.load("fashion-mnist-small"))
+    >>> model(torch.rand(2, 1, 28, 28)).shape
+    torch.Size([2, 10])
     """
     network = _network(config.network)
     options = {**_arguments(config, network, data), **config.network_options}
@@ -150,6 +155,8 @@ def export_weights(
     facts  of the training data, which JSON holds: the classes, the shape, the mean and deviation
 
     The file appears whole or not at all. A tensor that a model has under two names is written once.
+
+    >>> sv.training.export_weights(sv.models.lenet(), "lenet.safetensors")
     """
     with needs("lab"):
         from safetensors.torch import save_file, save_model
@@ -174,6 +181,12 @@ def import_weights(model: nn.Module, path: str | Path, *, trust: bool = False) -
     Raises ValueError for a file that is damaged or of another network, and then leaves the network unchanged;
     FileNotFoundError if there is no file. A file that another program wrote has no digest; it is checked against its
     format and the network only.
+
+    >>> ours, theirs = sv.models.lenet(), sv.models.lenet()
+    >>> sv.training.export_weights(theirs, "lenet.safetensors")
+    >>> sv.training.import_weights(ours, "lenet.safetensors")  # returns None: no config was written
+    >>> all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters()))
+    True
     """
     path = Path(path)
     tensors, metadata = _read(path)

@@ -142,6 +142,10 @@ def band_limited_conv2d(
     "lowpass", or for many sizes, it needs this package where it runs. ONNX does not know this package's operator, so
     ONNX for many sizes raises ValueError. Dziedzic et al. (2019). Their code pads to a power of two; we pad to the next
     fast size, so the plane is smaller and the band follows the same rule.
+
+    >>> x, weight = torch.rand(2, 3, 32, 32), torch.rand(8, 3, 5, 5)
+    >>> SF.band_limited_conv2d(x, weight, padding=2, compression=0.5).shape
+    torch.Size([2, 8, 32, 32])
     """
     y, _, _ = convolve(
         x, weight, bias, stride, padding, dilation, groups,
@@ -164,7 +168,11 @@ def band_limited_conv1d(
     energy: float | None = None,
     algorithm: Algorithm = "auto",
 ) -> Tensor:
-    """`band_limited_conv2d` along one axis: x (B, C, L) or (C, L), weight (O, C/groups, k) -> (B, O, L')."""
+    """`band_limited_conv2d` along one axis: x (B, C, L) or (C, L), weight (O, C/groups, k) -> (B, O, L').
+
+    >>> SF.band_limited_conv1d(torch.rand(2, 3, 100), torch.rand(8, 3, 5), padding=2, compression=0.5).shape
+    torch.Size([2, 8, 100])
+    """
     y, _, _ = convolve(
         x, weight, bias, stride, padding, dilation, groups,
         compression=compression, energy=energy, algorithm=algorithm, dims=1,

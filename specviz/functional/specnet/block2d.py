@@ -82,6 +82,10 @@ def specnet_block2d(
     exports, traces or transforms the call (torch.func, forward mode, fake and meta tensors), every storage is computed
     as "dense", with derivatives of every order in both modes; torch.compile gives a warning, since this costs memory.
     Elsewhere a second derivative of a sparse block is refused.
+
+    >>> Y = SF.specnet_block2d(torch.rand(2, 3, 32, 32), torch.rand(8, 3, 3, 3), beta=1.0)
+    >>> Y.shape, Y.size  # padded to 32 + 3 - 1 pixels
+    ((2, 8, 34, 18), (34, 34))
     """
     check_options(beta, activation, norm, storage, precision, padding)
     beta, strides = dispatch.real(beta, "beta"), dispatch.wholes(stride, 2, "stride", 1)
