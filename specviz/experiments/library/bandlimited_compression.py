@@ -334,7 +334,8 @@ def _share_kept(records: Sequence[Record]) -> LinePlot:
 def _share_kept_by_layer(records: Sequence[Record]) -> Matrix:
     rows = select(records, {"variant": "energy 0.95"})
     percent = _percent_kept(rows).mean(0).T
-    epochs, layers = [str(epoch + 1) for epoch in range(percent.shape[1])], list(rows[0]["epochs"][0]["share_discarded"])
+    epochs = [str(epoch + 1) for epoch in range(percent.shape[1])]
+    layers = list(rows[0]["epochs"][0]["share_discarded"])
     title = "Energy 0.95: waves kept by each layer over training, %"
     return Matrix(title, "epoch", "layer", epochs, layers, percent, unit="kept, %", number_format=".0f")
 
