@@ -297,7 +297,7 @@ def _show_claims() -> None:
     columns = min(shutil.get_terminal_size().columns, 100) if sys.stdout.isatty() else sys.maxsize
     outcomes: list[str] = []
     paper = ""
-    for each in _told(lambda: list(answered(paper_claims()))):
+    for each in _or_exit(lambda: list(answered(paper_claims()))):
         if each.claim.paper != paper:
             paper = each.claim.paper
             print(f"{chr(10) if outcomes else ''}{paper[0].upper()}{paper[1:]}")
