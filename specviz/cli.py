@@ -152,11 +152,11 @@ def run(
 ) -> None:
     """Run an experiment's trials here, one after the other.
 
-    What has a record is not run again.
+    A trial that has a record is not run again.
     """
     from specviz.experiments import run
 
-    _finish(_told(lambda: run(_experiment(name), scale, out=out, seeds=seeds, trial=trial)))
+    _finish(_or_exit(lambda: run(_experiment(name), scale, out=out, seeds=seeds, trial=trial)))
 
 
 @app.command()
@@ -170,14 +170,14 @@ def sweep(
 ) -> None:
     """Run an experiment's trials side by side.
 
-    What has a record is not run again. Without --scheduler, Dask's workers start on this machine and end with the
-    sweep. With it, workers run wherever you start them: `dask scheduler` and `dask worker ADDRESS --nworkers 8
+    A trial that has a record is not run again. Without --scheduler, Dask's workers start on this machine and end with
+    the sweep. With it, workers run wherever you start them: `dask scheduler` and `dask worker ADDRESS --nworkers 8
     --nthreads 1` by hand, `dask ssh` over SSH, dask-jobqueue on SLURM, dask-kubernetes on Kubernetes, dask-cuda for a
     worker on each GPU.
 
-    Whoever reaches the port of a `dask scheduler` can run code as you, there and on its workers: start it in a network
-    that you trust, or with TLS. Workers that start here have TLS of their own. With a key pair made by `openssl req
-    -x509 -newkey rsa:2048 -nodes -days 365 -subj /CN=dask -keyout key.pem -out cert.pem`, which only you can read:
+    Anybody who reaches the port of a `dask scheduler` can run code as you, there and on its workers: start it in a
+    network that you trust, or with TLS. Workers that start here have TLS of their own. With a key pair made by `openssl
+    req -x509 -newkey rsa:2048 -nodes -days 365 -subj /CN=dask -keyout key.pem -out cert.pem`, which only you can read:
     `dask scheduler --protocol tls --tls-ca-file cert.pem --tls-cert cert.pem --tls-key key.pem`; `dask worker
     tls://HOST:8786` with the same three --tls options; and here DASK_DISTRIBUTED__COMM__TLS__CA_FILE=cert.pem,
     DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT=cert.pem and DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY=key.pem in the
@@ -187,12 +187,12 @@ def sweep(
     as text; what it imports has to be importable on the workers: installed, on their PYTHONPATH, or beside the file
     where they share the file system.
 
-    Anything may be killed at any time: the same command does what is missing. It ends with 1 if a trial failed.
+    You may kill anything at any time: the same command runs the missing trials. It ends with 1 if a trial failed.
     """
     from specviz.experiments import sweep
 
     arguments = {"out": out, "seeds": seeds, "scheduler": scheduler, "workers": workers}
-    _finish(_told(lambda: sweep(_experiment(name), scale, **arguments)))  # type: ignore[arg-type]
+    _finish(_or_exit(lambda: sweep(_experiment(name), scale, **arguments)))  # type: ignore[arg-type]
 
 
 @app.command()
@@ -216,7 +216,7 @@ def search(
     """
     from specviz.experiments import search
 
-    found, outcome = _told(
+    found, outcome = _or_exit(
         lambda: search(
             _experiment(name), scale, trials=trials, storage=storage, study=study, out=out, scheduler=scheduler,
             workers=workers,
@@ -263,15 +263,15 @@ def results(
     from specviz.experiments import export as export_to
     from specviz.experiments.results import check_metrics, metrics_of
 
-    experiment = _told(lambda: _experiment(name))
-    size, source, trials, found = _told(lambda: _found(experiment, scale, seeds, out))
+    experiment = _or_exit(lambda: _experiment(name))
+    size, source, trials, found = _or_exit(lambda: _found(experiment, scale, seeds, out))
     metrics = metric or metrics_of(experiment.plot, found.records.values())
-    _told(lambda: check_metrics(metric or [], found.records.values()))
+    _or_exit(lambda: check_metrics(metric or [], found.records.values()))
     print(_plain(f"{source}, scale {size}:"))
     if found.records:
         _console().print(_table(grouped(trials, found.records, metrics), metrics))
         questions = experiment.scale(size).questions
-        for answer in _told(lambda: answers(questions, found.records.values())):
+        for answer in _or_exit(lambda: answers(questions, found.records.values())):
             print(_plain(str(answer)))
         if experiment.claims and not questions:
             print(_plain(str(judge(experiment.claims, found.records.values()))))
@@ -284,7 +284,7 @@ def results(
     if export is not None:
         if not found.records:
             sys.exit(f"nothing to export; {export} is left as it was")
-        print(f"{_told(lambda: export_to(found, export)):,} records written to {export}")
+        print(f"{_or_exit(lambda: export_to(found, export)):,} records written to {export}")
 
 
 def _show_claims() -> None:
@@ -297,7 +297,7 @@ def _show_claims() -> None:
     columns = min(shutil.get_terminal_size().columns, 100) if sys.stdout.isatty() else sys.maxsize
     outcomes: list[str] = []
     paper = ""
-    for each in _told(lambda: list(answered(paper_claims()))):
+    for each in _or_exit(lambda: list(answered(paper_claims()))):
         if each.claim.paper != paper:
             paper = each.claim.paper
             print(f"{chr(10) if outcomes else ''}{paper[0].upper()}{paper[1:]}")
@@ -324,8 +324,8 @@ def fetch(
 
     for name in datasets:
         train, test = (
-            _told(partial(load, name, "train", series=series)),
-            _told(partial(load, name, "test", series=series)),
+            _or_exit(partial(load, name, "train", series=series)),
+            _or_exit(partial(load, name, "test", series=series)),
         )
         counts = f"{len(train.inputs):,} to train, {len(test.inputs):,} to test"
         print(f"{name}: {counts}, {len(train.classes)} classes, in {names()[name]}")
@@ -483,7 +483,7 @@ def _collected(store: Store, trials: list[Trial]) -> Collected:
     return store.collect(trial.id for trial in trials)
 
 
-def _told(action: Callable[[], T]) -> T:
+def _or_exit(action: Callable[[], T]) -> T:
     """What an action gives; what a user can put right ends the program with one sentence."""
     from specviz.experiments import SweepError
 

@@ -36,7 +36,11 @@ from specviz.spectra import HalfSpectrum, real_bins
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check says. `solved` is None while there is no answer."""
+    """The answer of a check. `solved` is None while there is no answer.
+
+    >>> sv.exercises.check_guess(3, truth=3.2, what="share kept", unit="%").solved
+    True
+    """
 
     solved: bool | None
     message: str
@@ -234,9 +238,12 @@ def _asked(function: Any, hint: str = "") -> Callable[..., Any] | None:
 
 @_in_words
 def check_guess(guess: Any, truth: float, what: str, unit: str = "", within: float | None = None) -> Verdict:
-    """Hold a prediction against the measured number.
+    """Compare a prediction with the measured number.
 
     within  how far off counts as right, in the unit; a factor of 1.5 either way when None
+
+    >>> sv.exercises.check_guess(3, truth=3.2, what="share kept", unit="%")
+    ✓ share kept: 3.2 %; you predicted 3 %, within a factor of 1.5.
     """
     guess = _number(guess, unit, 1.0 if unit == "%" else None)
     measured = f"{what}: {truth:.3g} {unit}".strip()
@@ -252,7 +259,12 @@ def check_guess(guess: Any, truth: float, what: str, unit: str = "", within: flo
 
 @_in_words
 def check_share(explorer: Any, beta: Any, share: float) -> Verdict:
-    """Does this beta keep about this share (0 to 1) of the coefficients of the explorer's picture? Shows it there."""
+    """Does this beta keep about this share (0 to 1) of the explorer's coefficients? The explorer shows this beta.
+
+    >>> explorer = sv.widgets.ThresholdExplorer(sv.datasets.photo("camera")[::8, ::8])
+    >>> sv.exercises.check_share(explorer, beta=0.0, share=1.0).solved
+    True
+    """
     beta = _number(beta)
     if beta is None:
         return Verdict(None, f"Not answered yet: which beta keeps {100 * share:g} %?")
@@ -260,11 +272,11 @@ def check_share(explorer: Any, beta: Any, share: float) -> Verdict:
         explorer.set(beta=beta)
     except ValueError as error:  # beyond the slider's ends
         return Verdict(False, f"{error}.".replace("..", "."))
-    kept = explorer.facts()["density"]
-    message = f"beta {beta:g} keeps {100 * kept:.2f} %"
-    if abs(kept - share) <= 0.1 * share:
+    share_kept = explorer.facts()["share_kept"]
+    message = f"beta {beta:g} keeps {100 * share_kept:.2f} %"
+    if abs(share_kept - share) <= 0.1 * share:
         return Verdict(True, f"Right: {message}.")
-    way = "raise" if kept > share else "lower"
+    way = "raise" if share_kept > share else "lower"
     return Verdict(
         False, f"{message}. Hint: {way} beta; on the curve, find {100 * share:g} % below and read off the height."
     )
@@ -272,7 +284,11 @@ def check_share(explorer: Any, beta: Any, share: float) -> Verdict:
 
 @_in_words
 def check_partner(partner: Callable[[int, int, int, int], Any]) -> Verdict:
-    """Does partner(u, v, H, W) name the bin whose coefficient is the conjugate of bin (u, v)'s, on any grid?"""
+    """Does partner(u, v, H, W) name the bin whose coefficient is the conjugate of bin (u, v)'s, on any grid?
+
+    >>> sv.exercises.check_partner(lambda u, v, H, W: (-u % H, -v % W)).solved
+    True
+    """
     asked = _asked(partner)
     for H, W in [(6, 8), (5, 7), (5, 8), (1, 4)]:
         wrong = []
@@ -307,7 +323,11 @@ def _grid_picture(H: int, W: int, wrong: list[tuple[int, int]]) -> bytes:
 
 @_in_words
 def check_real_bins(answer: Any, size: tuple[int, int]) -> Verdict:
-    """Are these the bins of an image of this size whose coefficients must be real?"""
+    """Are these the bins of an image of this size whose coefficients must be real?
+
+    >>> sv.exercises.check_real_bins([(0, 0), (0, 4), (4, 0), (4, 4)], size=(8, 8)).solved
+    True
+    """
     if _is_none(answer):
         return Verdict(None, "Not answered yet: a list of pairs (row, column), such as [(0, 0)].")
     given = {_pair(pair) for pair in _entries(answer, "a list of pairs (row, column)")} - {None}
@@ -321,7 +341,13 @@ def check_real_bins(answer: Any, size: tuple[int, int]) -> Verdict:
 
 @_in_words
 def check_beta_for_share(find_beta: Callable[[HalfSpectrum, float], Any], image: torch.Tensor) -> Verdict:
-    """Does find_beta(X, share) give a threshold that keeps about this share of the coefficients?"""
+    """Does find_beta(X, share) give a threshold that keeps about this share of the coefficients?
+
+    >>> def find_beta(X, share):
+    ...     return torch.quantile(X.full().abs().flatten(), 1 - share)
+    >>> sv.exercises.check_beta_for_share(find_beta, sv.datasets.photo("camera")[::8, ::8]).solved
+    True
+    """
     X = HalfSpectrum.of(image)
     shares = (0.01, 0.05, 0.25)
     asked = _asked(find_beta)
@@ -355,7 +381,11 @@ def check_beta_for_share(find_beta: Callable[[HalfSpectrum, float], Any], image:
 
 @_in_words
 def check_linear_convolution(convolve: Callable[[torch.Tensor, torch.Tensor], Any]) -> Verdict:
-    """Does convolve(x, w) give the linear convolution of two series, all len(x) + len(w) - 1 values of it?"""
+    """Does convolve(x, w) give the linear convolution of two series, all len(x) + len(w) - 1 values of it?
+
+    >>> sv.exercises.check_linear_convolution(lambda x, w: torch.from_numpy(np.convolve(x, w))).solved
+    True
+    """
     generator, asked = torch.Generator().manual_seed(0), _asked(convolve)
     for n, taps in [(8, 3), (7, 4), (5, 5), (1, 1), (3, 9)]:
         x, w = torch.rand(n, generator=generator), torch.rand(taps, generator=generator)
@@ -380,7 +410,12 @@ def check_linear_convolution(convolve: Callable[[torch.Tensor, torch.Tensor], An
 
 @_in_words
 def check_lost_wave(series: torch.Tensor, compression: Any, period: int) -> Verdict:
-    """Is this the smallest compression (to 0.01) at which a band-limited series has lost its wave of this period?"""
+    """Is this the smallest compression (to 0.01) at which a band-limited series has lost its wave of this period?
+
+    >>> wave = torch.sin(2 * torch.pi * torch.arange(240) / 12)
+    >>> sv.exercises.check_lost_wave(wave, compression=0.83, period=12).solved
+    True
+    """
     compression = _number(compression, percent=0.01)
     if compression is None:
         return Verdict(None, f"Not answered yet: from which compression on is the wave of {period} steps gone?")
@@ -425,7 +460,12 @@ def _series_picture(lines: dict[str, torch.Tensor], x_title: str) -> bytes:
 def check_intensity(intensity: Callable[[int, int, int], Any]) -> Verdict:
     """Does intensity(B, C, O) give the operations per byte of one frequency's product, (B, C) by (C, O) in complex64?
 
-    Complex multiply-adds count as 8 operations, every input and output once as 8 bytes.
+    A complex multiply-add counts as 8 operations, and every input and output once as 8 bytes.
+
+    >>> def intensity(B, C, O):
+    ...     return 8 * B * C * O / (8 * (B * C + C * O + B * O))
+    >>> sv.exercises.check_intensity(intensity).solved
+    True
     """
     asked = _asked(intensity)
     for B, C, out in [(32, 64, 64), (1, 3, 64), (128, 1, 1)]:
@@ -441,7 +481,11 @@ def check_intensity(intensity: Callable[[int, int, int], Any]) -> Verdict:
 
 @_in_words
 def check_pooling(pool: Callable[[torch.Tensor, int], Any]) -> Verdict:
-    """Does pool(x, m) shrink a series to m samples by its low frequencies, keeping the mean, at any parity?"""
+    """Does pool(x, m) shrink a series to m samples by its low frequencies, keeping the mean, at any parity?
+
+    >>> sv.exercises.check_pooling(lambda x, m: SF.spectral_pool1d(x, m)).solved
+    True
+    """
     generator, asked = torch.Generator().manual_seed(0), _asked(pool)
     for n, m in [(9, 5), (9, 7), (8, 5), (8, 4), (9, 4), (8, 8), (6, 1)]:
         x = torch.rand(n, generator=generator)
@@ -477,8 +521,11 @@ def check_pooling(pool: Callable[[torch.Tensor, int], Any]) -> Verdict:
 def check_gaussian_filter(numbers: Any, keep: float, drop: tuple[float, ...]) -> Verdict:
     """Does this Gaussian filter pass waves that run across at frequency `keep` and stop those at `drop`?
 
-    numbers  (gamma, mu_u, mu_v, log L11, L21, log L22) of the real part; the imaginary part is none
+    numbers  (gamma, mu_u, mu_v, log L11, L21, log L22) of the real part; there is no imaginary part
     keep     cycles per pixel, gain at least 0.9; drop: gain at most 0.05
+
+    >>> sv.exercises.check_gaussian_filter((1, 0, 0.1, -1, 0, -4), keep=0.1, drop=(0.3, 0.4)).solved
+    True
     """
     six = _numbers(numbers, 6, "six numbers (gamma, mu_u, mu_v, log L11, L21, log L22)")
     if six is None:
@@ -514,9 +561,12 @@ def check_gaussian_filter(numbers: Any, keep: float, drop: tuple[float, ...]) ->
 
 @_in_words
 def check_odd_activation(function: Callable[[torch.Tensor], Any], dead_zone: float) -> Verdict:
-    """Is this an activation that SpecNet can take, 0 where |a| <= dead_zone and without bound beyond?
+    """Is this an activation for SpecNet that is 0 where |a| <= dead_zone and grows without bound beyond?
 
-    SpecNet's must be odd, monotone and continuous: `SF.specnet_block2d` says the same.
+    SpecNet's must be odd, monotone and continuous, as in `SF.specnet_block2d`.
+
+    >>> sv.exercises.check_odd_activation(lambda a: torch.sign(a) * torch.relu(a.abs() - 0.5), dead_zone=0.5).solved
+    True
     """
     a = torch.linspace(-4, 4, 161, dtype=torch.float64)
     asked = _asked(function, " Hint: it is given a real tensor, and works on each of its entries.")
@@ -559,9 +609,12 @@ def check_odd_activation(function: Callable[[torch.Tensor], Any], dead_zone: flo
 
 @_in_words
 def check_largest_batch(batch: Any, row: BenchMemory, room_bytes: int) -> Verdict:
-    """Is this the largest batch whose maps fit, judged by a recorded step whose peak grows with its batch?
+    """Is this the largest batch whose maps fit, if a recorded step's peak grows in proportion to its batch?
 
     row  of `specviz bench memory`, with `peak_bytes` at `batch` images
+
+    >>> sv.exercises.check_largest_batch(20, {"peak_bytes": 3200, "batch": 32}, room_bytes=2048).solved
+    True
     """
     batch = _number(batch)
     if batch is None:
@@ -580,7 +633,13 @@ def check_largest_batch(batch: Any, row: BenchMemory, room_bytes: int) -> Verdic
 def check_paired_difference(function: Callable[[list[float], list[float]], Any]) -> Verdict:
     """Does function(ours, theirs) give the mean difference seed by seed, and half the width of its 95 % interval?
 
-    ours and theirs are accuracies, in the same order of seeds; the interval is Student's.
+    ours and theirs are accuracies, in the same order of seeds. The interval is Student's.
+
+    >>> def difference(ours, theirs):
+    ...     found = sv.compare.Paired.of([a - b for a, b in zip(ours, theirs)])
+    ...     return found.mean, found.high - found.mean
+    >>> sv.exercises.check_paired_difference(difference).solved
+    True
     """
     asked = _asked(function)
     for ours, theirs in [
@@ -625,9 +684,14 @@ def _wrong_width(ratio: float, n: int, ours: list[float], theirs: list[float], s
 
 @_in_words
 def check_best_beta(beta: Any, runs: list[Record], network: str, dataset: str, room: float) -> Verdict:
-    """Is this the beta of the best mean accuracy whose step keeps at most this share of the plain network's bytes?
+    """Is this the beta with the best mean accuracy among those whose step keeps at most this share of the plain bytes?
 
     runs  records of `specviz sweep specnet-beta`
+    room  most that the step may keep, as a share of the bytes that the plain network's step keeps
+
+    >>> runs = sv.records.shipped("specnet-beta")
+    >>> sv.exercises.check_best_beta(None, runs, "vgg16", "cifar10", room=0.5)
+    … Not answered yet: which of the recorded betas?
     """
     answer = _number(beta)
     if answer is None:

@@ -265,7 +265,7 @@ def partial(experiment: str, scale: str) -> Path:
 
 
 def shipped_names() -> list[str]:
-    """Of what records come with the project."""
+    """The names of the files of records that come with the project."""
     return sorted(path.stem for path in _results().glob("*.jsonl"))
 
 

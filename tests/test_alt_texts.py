@@ -27,7 +27,7 @@ def line(name: str, *points: tuple[float, float]) -> Line:
 
 
 @pytest.mark.parametrize(
-    ("figure", "said"),
+    ("figure", "words"),
     [
         (
             LinePlot("Loss", "epochs", "cross-entropy", [line("test", (1, 2.5), (2, 1.25), (3, 0.123456))]),
@@ -64,18 +64,18 @@ def line(name: str, *points: tuple[float, float]) -> Line:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_a_figure_says_its_title_its_curves_and_where_these_begin_and_end(figure, said):
-    assert figure.alt_text() == said
-    assert figure._repr_mimebundle_() == ({}, {"image/png": {"alt": said}})
+def test_a_figure_says_its_title_its_curves_and_where_these_begin_and_end(figure, words):
+    assert figure.alt_text() == words
+    assert figure._repr_mimebundle_() == ({}, {"image/png": {"alt": words}})
 
 
 def test_an_explorers_still_says_its_pictures_its_curves_and_its_facts():
     explorer = ThresholdExplorer(np.eye(16), beta=0.5)
     data, metadata = explorer.view._repr_mimebundle_()
-    said = metadata["image/png"]["alt"]
-    assert said.startswith("Threshold explorer. Photograph: The picture as it was given. Spectrum (dropped: grey): ")
-    assert explorer.shown.curves()[0].alt_text() in said
-    assert all(f"{name} {value}" in said for name, value, *_ in explorer.panels.facts)
+    words = metadata["image/png"]["alt"]
+    assert words.startswith("Threshold explorer. Photograph: The picture as it was given. Spectrum (dropped: grey): ")
+    assert explorer.shown.curves()[0].alt_text() in words
+    assert all(f"{name} {value}" in words for name, value, *_ in explorer.panels.facts)
     assert data["image/png"][:4] == b"\x89PNG"
 
 

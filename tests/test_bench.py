@@ -84,7 +84,7 @@ def test_the_threshold_bench_writes_a_record_a_density(tmp_path):
     assert done.returncode == 0, done.stderr
     rows = records.read(tmp_path / "bench-threshold.jsonl")
     on_cpu = [row for row in rows if row["device"] == "cpu"]
-    assert [round(row["density"], 2) for row in on_cpu] == pytest.approx(threshold.DENSITIES, abs=0.02)
+    assert [round(row["density"], 2) for row in on_cpu] == pytest.approx(threshold.SHARES_KEPT, abs=0.02)
     keys_are_those_of_the_shipped(rows)
     for row in on_cpu:
         assert row["pack_speedup"] == pytest.approx(row["torch_pack_ms"] / row["pack_ms"])

@@ -90,8 +90,8 @@ def test_colour_pictures_are_taken_where_they_are(monkeypatch, tmp_path):
     colours = Labelled(
         "cifar10", torch.arange(80 * 3 * 32 * 32).reshape(80, 3, 32, 32).byte(), torch.zeros(80).long(), ("a",)
     )
-    there = {"cifar10": tmp_path, "fashion-mnist-small": tmp_path}
-    monkeypatch.setattr(bench.datasets, "names", lambda: there)
+    folders = {"cifar10": tmp_path, "fashion-mnist-small": tmp_path}
+    monkeypatch.setattr(bench.datasets, "names", lambda: folders)
     monkeypatch.setattr(bench.datasets, "load", lambda name, split, download: replace(colours, name=name))
     train, _ = bench.pictures(80)
     assert train.name == "cifar10"
@@ -114,7 +114,9 @@ def test_an_epoch_that_does_not_end_is_no_measurement(scripted, monkeypatch):
 
 @pytest.mark.usefixtures("scripted")
 def test_only_the_networks_measured_anew_are_replaced(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(bench, "_config", lambda network, *rest, of=bench._config: of("lenet", rest[0], 8, *rest[2:]))
+    monkeypatch.setattr(
+        bench, "_config", lambda network, *rest, config_of=bench._config: config_of("lenet", rest[0], 8, *rest[2:])
+    )
     older = [{"network": name, "device": device} for name in ("lenet", "vgg11") for device in ("cpu", "cuda")]
     records.write(tmp_path / "bench-training.jsonl", older)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -129,13 +131,13 @@ def test_only_the_networks_measured_anew_are_replaced(tmp_path, monkeypatch, cap
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "words"),
     [(["--only", "resnet"], "begins with 'resnet'; there are lenet, vgg11"), (["--rounds", "0"], "rounds=0")],
 )
-def test_a_wrong_argument_is_told_in_one_sentence(arguments, said, tmp_path):
+def test_a_wrong_argument_is_told_in_one_sentence(arguments, words, tmp_path):
     done = CliRunner().invoke(app, ["bench", "training", "--out", str(tmp_path), *arguments])
     assert done.exit_code == 1
-    assert said in str(done.exception)
+    assert words in str(done.exception)
     assert not list(tmp_path.glob("*.jsonl"))
 
 
@@ -163,7 +165,7 @@ def test_a_slow_start_and_one_with_torch_are_told():
 
 @pytest.mark.parametrize("command", [[], ["bench"]])
 def test_help_says_each_command_in_a_line_that_is_not_cut(command):
-    said = CliRunner().invoke(app, [*command, "--help"], terminal_width=80).output
-    commands = said.partition("Commands:\n")[2].splitlines()
+    help_text = CliRunner().invoke(app, [*command, "--help"], terminal_width=80).output
+    commands = help_text.partition("Commands:\n")[2].splitlines()
     assert len(commands) >= 9
     assert not [line for line in commands if line.endswith("...")]

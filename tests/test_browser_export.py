@@ -65,8 +65,8 @@ def test_an_explorer_saves_its_picture_its_drawing_and_its_numbers(page):
     assert "Bytes alive" in "".join(ElementTree.fromstring(svg).itertext())
     name, table = saved(page, view, "CSV")
     assert name == "memory-explorer.csv"
-    here = MemoryExplorer()  # the same without a browser
-    assert list(csv.reader(io.StringIO(table.decode()))) == list(csv.reader(io.StringIO(here.csv())))
+    explorer = MemoryExplorer()  # the same without a browser
+    assert list(csv.reader(io.StringIO(table.decode()))) == list(csv.reader(io.StringIO(explorer.csv())))
 
 
 def test_a_figure_shows_what_it_holds_and_saves_it(page):
@@ -92,6 +92,6 @@ def test_a_file_that_cannot_be_made_is_said_beside_the_buttons(page):
         }"""
     )
     view.get_by_role("button", name="as PNG").click()
-    said = view.locator(".specviz-export-said")
-    said.filter(has_text="ZeroDivisionError: division by zero").wait_for()
-    assert said.get_attribute("role") == "status"
+    message = view.locator(".specviz-export-said")
+    message.filter(has_text="ZeroDivisionError: division by zero").wait_for()
+    assert message.get_attribute("role") == "status"

@@ -90,8 +90,8 @@ def check_recorded(page, explorer, form: str) -> int:
     wait_until(page, lambda curves: top(curves, "SpecNet") == most, lambda: curves_of(explorer))
     kept = {"SpecNet": row, "tanh": recorded("tanh"), "batch norm and ReLU": recorded("bn-relu")}
     by_layer = curves_of(explorer, plot=1)
-    for name, of in kept.items():
-        assert by_layer[name][1][-1] == pytest.approx(sum(of["saved_by_layer"].values()) / MIB)
+    for name, record in kept.items():
+        assert by_layer[name][1][-1] == pytest.approx(sum(record["saved_by_layer"].values()) / MIB)
     return row["saved_bytes"]
 
 
@@ -164,29 +164,29 @@ def test_in_a_narrow_window_no_control_is_cut_off(page):
 
 def test_a_pasted_module_is_measured_and_a_broken_one_says_what_is_wrong(page):
     source = MINE.format(x="x.reshape(6, 3, 32, 32)", channels=3)
-    mine = run_in_cell(page, "mine.view", source)
-    before = wait_until(page, lambda facts: "maps stored" in facts, lambda: shown_facts(mine))
-    here = {"nn": nn, "torch": torch, "sv": sv}
-    exec(source, here)  # the same without a browser
-    assert before == {name: value for name, value, *_ in here["mine"].panels.facts}
-    drawn = wait_until(page, lambda curves: top(curves, "plain") > 0, lambda: curves_of(mine))
+    explorer = run_in_cell(page, "mine.view", source)
+    before = wait_until(page, lambda facts: "maps stored" in facts, lambda: shown_facts(explorer))
+    namespace = {"nn": nn, "torch": torch, "sv": sv}
+    exec(source, namespace)  # the same without a browser
+    assert before == {name: value for name, value, *_ in namespace["mine"].panels.facts}
+    drawn = wait_until(page, lambda curves: top(curves, "plain") > 0, lambda: curves_of(explorer))
     assert top(drawn, "plain") >= 6 * 8 * 32 * 32 * 4 / MIB  # the convolution's map
-    assert message_of(mine) == ""
+    assert message_of(explorer) == ""
     # It is right for six images only: the error names the shape, and the last result stays.
-    mine.get_by_role("slider", name="batch").focus()
+    explorer.get_by_role("slider", name="batch").focus()
     page.keyboard.press("ArrowLeft")
-    said = wait_until(page, bool, lambda: message_of(mine))
-    assert "shape '[6, 3, 32, 32]' is invalid" in said
-    assert (shown_facts(mine), curves_of(mine)) == (before, drawn)
+    message = wait_until(page, bool, lambda: message_of(explorer))
+    assert "shape '[6, 3, 32, 32]' is invalid" in message
+    assert (shown_facts(explorer), curves_of(explorer)) == (before, drawn)
     page.keyboard.press("ArrowRight")
-    wait_until(page, lambda text: text == "", lambda: message_of(mine))
+    wait_until(page, lambda text: text == "", lambda: message_of(explorer))
     # Wrong from the start: there is no result to keep, but the live explorer above keeps its own.
     above = page.locator(".specviz-explorer").nth(1)
     live = shown_facts(above)
-    mine = run_in_cell(page, "mine.view", MINE.format(x="x", channels=5))
-    said = wait_until(page, bool, lambda: message_of(mine))
-    assert "channels" in said
-    assert "Traceback" not in said
-    assert shown_facts(mine) == {}
+    explorer = run_in_cell(page, "mine.view", MINE.format(x="x", channels=5))
+    message = wait_until(page, bool, lambda: message_of(explorer))
+    assert "channels" in message
+    assert "Traceback" not in message
+    assert shown_facts(explorer) == {}
     assert shown_facts(above) == live != {}
     check_no_errors(page)

@@ -49,9 +49,9 @@ def test_a_restart_in_the_middle_of_a_training_is_said_and_the_panel_starts_agai
     live.get_by_role("button", name="Start").click()
     wait_until(page, lambda facts: "progress" in facts, lambda: shown_facts(live))
     page.evaluate(RESTART)
-    said = wait_until(page, lambda said: len(said) == 3, lambda: ends(page))
+    messages = wait_until(page, lambda messages: len(messages) == 3, lambda: ends(page))
     progress = shown_facts(live)["progress"]
-    assert said == [
+    assert messages == [
         f"The kernel was restarted, and what was computed here is gone. The training ended with it, at {progress}.",
         *["The kernel was restarted, and what was computed here is gone. "] * 2,
     ]
@@ -60,31 +60,31 @@ def test_a_restart_in_the_middle_of_a_training_is_said_and_the_panel_starts_agai
     live.get_by_role("button", name="Start again").click()
     wait_until(page, lambda facts: facts.get("live run") == "not started", lambda: shown_facts(live))
     assert live.get_by_role("button", name="Start").is_enabled()
-    assert ends(page) == said[1:]  # the others have not been run
+    assert ends(page) == messages[1:]  # the others have not been run
     page.locator(".specviz-explorer").nth(1).get_by_role("button", name="Start again").click()
-    wait_until(page, lambda now: now == said[2:], lambda: ends(page))
+    wait_until(page, lambda now: now == messages[2:], lambda: ends(page))
     assert in_kernel(page, "", "symmetry.facts()['u']") == "3"
 
 
 def test_a_kernel_that_dies_is_told_from_one_that_is_restarted(page):
     page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
-    wait_until(page, lambda said: said == [], lambda: ends(page))
+    wait_until(page, lambda messages: messages == [], lambda: ends(page))
     kernel = "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel"
     page.evaluate(f"{kernel}.requestExecute({{ code: 'import os; os.kill(os.getpid(), 9)' }}).done.catch(() => {{}})")
-    said = wait_until(page, lambda said: len(said) == 3, lambda: ends(page))
-    assert set(said) == {"The kernel died and was started again, and what was computed here is gone. "}
+    messages = wait_until(page, lambda messages: len(messages) == 3, lambda: ends(page))
+    assert set(messages) == {"The kernel died and was started again, and what was computed here is gone. "}
     check_no_dead_controls(page)
 
 
 def test_a_page_without_jupyterlabs_commands_says_which_cell_to_run(page):
     page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
-    wait_until(page, lambda said: said == [], lambda: ends(page))
+    wait_until(page, lambda messages: messages == [], lambda: ends(page))
     page.evaluate("() => { window.kept = window.jupyterapp; delete window.jupyterapp; }")
     try:
         page.evaluate(RESTART.replace("jupyterapp", "kept"))
-        said = wait_until(page, lambda said: len(said) == 6, lambda: ends(page))
+        messages = wait_until(page, lambda messages: len(messages) == 6, lambda: ends(page))
     finally:
         page.evaluate("() => { window.jupyterapp = window.kept; }")
     number = page.locator(".jp-CodeCell .jp-InputPrompt").nth(1).text_content().rstrip(":")
-    assert said[1] == f"To start again, run the cells above and then this one, {number}."
+    assert messages[1] == f"To start again, run the cells above and then this one, {number}."
     assert page.locator(".specviz-end button").count() == 0

@@ -55,7 +55,7 @@ def test_two_live_steps_moved_at_once_end_at_their_last_values_with_the_kernel_a
         ends = [float(handle(page, number).get_attribute("aria-valuenow")) / 20 for number in (0, 1)]
         assert ends[0] != ends[1] != 0.25
         facts = f"[e.facts()['threshold'] for e in (first, second)] == {ends}"
-        wait_until(page, lambda there: there == "True", lambda: in_kernel(page, "", facts))
+        wait_until(page, lambda answer: answer == "True", lambda: in_kernel(page, "", facts))
         assert in_kernel(page, "", "(len(threads), most)") == "(2, 1)"
         for number, name in enumerate(("first", "second")):
             check_undisturbed(page, page.locator(".specviz-explorer").nth(number), name, ends[number])

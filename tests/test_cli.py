@@ -77,8 +77,8 @@ def test_ones_own_records_come_first_and_it_is_said_which_are_shown(tmp_path, mo
     experiment = find("specnet-beta")
     trial = experiment.trials("tiny")[0]
     shipped = records.shipped("specnet-beta")[0]
-    mine = shipped | {"scale": "tiny", "trial": trial.id, "labels": trial.labels, "config": trial.config.to_dict()}
-    Store.at(None, "specnet-beta", "tiny").write(trial.id, mine)
+    record = shipped | {"scale": "tiny", "trial": trial.id, "labels": trial.labels, "config": trial.config.to_dict()}
+    Store.at(None, "specnet-beta", "tiny").write(trial.id, record)
     output = results("specnet-beta")
     assert output.startswith(f"Your records in file://{tmp_path}, scale tiny:\n")
     assert f"1 of {len(experiment.trials('tiny'))} trials" in output

@@ -132,7 +132,7 @@ def test_the_order_of_data_sets_and_settings_does_not_matter():
 
 
 @pytest.mark.parametrize(
-    ("table", "said"),
+    ("table", "words"),
     [
         ({}, "at least 2 data sets and 3 settings, not 0 and 0"),
         (scores([1, 2, 3]), "not 1 and 3"),
@@ -142,8 +142,8 @@ def test_the_order_of_data_sets_and_settings_does_not_matter():
         (scores([1, 2, 3], [1, 2, float("-inf")]), "c on set 1 is -inf"),
     ],
 )
-def test_what_cannot_be_ranked_is_named(table, said):
-    with pytest.raises(ValueError, match=said):
+def test_what_cannot_be_ranked_is_named(table, words):
+    with pytest.raises(ValueError, match=words):
         ranked(table)
 
 

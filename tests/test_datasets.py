@@ -175,15 +175,15 @@ ARRAYS = {
 }
 
 
-@pytest.mark.parametrize("what", ARRAYS)
-def test_arrays_and_tensors_of_every_layout(what):
-    source, shape = ARRAYS[what]
+@pytest.mark.parametrize("kind", ARRAYS)
+def test_arrays_and_tensors_of_every_layout(kind):
+    source, shape = ARRAYS[kind]
     image = photo_from(source)
     assert image.shape == shape
     assert image.dtype == torch.float32
     assert image.is_contiguous()
     assert 0 <= image.min() <= image.max() <= 1
-    if what in ("channels last", "channels first", "float64", "big-endian"):
+    if kind in ("channels last", "channels first", "float64", "big-endian"):
         torch.testing.assert_close(image, as_image(RGB))
 
 
@@ -409,9 +409,9 @@ SAME_PICTURE = {
 }
 
 
-@pytest.mark.parametrize("what", SAME_PICTURE)
-def test_the_same_pixels_give_the_same_picture(what):
-    image = photo_from(SAME_PICTURE[what])
+@pytest.mark.parametrize("kind", SAME_PICTURE)
+def test_the_same_pixels_give_the_same_picture(kind):
+    image = photo_from(SAME_PICTURE[kind])
     assert image.dtype == torch.float32
     assert not image.requires_grad
     # v/255 in another precision, or as 257v/65535, rounds to a neighbouring float32 at most
@@ -522,10 +522,10 @@ WHOLE = {
 }
 
 
-@pytest.mark.parametrize("what", WHOLE)
-def test_a_file_cut_at_any_byte_is_refused_or_whole(what):
+@pytest.mark.parametrize("kind", WHOLE)
+def test_a_file_cut_at_any_byte_is_refused_or_whole(kind):
     """A cut may cost a second frame or a closing mark, never a part of the picture."""
-    data = WHOLE[what]
+    data = WHOLE[kind]
     whole = photo_from(data)
     refusals = []
     for length in range(len(data)):
@@ -588,12 +588,12 @@ places_and_bits = st.tuples(st.floats(0, 1), st.integers(0, 7))
 
 @many
 @given(st.sampled_from(sorted(WHOLE)), st.lists(places_and_bits, min_size=1, max_size=6))
-def test_bits_flipped_in_any_kind_of_file_give_a_picture_or_a_value_error(what, flips):
-    data = bytearray(WHOLE[what])
+def test_bits_flipped_in_any_kind_of_file_give_a_picture_or_a_value_error(kind, flips):
+    data = bytearray(WHOLE[kind])
     for where, bit in flips:
         data[int(where * (len(data) - 1))] ^= 1 << bit
     try:
-        image = photo_from(checked(bytes(data)) if what.startswith("PNG") else bytes(data))
+        image = photo_from(checked(bytes(data)) if kind.startswith("PNG") else bytes(data))
     except ValueError:
         return
     assert image.dtype == torch.float32

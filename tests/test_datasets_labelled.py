@@ -146,11 +146,11 @@ class Elsewhere(torch.Tensor):
 
 def test_a_checksum_is_of_the_numbers_wherever_they_lie():
     x, labels = torch.arange(24, dtype=torch.uint8).view(2, 3, 2, 2), torch.tensor([0, 1])
-    here = Labelled("made", x, labels, ("a", "b"))
-    there = Labelled("made", x.as_subclass(Elsewhere), labels.as_subclass(Elsewhere), ("a", "b"))
-    assert there.checksum() == here.checksum()
-    assert Labelled("made", x.flip(0), labels, ("a", "b")).checksum() != here.checksum()
-    assert Labelled("made", x, labels.flip(0), ("a", "b")).checksum() != here.checksum()
+    plain = Labelled("made", x, labels, ("a", "b"))
+    elsewhere = Labelled("made", x.as_subclass(Elsewhere), labels.as_subclass(Elsewhere), ("a", "b"))
+    assert elsewhere.checksum() == plain.checksum()
+    assert Labelled("made", x.flip(0), labels, ("a", "b")).checksum() != plain.checksum()
+    assert Labelled("made", x, labels.flip(0), ("a", "b")).checksum() != plain.checksum()
 
 
 def test_a_set_prints_in_one_short_line_and_not_its_numbers():

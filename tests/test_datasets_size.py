@@ -115,8 +115,8 @@ def hostile(tmp_path_factory):
 @pytest.mark.skipif(not sys.platform.startswith(("linux", "darwin")), reason="needs the peak that getrusage tells")
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_a_small_file_that_grows_is_refused_in_little_memory(hostile, attack):
-    grown, said = hostile[attack]
-    assert ATTACKS[attack][1] in said
+    grown, message = hostile[attack]
+    assert ATTACKS[attack][1] in message
     # Each would take 150 MiB at least; what is right in it, and one block that is looked at, some 20.
     assert grown < 100 * MIB, f"{grown / MIB:.0f} MiB"
 
@@ -127,8 +127,8 @@ def test_threads_wait_for_each_other_rather_than_decode_four_large_pictures(tmp_
     for i in range(1, 4):
         os.link(tmp_path / "large" / "black" / "0.png", tmp_path / "large" / "black" / f"{i}.png")
     code = "list(ThreadPoolExecutor(4).map(image_folder(f'{at}/large', 64).__getitem__, range(4)))"
-    ((grown, said),) = peaks(tmp_path, {"four": code}).values()
-    assert said == "nothing"
+    ((grown, message),) = peaks(tmp_path, {"four": code}).values()
+    assert message == "nothing"
     assert grown < 600 * MIB, f"{grown / MIB:.0f} MiB"  # four at once take 1100
 
 

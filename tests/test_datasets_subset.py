@@ -52,6 +52,6 @@ def test_the_command_writes_the_subset_and_its_checksums(whole, tmp_path, capsys
     main(["--from", str(whole), "--to", str(tmp_path / "small"), "--train", "20", "--test", "10"])
     printed = capsys.readouterr().out
     assert [line.split("`")[1] for line in printed.splitlines()] == [
-        f"{prefix}-{what}-ubyte.gz" for prefix in ("train", "t10k") for what in ("images-idx3", "labels-idx1")
+        f"{prefix}-{content}-ubyte.gz" for prefix in ("train", "t10k") for content in ("images-idx3", "labels-idx1")
     ]
     assert len(gzip.decompress((tmp_path / "small" / "train-labels-idx1-ubyte.gz").read_bytes())) == 8 + 20

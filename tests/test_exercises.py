@@ -185,7 +185,7 @@ def test_the_largest_batch_is_a_whole_number_of_images():
 
 
 def test_the_interval_of_a_paired_difference_is_told_from_three_usual_mistakes():
-    def of(differences, divisor, wide=1.0):
+    def interval(differences, divisor, wide=1.0):
         n, mean = len(differences), sum(differences) / len(differences)
         deviation = (sum((d - mean) ** 2 for d in differences) / divisor(n)) ** 0.5
         return mean, wide * {3: 4.302653, 5: 2.776445}[n] * deviation / n**0.5
@@ -194,21 +194,21 @@ def test_the_interval_of_a_paired_difference_is_told_from_three_usual_mistakes()
         return [a - b for a, b in zip(ours, theirs, strict=True)]
 
     def unpaired(ours, theirs):
-        mean, _ = of(pairs(ours, theirs), lambda n: n - 1)
-        widths = [of(side, lambda n: n - 1)[1] for side in (ours, theirs)]
+        mean, _ = interval(pairs(ours, theirs), lambda n: n - 1)
+        widths = [interval(side, lambda n: n - 1)[1] for side in (ours, theirs)]
         return mean, (widths[0] ** 2 + widths[1] ** 2) ** 0.5
 
     check = exercises.check_paired_difference
-    assert check(lambda ours, theirs: of(pairs(ours, theirs), lambda n: n - 1)).solved
+    assert check(lambda ours, theirs: interval(pairs(ours, theirs), lambda n: n - 1)).solved
     assert check(lambda ours, theirs: (None, None)).solved is None
     assert check(lambda ours, theirs: None).solved is None
     hints = {
-        "ours minus theirs": lambda ours, theirs: of(pairs(theirs, ours), lambda n: n - 1),
+        "ours minus theirs": lambda ours, theirs: interval(pairs(theirs, ours), lambda n: n - 1),
         "two groups of different seeds": unpaired,
-        "divides by n - 1": lambda ours, theirs: of(pairs(ours, theirs), lambda n: n),
-        "half the width": lambda ours, theirs: of(pairs(ours, theirs), lambda n: n - 1, wide=2),
-        "by the root of n": lambda ours, theirs: of(pairs(ours, theirs), lambda n: (n - 1) / n),
-        "t(0.975, n - 1)": lambda ours, theirs: of(pairs(ours, theirs), lambda n: n - 1, wide=0.5),
+        "divides by n - 1": lambda ours, theirs: interval(pairs(ours, theirs), lambda n: n),
+        "half the width": lambda ours, theirs: interval(pairs(ours, theirs), lambda n: n - 1, wide=2),
+        "by the root of n": lambda ours, theirs: interval(pairs(ours, theirs), lambda n: (n - 1) / n),
+        "t(0.975, n - 1)": lambda ours, theirs: interval(pairs(ours, theirs), lambda n: n - 1, wide=0.5),
     }
     for hint, wrong in hints.items():
         verdict = check(wrong)
@@ -415,7 +415,7 @@ def test_whole_numbers_of_any_library_are_indices():
 
 
 def test_what_is_no_number_is_named():
-    said = {
+    reasons = {
         "a function": "not a function (call it",
         "a huge text": "not the text '999",
         "complex": "not complex",
@@ -424,7 +424,7 @@ def test_what_is_no_number_is_named():
         "a huge int": "not infinity",
         "a hostile object": "not Hostile",
     }
-    for kind, words in said.items():
+    for kind, words in reasons.items():
         assert words in exercises.check_guess(STRANGE[kind], 3.0, "share").message
 
 

@@ -59,21 +59,21 @@ def invoked(*arguments: str) -> tuple[int, str]:
 def test_an_unusable_out_says_what_is_taken(tmp_path, out):
     (tmp_path / "file").write_text("taken")
     out = out.replace("FILE", str(tmp_path / "file"))
-    status, said = invoked("run", "noop", "--out", out)
+    status, output = invoked("run", "noop", "--out", out)
     assert status == 1
-    assert f"records cannot go to {without_secrets(out)}" in " ".join(said.split()).replace("file://", "")
-    assert "s3://bucket/folder" in said
-    assert SECRET not in said
+    assert f"records cannot go to {without_secrets(out)}" in " ".join(output.split()).replace("file://", "")
+    assert "s3://bucket/folder" in output
+    assert SECRET not in output
 
 
 @pytest.mark.parametrize(
     "storage", ["study.db", f"nonsense://me:{SECRET}@host/x", f"postgresql://me:{SECRET}@host/db?password={SECRET}"]
 )
 def test_an_unusable_storage_says_what_is_taken(tmp_path, storage):
-    status, said = invoked("search", "noop", "--trials", "1", "--storage", storage, "--out", str(tmp_path))
+    status, output = invoked("search", "noop", "--trials", "1", "--storage", storage, "--out", str(tmp_path))
     assert status == 1
-    assert "sqlite:///study.db" in said
-    assert SECRET not in said
+    assert "sqlite:///study.db" in output
+    assert SECRET not in output
 
 
 def test_a_store_elsewhere_keeps_its_whole_address_and_shows_less_of_it():
@@ -129,6 +129,6 @@ def test_text_of_records_moves_no_cursor_and_is_no_markup(tmp_path):
     trial = experiment.trials("tiny")[0]
     failure = {"experiment": "noop", "scale": "tiny", "trial": trial.id, "labels": trial.labels}
     store.write_failure(trial.id, failure | {"error": f"\x1b[2J[/red] \udcff ftp://me:{SECRET}@host/x"})
-    _, said = invoked("results", "noop", "--out", str(tmp_path))
-    assert r"\x1b[2J[/red] \udcff ftp://host/x" in said
-    assert "\x1b" not in said
+    _, output = invoked("results", "noop", "--out", str(tmp_path))
+    assert r"\x1b[2J[/red] \udcff ftp://host/x" in output
+    assert "\x1b" not in output

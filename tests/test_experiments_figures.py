@@ -17,7 +17,7 @@ def run(variant, seed=0, accuracy=0.5, seconds=2.0, memory=100, network="resnet1
         "seed": seed,
         "status": "finished",
         "epochs": [{"test_accuracy": accuracy, "epoch_cpu_seconds": seconds, **last}],
-        "memory": {f"{what}_bytes": memory for what in ("peak", "average", "saved")},
+        "memory": {f"{name}_bytes": memory for name in ("peak", "average", "saved")},
     }
 
 

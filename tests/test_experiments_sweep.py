@@ -70,9 +70,9 @@ class Mine:
     def __init__(self, folder: Path, count: int, seconds: float):
         self.folder, self.path, self.out = folder, folder / "mine.py", str(folder / "out")
         (folder / "attempts").mkdir()
-        told = {"FOLDER": repr(str(folder)), "SECONDS": str(seconds), "COUNT": str(count)}
+        replacements = {"FOLDER": repr(str(folder)), "SECONDS": str(seconds), "COUNT": str(count)}
         text = EXPERIMENT
-        for name, value in told.items():
+        for name, value in replacements.items():
             text = text.replace(name, value)
         self.path.write_text(text)
         self.experiment = find(self.path)
@@ -101,8 +101,8 @@ class Mine:
         assert list(found.records) == self.ids
         assert found.others == []
         # A process killed while it wrote leaves a hidden part of a file, which nobody reads.
-        there = sorted(p.name for p in (self.folder / "out" / "mine" / "tiny").iterdir() if p.suffix != ".part")
-        assert there == sorted(f"{name}.json" for name in self.ids)
+        files = sorted(p.name for p in (self.folder / "out" / "mine" / "tiny").iterdir() if p.suffix != ".part")
+        assert files == sorted(f"{name}.json" for name in self.ids)
 
     def start(self, *arguments: str) -> subprocess.Popen:
         command = [
@@ -131,7 +131,7 @@ def heed_ctrl_c() -> None:
 
 
 @pytest.fixture
-def mine(tmp_path, monkeypatch) -> Callable[[int, float], Mine]:
+def new_experiment(tmp_path, monkeypatch) -> Callable[[int, float], Mine]:
     monkeypatch.setattr(sys, "path", list(sys.path))
     return lambda count, seconds: Mine(tmp_path, count, seconds)
 
@@ -211,8 +211,8 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_a_killed_worker_loses_no_trial(mine, cluster):
-    one = mine(20, 0.2)
+def test_a_killed_worker_loses_no_trial(new_experiment, cluster):
+    one = new_experiment(20, 0.2)
     later = one.holds(range(10, 20))  # until the worker is dead there is something left to do
     driver = one.start("sweep", "--scheduler", cluster.address)
     until(lambda: one.recorded() >= 3 and len(one.pids()) == 2)
@@ -228,8 +228,8 @@ def test_a_killed_worker_loses_no_trial(mine, cluster):
     assert sum(attempts.values()) <= 21  # the one that it was at ran again
 
 
-def test_a_trial_that_kills_its_worker_fails_and_takes_no_other_with_it(mine, cluster):
-    one = mine(6, 0.05)
+def test_a_trial_that_kills_its_worker_fails_and_takes_no_other_with_it(new_experiment, cluster):
+    one = new_experiment(6, 0.05)
     (one.folder / "kills-2").touch()
     outcome = sweep(one.experiment, out=one.out, scheduler=cluster.address, progress=False)
     assert list(outcome.failed) == [one.ids[2]]
@@ -243,8 +243,8 @@ def test_a_trial_that_kills_its_worker_fails_and_takes_no_other_with_it(mine, cl
     one.assert_complete()
 
 
-def test_a_trial_that_raises_is_listed_and_only_it_runs_again(mine, cluster):
-    one = mine(5, 0)
+def test_a_trial_that_raises_is_listed_and_only_it_runs_again(new_experiment, cluster):
+    one = new_experiment(5, 0)
     for index in (1, 3):
         (one.folder / f"raises-{index}").touch()
     driver = one.start("sweep", "--scheduler", cluster.address)
@@ -260,8 +260,8 @@ def test_a_trial_that_raises_is_listed_and_only_it_runs_again(mine, cluster):
     assert one.store.names() == (set(one.ids) - {one.ids[3]}, {one.ids[3]})
 
 
-def test_a_killed_driver_loses_nothing_and_its_workers_go_with_it(mine, cluster):
-    one = mine(12, 0.2)
+def test_a_killed_driver_loses_nothing_and_its_workers_go_with_it(new_experiment, cluster):
+    one = new_experiment(12, 0.2)
     last = one.holds([10, 11])
     driver = one.start("sweep", "--workers", "2")
     until(lambda: one.recorded() >= 3)
@@ -281,8 +281,8 @@ def test_a_killed_driver_loses_nothing_and_its_workers_go_with_it(mine, cluster)
     assert sum(attempts.values()) <= 12 + 2  # two were at work
 
 
-def test_ctrl_c_ends_a_sweep_and_its_workers_without_a_traceback(mine):
-    one = mine(4, 600)
+def test_ctrl_c_ends_a_sweep_and_its_workers_without_a_traceback(new_experiment):
+    one = new_experiment(4, 600)
     driver = one.start("sweep", "--workers", "2")
     until(lambda: len(one.pids()) == 2)
     os.killpg(driver.pid, signal.SIGINT)  # as a terminal does: to the driver and to its workers
@@ -326,18 +326,18 @@ def test_a_search_of_a_project_s_experiment_ends_with_its_best(tmp_path):
         assert study.best_params.keys() == experiment.search.keys()
 
 
-def test_workers_on_this_machine_share_its_cores(mine, monkeypatch):
+def test_workers_on_this_machine_share_its_cores(new_experiment, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     from dask.system import CPU_COUNT
 
-    one = mine(1, 0)
+    one = new_experiment(1, 0)
     sweep(one.experiment, out=one.out, workers=1, progress=False)
     ((_, threads),) = [line.split() for line in (one.folder / "attempts" / "0").read_text().splitlines()]
     assert int(threads) == CPU_COUNT
 
 
-def test_two_drivers_at_once_write_every_record_once_and_whole(mine, cluster):
-    one = mine(16, 0.1)
+def test_two_drivers_at_once_write_every_record_once_and_whole(new_experiment, cluster):
+    one = new_experiment(16, 0.1)
     drivers = [one.start("sweep", "--scheduler", cluster.address) for _ in range(2)]
     for driver in drivers:
         out, err = driver.communicate(timeout=120)
@@ -348,8 +348,8 @@ def test_two_drivers_at_once_write_every_record_once_and_whole(mine, cluster):
     assert sum(one.attempts().values()) < 32  # a trial that the other driver has done is not run again
 
 
-def test_a_truncated_record_is_named_and_runs_again(mine, cluster):
-    one = mine(3, 0)
+def test_a_truncated_record_is_named_and_runs_again(new_experiment, cluster):
+    one = new_experiment(3, 0)
     sweep(one.experiment, out=one.out, scheduler=cluster.address, progress=False)
     path = Path(one.out) / "mine" / "tiny" / f"{one.ids[1]}.json"
     path.write_text(path.read_text()[:40])
@@ -358,8 +358,8 @@ def test_a_truncated_record_is_named_and_runs_again(mine, cluster):
     one.assert_complete()
 
 
-def test_records_that_this_machine_does_not_see_are_no_success(mine, cluster):
-    one = mine(2, 0)
+def test_records_that_this_machine_does_not_see_are_no_success(new_experiment, cluster):
+    one = new_experiment(2, 0)
     (one.folder / "deletes-1").touch()
     outcome = sweep(one.experiment, out=one.out, scheduler=cluster.address, progress=False)
     assert (outcome.done, list(outcome.failed)) == (1, [one.ids[0]])
@@ -394,8 +394,8 @@ def test_a_sweep_that_cannot_start_says_why(monkeypatch, tmp_path):
         sweep(find("noop"), out=str(tmp_path), scheduler="tcp://127.0.0.1:9", workers=2, progress=False)
 
 
-def test_a_scheduler_with_tls_takes_those_who_have_its_certificate(mine, tmp_path, monkeypatch):
-    one = mine(3, 0)
+def test_a_scheduler_with_tls_takes_those_who_have_its_certificate(new_experiment, tmp_path, monkeypatch):
+    one = new_experiment(3, 0)
     made = Security.temporary()
     certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     certificate.write_text(made.tls_client_cert)
@@ -421,8 +421,8 @@ def test_a_scheduler_with_tls_takes_those_who_have_its_certificate(mine, tmp_pat
         cluster.close()
 
 
-def test_a_killed_search_goes_on_where_it_was(mine, cluster):
-    one = mine(1, 0.3)
+def test_a_killed_search_goes_on_where_it_was(new_experiment, cluster):
+    one = new_experiment(1, 0.3)
     storage = f"sqlite:///{one.folder}/study.db"
     store = Store.at(one.out, "mine", "tiny-search")
     driver = one.start("search", "--trials", "9", "--storage", storage, "--scheduler", cluster.address)
@@ -438,11 +438,11 @@ def test_a_killed_search_goes_on_where_it_was(mine, cluster):
     assert set(states) <= {"COMPLETE", "FAIL"}
     left = [trial for trial in study.trials if trial.state.name == "FAIL" and "error" not in trial.user_attrs]
     assert len(states) == 9 + len(left)
-    told = {trial.params["x"] for trial in study.trials if trial not in left}
-    assert {trial.params["x"] for trial in left} <= told  # asked anew
+    tried = {trial.params["x"] for trial in study.trials if trial not in left}
+    assert {trial.params["x"] for trial in left} <= tried  # asked anew
     complete = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
     assert all(trial.value == pytest.approx((trial.params["x"] - 0.3) ** 2) for trial in complete)
-    assert {record["config"]["x"] for record in map(store.read, store.names()[0])} == told
+    assert {record["config"]["x"] for record in map(store.read, store.names()[0])} == tried
     # Once there are as many as wanted, nothing more is asked.
     arguments = [str(one.path), "--trials", "9", "--storage", storage, "--out", one.out]
     again = CliRunner().invoke(app, ["search", *arguments])
@@ -451,8 +451,8 @@ def test_a_killed_search_goes_on_where_it_was(mine, cluster):
     assert "0 trials" in again.output
 
 
-def test_a_search_counts_a_trial_without_a_number_as_failed(mine, cluster):
-    one = mine(1, 0)
+def test_a_search_counts_a_trial_without_a_number_as_failed(new_experiment, cluster):
+    one = new_experiment(1, 0)
     _, outcome = search(
         one.experiment, trials=12, storage=f"sqlite:///{one.folder}/s.db", out=one.out, scheduler=cluster.address,
         progress=False,
@@ -463,10 +463,10 @@ def test_a_search_counts_a_trial_without_a_number_as_failed(mine, cluster):
         assert float(trial.removeprefix("index0-x").partition("-seed")[0]) > 0.9
 
 
-def test_a_search_reads_the_metric_of_a_training_s_record(mine, cluster):
-    one = mine(1, 0)
-    told = one.path.read_text().replace('metric="loss"', 'metric="epochs.-1.loss"')
-    one.path.write_text(told.replace('return {"loss": None', 'return {"epochs": [{"loss": loss}], "loss": None'))
+def test_a_search_reads_the_metric_of_a_training_s_record(new_experiment, cluster):
+    one = new_experiment(1, 0)
+    text = one.path.read_text().replace('metric="loss"', 'metric="epochs.-1.loss"')
+    one.path.write_text(text.replace('return {"loss": None', 'return {"epochs": [{"loss": loss}], "loss": None'))
     study, outcome = search(
         find(one.path), trials=4, storage=f"sqlite:///{one.folder}/s.db", out=one.out, scheduler=cluster.address,
         progress=False,

@@ -342,11 +342,11 @@ def test_numbers_stand_out_from_every_colour_of_a_table(name):
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "words"),
     [(np.zeros((2, 1)), r"shape \(2, 1\) for 1 rows and 2"), (np.array([[0, np.inf]]), "infinite"), ([], "shape")],
 )
-def test_a_matrix_that_does_not_fit_its_labels_is_refused(values, said):
-    with pytest.raises(ValueError, match=said):
+def test_a_matrix_that_does_not_fit_its_labels_is_refused(values, words):
+    with pytest.raises(ValueError, match=words):
         Matrix("m", "x", "y", ["a", "b"], ["c"], values)
 
 

@@ -38,20 +38,20 @@ ENDS_WITHIN = 300  # seconds; a child that takes longer hangs. On a busy machine
 
 def in_child(claim) -> None:
     """Run the claim in a forked child. AssertionError with its traceback if it fails, hangs or takes the child down."""
-    told, tell = multiprocessing.Pipe(duplex=False)
+    receiver, sender = multiprocessing.Pipe(duplex=False)
 
     def run():
         try:
             claim()
-            tell.send("")
+            sender.send("")
         except BaseException:
-            tell.send(traceback.format_exc())
+            sender.send(traceback.format_exc())
 
     child = multiprocessing.get_context("fork").Process(target=run)
     child.start()
-    tell.close()
+    sender.close()
     try:
-        found = told.recv() if told.poll(ENDS_WITHIN) else "the child hangs"
+        found = receiver.recv() if receiver.poll(ENDS_WITHIN) else "the child hangs"
     except EOFError:
         child.join()
         found = f"the child ended with exit code {child.exitcode} and without a word"

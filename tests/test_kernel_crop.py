@@ -74,9 +74,9 @@ def test_what_comes_out_is_exactly_hermitian_and_stays_so():
             at = {(u % H, v): v * len(rows) + r for v in range(k_w) for r, u in enumerate(rows)}
             for v in {0, W // 2 if W % 2 == 0 else 0} & set(range(k_w)):
                 for u in rows:
-                    here, mirror = at[u % H, v], at[-u % H, v]
-                    assert torch.equal(re[here], re[mirror])
-                    assert torch.equal(im[here], -im[mirror])
+                    bin_, mirror = at[u % H, v], at[-u % H, v]
+                    assert torch.equal(re[bin_], re[mirror])
+                    assert torch.equal(im[bin_], -im[mirror])
             again = dispatch.crop(dispatch.pad(re, im, (H, W), (k_h, k_w)), W, (k_h, k_w))
             assert torch.equal(again[0], re)
             assert torch.equal(again[1], im)
@@ -98,15 +98,15 @@ def test_crop_and_pad_are_exact_transposes(form):
 def test_gradients_of_first_and_second_order(form):
     X = randn(2, 4, 3, dtype=torch.complex128).requires_grad_()
 
-    def there(X):
+    def cropped(X):
         return dispatch.crop(X, 4, (2, 3), form)
 
     def back(re, im):
         return dispatch.pad(re, im, (4, 4), (2, 3), form)
 
-    assert gradcheck(there, (X,))
-    assert gradgradcheck(there, (X,))
-    planes = [part.detach().requires_grad_() for part in there(X)]
+    assert gradcheck(cropped, (X,))
+    assert gradgradcheck(cropped, (X,))
+    planes = [part.detach().requires_grad_() for part in cropped(X)]
     assert gradcheck(back, planes)
     assert gradgradcheck(back, planes)
 

@@ -212,10 +212,10 @@ def test_of_a_product_only_what_a_gradient_needs_is_kept(needs):
     y.abs().sum().backward()
     expected = [t.detach().requires_grad_(n) for t, n in zip((x, w), needs, strict=True)]
     torch.bmm(*expected).abs().sum().backward()
-    for mine, theirs in zip((x, w), expected, strict=True):
-        assert (mine.grad is None) == (theirs.grad is None)
+    for leaf, theirs in zip((x, w), expected, strict=True):
+        assert (leaf.grad is None) == (theirs.grad is None)
         if theirs.grad is not None:
-            torch.testing.assert_close(mine.grad, theirs.grad)
+            torch.testing.assert_close(leaf.grad, theirs.grad)
 
 
 @pytest.mark.parametrize(("needs", "kept"), [((True, False), "w"), ((False, True), "xw"), ((True, True), "xw")])

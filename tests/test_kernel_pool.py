@@ -34,9 +34,9 @@ def test_every_form_equals_the_reference(device, dtype):
     for ((H, W), (h, w)), weights in pairs(SIZES, WEIGHTS):
         X, Y = randn(5, H, W // 2 + 1, dtype=dtype), randn(5, h, w // 2 + 1, dtype=dtype)
         for band in bands(h, w):
-            there = dispatch.pool(X.to(device), W, (h, w), band, weights, 0.3).cpu()
+            pooled = dispatch.pool(X.to(device), W, (h, w), band, weights, 0.3).cpu()
             expected = torch.from_numpy(pool.reference(X.numpy(), W, (h, w), band, weights, 0.3))
-            assert_close(there, expected, msg=lambda m, at=(H, W, h, w, band): f"{at}: {m}")
+            assert_close(pooled, expected, msg=lambda m, at=(H, W, h, w, band): f"{at}: {m}")
             back = dispatch.unpool(Y.to(device), w, (H, W), band, weights, 0.3).cpu()
             expected = torch.from_numpy(pool.reference_unpool(Y.numpy(), w, (H, W), band, weights, 0.3))
             assert_close(back, expected, msg=lambda m, at=(H, W, h, w, band): f"{at}: {m}")
@@ -67,9 +67,9 @@ def test_pool_and_unpool_are_exact_transposes(form):
     for ((H, W), (h, w)), weights in pairs(SIZES, WEIGHTS):
         X, Y = randn(2, H, W // 2 + 1, dtype=torch.complex128), randn(2, h, w // 2 + 1, dtype=torch.complex128, seed=1)
         for band in bands(h, w):
-            there = dispatch.pool(X, W, (h, w), band, weights, form=form)
+            pooled = dispatch.pool(X, W, (h, w), band, weights, form=form)
             back = dispatch.unpool(Y, w, (H, W), band, weights, form=form)
-            assert_close((there.conj() * Y).sum().real, (X.conj() * back).sum().real)
+            assert_close((pooled.conj() * Y).sum().real, (X.conj() * back).sum().real)
 
 
 def test_a_band_keeps_what_is_at_or_under_it():
@@ -81,15 +81,15 @@ def test_a_band_keeps_what_is_at_or_under_it():
 
 
 def test_gradients_of_first_and_second_order():
-    def there(X):
+    def pooled(X):
         return dispatch.pool(X, 5, (4, 4), (2, 1), (1.0, 0.5), 2.0)
 
     def back(Y):
         return dispatch.unpool(Y, 4, (5, 5), (2, 2), (0.5, 0.25), 2.0)
 
     X, Y = (randn(2, n, 3, dtype=torch.complex128).requires_grad_() for n in (5, 4))
-    assert gradcheck(there, (X,))
-    assert gradgradcheck(there, (X,))
+    assert gradcheck(pooled, (X,))
+    assert gradgradcheck(pooled, (X,))
     assert gradcheck(back, (Y,))
     assert gradgradcheck(back, (Y,))
 

@@ -144,10 +144,10 @@ def test_conjugates_share_one_fate_at_every_position_of_a_vector(device):
     z = spectrum(4097)
     power = torch.view_as_real(z).double().square().sum(-1)
     for beta in power.sqrt()[:50].tolist():
-        mine, _ = dispatch.threshold_pack(z.to(device), beta)
+        own, _ = dispatch.threshold_pack(z.to(device), beta)
         shifted = torch.cat([z.new_zeros(8), z.conj().resolve_conj()])
         partner, _ = dispatch.threshold_pack(shifted.to(device), beta)
-        assert torch.equal(mine, partner[1:])
+        assert torch.equal(own, partner[1:])
 
 
 @pytest.mark.parametrize("device", DEVICES)

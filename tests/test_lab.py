@@ -194,10 +194,10 @@ def test_a_busy_8888_gives_another_port():
             pass  # some other program holds it: busy all the same
         port = lab.free_port()
         assert 8888 < port < 8888 + lab.PORTS_TRIED
-        with socket.socket() as mine:
-            mine.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            mine.bind((lab.HOST, port))
-            mine.listen()
+        with socket.socket() as server:
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            server.bind((lab.HOST, port))
+            server.listen()
 
 
 @pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")])

@@ -266,14 +266,14 @@ def test_dropout_draws_the_same_numbers(context):
 def test_on_a_gpu_maps_are_stored_there_and_gradients_are_as_far_off_as_on_a_cpu(make, context):
     net, x, y = build(make)
     expected = gradients(net, x, y)[1]
-    _, here, stats = gradients(net, x, y, context())
+    _, on_cpu, stats = gradients(net, x, y, context())
     net, x, y = net.cuda(), x.cuda(), y.cuda()
-    _, there, stats_there = gradients(net, x, y, context())
-    assert all(g.is_cuda for g in there)
-    there = [g.cpu() for g in there]
-    assert distance(there, expected) == pytest.approx(distance(here, expected), rel=0.3, abs=1e-3)
-    assert stats_there.tensors == stats.tensors
-    assert stats_there.stored_bytes == pytest.approx(stats.stored_bytes, rel=0.02)
+    _, on_gpu, stats_on_gpu = gradients(net, x, y, context())
+    assert all(g.is_cuda for g in on_gpu)
+    on_gpu = [g.cpu() for g in on_gpu]
+    assert distance(on_gpu, expected) == pytest.approx(distance(on_cpu, expected), rel=0.3, abs=1e-3)
+    assert stats_on_gpu.tensors == stats.tensors
+    assert stats_on_gpu.stored_bytes == pytest.approx(stats.stored_bytes, rel=0.02)
 
 
 # --- What is exact

@@ -100,16 +100,16 @@ def test_inside_compiled_code_it_is_left_uncompressed_and_says_so_once(inside, f
     expected = gradients(net, torch.compile(net, backend="aot_eager")(x))
     torch._dynamo.reset()  # a module's hooks are seen when it is compiled, not later
     step = torch.compile(inside(net), backend="aot_eager", fullgraph=fullgraph)
-    outputs, said = what_is_said(lambda: [step(x), step(x)])
-    assert said == ["compiling"]
+    outputs, reasons = what_is_said(lambda: [step(x), step(x)])
+    assert reasons == ["compiling"]
     assert all(torch.equal(gradients(net, y), expected) for y in outputs)
 
 
 def test_inside_what_inductor_compiles_too():
     net, x = build()
     expected = gradients(net, torch.compile(net)(x))
-    y, said = what_is_said(lambda: torch.compile(in_a_function(net), fullgraph=True)(x))
-    assert said == ["compiling"]
+    y, reasons = what_is_said(lambda: torch.compile(in_a_function(net), fullgraph=True)(x))
+    assert reasons == ["compiling"]
     assert torch.equal(gradients(net, y), expected)
 
 
@@ -125,8 +125,8 @@ def test_a_graph_break_inside_of_the_context_changes_nothing():
             y = net[3:](y)
         return y, stats
 
-    (y, stats), said = what_is_said(lambda: step(x))
-    assert said == ["compiling"]
+    (y, stats), reasons = what_is_said(lambda: step(x))
+    assert reasons == ["compiling"]
     assert stats.tensors == 0
     assert torch.allclose(gradients(net, y), expected, rtol=1e-5, atol=1e-6)
 
@@ -141,10 +141,10 @@ def test_a_compiled_module_inside_keeps_its_own_tensors_exactly_and_says_so(full
         with compress_activations(5.0) as stats:
             return gradients(net, fast(x)), stats
 
-    (got, stats), said = what_is_said(step)
+    (got, stats), reasons = what_is_said(step)
     assert torch.equal(got, expected)
     assert stats.tensors == stats.gate_bytes == 0
-    assert said == ["compiled"]
+    assert reasons == ["compiled"]
 
 
 def test_what_runs_uncompiled_in_a_compiled_function_is_compressed():
@@ -220,8 +220,8 @@ class InItsForward(nn.Sequential):
 def test_under_a_transform_it_is_left_uncompressed_and_says_so_once(transform, made):
     net, x = build()
     module = made(net)
-    got, said = what_is_said(lambda: transform(module, x))
-    assert said == ["transform"]
+    got, reasons = what_is_said(lambda: transform(module, x))
+    assert reasons == ["transform"]
     torch.testing.assert_close(got, transform(net, x), rtol=0, atol=0)
 
 
@@ -233,8 +233,8 @@ def test_gradients_through_vmap_inside_are_plains():
         with compress_activations(5.0):
             return vmap(net)(x[:, None])
 
-    y, said = what_is_said(step)
-    assert said == ["transform"]
+    y, reasons = what_is_said(step)
+    assert reasons == ["transform"]
     assert torch.equal(gradients(net, y), expected)
 
 
@@ -268,8 +268,8 @@ def test_a_compressed_module_exports(strict):
     size = {0: torch.export.Dim("B")}
     expected = torch.export.export(net, (x,), strict=strict, dynamic_shapes=(size,))
     handle = compressed(net)
-    program, said = what_is_said(lambda: torch.export.export(net, (x,), strict=strict, dynamic_shapes=(size,)))
-    assert said == ["compiling"]
+    program, reasons = what_is_said(lambda: torch.export.export(net, (x,), strict=strict, dynamic_shapes=(size,)))
+    assert reasons == ["compiling"]
     assert [n.target for n in program.graph.nodes] == [n.target for n in expected.graph.nodes]
     assert torch.equal(program.module()(x[:7]), net(x[:7]))
     net(x).sum().backward()  # and eager again
@@ -285,8 +285,8 @@ def test_export_inside_gives_the_same_program(strict):
         with compress_activations():
             return torch.export.export(net, (x,), strict=strict)
 
-    program, said = what_is_said(export)
-    assert set(said) <= {"tracing"}
+    program, reasons = what_is_said(export)
+    assert set(reasons) <= {"tracing"}
     assert [n.target for n in program.graph.nodes] == [n.target for n in expected.graph.nodes]
     assert torch.equal(program.module()(x), net(x))
 
@@ -301,8 +301,8 @@ def test_torch_jit_trace_records_the_model_and_nothing_else(inside):
         with compress_activations() if inside else nullcontext():
             return torch.jit.trace(module, x)
 
-    traced, said = what_is_said(trace)
-    assert said == ([] if inside else ["tracing"])  # inside, torch runs the model without recording too
+    traced, reasons = what_is_said(trace)
+    assert reasons == ([] if inside else ["tracing"])  # inside, torch runs the model without recording too
     assert [n.kind() for n in traced.inlined_graph.nodes()] == [n.kind() for n in expected.nodes()]
     assert torch.equal(traced(x), net(x))
 
@@ -325,8 +325,8 @@ def test_make_fx_traces_a_training_step(inside):
         with compress_activations(5.0) if inside else nullcontext():
             return make_fx(step, tracing_mode="fake")(parameters, x)
 
-    traced, said = what_is_said(trace)
-    assert said == ["tracing"]
+    traced, reasons = what_is_said(trace)
+    assert reasons == ["tracing"]
     other = {name: p + 1 for name, p in parameters.items()}
     for got, plain in zip(traced(parameters, x), expected, strict=True):
         assert torch.equal(got, plain)
@@ -361,9 +361,9 @@ def test_fake_tensors_pass_through_and_the_next_real_step_is_compressed():
 def test_meta_tensors_pass_through():
     net, x = build()
     compressed(net.to("meta"))
-    y, said = what_is_said(lambda: net(x.to("meta")))
+    y, reasons = what_is_said(lambda: net(x.to("meta")))
     y.sum().backward()
-    assert said == ["kind"]
+    assert reasons == ["kind"]
     assert net[0].weight.grad.is_meta
 
 
@@ -425,11 +425,11 @@ def test_a_context_that_compressed_nothing_says_why_and_what_to_do(reason, step,
     with pytest.warns(NothingCompressedWarning) as caught, context() as stats:
         step()
     assert stats.share != stats.share
-    (said,) = (w for w in caught if w.category is NothingCompressedWarning)
+    (warning,) = (w for w in caught if w.category is NothingCompressedWarning)
     case, way_out = left.REASONS[reason]
     text = f"{context.__name__}() has compressed no map, so that its share is NaN: {case}. {way_out}"
-    assert str(said.message) == text
-    assert said.filename == __file__  # at the with statement
+    assert str(warning.message) == text
+    assert warning.filename == __file__  # at the with statement
 
 
 @pytest.mark.parametrize("step", SILENT.values(), ids=SILENT)

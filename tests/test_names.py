@@ -38,7 +38,7 @@ def bindings(node: ast.AST, where: str = "") -> Iterator[tuple[str, str]]:
 def test_no_name_is_vague():
     found = {
         (path.relative_to(ROOT).as_posix(), where, name)
-        for folder in ("kernels", "specviz")
+        for folder in ("kernels", "specviz", "tests")
         for path in (ROOT / folder).rglob("*.py")
         for where, name in bindings(ast.parse(path.read_text()))
         if name in VAGUE

@@ -215,10 +215,10 @@ def script(folder: Path, name: str, text: str) -> None:
     (folder / name).chmod(0o755)
 
 
-def run_browser(tmp_path: Path, *, there: bool, user: int = 0, **env: str) -> tuple[str, int]:
+def run_browser(tmp_path: Path, *, installed: bool, user: int = 0, **env: str) -> tuple[str, int]:
     """What .ci/browser says, for this user, where a browser is there or not; apt-get only says what it would do."""
     programs = tmp_path / "programs"
-    script(programs, "python", f"exit {0 if there else 1}")
+    script(programs, "python", f"exit {0 if installed else 1}")
     script(programs, "id", f"echo {user}")
     script(programs, "apt-get", 'echo "apt-get $*"')
     path = f"{programs}:{os.environ['PATH']}"
@@ -229,9 +229,9 @@ def run_browser(tmp_path: Path, *, there: bool, user: int = 0, **env: str) -> tu
 
 
 def test_a_browser_is_installed_only_for_root_and_after_it_was_said_what_and_how_to_decline(tmp_path):
-    said, status = run_browser(tmp_path, there=False)
+    output, status = run_browser(tmp_path, installed=False)
     assert status == 0
-    before, _, after = said.partition("apt-get update")
+    before, _, after = output.partition("apt-get update")
     assert "Debian's package `chromium`" in before
     assert "MB" in before
     assert "make test BROWSER_TESTS=no" in before
@@ -239,7 +239,7 @@ def test_a_browser_is_installed_only_for_root_and_after_it_was_said_what_and_how
 
 
 @pytest.mark.parametrize(
-    ("there", "user", "env", "words"),
+    ("installed", "user", "env", "words"),
     [
         (True, 0, {}, ""),
         (True, 1000, {}, ""),
@@ -248,12 +248,12 @@ def test_a_browser_is_installed_only_for_root_and_after_it_was_said_what_and_how
         (True, 0, {"BROWSER_TESTS": "no"}, "BROWSER_TESTS=no"),
     ],
 )
-def test_a_browser_that_is_there_comes_first_and_nobody_else_installs_one(tmp_path, there, user, env, words):
-    said, status = run_browser(tmp_path, there=there, user=user, **env)
+def test_a_browser_that_is_there_comes_first_and_nobody_else_installs_one(tmp_path, installed, user, env, words):
+    output, status = run_browser(tmp_path, installed=installed, user=user, **env)
     assert status == 0
-    assert "apt-get" not in said
-    assert words in said
-    assert bool(said) == bool(words)
+    assert "apt-get" not in output
+    assert words in output
+    assert bool(output) == bool(words)
 
 
 def test_an_installation_that_fails_stops_with_the_way_out(tmp_path):

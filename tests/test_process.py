@@ -54,13 +54,13 @@ class Inside:
     """Another thread within a block of this lock, from when it gets there until `leave`."""
 
     def __init__(self, lock) -> None:
-        self.there, self.may_leave = threading.Event(), threading.Event()
+        self.arrived, self.may_leave = threading.Event(), threading.Event()
         self.thread = threading.Thread(target=self._run, args=(lock,), daemon=True)
         self.thread.start()
 
     def _run(self, lock) -> None:
         with lock:
-            self.there.set()
+            self.arrived.set()
             self.may_leave.wait()
 
     def leave(self) -> None:
@@ -77,17 +77,17 @@ def test_a_thread_that_forks_within_a_block_is_out_of_it_in_the_child(make):
         with lock:  # taken anew, inside the block that the fork left behind
             pass
         other = Inside(lock)
-        open_for_others = other.there.wait(10)
+        open_for_others = other.arrived.wait(10)
         lock.__exit__()  # of the parent's block: it does not open what the other thread holds now
         third = Inside(lock)
-        return open_for_others and not third.there.wait(0.2)
+        return open_for_others and not third.arrived.wait(0.2)
 
     lock.__enter__()
     assert _in_child(claim) == 0
     other = Inside(lock)
-    assert not other.there.wait(0.2), "in the parent it is held as before"
+    assert not other.arrived.wait(0.2), "in the parent it is held as before"
     lock.__exit__()
-    other.there.wait()
+    other.arrived.wait()
     other.leave()
 
 
@@ -162,7 +162,7 @@ def test_who_is_interrupted_while_waiting_leaves_the_queue_and_a_lender_has_it_b
         interrupt()
 
     other = Inside(turn)
-    other.there.wait()
+    other.arrived.wait()
     threading.Thread(target=interrupt_when_waiting).start()
     with pytest.raises(KeyboardInterrupt), turn:
         raise AssertionError("the turn is another thread's")
@@ -177,15 +177,15 @@ def test_who_is_interrupted_while_waiting_leaves_the_queue_and_a_lender_has_it_b
     def lend():
         with turn.lent():
             other = Inside(turn)
-            other.there.wait()
+            other.arrived.wait()
             threading.Thread(target=interrupt_and_leave, args=(other,)).start()
 
     with turn:
         with pytest.raises(KeyboardInterrupt):
             lend()
         other = Inside(turn)
-        assert not other.there.wait(0.2), "it is held again, so that the block can give it back"
-    other.there.wait()
+        assert not other.arrived.wait(0.2), "it is held again, so that the block can give it back"
+    other.arrived.wait()
     other.leave()
 
 
@@ -197,14 +197,14 @@ def test_a_threads_number_of_torchs_threads_is_no_other_threads():
         thread.join()
         return found[0]
 
-    here, there = torch.get_num_threads(), elsewhere()
-    other = 3 if here != 3 else 4
+    count, other_count = torch.get_num_threads(), elsewhere()
+    other = 3 if count != 3 else 4
     with torch_threads(other):
-        assert (torch.get_num_threads(), elsewhere()) == (other, there)
+        assert (torch.get_num_threads(), elsewhere()) == (other, other_count)
         with torch_threads():
-            torch.set_num_threads(here)
+            torch.set_num_threads(count)
         assert torch.get_num_threads() == other
-    assert (torch.get_num_threads(), elsewhere()) == (here, there)
+    assert (torch.get_num_threads(), elsewhere()) == (count, other_count)
 
 
 @pytest.mark.parametrize("two", [2, np.int64(2), np.uint8(2), torch.tensor(2), np.array(2)])

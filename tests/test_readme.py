@@ -30,7 +30,7 @@ def measured(network, way):
 
 
 def test_the_figures_of_the_memory_saver_are_the_records():
-    said = re.search(
+    found = re.search(
         r"it keeps (\d+) % of the bytes there and (\d+) % of ResNet-18's; a step takes ([\d.]+) and ([\d.]+) times as "
         r"long.*Checkpointing keeps (\d+) and (\d+) % with the exact gradient, at up to ([\d.]+) times the time",
         README,
@@ -45,7 +45,7 @@ def test_the_figures_of_the_memory_saver_are_the_records():
     ]
     times = [f"{row['step_ratio']:.1f}" for row in ours]
     slowest = f"{max(row['step_ratio'] for row in checkpoint):.1f}"
-    assert list(said.groups()) == [*shares[0], *times, *shares[1], slowest]
+    assert list(found.groups()) == [*shares[0], *times, *shares[1], slowest]
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_large_numbers_and_many_brackets_that_do_no_harm_are_read(tmp_path):
 def test_what_travels_tells_of_no_folder(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.setenv("USERPROFILE", "/home/me")
-    told = {
+    record = {
         "dataset": "folder:/home/me/pets",
         "labels": {"dataset": ["folder:~/pets", "folder:pets", r"folder:C:\data\pets"]},
         "weights": "/mnt/disk/w.safetensors",
@@ -62,7 +62,7 @@ def test_what_travels_tells_of_no_folder(monkeypatch):
         "share": r"\\server\share\x.png",
         "number": 3,
     }
-    assert records.portable(told) == {
+    assert records.portable(record) == {
         "dataset": "folder:pets",
         "labels": {"dataset": ["folder:pets", "folder:pets", "folder:pets"]},
         "weights": "w.safetensors",

@@ -160,8 +160,8 @@ def test_two_blocks_equal_algorithm_1_with_all_gradients(size, name):
     cotangent = randn(*X.image().shape, seed=5)
     got = torch.autograd.grad((X.image() * cotangent).sum(), [x, *weights, *biases])
     expected = torch.autograd.grad((pixels_of(plane) * cotangent).sum(), [x, *weights, *biases])
-    for mine, theirs in zip(got, expected, strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-8 * theirs.abs().max().item())
+    for ours, theirs in zip(got, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-8 * theirs.abs().max().item())
 
 
 @pytest.mark.usefixtures("chunked")
@@ -190,8 +190,8 @@ def test_every_layout_gives_the_same_block(storage, channels, batch):
     assert_equal_plane(Z, dense, 1e-10)
     got = torch.autograd.grad(Z.image().square().sum(), [first, second])
     expected = torch.autograd.grad(pixels_of(dense).square().sum(), [first, second])
-    for mine, theirs in zip(got, expected, strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-8)
+    for ours, theirs in zip(got, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.usefixtures("chunked")
@@ -208,8 +208,8 @@ def test_a_stride_takes_every_other_pixel_before_the_threshold(stride, beta):
     got = SF.specnet_block2d(X, second, beta=0.5).image()
     expected = pixels_of(plain_block(plane, second, beta=0.5))
     inputs = [x, weight, bias, second]
-    mine, theirs = (torch.autograd.grad(y.square().sum(), inputs) for y in (got, expected))
-    for a, b in zip(mine, theirs, strict=True):
+    ours, theirs = (torch.autograd.grad(y.square().sum(), inputs) for y in (got, expected))
+    for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8)
 
 
@@ -233,8 +233,8 @@ def test_pooling_between_blocks_is_a_crop_that_the_reader_does(smaller, batch):
     got = SF.specnet_block2d(pooled, second, beta=0.7).image()
     expected = pixels_of(plain_block(dense, second, beta=0.7))
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-9)
-    mine, theirs = (torch.autograd.grad(y.pow(3).sum(), [x, second]) for y in (got, expected))
-    for a, b in zip(mine, theirs, strict=True):
+    ours, theirs = (torch.autograd.grad(y.pow(3).sum(), [x, second]) for y in (got, expected))
+    for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8)
 
 
@@ -262,9 +262,9 @@ def test_residual_and_dense_connections():
     c = plain_block(torch.cat([a, b], 1), weights[2], beta=0.3)
     assert_equal_plane(both, torch.cat([a, b], 1), 1e-10)
     assert_equal_plane(Z, c, 1e-10)
-    mine = torch.autograd.grad(Z.image().square().sum(), [x, *weights])
+    ours = torch.autograd.grad(Z.image().square().sum(), [x, *weights])
     theirs = torch.autograd.grad(pixels_of(c).square().sum(), [x, *weights])
-    for p, q in zip(mine, theirs, strict=True):
+    for p, q in zip(ours, theirs, strict=True):
         torch.testing.assert_close(p, q, rtol=1e-8, atol=1e-8)
 
 
@@ -280,9 +280,9 @@ def test_a_strided_residual_unit():
     s = plain_block(a, projection, beta=0.0, f=lambda t: t, stride=2)
     b = plain_block(a, second, beta=0.5, stride=2, shortcut=s)
     assert_equal_plane(Y, b, 1e-10)
-    mine = torch.autograd.grad(Y.image().square().sum(), [x, *weights])
+    ours = torch.autograd.grad(Y.image().square().sum(), [x, *weights])
     theirs = torch.autograd.grad(pixels_of(b).square().sum(), [x, *weights])
-    for p, q in zip(mine, theirs, strict=True):
+    for p, q in zip(ours, theirs, strict=True):
         torch.testing.assert_close(p, q, rtol=1e-8, atol=1e-8)
 
 
@@ -339,8 +339,8 @@ def test_gradients_are_exact_in_float32_and_rounded_in_half_precision(precision,
     for weight in small:
         X = SF.specnet_block2d(X, weight, beta=0.5, precision=precision)
     got = torch.autograd.grad(X.image().square().sum(), small)
-    for mine, theirs in zip(got, expected, strict=True):
-        error = (mine.double() - theirs).norm() / theirs.norm()
+    for ours, theirs in zip(got, expected, strict=True):
+        error = (ours.double() - theirs).norm() / theirs.norm()
         assert error < tolerance
         assert precision == "float32" or error > tolerance / 200  # it is rounded indeed
 
@@ -644,8 +644,8 @@ def test_on_a_gpu_a_block_is_what_it_is_on_a_cpu(stride, storage):
         grads = torch.autograd.grad(Y.image().square().sum(), [x, *weights])
         assert all(g.device.type == device for g in grads)
         results.append([t.cpu() for t in (Y.values.detach(), *grads)])
-    for here, there in zip(*results, strict=True):
-        torch.testing.assert_close(there, here, rtol=1e-8, atol=1e-8)
+    for on_cpu, on_gpu in zip(*results, strict=True):
+        torch.testing.assert_close(on_gpu, on_cpu, rtol=1e-8, atol=1e-8)
 
 
 def relu_like_even(a):

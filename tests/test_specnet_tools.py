@@ -147,8 +147,8 @@ def test_compiled_it_is_dense_with_one_warning_and_the_same(unit, x):
         y = compiled(x)
     assert sum("storage='dense' says that this is meant" in str(w.message) for w in caught) == 1
     assert_close(y, expected)
-    for mine, theirs in zip(gradients(unit, y), gradients(unit, expected), strict=True):
-        assert_close(mine, theirs)
+    for ours, theirs in zip(gradients(unit, y), gradients(unit, expected), strict=True):
+        assert_close(ours, theirs)
     assert unit.first.last_share_kept is None
 
 
@@ -180,8 +180,8 @@ def test_traced_by_torch_jit(unit, x):
     for other in (2 * x, torch.cat([x, x])):
         y = traced(other)
         assert_close(y, unit(other))
-        for mine, theirs in zip(gradients(unit, y), gradients(unit, unit(other)), strict=True):
-            assert_close(mine, theirs)
+        for ours, theirs in zip(gradients(unit, y), gradients(unit, unit(other)), strict=True):
+            assert_close(ours, theirs)
 
 
 def test_symbolic_trace_makes_one_node_of_each_block(unit, x):
@@ -218,8 +218,8 @@ def test_gradients_of_each_sample(unit, x):
     each = vmap(grad(lambda p, x: loss(run(p, x[None]))), (None, 0))(parameters, x)
     for i in range(len(x)):
         expected = gradients(unit, unit(x[i : i + 1]))
-        for mine, theirs in zip(each.values(), expected, strict=True):
-            assert_close(mine[i], theirs)
+        for ours, theirs in zip(each.values(), expected, strict=True):
+            assert_close(ours[i], theirs)
 
 
 def test_the_tangent_is_the_transpose_of_the_gradient_whatever_requires_one(unit, x):

@@ -28,14 +28,14 @@ def numbers_by_definition(w, orthogonal):
     factor = 2**0.5 if orthogonal else 1.0
     for v in range(k_w):  # column by column, so that the pair's member with the smaller column comes first
         for u in range(k_h):
-            here, mirror = (u, v), (-u % k_h, -v % k_w)
-            if here in seen:
+            bin_, mirror = (u, v), (-u % k_h, -v % k_w)
+            if bin_ in seen:
                 continue
-            seen |= {here, mirror}
-            if here == mirror:
-                numbers[here] = X[here].real
+            seen |= {bin_, mirror}
+            if bin_ == mirror:
+                numbers[bin_] = X[bin_].real
             else:
-                numbers[here], numbers[mirror] = factor * X[here].real, factor * X[here].imag
+                numbers[bin_], numbers[mirror] = factor * X[bin_].real, factor * X[bin_].imag
     return numbers
 
 
@@ -313,9 +313,9 @@ LAYERS = [(snn.SpectralParamConv1d, nn.Conv1d, (2, 9)), (snn.SpectralParamConv2d
 
 @pytest.mark.parametrize(("ours", "theirs", "shape"), LAYERS)
 def test_its_signature_is_torchs_and_it_is_made_without_drawing(ours, theirs, shape):
-    mine, other = (inspect.signature(kind).parameters for kind in (ours, theirs))
-    assert list(mine) == [*other, "orthogonal"]
-    assert [p.default for p in mine.values()][:-1] == [p.default for p in other.values()]
+    own, other = (inspect.signature(kind).parameters for kind in (ours, theirs))
+    assert list(own) == [*other, "orthogonal"]
+    assert [p.default for p in own.values()][:-1] == [p.default for p in other.values()]
     layer = ours(2, 3, 3, orthogonal=False)
     bare = torch.nn.utils.skip_init(ours, 2, 3, 3, orthogonal=False)
     bare.load_state_dict(layer.state_dict())

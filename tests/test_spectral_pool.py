@@ -76,13 +76,13 @@ def test_pooling_is_the_crop_of_a_half_spectrum_that_keeps_the_mean():
 @pytest.mark.parametrize(("H", "W", "h", "w"), PAIRS)
 @pytest.mark.parametrize("nyquist", NYQUIST)
 def test_the_gradient_is_the_exact_transpose(H, W, h, w, algorithm, nyquist):
-    def there(x):
+    def pool(x):
         return SF.spectral_pool2d(x, (h, w), algorithm=algorithm, nyquist=nyquist)
 
     def back(y):
         return SF.spectral_pad2d(y, (H, W), algorithm=algorithm)
 
-    for resize, size, new in ((there, (H, W), (h, w)), (back, (h, w), (H, W))):
+    for resize, size, new in ((pool, (H, W), (h, w)), (back, (h, w), (H, W))):
         x = maps(*size).requires_grad_()
         g = maps(*new, seed=1)
         (grad,) = torch.autograd.grad(resize(x), x, g)

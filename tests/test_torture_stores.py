@@ -29,8 +29,8 @@ def test_what_is_not_damaged_is_read_alike_twice_and_by_its_command(kind, tmp_pa
     with files.world(kind, tmp_path):
         files.KINDS[kind].make(tmp_path)
         assert files.comparable(files.KINDS[kind].read(tmp_path)) == expected
-        verdict, said = files._by_command(files.KINDS[kind], tmp_path, files.KINDS[kind].targets[0], "harmless", False)
-    assert verdict == "ended well", said
+        verdict, words = files._by_command(files.KINDS[kind], tmp_path, files.KINDS[kind].targets[0], "harmless", False)
+    assert verdict == "ended well", words
 
 
 def test_the_counts_can_be_other_than_zero(monkeypatch):
@@ -38,8 +38,8 @@ def test_the_counts_can_be_other_than_zero(monkeypatch):
     png = files.KINDS["png"]
     number = list(files.KINDS).index("png")
     readers = {"silent": lambda folder: "anything", "tracebacks": lambda folder: 1 / 0}
-    for what, read in readers.items():
+    for verdict, read in readers.items():
         with monkeypatch.context() as patch:
             patch.setitem(files.KINDS, "png", files.replace(png, read=read))
             patch.setattr(files, "_undamaged", lambda name: None)
-            assert files.one(1, number).verdict == what
+            assert files.one(1, number).verdict == verdict

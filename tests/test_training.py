@@ -607,7 +607,7 @@ def test_each_epoch_sees_all_examples_once_in_an_order_of_its_own():
 
 
 def test_seeds_of_different_purposes_do_not_meet():
-    seeds = {seed_of(s, what, n) for s in range(20) for what in ("step", "order") for n in range(500)}
+    seeds = {seed_of(s, purpose, n) for s in range(20) for purpose in ("step", "order") for n in range(500)}
     assert len(seeds) == 20 * 2 * 500
     assert seed_of(1, 11) != seed_of(11, 1)
 

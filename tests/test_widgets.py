@@ -3,6 +3,7 @@
 import asyncio
 import io
 import math
+import warnings
 from datetime import datetime
 
 import numpy as np
@@ -37,7 +38,7 @@ def numpy_facts(image, beta, norm):
     return {
         "kept": np.count_nonzero(kept),
         "total": kept.size,
-        "density": np.count_nonzero(kept) / kept.size,
+        "share_kept": np.count_nonzero(kept) / kept.size,
         "energy": np.sum(np.abs(kept) ** 2) / np.sum(np.abs(spectrum) ** 2),
         "psnr_db": 10 * np.log10(1 / error) if error else np.inf,
         "dense_bytes": 8 * C * H * (W // 2 + 1),
@@ -70,6 +71,17 @@ def test_threshold_explorer_takes_any_size(shape):
     assert explorer.facts()["total"] == image.numel()
     assert explorer.facts()["kept"] == numpy_facts(image.numpy(), 0.3, "ortho")["kept"]
     Image.open(io.BytesIO(explorer.still())).load()
+
+
+def test_a_facts_former_key_gives_the_same_number_and_names_the_new_key():
+    facts = ThresholdExplorer(np.eye(16), beta=0.5).facts()
+    with pytest.warns(DeprecationWarning, match="the fact 'density' is now 'share_kept'"):
+        assert facts["density"] == facts["share_kept"]
+    assert "density" not in facts
+    with warnings.catch_warnings(action="error"):
+        assert facts["kept"] == round(facts["share_kept"] * 256)  # this explorer's own key, a count
+    with pytest.raises(KeyError, match="sparsity"):
+        facts["sparsity"]
 
 
 def test_a_large_picture_is_shown_reduced_but_counted_whole():

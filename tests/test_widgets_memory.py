@@ -45,7 +45,9 @@ def test_the_memory_explorer_shows_shares_of_both_baselines():
     f = explorer.facts()
     assert (f["beta"], f["saved_of_tanh"], f["saved_of_bn_relu"]) == (1.0, 0.2, 0.1)
     assert (f["peak_of_tanh"], f["peak_of_bn_relu"]) == (0.25, 0.125)
-    assert f["kept"] == pytest.approx(0.2)
+    assert f["share_kept"] == pytest.approx(0.2)
+    with pytest.warns(DeprecationWarning, match="the fact 'kept' is now 'share_kept'"):
+        assert f["kept"] == f["share_kept"]
     explorer.set(beta=0.5)
     assert explorer.facts()["saved_bytes"] == 60 * 2**20
     explorer.set(beta=1.0, precision="float16")

@@ -79,12 +79,12 @@ def config_now(explorer):
 def test_curves_are_means_over_seeds_with_one_standard_deviation_around_them():
     explorer = TrainingExplorer(ROWS)
     explorer.set(setting=0.5)
-    mine = lines(explorer, 1)["SpecNet, test"]
-    assert mine.x.tolist() == [1, 2, 3]
+    line = lines(explorer, 1)["SpecNet, test"]
+    assert line.x.tolist() == [1, 2, 3]
     of_seeds = 100 * np.array([[last / 3, 2 * last / 3, last] for last in (0.50, 0.53, 0.56)])
-    np.testing.assert_allclose(mine.y, of_seeds.mean(0))
-    np.testing.assert_allclose(mine.high - mine.y, of_seeds.std(0, ddof=1))
-    np.testing.assert_allclose(mine.y - mine.low, of_seeds.std(0, ddof=1))
+    np.testing.assert_allclose(line.y, of_seeds.mean(0))
+    np.testing.assert_allclose(line.high - line.y, of_seeds.std(0, ddof=1))
+    np.testing.assert_allclose(line.y - line.low, of_seeds.std(0, ddof=1))
     assert lines(explorer, 0)["SpecNet, training"].y.tolist() == [2.0, 1.5, 1.0]
     assert lines(explorer, 0)["tanh, test"].y.tolist() == [2.5, 2.0, 1.5]
     f = explorer.facts()
@@ -213,8 +213,8 @@ def test_published_figures_are_stars_of_this_network_data_set_and_method_alone(m
     assert explorer.facts()["published_accuracy"] is None
     explorer.set(setting=0.5)
     assert explorer.facts()["published_accuracy"] == 0.92
-    said = next(fact for fact in explorer.panels.facts if fact[0] == "published")
-    assert "A paper, Table 1; the paper's network is wider and was trained far longer" in said[2]
+    published = next(fact for fact in explorer.panels.facts if fact[0] == "published")
+    assert "A paper, Table 1; the paper's network is wider and was trained far longer" in published[2]
 
 
 @pytest.mark.parametrize(
@@ -233,8 +233,8 @@ def test_a_star_and_its_fact_say_the_same_of_how_the_paper_trained(monkeypatch, 
         row["config"]["network_options"]["width"] = width
     explorer = TrainingExplorer(rows)
     assert f"published: P{legend}" in lines(explorer, 2)
-    said = next(shown for shown in explorer.panels.facts if shown[0] == "published")
-    assert said[2] == f"P; {fact}"
+    shown_fact = next(shown for shown in explorer.panels.facts if shown[0] == "published")
+    assert shown_fact[2] == f"P; {fact}"
 
 
 def test_a_network_of_two_experiments_offers_the_data_sets_of_the_one_chosen():

@@ -200,7 +200,7 @@ AIMED_SPEEDUP = {3: 2.0, 5: 3.0, 7: 4.0, 11: 7.0}  # forward at compression 0.5,
 
 
 def aims(row: BenchConv) -> Iterator[harness.Aim]:
-    """Of the automatic choice on a CPU."""
+    """The aims of the automatic choice on a CPU."""
     if row["algorithm"] != "auto" or row["device"] != "cpu":
         return
 

@@ -13,7 +13,7 @@ from specviz.bench import harness
 from specviz.bench.timing import medians_ms
 from specviz.record_types import BenchRecord
 
-DENSITIES = (0.02, 0.1, 0.25, 0.5)
+SHARES_KEPT = (0.02, 0.1, 0.25, 0.5)
 
 
 class Numbers(TypedDict):
@@ -73,9 +73,9 @@ def run(out: Path, entries: int) -> None:
     for device in devices:
         generator = torch.Generator().manual_seed(0)
         x_hat = torch.randn(entries, dtype=torch.complex64, generator=generator).to(device)
-        for density in DENSITIES:
+        for share_kept in SHARES_KEPT:
             # |z|^2 of a complex normal is exponential, so the share above beta is exp(-beta^2).
-            beta = float((-torch.tensor(density).log()).sqrt())
+            beta = float((-torch.tensor(share_kept).log()).sqrt())
             row = BenchThreshold(
                 experiment="bench-threshold",
                 device=device,

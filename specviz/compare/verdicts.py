@@ -36,14 +36,18 @@ class Claim:
     kind         "superior": above `value`; "non-inferior": at most `margin` below it; "equivalent": at most `margin`
                  from it
     margin       the smallest difference that matters, in the differences' own unit
-    expected_sd  the differences' standard deviation as expected, from a pilot or another study
+    expected_sd  the expected standard deviation of the differences, from a pilot or another study
     pairs        how many differences there will be for each setting
-    settings     over how many settings it is a claim, 4 at most; it is supported if it is for all of them
-    value        what the differences are held against: 0, or a paper's number
-    unit         "points" of shares, which are hundredths, or a word that follows the number, as in "epochs"
-    fixed        the day on which all of this was fixed, as "2026-11-28"; no older record may answer
+    settings     how many settings the claim is about, 4 at most; it is supported if it is supported for all of them
+    value        what the differences are compared with: 0, or a paper's number
+    unit         "points" for shares (a point is a hundredth), or a word that follows the number, as in "epochs"
+    fixed        the day on which all of this was fixed, as "2026-11-28"; older records may not answer
 
     ValueError for a plan that could not answer: one whose interval would be wider than the margin on either side.
+
+    >>> claim = sv.compare.Claim("Ours is better", "superior", margin=0.01, expected_sd=0.01, pairs=10)
+    >>> round(claim.half_width(10), 4)  # of the interval, on either side
+    0.0072
     """
 
     says: str
@@ -83,7 +87,7 @@ class Claim:
         return next(n for n in itertools.count(few) if self.half_width(n) < self.margin)
 
     def half_width(self, pairs: int) -> float:
-        """Of the interval of so many pairs that scatter as expected, at the strictest of Holm's levels."""
+        """Half the width of the interval of so many pairs that scatter as expected, at Holm's strictest level."""
         return _quantile(1 - LEVEL / self.settings / 2, pairs) * self.expected_sd / math.sqrt(pairs)
 
 
@@ -91,10 +95,15 @@ class Claim:
 class Effect:
     """What one setting's differences say.
 
-    mean, low, high  the mean difference and its interval, at `level` (0.05: it holds the true one at 95 %)
-    count            differences
-    could_show       the smallest true distance from the claim's boundary that so many, scattered as these are, show
-                     in 4 of 5 cases; None of fewer than two
+    mean, low, high  the mean difference and its interval, at `level` (at 0.05 it contains the true one in 95 %)
+    count            how many differences
+    could_show       the smallest true distance from the claim's boundary that so many differences, scattered as these
+                     are, show in 4 of 5 cases; None for fewer than two
+
+    >>> claim = sv.compare.Claim("Ours is better", "superior", margin=0.01, expected_sd=0.01, pairs=10)
+    >>> effect = sv.compare.judge(claim, [0.02, 0.03] * 5).effects[""]
+    >>> effect.outcome, effect.count, round(effect.mean, 3)
+    ('supported', 10, 0.025)
     """
 
     outcome: Outcome
@@ -108,7 +117,13 @@ class Effect:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The outcome of a claim, the effect in each of its settings, and why if it cannot be told."""
+    """The outcome of a claim, the effect in each of its settings, and the reason if the outcome is "cannot tell".
+
+    >>> claim = sv.compare.Claim("Ours is better", "superior", margin=0.01, expected_sd=0.01, pairs=10)
+    >>> verdict = sv.compare.judge(claim, [0.02, 0.03] * 5, unhealthy="2 of 5 baselines had not learnt")
+    >>> verdict.outcome, verdict.why
+    ('cannot tell', '2 of 5 baselines had not learnt')
+    """
 
     claim: Claim
     outcome: Outcome
@@ -141,9 +156,14 @@ def judge(
 
     differences  ours less theirs, one for each pair; or {setting: differences} for a claim about several
     days         when the records behind them were made, as "2026-11-28": ValueError if one is older than the claim
-    unhealthy    why the runs may not speak, as "2 of 5 baselines had not learnt": the claim cannot be told, and says so
+    unhealthy    why the runs cannot answer, as "2 of 5 baselines had not learnt": the outcome is then "cannot tell",
+                 with this reason
 
     ValueError for differences that are not finite numbers, or for other settings than the claim is about.
+
+    >>> claim = sv.compare.Claim("Ours is better", "superior", margin=0.01, expected_sd=0.01, pairs=10)
+    >>> sv.compare.judge(claim, [0.02, 0.03] * 5).outcome
+    'supported'
     """
     groups = dict(differences) if isinstance(differences, Mapping) else {"": differences}
     if len(groups) != claim.settings:

@@ -12,10 +12,13 @@ Edges = Literal["zeros", "mirror"]
 
 
 def normalise(x: Tensor, mean: Tensor | Sequence[float], std: Tensor | Sequence[float]) -> Tensor:
-    """(B, C, ...) -> the same shape in float32, (x - mean) / std channel by channel.
+    """Bring pictures or series to mean 0 and deviation 1: (B, C, ...) -> the same shape in float32, (x - mean) / std.
 
     x          uint8, which is divided by 255 first, or floating, which is not
     mean, std  C numbers each, as `Labelled.channel_stats` gives them
+
+    >>> sv.datasets.normalise(torch.rand(8, 3, 32, 32), [0.5, 0.5, 0.5], [0.25, 0.25, 0.25]).shape
+    torch.Size([8, 3, 32, 32])
     """
     if x.dtype != torch.uint8 and not x.is_floating_point():
         raise TypeError(f"normalise takes pictures of uint8 or floats, not {x.dtype}")
@@ -37,14 +40,19 @@ def crop_flip(
     flip: bool | Tensor = True,
     edges: Edges = "zeros",
 ) -> Tensor:
-    """(B, C, H, W) of any type -> the same: pixels added around, a window of the old size cut out, half are mirrored.
+    """Shift and mirror pictures at random: (B, C, H, W) of any type -> the same shape and type.
+
+    Pixels are added around each picture, a window of the old size is cut out, and half of the pictures are mirrored.
 
     pad    pixels added on each side, at least 0: every picture moves by up to so many, each place equally likely
     flip   mirror left and right with probability 1/2; False for digits and letters; or (B,) bool, which to mirror
     edges  what is added: "zeros", which are the mean of normalised pictures and black of others, or the picture's own
            "mirror" image at its edge, for which pad must be less than H and W
 
-    The draws are the generator's, which may live on another device than x.
+    The generator makes the draws; it may be on another device than x.
+
+    >>> sv.datasets.crop_flip(torch.rand(8, 3, 32, 32), torch.Generator().manual_seed(0)).shape
+    torch.Size([8, 3, 32, 32])
     """
     from spectral_kernels.dispatch import one_of, whole  # here, for it loads Numba
 
@@ -82,13 +90,16 @@ def _inside(places: Tensor, size: int) -> Tensor:
 
 
 def shift_rotate(x: Tensor, generator: torch.Generator, pixels: float = 5, degrees: float = 5) -> Tensor:
-    """(B, C, H, W) floating -> the same: every picture turned about its centre, then moved; edges are mirrored.
+    """Turn every picture about its centre and move it, at random: (B, C, H, W) floating -> the same, edges mirrored.
 
     pixels   most that it moves along each axis, at least 0; not whole numbers
     degrees  most that it turns either way, at least 0
 
-    Bilinear between pixels. Angle, shift along W and along H are uniform, from the generator, which may live on another
-    device than x.
+    Values between pixels are bilinear. Angle, shift along W and along H are uniform. The generator draws them; it may
+    be on another device than x.
+
+    >>> sv.datasets.shift_rotate(torch.rand(8, 3, 32, 32), torch.Generator().manual_seed(0)).shape
+    torch.Size([8, 3, 32, 32])
     """
     _check_batch("shift_rotate", x)
     if not x.is_floating_point():

@@ -136,23 +136,27 @@ def load(
     download: bool = True,
     series: Lengthened | None = None,
 ) -> Labelled:
-    """A data set in memory: pictures (N, C, H, W) uint8, or series (N, 1, L) float32, with labels and class names.
+    """Load a data set: pictures (N, C, H, W) uint8, or series (N, 1, L) float32, in memory, with their labels.
 
     name      "fashion-mnist-small" comes with the project: 4000 and 1000 pictures of 1 x 28 x 28
               "fashion-mnist" 1 x 28 x 28; "cifar10", "cifar100" (fine labels), "svhn" 3 x 32 x 32
               "cats-dogs" 3 x 150 x 150, see `specviz.datasets.pictures.read_cats_dogs`
               "ucr/NAME", a set of the UCR archive of time series, see `specviz.datasets.timeseries.read_ucr`
-    folder    where data sets lie; default $SPECVIZ_DATA, and without that a folder in the user's cache
-    download  fetch what is not there from its publisher (not cats-dogs and UCR, which must be asked for in person)
+    folder    where data sets are; default $SPECVIZ_DATA, and without that a folder in the user's cache
+    download  fetch missing files from their publisher (not cats-dogs and UCR, which you must ask for in person)
     series    "pad" or "resample" brings UCR series of unequal length to one
 
-    Files stay in their publisher's format, and an archive that was put into the folder by hand is unpacked. Files are
-    held against their checksums when a process first uses them, in place or fetched; what was unpacked by hand has
-    none. A split with fewer examples than its publisher's gives a UserWarning, as does a file of another size; one with
-    more is refused before it is read.
+    Files stay in their publisher's format. An archive that you put into the folder by hand is unpacked. Files are
+    checked against their checksums when a process first uses them, in place or fetched; files that you unpacked by hand
+    have none. A split with fewer examples than its publisher's gives a UserWarning, as does a file of another size; one
+    with more is refused before it is read.
 
-    Raises ValueError for an unknown name or a file that is wrong, FileNotFoundError for one that is not there and
-    cannot be fetched; both say what to do.
+    Raises ValueError for an unknown name or a wrong file, FileNotFoundError for a missing one that cannot be fetched;
+    both say what to do.
+
+    >>> train = sv.datasets.load("fashion-mnist-small")
+    >>> train.inputs.shape, train.inputs.dtype, len(train.classes)
+    (torch.Size([4000, 1, 28, 28]), torch.uint8, 10)
     """
     if split not in ("train", "test"):
         raise ValueError(f"split={split!r} must be 'train' or 'test'; .split() of the training set parts off another")
@@ -178,9 +182,12 @@ def load(
 
 
 def names(folder: str | os.PathLike[str] | None = None) -> dict[str, Path | None]:
-    """Every data set that `load` knows, and the folder it lies in; None where files of it are not on this machine.
+    """List every data set that `load` knows, and the folder it is in; None if files of it are not on this machine.
 
-    Sets of the UCR archive are listed where they are, as "ucr/NAME".
+    Sets of the UCR archive are listed if they are on this machine, as "ucr/NAME".
+
+    >>> "cifar10" in sv.datasets.names()
+    True
     """
     place = data_folder(folder)
     found: dict[str, Path | None] = {SMALL: DATA / SMALL}

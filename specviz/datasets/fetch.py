@@ -1,4 +1,4 @@
-"""Files from their publishers: fetched once, held against a checksum, unpacked without a trace of what went wrong."""
+"""Files from their publishers: fetched once, checked by a checksum, unpacked without a trace of what went wrong."""
 
 import gzip
 import hashlib
@@ -40,12 +40,12 @@ class Remote:
 def provide(
     files: Sequence[str], folder: Path, remotes: Sequence[Remote], *, of_archive: Sequence[str], download: bool
 ) -> None:
-    """See to it that files are in a folder: unpack an archive that is there, or fetch what is missing.
+    """Bring files into a folder: unpack an archive that is in it, or fetch what is missing.
 
     files       wanted, relative to the folder; what is there already is left as it is
     of_archive  all that the archive's set needs, unpacked along with them
 
-    What is there is held against its checksum when a process first uses it, and again once its size or its time has
+    What is there is checked against its checksum when a process first uses it, and again once its size or its time has
     changed. One of the publisher's size and another checksum is damaged or was altered: ValueError. One of another
     size may be somebody's own, and gives a UserWarning; its reader refuses more than the publisher's set holds.
 
@@ -74,7 +74,7 @@ def unpack(archive: Path, files: Sequence[str], folder: Path, most: int = _MOST_
     """Put an archive's files into a folder, each whole or not at all; those that are there stay.
 
     Only these files are written, under names of ours: what else the archive holds is passed over. Their checksums go
-    into a file SHA256SUMS beside them, to be held against when they are used.
+    into a file SHA256SUMS beside them, to check them against when they are used.
 
     most  bytes that the archive may hold in all, unpacked
 
@@ -181,7 +181,7 @@ def _check(path: Path, remote: Remote) -> None:
 
 
 def _verify(path: Path, remote: Remote) -> None:
-    """Hold a file that was there against its publisher's; UserWarning for one of another size."""
+    """Check a file that was there against its publisher's checksum; UserWarning for one of another size."""
     kind, _, wanted = remote.checksum.partition(":")
     if remote.size in (None, path.stat().st_size):
         _check(path, remote)
@@ -194,7 +194,7 @@ def _verify(path: Path, remote: Remote) -> None:
 
 
 def _verify_unpacked(files: Sequence[Path]) -> None:
-    """Hold files that `unpack` wrote against the checksums that they had then."""
+    """Check files that `unpack` wrote against the checksums that they had then."""
     for folder in {path.parent for path in files}:
         sums = _sums(folder)
         for path in files:

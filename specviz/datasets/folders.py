@@ -30,8 +30,16 @@ _BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 class ImageFolder(Dataset[tuple[Tensor, int]]):
     """Pictures on disk: item i is ((3, side, side) uint8, its label), read when it is asked for.
 
-    A crop drawn at random depends on the seed, the epoch and i alone, so that it is the same with any number of
-    workers. ValueError for a picture that cannot be decoded, naming its file.
+    A random crop depends on the seed, the epoch and i alone, so it is the same with any number of workers. ValueError
+    for a picture that cannot be decoded, naming its file.
+
+    >>> import os
+    >>> from PIL import Image
+    >>> os.makedirs("pets/cats")
+    >>> Image.new("RGB", (80, 60)).save("pets/cats/black.png")
+    >>> folder = sv.datasets.image_folder("pets", side=32)
+    >>> len(folder), folder.shape, folder.classes
+    (1, (3, 32, 32), ('cats',))
     """
 
     classes: tuple[str, ...]
@@ -54,18 +62,19 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one picture: (3, side, side)."""
+        """The shape of one picture: (3, side, side)."""
         return 3, self.side, self.side
 
     def take(self, count: int, seed: int = 0) -> "ImageFolder":
-        """So many pictures, each class with its share: chosen as by `Labelled.take`."""
+        """Take so many pictures, each class with its share, chosen as by `Labelled.take`."""
         places = stratified(self.name, self.labels, len(self.classes), count, seed).sort().values
         return replace(self, files=[self.files[place] for place in places.tolist()], labels=self.labels[places])
 
     def channel_stats(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of every channel: two of (3,), float32, as `Labelled.channel_stats` gives them.
 
-        Of the centres of at most STATISTICS_OF pictures, those of `take(STATISTICS_OF)`: random crops change nothing.
+        They are of the centres of at most STATISTICS_OF pictures, those of `take(STATISTICS_OF)`; random crops change
+        nothing.
         """
         some = self if len(self) <= STATISTICS_OF else self.take(STATISTICS_OF)
         with ThreadPoolExecutor() as pool:  # Pillow decodes without the interpreter's lock
@@ -73,10 +82,10 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
         return Labelled(self.name, torch.stack(pictures), some.labels, self.classes).channel_stats()
 
     def checksum(self) -> int:
-        """Of what the folder lists: every file's class, name, size in bytes and label, and how squares are cut.
+        """A checksum of the folder's list: every file's class, name, size in bytes and label, and how squares are cut.
 
-        Pixels are not read: a file that was replaced by another of its name and size is not noticed. The folder may
-        move. FileNotFoundError for a file that has vanished.
+        Pixels are not read, so it does not notice a file that another of the same name and size replaced. The folder
+        may move. FileNotFoundError for a file that has vanished.
         """
         cut = (self.classes, self.side, self.shorter_side, self.random_crop, self.seed)
         found = zlib.crc32(repr(cut).encode())
@@ -107,24 +116,33 @@ def image_folder(
     seed: int = 0,
     classes: Sequence[str] | None = None,
 ) -> ImageFolder:
-    """A folder of class/picture.jpg or .png, for a DataLoader with workers.
+    """Open a folder of class/picture.jpg or .png, for a DataLoader with workers.
 
     side          of the square that is cut out, in pixels
-    shorter_side  a picture's shorter side is scaled to this before, at least `side`; default: 256/224 of it, as is
+    shorter_side  a picture's shorter side is first scaled to this, at least `side`; default: 256/224 of it, as is
                   usual for ImageNet. A smaller picture is enlarged
     random_crop   the square lies anywhere, for training, instead of at the centre
     classes       names and order of the classes; default: the folders' names, sorted. Give the training split's to read
                   the validation split
 
-    Grey pictures get three equal channels and alpha is dropped. As in other readers of ImageNet, a phone's rotation
-    mark is not followed. Hidden files are passed over. The first bytes of all files are looked at here.
+    Grey pictures get three equal channels and alpha is dropped. A phone's rotation mark is ignored, as in other readers
+    of ImageNet. Hidden files are skipped. This call looks at the first bytes of all files.
 
     A picture's size is read before its pixels. One that would take more than 512 MiB to decode (134 million pixels of a
-    plain PNG; a JPEG is decoded at a fraction of its size) is a ValueError when it is read, and threads that read at
-    once wait for each other rather than take more in all. Workers of a DataLoader are processes and take so much each.
+    plain PNG; a JPEG is decoded at a fraction of its size) raises ValueError when it is read. Threads that read at
+    once wait for each other, so that together they take no more. Workers of a DataLoader are processes, and each may
+    take so much.
 
     FileNotFoundError if there is no such folder. ValueError names files that are no JPEG or PNG, a file beside the
-    classes' folders, a class without pictures, a class that `classes` has and the folder not, or the other way round.
+    classes' folders, a class without pictures, a class that only `classes` or only the folder has.
+
+    >>> import os
+    >>> from PIL import Image
+    >>> os.makedirs("pets/cats")
+    >>> Image.new("RGB", (80, 60)).save("pets/cats/black.png")
+    >>> picture, label = sv.datasets.image_folder("pets", side=32)[0]
+    >>> picture.shape, label
+    (torch.Size([3, 32, 32]), 0)
     """
     from spectral_kernels.dispatch import whole  # here, for it loads Numba
 
@@ -258,7 +276,7 @@ class _Room:
 
     @contextlib.contextmanager
     def taken(self, size: int) -> Iterator[None]:
-        """Inside, so many bytes are this block's; at most all there are."""
+        """Reserve so many bytes for this block, at most all that there are."""
         ticket = Lock()
         ticket.acquire()
         with self._guard:

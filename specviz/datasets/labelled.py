@@ -22,6 +22,12 @@ class Labelled:
     labels   (N,) int64, counting `classes`
 
     Raises ValueError where these do not fit each other.
+
+    >>> inputs, labels = torch.zeros(10, 3, 32, 32, dtype=torch.uint8), torch.arange(10) % 2
+    >>> data = sv.datasets.Labelled("black", inputs, labels, ("even", "odd"))
+    >>> rest, held_out = data.split(0.2, seed=0)
+    >>> rest.inputs.shape, held_out.inputs.shape
+    (torch.Size([8, 3, 32, 32]), torch.Size([2, 3, 32, 32]))
     """
 
     name: str
@@ -63,11 +69,11 @@ class Labelled:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one example: (C, H, W) or (1, L)."""
+        """The shape of one example: (C, H, W) or (1, L)."""
         return tuple(self.inputs.shape[1:])
 
     def checksum(self) -> int:
-        """Of all inputs and labels, wherever they lie: other data have another one."""
+        """A checksum of all inputs and labels, on any device: other data have another one."""
         inputs, labels = (tensor.cpu().contiguous().numpy().data for tensor in (self.inputs, self.labels))
         return zlib.crc32(labels, zlib.crc32(inputs))
 
@@ -76,7 +82,7 @@ class Labelled:
         return replace(self, inputs=self.inputs.to(device), labels=self.labels.to(device))
 
     def take(self, count: int, seed: int = 0) -> Labelled:
-        """So many examples, each class with its share as far as whole numbers allow; they stay in order.
+        """Take so many examples, each class with its share as far as whole numbers allow; they stay in order.
 
         The seed draws one permutation of all examples, in which each class has an order of its own. Seats go to classes
         by Sainte-Laguë's rule, the first of equal claims to the first class, and each is filled with the next example
@@ -108,8 +114,8 @@ class Labelled:
     def channel_stats(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of every channel: two of (C,), float32, as `normalise` takes them.
 
-        Of pictures, in units of brightness from 0 to 1 (bytes divided by 255), counted without rounding; of series, in
-        their own units. The deviation is that of all values (divided by N, not N - 1).
+        For pictures they are in units of brightness from 0 to 1 (bytes divided by 255), counted without rounding; for
+        series, in their own units. The deviation is that of all values (divided by N, not N - 1).
         """
         if self.inputs.dtype != torch.uint8:
             by_channel = self.inputs.double().transpose(0, 1).flatten(1)

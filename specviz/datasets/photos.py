@@ -37,6 +37,9 @@ def photo(name: str, grey: bool = False) -> Tensor:
 
     name  one of astronaut, camera (grey, 512 x 512), chelsea, coffee, rocket; ValueError otherwise
     grey  mix a colour photograph's channels into their luminance (H, W)
+
+    >>> sv.datasets.photo("camera").shape, sv.datasets.photo("rocket").shape
+    (torch.Size([512, 512]), torch.Size([3, 427, 640]))
     """
     if name not in PHOTOS:
         raise ValueError(f"no photograph is named {name!r}; pick one of {', '.join(PHOTOS)}")
@@ -48,13 +51,17 @@ def photo(name: str, grey: bool = False) -> Tensor:
 
 
 def photo_patches(side: int, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Patches of the photographs, to be told apart by which one they come from: a small task with real images.
+    """Cut patches out of the photographs: a small task with real images is to tell which photograph each comes from.
 
     side   pixels a side, at most 300
     count  patches of each photograph, at places drawn with this seed
 
     Returns (5 * count, 1, side, side) float32, grey, with mean 0 and standard deviation 1 over all; and labels
     (5 * count,) that count PHOTOS in order, the photographs taking turns.
+
+    >>> patches, labels = sv.datasets.photo_patches(side=32, count=4)
+    >>> patches.shape, labels.shape
+    (torch.Size([20, 1, 32, 32]), torch.Size([20]))
     """
     from spectral_kernels.dispatch import whole  # here, for it loads Numba
 
@@ -75,7 +82,11 @@ def photo_patches(side: int, count: int, seed: int = 0) -> tuple[Tensor, Tensor]
 
 
 def luminance(image: Tensor) -> Tensor:
-    """(3, H, W) red, green, blue -> (H, W) grey; a grey image is returned as it is."""
+    """Mix red, green and blue into grey: (3, H, W) -> (H, W); a grey image (H, W) is returned as it is.
+
+    >>> sv.datasets.luminance(torch.rand(3, 64, 48)).shape
+    torch.Size([64, 48])
+    """
     if image.ndim == 2:
         return image
     grey: Tensor = torch.tensordot(_LUMINANCE.to(image), image, dims=1)
@@ -83,14 +94,18 @@ def luminance(image: Tensor) -> Tensor:
 
 
 def photo_from(source: Any) -> Tensor:
-    """The user's own picture: (H, W) if it is grey, else (3, H, W), float32, brightness 0 to 1.
+    """Read the user's own picture: (H, W) if it is grey, else (3, H, W), float32, brightness 0 to 1.
 
     source  a path or the bytes of a PNG, JPEG or WebP file; or an array or tensor (H, W), (H, W, 1 | 3 | 4)
             or (1 | 3 | 4, H, W) of uint8, uint16, bool, or floats from 0 to 1
 
-    Up to 4096 pixels a side, which is looked at before they are decoded, and 256 MiB a file. Alpha is dropped, a
-    phone's rotation mark is followed, an animation gives its first frame, and colour of 16 bits a channel is read to 8
-    (grey keeps its 16). Anything else raises ValueError or TypeError, saying what was found and what to do.
+    A picture may have up to 4096 pixels a side, which is checked before they are decoded, and 256 MiB a file. Alpha is
+    dropped, a phone's rotation mark is followed, an animation gives its first frame, and colour of 16 bits a channel is
+    read to 8 (grey keeps its 16). Anything else raises ValueError or TypeError, which say what was found and what to
+    do.
+
+    >>> sv.datasets.photo_from(np.zeros((48, 64, 3), dtype=np.uint8)).shape
+    torch.Size([3, 48, 64])
     """
     if isinstance(source, str | os.PathLike):
         return _decode(_read(source), os.path.basename(os.fspath(source)))
@@ -113,11 +128,19 @@ def photo_from(source: Any) -> Tensor:
 
 
 def photo_within(data: bytes, most_pixels: int, name: str = "the picture") -> tuple[Tensor, tuple[int, int]]:
-    """A picture's file as `photo_from` reads it, scaled down to about so many pixels; and its own (height, width).
+    """Read a picture's file as `photo_from` does, scaled down to about so many pixels; also its own (height, width).
 
-    No side is longer than 4096 pixels then. A JPEG is decoded at a half, a quarter or an eighth of its size where that
-    is enough. What is small enough stays exactly as it is. Raises ValueError as `photo_from` does, and for a file of
-    more than 134 million pixels, before any of them is decoded.
+    No side is then longer than 4096 pixels. A JPEG is decoded at a half, a quarter or an eighth of its size where that
+    is enough. A picture that is small enough stays exactly as it is. Raises ValueError as `photo_from` does, and for a
+    file of more than 134 million pixels, before any of them is decoded.
+
+    >>> import io
+    >>> from PIL import Image
+    >>> file = io.BytesIO()
+    >>> Image.new("RGB", (640, 480)).save(file, "PNG")
+    >>> small, size = sv.datasets.photo_within(file.getvalue(), 10_000)
+    >>> small.shape, size
+    (torch.Size([3, 87, 115]), (480, 640))
     """
     most = f"at most {MAX_DECODED / 1e6:.0f} million can be scaled down here"
     image = _open(data, name, most)

@@ -20,10 +20,13 @@ _LARGEST_LABEL = 2**53  # beyond, float64 cannot tell whole numbers apart
 
 
 def series(name: str) -> Tensor:
-    """A time series with a clear licence: (L,) float32. ValueError if there is none of this name.
+    """Load a time series with a clear licence: (L,) float32. ValueError for an unknown name.
 
     elnino  732 monthly means of the sea surface temperature off Peru (0 to 10 degrees south, 90 to 80 west), 1950 to
             2010, in degrees Celsius
+
+    >>> sv.datasets.series("elnino").shape
+    torch.Size([732])
     """
     if name not in SERIES:
         raise ValueError(f"no series is named {name!r}; pick one of {', '.join(SERIES)}")

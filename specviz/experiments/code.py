@@ -151,7 +151,7 @@ def _names(statement: ast.stmt) -> Iterator[str]:
 
 
 class _Bare(ast.NodeTransformer):
-    """A module without what changes nothing that it computes."""
+    """A module without the parts that do not change what it computes."""
 
     def visit(self, node: ast.AST) -> Any:
         self.generic_visit(node)

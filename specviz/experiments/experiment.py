@@ -66,7 +66,7 @@ class Scale:
     variants  {name: {dotted path: value}}: groups of settings that change together; each runs the whole grid
     seeds     runs of each, with seeds from base.seed on
     adjust    changes a config after the variant, such as a learning rate that goes with the network; what the grid or
-              a search sets itself is left as that says
+              a search sets itself stays
     only      keeps the configs for which it is true
     questions what its runs are to answer, fixed before the first
     """
@@ -133,7 +133,7 @@ class Experiment:
     name      lower-case words with dashes; names the folder and file of the records
     run       config -> dictionary of plain numbers, text and lists, the results
     scales    {"tiny": seconds, "laptop": minutes, "paper": a cluster, ...}
-    plot      for whoever draws it, as in {"x": "network_options.beta", "y": "test_accuracy"}
+    plot      what to draw, as in {"x": "network_options.beta", "y": "test_accuracy"}
     claims    what the paper says, each with the question that records answer
     figures   {name: finished records -> a plot, a matrix or a table}: what `draw` draws
     search    {dotted path: LogRange(1e-4, 1e-1), ...}: where `specviz search` looks
@@ -240,7 +240,7 @@ class Experiment:
 
     @contextmanager
     def _named(self, scale: str) -> Iterator[None]:
-        """Inside, what a config's own checks say is said with the place that the config is from."""
+        """Inside the block, an error of a config's own checks names the place that the config is from."""
         try:
             yield
         except (TypeError, ValueError) as error:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from specviz import records
 from specviz.compare import Verdict
@@ -194,7 +194,7 @@ def recorded(experiment: str, scale: str) -> Recorded:
         if key not in digests:
             digests[key] = code_of(replace(trial.config, seed=0))
         if row.get("code") == digests[key]:
-            rows[trial.id] = row
+            rows[trial.id] = cast(Record, row)
         else:
             older += 1
     return Recorded(len(trials), list(rows.values()), older)

@@ -1,4 +1,4 @@
-"""What an experiment asks, fixed before its runs: a claim, the differences that answer it, and who may speak."""
+"""What an experiment asks, fixed before its runs: a claim, the differences that answer it, which runs count."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Question:
     claim        the rule, see `compare.Claim`
     differences  finished records, as the experiment makes them -> ours less theirs, by setting
     printed      what the paper prints, with its place; "" for a question of ours
-    must_learn   {variant: training accuracy}: what its runs must reach at the end, or the claim cannot be told
+    must_learn   {variant: training accuracy}: what its runs must reach at the end, or the claim cannot be decided
     """
 
     claim: Claim
@@ -92,7 +92,7 @@ def _answer(question: Question, records: Sequence[Record]) -> Verdict:
 
 
 def unhealthy(records: Iterable[Record], needed: Mapping[str, float]) -> str:
-    """Why runs may not speak: some that must learn had no end, were stuck or did not learn; "" if there are none."""
+    """Why runs may not answer: some that must learn had no end, were stuck or did not learn; "" if there are none."""
     ended: dict[str, int] = {}
     asked = [record for record in records if record["labels"].get("variant") in needed]
     for record in asked:

@@ -48,7 +48,7 @@ def grouped(trials: Iterable[Trial], records: Mapping[str, Mapping[str, Any]], m
 
 
 def metrics_of(plot: Mapping[str, Any], records: Iterable[Mapping[str, Any]], most: int = 5) -> list[str]:
-    """What to show when nobody says: the plot's y, or else the first numbers that a record has."""
+    """What to show by default: the plot's y, or else the first numbers that a record has."""
     if y := plot.get("y"):
         return [y] if isinstance(y, str) else list(y)
     return [path for path in _numbers(next(iter(records), {})) if path != "seed"][:most]

@@ -63,7 +63,7 @@ def search(
 
 @contextmanager
 def _readable(storage: str) -> Iterator[None]:
-    """Inside, what a database cannot do is said in one sentence that names it."""
+    """Inside the block, an error of a database becomes one sentence that names the database."""
     with needs("study"):
         from optuna.exceptions import OptunaError
         from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
@@ -93,6 +93,7 @@ def _opened(name: str, storage: str, direction: Literal["maximize", "minimize"])
         import optuna
         from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         kept = optuna.create_study(study_name=name, storage=storage, direction=direction, load_if_exists=True)
         if any(trial.state.name == "COMPLETE" for trial in kept.get_trials(deepcopy=False)):
@@ -119,17 +120,13 @@ def _search(
     with needs("study"):
         import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     # The study exists before any worker starts, and no worker opens it.
     kept = _opened(study or f"{experiment.name}-{scale}", storage, experiment.direction)
     _take_over(kept, experiment, scale, store)
-    ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
-    counted = [t for t in kept.get_trials(deepcopy=False) if t.state in ended or _ERROR in t.user_attrs]
     # Seeded by what came before: the same history goes on in the same way, and no start repeats an earlier draw.
     kept.sampler = optuna.samplers.TPESampler(seed=experiment.scale(scale).base.seed + len(kept.get_trials()))
-    outcome = Outcome(trials, min(trials, len(counted)))
-    left = trials - outcome.before
-    if not left:
+    outcome = Outcome(trials, min(trials, _count_ended(kept)))
+    if outcome.before == trials:
         return kept, outcome
     asked: dict[str, list[optuna.Trial]] = {}
 
@@ -140,7 +137,7 @@ def _search(
 
     def ask() -> Iterator[Trial]:
         ranges = {path: values.distribution() for path, values in experiment.search.items()}
-        for _ in range(left):
+        for _ in range(trials - outcome.before):
             proposed = kept.ask(ranges)
             try:
                 trial = _trial(experiment, scale, proposed.params)
@@ -163,18 +160,21 @@ def _search(
             outcome.seconds = time.perf_counter() - began
             show()
 
+        def free() -> int:
+            return max(1, sum(client.nthreads().values()))
+
         # Ask no earlier than a worker is free: what is known by then makes a better proposal.
-        run_on(
-            client,
-            experiment,
-            scale,
-            store,
-            ask(),
-            on_trial,
-            lambda: max(1, sum(client.nthreads().values())),
-            at_once=1,
-        )
+        run_on(client, experiment, scale, store, ask(), on_trial, free, at_once=1)
     return kept, outcome
+
+
+def _count_ended(study: optuna.Study) -> int:
+    """How many trials of a study count: those that ended, and those that failed for a reason of their own."""
+    with needs("study"):
+        from optuna.trial import TrialState
+
+    ended = (TrialState.COMPLETE, TrialState.PRUNED)
+    return sum(trial.state in ended or _ERROR in trial.user_attrs for trial in study.get_trials(deepcopy=False))
 
 
 def _beside(store: Store) -> str:

@@ -61,7 +61,7 @@ class Store:
 
     @classmethod
     def at(cls, location: str | os.PathLike[str] | None, experiment: str, scale: str) -> Store:
-        """With its address spelt out, as a worker in another folder needs it; None is `default_location()`.
+        """A store with its address spelt out, as a worker in another folder needs it; None is `default_location()`.
 
         Raises ValueError for an address that fsspec cannot open, such as one whose package is not installed.
         """
@@ -217,7 +217,7 @@ class Store:
 
 
 def collect_shipped(experiment: str, scale: str, trials: Sequence[str]) -> Collected | None:
-    """What comes with the project of some trials, as `Store.collect`; None if nothing does, of this scale."""
+    """The records of some trials that come with the project, as of `Store.collect`; None without any of this scale."""
     if experiment not in records.shipped_names():
         return None
     shipped = cast("list[Record]", records.shipped(experiment))
@@ -231,7 +231,7 @@ def collect_shipped(experiment: str, scale: str, trials: Sequence[str]) -> Colle
 
 
 def default_location() -> str:
-    """Where records go unless told otherwise: $SPECVIZ_RECORDS, or specviz-records in the current folder."""
+    """Where records go by default: $SPECVIZ_RECORDS, or specviz-records in the current folder."""
     return os.environ.get("SPECVIZ_RECORDS") or "specviz-records"
 
 

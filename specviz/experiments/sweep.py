@@ -131,36 +131,48 @@ def connected(scheduler: str | None = None, workers: int | None = None) -> Itera
     """A client of a running scheduler, or of workers on this machine that end with it.
 
     Workers here have a thread each and share the machine's cores among them: torch and Numba get their part of them.
-    GPUs are dealt out in turn. Other users of the machine reach their ports, but get no word in: it is TLS, for which
-    this process and its workers have the only key. Their files lie in a folder of its own that no other user can enter.
+    GPUs are dealt out in turn. Other users of the machine can reach their ports but not use them: these speak TLS,
+    and only this process and its workers have the key. Their files lie in a folder that no other user can enter.
     """
+    if scheduler is None:
+        with _workers_here(workers) as client:
+            yield client
+        return
+    if workers is not None:
+        raise ValueError(f"workers={workers} start on this machine; those of {scheduler} are started where they run")
+    with _client_of(scheduler) as client:
+        if not client.nthreads():
+            print(f"no worker has come to {scheduler} yet; waiting for one", file=sys.stderr)
+        yield client
+
+
+def _client_of(scheduler: str) -> Client:
+    """A client of a running scheduler. SweepError if none answers at the address, or refuses."""
+    with needs("study"):
+        from distributed import Client
+
+    try:
+        return Client(scheduler, timeout=_ANSWERS_WITHIN, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise SweepError(
+            f"no scheduler answers at {scheduler} ({error}); start one with `dask scheduler` and use its address"
+        ) from error
+    except (TypeError, RuntimeError) as error:  # Dask's for TLS without a certificate, and none where it is wanted
+        raise SweepError(
+            f"this side's certificate and {scheduler} do not go together ({error}); a tls:// address needs "
+            "DASK_DISTRIBUTED__COMM__TLS__CA_FILE, ..__CLIENT__CERT and ..__CLIENT__KEY"
+        ) from error
+
+
+@contextmanager
+def _workers_here(workers: int | None) -> Iterator[Client]:
+    """A client of workers on this machine, as `connected` describes them."""
     with needs("study"):
         import dask
         from dask.system import CPU_COUNT
         from distributed import Client, LocalCluster, WorkerPlugin
         from distributed.security import Security
 
-    if scheduler is not None:
-        if workers is not None:
-            raise ValueError(
-                f"workers={workers} start on this machine; those of {scheduler} are started where they run"
-            )
-        try:
-            client = Client(scheduler, timeout=_ANSWERS_WITHIN, set_as_default=False)
-        except (OSError, ValueError) as error:
-            raise SweepError(
-                f"no scheduler answers at {scheduler} ({error}); start one with `dask scheduler` and use its address"
-            ) from error
-        except (TypeError, RuntimeError) as error:  # Dask's for TLS without a certificate, and none where it is wanted
-            raise SweepError(
-                f"this side's certificate and {scheduler} do not go together ({error}); a tls:// address needs "
-                "DASK_DISTRIBUTED__COMM__TLS__CA_FILE, ..__CLIENT__CERT and ..__CLIENT__KEY"
-            ) from error
-        with client:
-            if not client.nthreads():
-                print(f"no worker has come to {scheduler} yet; waiting for one", file=sys.stderr)
-            yield client
-        return
     gpus = _gpus()
     workers = (len(gpus) or CPU_COUNT) if workers is None else workers
     if workers < 1:
@@ -204,7 +216,7 @@ def connected(scheduler: str | None = None, workers: int | None = None) -> Itera
 
 @contextmanager
 def _restored(names: Iterable[str]) -> Iterator[None]:
-    """Afterwards these variables of this process's environment are what they were."""
+    """Restore these variables of this process's environment afterwards."""
     before = {name: os.environ.get(name) for name in names}
     try:
         yield

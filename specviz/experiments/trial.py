@@ -120,7 +120,7 @@ def run(
 
 
 def begin(store: Store, trials: list[Trial]) -> tuple[Outcome, list[Trial]]:
-    """How things stand, and the trials that have no record.
+    """The outcome so far, and the trials that have no record.
 
     Records that a checkout holds of this sweep, from other machines, count as the store's, and are put there.
     """

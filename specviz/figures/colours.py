@@ -30,6 +30,9 @@ def colour_table(name: str) -> np.ndarray:
 
     "kept-dropped" shows two pictures in one: entries 0..127 are dim greys for dropped coefficients,
     128..255 are viridis for kept ones.
+
+    >>> sv.figures.colour_table("viridis").shape
+    (256, 3)
     """
     with needs("lab"):
         from matplotlib import colormaps
@@ -41,7 +44,11 @@ def colour_table(name: str) -> np.ndarray:
 
 
 def to_bytes(array: np.ndarray, low: float, high: float, levels: int = 256) -> np.ndarray:
-    """Map [low, high] onto 0 .. levels-1, clipping outside; any shape -> uint8. The array must be finite."""
+    """Map [low, high] onto 0 .. levels-1, clipping outside; any shape -> uint8. The array must be finite.
+
+    >>> sv.figures.to_bytes(np.array([-1.0, 0.0, 0.5, 1.0]), low=0, high=1)
+    array([  0,   0, 128, 255], dtype=uint8)
+    """
     scale = (levels - 1) / (high - low) if high > low else 0.0
     array = np.asarray(array)
     if not np.issubdtype(array.dtype, np.floating):
@@ -50,7 +57,11 @@ def to_bytes(array: np.ndarray, low: float, high: float, levels: int = 256) -> n
 
 
 def on_page(colour: str, dark: bool) -> str:
-    """The colour, lifted where the page is dark."""
+    """Make a colour lighter for a dark page; on a light page it stays.
+
+    >>> sv.figures.on_page(sv.figures.BLUE, dark=False) == sv.figures.BLUE
+    True
+    """
     return DARK_THEME_COLOURS.get(colour, colour) if dark else colour
 
 

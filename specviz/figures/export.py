@@ -46,22 +46,35 @@ class Drawn(Protocol):
 
 
 class Figure(Drawn, Protocol):
-    """What plotly can show besides: a LinePlot, a Matrix, Violins, a RankDiagram, a Forest."""
+    """A figure that plotly can show too: a LinePlot, a Matrix, Violins, a RankDiagram, a Forest.
+
+    >>> t = np.linspace(0, 1, 100)
+    >>> plot = sv.figures.LinePlot("A wave", "time, s", "height", [sv.figures.Line("sine", t, np.sin(2 * np.pi * t))])
+    >>> figure: sv.figures.Figure = plot
+    >>> sorted(figure.plotly(dark=False))
+    ['data', 'layout']
+    """
 
     @property
     def title(self) -> str: ...
 
     def alt_text(self) -> str:
-        """What it shows, in words."""
+        """Describe in words what the figure shows."""
 
     def plotly(self, dark: bool) -> dict[str, Any]:
         """Plotly's `data` and `layout`, for a light page or a dark one."""
 
 
 def save(figure: Drawn, path: str | os.PathLike[str]) -> None:
-    """Write a figure as PNG or SVG, or its numbers as CSV, as the path's suffix says.
+    """Write a figure as PNG or SVG, or its numbers as CSV, depending on the path's suffix.
 
-    A file that is there already is replaced at once; ValueError for another suffix.
+    An existing file is replaced at once. ValueError for another suffix.
+
+    >>> t = np.linspace(0, 1, 100)
+    >>> plot = sv.figures.LinePlot("A wave", "time, s", "height", [sv.figures.Line("sine", t, np.sin(2 * np.pi * t))])
+    >>> sv.figures.save(plot, "wave.csv")
+    >>> len(open("wave.csv").readlines())
+    101
     """
     path = Path(path)
     kind = path.suffix.lower().removeprefix(".")
@@ -73,12 +86,22 @@ def save(figure: Drawn, path: str | os.PathLike[str]) -> None:
 
 
 def file_content(figure: Drawn, kind: Kind) -> bytes:
-    """What a file of a figure holds."""
+    r"""The bytes of a figure's file.
+
+    >>> t = np.linspace(0, 1, 100)
+    >>> plot = sv.figures.LinePlot("A wave", "time, s", "height", [sv.figures.Line("sine", t, np.sin(2 * np.pi * t))])
+    >>> sv.figures.file_content(plot, "png")[:4]
+    b'\x89PNG'
+    """
     return figure.csv().encode() if kind == "csv" else as_bytes(figure.still(), kind)
 
 
 def file_name(title: str, kind: Kind) -> str:
-    """A name for a figure's file: its title's words, lower case, with dashes."""
+    """A name for a figure's file: its title's words, lower case, with dashes.
+
+    >>> sv.figures.file_name("Share kept, by block", "svg")
+    'share-kept-by-block.svg'
+    """
     words = re.findall(r"\w+", title.lower().replace("_", " ").replace("'", ""))
     return f"{'-'.join(words)[:80].rstrip('-') or 'figure'}.{kind}"
 
@@ -104,7 +127,12 @@ def sentence(title: str) -> str:
 
 
 def table(rows: Iterable[Sequence[Any]]) -> str:
-    """Rows as CSV; a number keeps every digit, NaN is an empty field. No text is a spreadsheet's formula."""
+    """Write rows as CSV; a number keeps every digit, NaN is an empty field. No text is a spreadsheet's formula.
+
+    >>> print(sv.figures.table([["beta", "share kept"], [0.5, 0.12]]), end="")
+    beta,share kept
+    0.5,0.12
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerows([_field(value) for value in row] for row in rows)

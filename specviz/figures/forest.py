@@ -28,6 +28,9 @@ class ForestRow:
     mean, low, high the effect and its interval, in margins from the claim's boundary: at 1 it is as large as matters
     outcome         "supported", "refuted" or "cannot tell"
     text            the effect in its own unit, as it is read beside the row
+
+    >>> sv.figures.ForestRow("LeNet", mean=1.5, low=0.4, high=2.6, outcome="supported", text="+1.5 points").outcome
+    'supported'
     """
 
     label: str
@@ -43,6 +46,10 @@ class Forest(Still):
     """Effects with their intervals, a row each; the band from -1 to 1 is what does not matter.
 
     Rows are in margins of their claims, so that points, times and bytes stand on one axis.
+
+    >>> row = sv.figures.ForestRow("LeNet", mean=1.5, low=0.4, high=2.6, outcome="supported")
+    >>> sv.figures.Forest("Accuracy", [row])
+    Forest('Accuracy': 1 supported)
     """
 
     title: str

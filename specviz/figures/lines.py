@@ -23,6 +23,9 @@ class Line:
     dash        "none" draws points alone
     symbol      of the points, where there are any
     low, high   (N,) the band around the curve, such as a mean's spread; both or neither
+
+    >>> sv.figures.Line("sine", np.arange(3), np.array([0.0, 1.0, 0.0])).colour == sv.figures.BLUE
+    True
     """
 
     name: str
@@ -42,7 +45,15 @@ class Line:
 
 @dataclass(frozen=True)
 class LinePlot(Still):
-    """Curves with their axes. A notebook shows one as a still picture."""
+    """Curves with their axes. A notebook shows one as a still picture.
+
+    >>> t = np.linspace(0, 1, 100)
+    >>> plot = sv.figures.LinePlot("A wave", "time, s", "height", [sv.figures.Line("sine", t, np.sin(2 * np.pi * t))])
+    >>> plot
+    LinePlot('A wave': sine)
+    >>> len(plot.csv().splitlines())  # a heading, and a row for each point
+    101
+    """
 
     title: str
     x_title: str
@@ -65,7 +76,7 @@ class LinePlot(Still):
         return without_mathematics(figure)
 
     def alt_text(self) -> str:
-        """Its title, its axes, and of each curve the first point and the last."""
+        """Describe the plot: its title, its axes, and the first and last point of each curve."""
         curves = "; ".join(f"{line.name}: {_ends(line)}" for line in self.lines)
         return f"{sentence(self.title)} {self.y_title} over {self.x_title}. {curves or 'No curve'}."
 
@@ -88,7 +99,13 @@ class LinePlot(Still):
 
 
 def plotly_layout(plot: LinePlot, dark: bool) -> dict[str, Any]:
-    """A plotly layout that sits on JupyterLab's own background, light or dark."""
+    """Make a plotly layout for JupyterLab's own background, light or dark.
+
+    >>> t = np.linspace(0, 1, 100)
+    >>> plot = sv.figures.LinePlot("A wave", "time, s", "height", [sv.figures.Line("sine", t, np.sin(2 * np.pi * t))])
+    >>> "xaxis" in sv.figures.plotly_layout(plot, dark=True)
+    True
+    """
     names = [line.name for line in plot.lines]
     kind = {True: "log", False: "linear"}
     return {

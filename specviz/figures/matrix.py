@@ -25,8 +25,12 @@ class Matrix(Still):
     columns, rows  their labels, left to right and top to bottom
     values         (R, C); NaN leaves a cell empty
     unit           of the values, at the colour bar
-    number_format  how a number stands in its cell, as in ".3g" or ".1%"
+    number_format  of the numbers in the cells, as in ".3g" or ".1%"
     colours        "sequential" from the least to the greatest; "diverging": red below 0 and blue above, 0 is white
+
+    >>> matrix = sv.figures.Matrix("Scores", "beta", "network", ["0.5", "1"], ["lenet", "vgg16"], np.eye(2))
+    >>> matrix.ends()
+    (0.0, 1.0)
     """
 
     title: str

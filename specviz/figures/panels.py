@@ -20,6 +20,10 @@ class Panel:
     low, high values at the ends of the colour bar; `unit` labels it; log10 values are marked as powers of ten
     axes      "pixels"; "offset": pixels from the middle, of the frame as it is; "frequency": the centred plane;
               "half": the half plane as rfft2 stores it (cycles per pixel)
+
+    >>> panel = sv.figures.Panel("spectrum", "Spectrum", "Magnitudes", low=-5, high=0, powers_of_ten=True)
+    >>> panel.bar_labels()
+    ('1e-05', '1')
     """
 
     key: str
@@ -34,7 +38,7 @@ class Panel:
     axes: Literal["pixels", "offset", "frequency", "half"] = "pixels"
 
     def bar_labels(self) -> tuple[str, str]:
-        """What stands at the two ends of the colour bar."""
+        """The labels at the two ends of the colour bar."""
         values = (10**self.low, 10**self.high) if self.powers_of_ten else (self.low, self.high)
         return f"{values[0]:.2g}", f"{values[1]:.3g}"
 

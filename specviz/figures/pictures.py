@@ -18,6 +18,9 @@ class Pictures(Still):
     """Maps beside each other, each with its title, on one scale. A notebook shows them as a still picture.
 
     maps  title -> (H, W) real, array or tensor; low and high are the ends of the colour table; NaN is drawn as low
+
+    >>> sv.figures.Pictures({"black": np.zeros((32, 32)), "white": np.ones((32, 32))})
+    Pictures('black', 'white')
     """
 
     maps: dict[str, Any]

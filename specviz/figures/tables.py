@@ -17,6 +17,11 @@ class Table:
     columns  headings, with units
     rows     a value for each column
     formats  of the columns' numbers, as in ("", ".1f"); "" leaves words and numbers as they are
+
+    >>> sv.figures.Table("Accuracy", ["network", "accuracy, %"], [["lenet", 91.25]], ["", ".1f"])
+    Accuracy
+    network  accuracy, %
+    lenet    91.2
     """
 
     title: str

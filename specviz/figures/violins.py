@@ -21,7 +21,10 @@ _WIDE = 0.8  # of a violin, where its neighbour is 1 away
 class Violins(Still):
     """Groups of numbers beside each other: every number a point, their mean a bar, their density behind them.
 
-    groups  name -> finite numbers, any count; of one or two, or of equal ones, there are points alone
+    groups  name -> finite numbers, any count; a group of one or two, or of equal ones, shows points alone
+
+    >>> sv.figures.Violins("Accuracy over seeds", "accuracy", {"ours": [0.91, 0.92, 0.94], "theirs": [0.9, 0.91]})
+    Violins('Accuracy over seeds': ours (3), theirs (2))
     """
 
     title: str
@@ -61,7 +64,7 @@ class Violins(Still):
         return without_mathematics(figure)
 
     def alt_text(self) -> str:
-        """Its title, and of each group the count, the ends and the mean."""
+        """Describe the plot: its title, and the count, the ends and the mean of each group."""
         groups = [
             f"{name}: {len(v)} values from {min(v):.3g} to {max(v):.3g}, mean {np.mean(v):.3g}"
             if len(v)
@@ -134,5 +137,5 @@ def outline(values: Sequence[float] | np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def spread(count: int) -> np.ndarray:
-    """How far each of so many points stands from the middle, so that equal ones can be told apart."""
+    """How far each of so many points is drawn from the middle, so that equal ones can be seen apart."""
     return ((np.arange(count) * 0.618 + 0.5) % 1 - 0.5) * 0.3  # the golden ratio: neighbours lie far apart

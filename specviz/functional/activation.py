@@ -271,14 +271,18 @@ def activate(
     X           (..., H, W//2+1) -> the same shape, size and norm; exactly Hermitian, because every f here is odd
     beta        >= 0; what it means depends on X.norm. ValueError otherwise
     activation  "tanh" as in the paper, "softsign", "arctan", "hardtanh" or "identity"
-    precision   of the values kept for backward: exact in "float32" (complex128 stays exact), half of the bytes and a
-                rounding of the slopes in "float16" and "bfloat16", which have no second derivative
+    precision   of the values that autograd saves. "float32" is exact (complex128 stays exact). "float16" and "bfloat16"
+                take half of the bytes, round the slopes, and have no second derivative
 
-    Kept for backward are the bitmap and the K values that are left, ceil(N/8) + 8 K bytes of N coefficients, not the
-    dense spectrum: every slope follows from its value. Derivatives of every order, in both modes. Where torch compiles,
-    exports, traces or transforms the call (torch.func, forward mode) it computes the same with torch's own operations:
-    what is kept is then dense. A function of coefficients, not of pixels: it does not commute with shifts of the
-    image. Guan et al. (SpecNet), Algorithm 1.
+    Autograd saves the bitmap and the K values that are left, ceil(N/8) + 8 K bytes of N coefficients, and not the dense
+    spectrum: every slope follows from its value. There are derivatives of every order, in both modes. Where torch
+    compiles, exports, traces or transforms the call (torch.func, forward mode), torch's own operations compute the
+    same, and autograd saves dense tensors. The function acts on coefficients, not on pixels, so it does not commute
+    with shifts of the image. Guan et al. (SpecNet), Algorithm 1.
+
+    >>> X = sv.HalfSpectrum.of(torch.rand(2, 3, 32, 32))
+    >>> SF.activate(X, beta=0.5).shape
+    (2, 3, 32, 17)
     """
     values, beta, stored_as = X.values, dispatch.check_beta(beta), check_precision(precision)
     dispatch.one_of(activation, "activation", ACTIVATIONS)

@@ -30,11 +30,12 @@ def spectral_batch_norm2d(
     So the norm scales all coefficients of a channel alike and moves one of them.
 
     Raises ValueError for a batch of one pixel a channel in training, as torch does, and for statistics that are missing
-    in use. Ours: SpecNet's paper gives up batch norm for want of one in the Fourier domain.
+    in use. This norm is ours: SpecNet's paper gives up batch norm, because it has none in the Fourier domain.
 
-    >>> X = HalfSpectrum.of(torch.randn(8, 3, 16, 16))
+    >>> X = sv.HalfSpectrum.of(torch.randn(8, 3, 16, 16))
     >>> Y = SF.spectral_batch_norm2d(X, None, None, training=True)
-    >>> torch.allclose(Y.image(), F.batch_norm(X.image(), None, None, training=True), atol=1e-5)
+    >>> expected = torch.nn.functional.batch_norm(X.image(), None, None, training=True)
+    >>> torch.allclose(Y.image(), expected, atol=1e-5)
     True
     """
     values, pixels = X.values, math.prod(X.size)

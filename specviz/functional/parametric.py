@@ -70,9 +70,13 @@ def parametric_bank(
 ) -> Tensor:
     """The filters' half spectra, to look at: weight (O, C, 4 | 8 | 12) or (O, C, H, W) -> (O, C, H, W//2+1) complex.
 
-    size  (H, W) of the map; of the weight for kind="full". Exactly Hermitian where a column is its own mirror, so that
-          `irfft2` of it is the filter in space. It is O * C * H * W numbers: linear and Gaussian layers never make it.
-          Differentiable; float32 at least.
+    size  (H, W) of the map; of the weight for kind="full"
+
+    Self-conjugate columns are exactly Hermitian, so `irfft2` of a half spectrum is the filter in space. The bank is
+    O * C * H * W numbers; linear and Gaussian layers never make it. It is differentiable, in float32 at least.
+
+    >>> SF.parametric_bank(torch.rand(8, 3, 12), (32, 32)).shape
+    torch.Size([8, 3, 32, 17])
     """
     check_weight("parametric_bank", weight, kind, coordinates, covariance)
     if dispatch.in_onnx_export():
@@ -152,6 +156,9 @@ def parametric_spectral_conv2d(
     covariance   "cholesky" keeps a Gaussian's covariance positive definite; "free" takes its entries, as in the paper
 
     NaN among a filter's numbers gives NaN in its outputs and in no others. Wood & Larson (2021).
+
+    >>> SF.parametric_spectral_conv2d(torch.rand(2, 3, 32, 32), torch.rand(8, 3, 12)).shape
+    torch.Size([2, 8, 32, 32])
     """
     check_weight("parametric_spectral_conv2d", weight, kind, coordinates, covariance)
     if x.is_complex() or not x.is_floating_point():

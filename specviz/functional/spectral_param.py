@@ -71,14 +71,26 @@ def _map(make: Any, x: Tensor, orthogonal: bool, dims: int) -> Tensor:
 def spectral_parameters(weight: Tensor, *, orthogonal: bool = True, dims: int = 2) -> Tensor:
     """The independent real numbers of filters' spectra: (..., k_h, k_w) -> the same shape, as the module lays them out.
 
-    orthogonal  mirrored bins carry sqrt(2), so that the sum of squares stays; False leaves the factor away, which is
-                what a replication of the paper trains: pairs then learn twice as fast as bins that are real
+    orthogonal  True multiplies bins that have a partner by sqrt(2), so that the sum of squares stays. False leaves the
+                factor out, and a replication of the paper trains these: pairs then learn twice as fast as real bins
     dims        2, or 1 for filters (..., k)
+
+    >>> w = torch.rand(8, 3, 5, 5)
+    >>> w_hat = SF.spectral_parameters(w)
+    >>> w_hat.shape
+    torch.Size([8, 3, 5, 5])
+    >>> torch.allclose(w_hat.square().sum(), w.square().sum())
+    True
     """
     return _map(_matrix, weight, orthogonal, dims)
 
 
 @one_node
 def filters_from_parameters(weight_hat: Tensor, *, orthogonal: bool = True, dims: int = 2) -> Tensor:
-    """The inverse of `spectral_parameters`: (..., k_h, k_w) numbers of spectra -> filters of the same shape."""
+    """The inverse of `spectral_parameters`: (..., k_h, k_w) numbers of spectra -> filters of the same shape.
+
+    >>> w = torch.rand(8, 3, 5, 5)
+    >>> torch.allclose(SF.filters_from_parameters(SF.spectral_parameters(w)), w, atol=1e-6)
+    True
+    """
     return _map(_inverse, weight_hat, orthogonal, dims)

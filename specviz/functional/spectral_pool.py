@@ -185,7 +185,7 @@ def _resample(
 
 def _by_matrix(x: Tensor, size: Size, new: Size, algorithm: Algorithm) -> bool:
     """Whether to resize by torch's own matrix products, here and now, rather than in an operator."""
-    if tracing.leaves_a_program():  # it takes matrices, unless told to take an FFT; ONNX has no other form
+    if tracing.leaves_a_program():  # it takes matrices, unless asked for an FFT; ONNX has no other form
         return algorithm != "fft" or dispatch.in_onnx_export()
     if not tracing.is_plain(x):
         return False
@@ -266,9 +266,12 @@ def spectral_pool2d(
     algorithm  "auto", "gemm" or "fft"; the same result beyond rounding
 
     The mean of every map is preserved, the result is real, and it equals `scipy.signal.resample` along both axes.
-    Maps in channels_last come out so. An exported program is made of matrix products, whatever the size, unless it is
-    told to take an FFT. Rippel, Snoek & Adams (2015). The paper crops the full spectrum; a product with the matrix that
-    this amounts to needs no spectrum.
+    The result of channels_last maps is channels_last. An exported program consists of matrix products for every size,
+    unless algorithm="fft". Rippel, Snoek & Adams (2015). The paper crops the full spectrum. The crop amounts to a
+    matrix, and a product with it needs no spectrum.
+
+    >>> SF.spectral_pool2d(torch.rand(2, 3, 32, 32), (16, 16)).shape
+    torch.Size([2, 3, 16, 16])
     """
     _check("spectral_pool2d", x, 2, algorithm, nyquist)
     h, w = whole_sizes("spectral_pool2d", size, 2)
@@ -284,7 +287,11 @@ def spectral_pool1d(
     nyquist: Nyquist = "sum",
     algorithm: Algorithm = "auto",
 ) -> Tensor:
-    """`spectral_pool2d` along one axis: x (..., L) real -> (..., l), l <= L."""
+    """`spectral_pool2d` along one axis: x (..., L) real -> (..., l), l <= L.
+
+    >>> SF.spectral_pool1d(torch.rand(2, 3, 100), 50).shape
+    torch.Size([2, 3, 50])
+    """
     _check("spectral_pool1d", x, 1, algorithm, nyquist)
     (new,) = whole_sizes("spectral_pool1d", size, 1)
     y = _resample("spectral_pool1d", x[..., None, :], (1, new), check_cutoff(cutoff), NYQUIST[nyquist], algorithm)
@@ -297,6 +304,9 @@ def spectral_pad2d(x: Tensor, size: int | Sequence[int], *, algorithm: Algorithm
 
     The smoothest map through the pixels: `spectral_pool2d(spectral_pad2d(x, size), x.shape[-2:])` is x. It equals
     `scipy.signal.resample` along both axes: the Nyquist lines of an even size are split in halves.
+
+    >>> SF.spectral_pad2d(torch.rand(2, 3, 16, 16), (32, 32)).shape
+    torch.Size([2, 3, 32, 32])
     """
     _check("spectral_pad2d", x, 2, algorithm)
     h, w = whole_sizes("spectral_pad2d", size, 2)
@@ -305,7 +315,11 @@ def spectral_pad2d(x: Tensor, size: int | Sequence[int], *, algorithm: Algorithm
 
 @one_node
 def spectral_pad1d(x: Tensor, size: int | Sequence[int], *, algorithm: Algorithm = "auto") -> Tensor:
-    """`spectral_pad2d` along one axis: x (..., L) real -> (..., l), l >= L."""
+    """`spectral_pad2d` along one axis: x (..., L) real -> (..., l), l >= L.
+
+    >>> SF.spectral_pad1d(torch.rand(2, 3, 100), 150).shape
+    torch.Size([2, 3, 150])
+    """
     _check("spectral_pad1d", x, 1, algorithm)
     (new,) = whole_sizes("spectral_pad1d", size, 1)
     return _resample("spectral_pad1d", x[..., None, :], (1, new), None, 1.0, algorithm)[..., 0, :]
@@ -317,14 +331,22 @@ def frequency_dropout2d(x: Tensor, cutoff: float, *, algorithm: Algorithm = "aut
 
     cutoff  in [0, 1]: frequency f of an axis of n pixels stays if |f| <= cutoff * (1 + n/2). 1 keeps all, 0 the mean
 
-    A brick-wall low pass on every map alike. Rippel, Snoek & Adams (2015), section 4.2; the layer draws the cut-off.
+    Every map goes through the same brick-wall low pass. The layer draws the cut-off. Rippel, Snoek & Adams (2015),
+    section 4.2.
+
+    >>> SF.frequency_dropout2d(torch.rand(2, 3, 32, 32), cutoff=0.5).shape
+    torch.Size([2, 3, 32, 32])
     """
     return _dropped("frequency_dropout2d", x, 2, cutoff, algorithm)
 
 
 @one_node
 def frequency_dropout1d(x: Tensor, cutoff: float, *, algorithm: Algorithm = "auto") -> Tensor:
-    """`frequency_dropout2d` along one axis: x (..., L) real -> the same shape."""
+    """`frequency_dropout2d` along one axis: x (..., L) real -> the same shape.
+
+    >>> SF.frequency_dropout1d(torch.rand(2, 3, 100), cutoff=0.5).shape
+    torch.Size([2, 3, 100])
+    """
     return _dropped("frequency_dropout1d", x, 1, cutoff, algorithm)
 
 

@@ -17,7 +17,7 @@ FEWEST = 2  # layers of a chain that is worth segments
 
 @contextmanager
 def checkpoint_activations(model: nn.Module, segments: int = 4) -> Iterator[None]:
-    """Inside, parts of a model keep their inputs alone; the backward pass computes the rest again.
+    """Let parts of a model keep only their inputs, inside the context; the backward pass computes the rest again.
 
         with sv.memory.checkpoint_activations(model, segments=4):
             criterion(model(x), y).backward()            # both inside
@@ -31,7 +31,7 @@ def checkpoint_activations(model: nn.Module, segments: int = 4) -> Iterator[None
 
     Raises ValueError for fewer segments than one, and for a model without a chain of two modules.
 
-    >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3))
+    >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.Conv2d(8, 8, 3))
     >>> with sv.memory.checkpoint_activations(net, segments=2):
     ...     net(torch.randn(2, 3, 8, 8)).sum().backward()
     """

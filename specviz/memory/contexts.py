@@ -20,7 +20,7 @@ from specviz.memory.sparse_maps import MapStore, Values
 
 
 class Compression:
-    """Inside, what any torch model saves for its backward pass is stored by `packer`: see `compress_activations`.
+    """Inside the context, `packer` stores what a torch model saves for its backward pass: see `compress_activations`.
 
     A context manager, entered as often as wanted but one at a time; each entry has its own `CompressionStats`.
     """
@@ -78,50 +78,50 @@ def compress_activations(
     values: Values = "8-bit",
     unbiased: bool = False,
 ) -> Compression:
-    """Train any model with less memory: inside, saved maps are stored as thresholded sparse spectra.
+    """Train any model with less memory: inside the context, saved maps are stored as thresholded sparse spectra.
 
-        with sv.memory.compress_activations() as stats:
-            loss = criterion(model(x), y)
-        loss.backward()                                  # inside or outside
-        print(stats.share)
+    >>> with sv.memory.compress_activations() as stats:
+    ...     loss = sv.models.vgg7()(torch.rand(4, 3, 32, 32)).square().mean()
+    >>> loss.backward()  # inside or outside
+    >>> 0 < stats.share < 1
+    True
 
-    The forward pass is exactly what it is without; gradients see the stored maps. Stored as sparse ortho half spectra
-    are maps (B, C, H, W) and (B, C, L) that convolutions, normalisations, products, smooth activations and custom
-    autograd functions save. ReLU, its relatives and dropout are kept as one bit an element, a maximum's place within
-    max-pooling's window in as few bits as it needs: these are exact. Everything else stays as it was, and exact:
-    parameters, integers, matrices, maps of under 8 pixels, tensors of under 4 KiB, what does not require a gradient
-    (the images themselves, which live anyway), and what any other operation saves, since the gradient of a square
-    root, say, does not bear an error in it.
+    The forward pass stays exactly the same; gradients are computed from the stored maps. The maps (B, C, H, W) and
+    (B, C, L) that convolutions, normalisations, products, smooth activations and custom autograd functions save are
+    stored as sparse ortho half spectra. ReLU, its relatives and dropout store one bit for each element, and max pooling
+    stores the position of each maximum within its window, in as few bits as the window needs: these are exact. All
+    other tensors stay as they are, and exact: parameters, integers, matrices, maps of under 8 pixels, tensors of under
+    4 KiB, tensors that do not require a gradient (the images themselves, which stay in memory anyway), and what any
+    other operation saves, because the gradient of, say, a square root does not tolerate an error in it.
 
     threshold    coefficients up to `threshold` times the RMS are dropped. The RMS is about the mean, which is kept
     relative_to  whose RMS: the whole "tensor"'s, or each "map"'s own. At equal bytes the gradients of ResNet-18 and
                  VGG-16 were up to 1.3 and 1.5 times closer with "tensor" (`specviz bench compress`)
     values       of the kept coefficients: "8-bit" (square-root companded, one scale a map), "float16" or "float32"
-    unbiased     keep small coefficients with probability |x| / cut and magnitude restored, and round at random, so
-                 that the stored maps are right on average. Reproducible: the seed is made from the state of torch's
-                 generator, which stays as it was inside, so that dropout draws the same numbers there; when the
-                 context ends one number is drawn, so that the next step's maps are rounded otherwise
+    unbiased     keep a coefficient x under the cut (`threshold` times the RMS) with probability |x| / cut and give it
+                 the cut's magnitude, and round at random, so that the stored maps are right on average. This is
+                 reproducible: the seed comes from the state of torch's generator, which does not change inside, so
+                 dropout draws the same numbers. When the context ends, one number is drawn, so that the next step
+                 rounds its maps differently
 
-    `stats` are totals over the context: see `CompressionStats`. A tensor saved by several operations is stored once.
-    A map with NaN or infinity comes back as NaN. In-place changes after saving are harmless to stored copies; a
-    tensor left as it was raises torch's error. Only the thread that entered is affected. float64 maps are stored with
-    float32's precision: `torch.autograd.gradcheck` passes at threshold 0 with values="float32". The threshold and 8
-    bits follow Guan et al. (SpecNet), who train in the spectral domain itself; Chen et al. (ActNN) quantise the maps
+    `stats` are totals over the context: see `CompressionStats`. A tensor that several operations save is stored once.
+    A map with NaN or infinity comes back as NaN. In-place changes after saving do not harm stored copies; for a tensor
+    that stays as it is, torch raises its own error. Only the thread that entered is affected. float64 maps are stored
+    with float32's precision: `torch.autograd.gradcheck` passes at threshold 0 with values="float32". The threshold and
+    8 bits follow Guan et al. (SpecNet), who train in the spectral domain itself; Chen et al. (ActNN) quantise the maps
     without it.
 
-    Gradients are exactly plain's where the operation that saves cannot be seen: in TorchScript, scripted or traced,
-    in functions compiled by torch.compile, in other code in C++, in custom operators, and under
-    `torch._C.DisableTorchFunction`; likewise inside of torch.func's vmap and jvp. Sparse, nested, mkldnn, quantised
-    and complex tensors and those of a subclass stay as they are. Within torch.utils.checkpoint, the segment's input
-    stays exact and the segment is checkpoint's own affair. In a function that torch.compile, torch.export or
-    torch.jit.trace traces, and under torch.func's transforms, the context does nothing; torch refuses torch.func's
-    grad and vjp inside of it.
-    A context that ends with no map compressed, though something was saved in it, gives a `NothingCompressedWarning`
-    with the reason and the way out, once a process for each reason.
-
-    Bytes are those that torch allocates. glibc keeps what was freed, and may hold several times as much: 18 MiB
-    resident for 2 MiB saved, by a small network. MALLOC_TRIM_THRESHOLD_=131072, in the environment before Python
-    starts, has it give memory back (2 MiB resident then); the steps of that network took up to 1.5 times as long.
+    Gradients are exactly the plain ones where the saver cannot see the operation that saves: in TorchScript, scripted
+    or traced, in functions compiled by torch.compile, in other code in C++, in custom operators, and under
+    `torch._C.DisableTorchFunction`; likewise inside torch.func's vmap and jvp. Sparse, nested, mkldnn, quantised and
+    complex tensors and those of a subclass stay as they are. Within torch.utils.checkpoint, the segment's input stays
+    exact, and checkpoint alone handles the segment. The context does nothing in a function that torch.compile,
+    torch.export or torch.jit.trace traces, and under torch.func's transforms; torch refuses torch.func's grad and vjp
+    inside the context. A context that ends with no map compressed, though something was saved in it, gives a
+    `NothingCompressedWarning` with the reason and the way out, once a process for each reason.
+    Bytes are those that torch allocates. glibc keeps freed memory, and may hold several times as much: 18 MiB
+    resident for 2 MiB saved, by a small network. If MALLOC_TRIM_THRESHOLD_=131072 is in the environment before Python
+    starts, glibc gives memory back (2 MiB resident then); the steps of that network took up to 1.5 times as long.
 
     At the defaults ResNet-18 and VGG-16 on 32 x 32 photographs, after 20 steps, stored 18 and 16 % of their maps' bytes
     with gradients off by 3 and 4 %, where another mini-batch's are off by 132 and 122 %; threshold 0.5 gave 12 and
@@ -134,7 +134,14 @@ def compress_activations(
 
 
 class Compressed:
-    """Handle of a module whose every call is compressed: `stats` are totals until `remove()`."""
+    """Handle of a module whose every call is compressed: `stats` are totals until `remove()`.
+
+    >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Sigmoid(), torch.nn.Conv2d(8, 8, 3))
+    >>> handle = sv.memory.compressed(model)
+    >>> model(torch.rand(4, 3, 32, 32)).shape, handle.stats.tensors
+    (torch.Size([4, 8, 28, 28]), 1)
+    >>> handle.remove()
+    """
 
     def __init__(self, module: nn.Module, packer: Packer) -> None:
         self.stats = CompressionStats()
@@ -145,7 +152,7 @@ class Compressed:
         )
 
     def remove(self) -> None:
-        """Make the module's calls what they were."""
+        """Take the hooks off: the module's calls are plain again."""
         for hook in self._hooks:
             hook.remove()
 
@@ -197,11 +204,18 @@ def compressed(
 ) -> Compressed:
     """Run every call of `module` inside `compress_activations(threshold, ...)`, and nothing around it.
 
-    Returns a handle with `stats`, totals over all calls, and `remove()`. The module is hooked, not wrapped: its class,
-    its parameters and the keys of its `state_dict` stay, and a copy of it is compressed too.
+    Returns a handle with `stats`, totals over all calls, and `remove()`. The module gets hooks and no wrapper: its
+    class, its parameters and the keys of its `state_dict` stay, and a copy of it is compressed too.
 
     Under torch.compile, torch.export, torch.jit.trace and torch.func's transforms the module runs uncompressed, and
     says so once. torch.jit.script refuses a module with such hooks: call `remove()` first.
+
+    >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Sigmoid(), torch.nn.Conv2d(8, 8, 3))
+    >>> handle = sv.memory.compressed(model)
+    >>> model(torch.rand(4, 3, 32, 32)).shape
+    torch.Size([4, 8, 28, 28])
+    >>> handle.stats.tensors
+    1
     """
     return Compressed(module, MapStore(threshold, relative_to, values, unbiased))
 

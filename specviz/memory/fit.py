@@ -41,6 +41,9 @@ class FitRow:
     exact           whether gradients are plain's but for the order of sums
     fits            whether the budget is kept and the error allowed
     front           whether no other way takes fewer bytes, less time and has less error, or as much of them
+
+    >>> sv.memory.FitRow("plain", 100, 60, 40, step_ms=1.5, gradient_error=0.0, exact=True).way
+    'plain'
     """
 
     way: str
@@ -56,7 +59,13 @@ class FitRow:
 
 @dataclass(frozen=True)
 class Fit:
-    """What `fit` found: a row for each way, and the one to take. `print(fit)` shows the table."""
+    """What `fit` found: a row for each way, and the one to take. `print(fit)` shows the table.
+
+    >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 32, 3), torch.nn.ReLU(), torch.nn.Conv2d(32, 32, 3))
+    >>> found = sv.memory.fit(net, torch.randn(8, 3, 32, 32), budget="1 GiB", rounds=1)
+    >>> found.rows[0].way, found.rows[0].exact, found.rows[0].fits
+    ('plain', True, True)
+    """
 
     rows: Sequence[FitRow]
     budget: int
@@ -152,14 +161,14 @@ def fit(
     error    the most that gradients may be off by, as a share of their norm; another batch's are off by more than 1
     rounds   steps of each way that are timed, in turns
 
-    The model, its gradients, the optimiser and random numbers are what they were afterwards, as of `measure_step`.
+    The model, its gradients, the optimiser and random numbers are restored afterwards, as by `measure_step`.
 
     Raises ValueError for a budget, an error or rounds out of range, and whatever the plain step raises. A way that
     cannot be taken, such as checkpoints of a model without a chain of modules, is left out, and the table says why.
 
-    >>> net = nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3), nn.ReLU())
-    >>> sv.memory.fit(net, torch.randn(8, 3, 32, 32), budget="1 GiB").chosen
-    'plain'
+    >>> found = sv.memory.fit(sv.models.lenet(), torch.randn(8, 3, 32, 32), budget="1 GiB")
+    >>> found.chosen in [row.way for row in found.rows if row.fits]
+    True
     """
     limit, error, rounds = _bytes(budget), real(error, "error"), whole(rounds, "rounds", 1)
     if not 0 <= error < math.inf:
@@ -167,14 +176,13 @@ def fit(
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     rows, refused, contexts = [], {}, {}
     step = _Step(model, batch, loss, targets, device)
+    kinds: dict[str, Any] = {"loss": loss, "targets": targets, "optimizer": optimizer}
     tried = ways(device.type)
     steps = {name: (lambda way=way: way(model)) for name, (way, _) in tried.items()}
     exact: Tensor | None = None
     for name, (_, is_exact) in tried.items():
         try:
-            memory = measure_step(
-                model, batch, loss=loss, targets=targets, optimizer=optimizer, context=steps[name], points=8
-            )
+            memory = measure_step(model, batch, **kinds, context=steps[name], points=8)
             gradient = step.gradient(steps[name])
         except (ValueError, RuntimeError) as failure:
             if name == "plain":
@@ -183,8 +191,7 @@ def fit(
             continue
         exact = gradient if exact is None else exact
         off = float((gradient - exact).norm() / exact.norm()) if exact.norm() else 0.0
-        held = (memory.total_bytes, memory.peak_bytes, memory.saved_bytes)
-        rows.append(FitRow(name, *held, 0.0, off, is_exact))
+        rows.append(FitRow(name, memory.total_bytes, memory.peak_bytes, memory.saved_bytes, 0.0, off, is_exact))
         contexts[name] = steps[name]
     times = step.times(contexts, rounds)
     rows = [replace(row, step_ms=times[row.way]) for row in rows]
@@ -210,7 +217,7 @@ def largest_batch(
     A line through two measured sizes says how many; that many is measured then, and corrected where it does not keep
     the budget. Raises ValueError for a budget out of range, and whatever a step raises.
 
-    >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
+    >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU())
     >>> sv.memory.largest_batch(net, torch.randn(3, 32, 32), budget="10 MB") > 10
     True
     """

@@ -1,4 +1,4 @@
-"""How a saved tensor is kept that is no map: as it is, by its shape alone, or as bits. All of these are exact."""
+"""How a saved tensor that is no map is kept: as it is, by its shape alone, or as bits. All of these are exact."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class ShapeOnly:
-    """A tensor whose backward asks for its shape alone, such as max-pooling's input: of its numbers, nothing."""
+    """A tensor whose backward asks for its shape alone, such as max-pooling's input; its numbers are not kept."""
 
     shape: tuple[int, ...]
     stride: tuple[int, ...]
@@ -93,7 +93,7 @@ class Gate:
 
 @dataclass(frozen=True)
 class Positions:
-    """Indices of max-pooling: each as its place within its own window, in 1, 2, 4 or 8 bits."""
+    """Indices of max-pooling, each stored as the position within its window, in 1, 2, 4 or 8 bits."""
 
     codes: Tensor
     width: int

@@ -1,4 +1,4 @@
-"""Why saved tensors were left as they were: said once, with the way out, where nothing was compressed."""
+"""Why saved tensors stay as they are: where nothing was compressed, one warning gives the reason and the way out."""
 
 from __future__ import annotations
 
@@ -73,7 +73,14 @@ _lock = Lock()
 
 
 class NothingCompressedWarning(UserWarning):
-    """A context ended and had compressed no map, though something was saved in it. Once a process for each reason."""
+    """A context ended and had compressed no map, though something was saved in it. Once a process for each reason.
+
+    >>> import warnings
+    >>> with warnings.catch_warnings(record=True) as caught, sv.memory.compress_activations():
+    ...     y = torch.nn.Linear(100, 10)(torch.rand(200, 100, requires_grad=True))  # it saves a matrix, no map
+    >>> caught[0].category.__name__
+    'NothingCompressedWarning'
+    """
 
 
 class Left:
@@ -89,7 +96,7 @@ class Left:
 
     @property
     def reason(self) -> str | None:
-        """That of the most bytes. None if nothing was left; "exact" only if nothing was left for another reason."""
+        """The reason for the most bytes. None if nothing was left; "exact" only if there is no other reason."""
         left = {name: size for name, size in self._bytes.items() if name != "exact"} or self._bytes
         return max(left, key=left.__getitem__) if left else None
 

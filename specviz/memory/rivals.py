@@ -15,11 +15,17 @@ from specviz.memory.contexts import Compression
 
 
 def quantise_activations(bits: Literal[2, 4, 8] = 2) -> Compression:
-    """Inside, saved maps are stored in `bits` bits a pixel, between each map's least and greatest value.
+    """Store saved maps in `bits` bits a pixel, inside the context, between each map's least and greatest value.
 
-    Rounded at random, so that the stored map is right on average (Chen et al. 2021, ActNN, which groups 256 numbers
-    where we take a map, and shares out its bits between maps; we give every map the same). Which tensors are
-    stored, and gates and max-pooling as bits: as `compress_activations`. Raises ValueError for other bits.
+    Numbers are rounded at random, so that the stored map is right on average (Chen et al. 2021, ActNN, which groups 256
+    numbers where we take a map, and shares out its bits between maps; we give every map the same). It stores the same
+    tensors as `compress_activations`, gates and max-pooling as bits too. Raises ValueError for other bits.
+
+    >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Sigmoid(), torch.nn.Conv2d(8, 8, 3))
+    >>> with sv.memory.quantise_activations(bits=2) as stats:
+    ...     y = model(torch.rand(4, 3, 32, 32))
+    >>> 2 / 32 < stats.share < 3 / 32  # of float32, and each map's two ends
+    True
     """
     bits = whole(bits, "bits")  # type: ignore[assignment]
     if bits not in (2, 4, 8):
@@ -28,7 +34,14 @@ def quantise_activations(bits: Literal[2, 4, 8] = 2) -> Compression:
 
 
 def bfloat16_activations() -> Compression:
-    """Inside, saved maps are stored in bfloat16. Which tensors are, and all else: as `compress_activations`."""
+    """Store saved maps in bfloat16, inside the context. It stores the same tensors as `compress_activations`.
+
+    >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Sigmoid(), torch.nn.Conv2d(8, 8, 3))
+    >>> with sv.memory.bfloat16_activations() as stats:
+    ...     y = model(torch.rand(4, 3, 32, 32))
+    >>> stats.share
+    0.5
+    """
     return Compression(_Half(), "bfloat16_activations")
 
 

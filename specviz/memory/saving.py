@@ -52,6 +52,14 @@ class CompressionStats:
     pool_bytes                           positions of max-pooling's maxima within their windows
     maps                                 the compressed maps one by one, in the order they were saved; a handle of
                                          `compressed` has those of its last call
+
+    >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Sigmoid(), torch.nn.Conv2d(8, 8, 3))
+    >>> with sv.memory.compress_activations() as stats:
+    ...     y = model(torch.rand(4, 3, 32, 32))
+    >>> stats.tensors, stats.dense_bytes  # 4 x 8 x 30 x 30 numbers of float32
+    (1, 115200)
+    >>> 0 < stats.share < 1
+    True
     """
 
     tensors: int = 0

@@ -66,7 +66,7 @@ class MapStore:
         return SparseMaps(slabs, tuple(x.shape), x.dtype, layout_of(x))
 
     def _rms(self, maps: Tensor) -> Tensor:
-        """About each map's own mean, over those maps that are finite: ()."""
+        """The RMS about each map's own mean, over the maps that are finite: ()."""
         variances = []
         for part in _slabs(maps):
             x = part.float().flatten(1)

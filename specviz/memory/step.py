@@ -25,22 +25,29 @@ from specviz.record_types import StepRecord
 class StepMemory:
     """What one step of a model held in the memory of its device, in bytes of torch's allocator.
 
-    What exists before the step is no part of `peak_bytes, average_bytes, saved_bytes, workspace_bytes` or `timeline`:
+    `peak_bytes, average_bytes, saved_bytes, workspace_bytes` and `timeline` do not count what exists before the step:
     parameters, buffers, the batch, gradients, the optimiser's state, and whatever the warm-up made and kept.
 
     peak_bytes       most bytes alive at once: activations, gradients on their way, every temporary
     average_bytes    mean over the step's duration (the profiler's own time included)
-    saved_bytes      alive when the forward pass and the loss are done, the output dropped and the loss value left out:
-                     what is kept for the backward pass by whoever keeps it, each storage once
+    saved_bytes      alive when the forward pass and the loss are done, without the output and the loss value: what
+                     anything keeps for the backward pass, each storage once
     hooked_bytes     the same as saved-tensor hooks see it, in a forward pass of its own: storages that autograd saves
                      and that live as long as the graph. Less than `saved_bytes` where bytes are kept in another way
                      (attributes of a `ctx`, a checkpoint's inputs); more where `context` has hooks that compress or
-                     move them: this is what those would be handed
+                     move them: these are the bytes that such hooks receive
     workspace_bytes  `peak_bytes - saved_bytes`: what the peak takes beyond what the forward pass keeps
     parameter_bytes, buffer_bytes, batch_bytes   of the model, and of inputs and targets; each storage once
     gradient_bytes   of the parameters' `.grad` after the step (and of the loss's own parameters, and the inputs')
     optimizer_bytes  of the optimiser's state after the step
     saved_by_layer   `saved_bytes` by the layer that allocated them, for layers that keep any; empty on CUDA
+
+    >>> model, batch = sv.models.lenet(), torch.rand(8, 3, 32, 32)
+    >>> memory = sv.memory.measure_step(model, batch)
+    >>> memory.batch_bytes  # 8 x 3 x 32 x 32 numbers of float32
+    98304
+    >>> memory.peak_bytes == memory.saved_bytes + memory.workspace_bytes
+    True
     """
 
     device: str
@@ -60,7 +67,7 @@ class StepMemory:
 
     @property
     def total_bytes(self) -> int:
-        """All the step needs at most: the peak on top of parameters, buffers, batch, gradients, optimiser state."""
+        """All that the step needs at most: the peak, parameters, buffers, batch, gradients and optimiser state."""
         held = self.parameter_bytes + self.buffer_bytes + self.batch_bytes + self.gradient_bytes
         return self.peak_bytes + held + self.optimizer_bytes
 
@@ -133,19 +140,25 @@ def measure_step(
 
     Gradients are zeroed in place and added to, as when they are accumulated over batches; autograd's temporary gradient
     of each parameter is therefore workspace. The measured step starts from the state that the model came with.
-    Afterwards parameters, buffers, gradients, the optimiser, random state and training flags are what they were,
-    also if the step raises; anything else that a model changes in itself stays changed.
+    Afterwards parameters, buffers, gradients, the optimiser, random state and training flags are restored, also if the
+    step raises. Anything else that a model changes in itself stays changed.
 
-    On the CPU every allocation and release of the calling thread is seen, also by `torch.empty(...).numpy()`. Not seen:
-    memory from elsewhere (NumPy's own arrays, a BLAS's packing buffers) or another thread. On CUDA, the counters of the
-    model's device are read wherever a layer begins or ends, in blocks of 512 bytes; memory on the host does not count.
+    On the CPU it sees every allocation and release of the calling thread, also by `torch.empty(...).numpy()`. It does
+    not see memory from elsewhere (NumPy's own arrays, a BLAS's packing buffers) or of another thread. On CUDA it reads
+    the counters of the model's device wherever a layer begins or ends, in blocks of 512 bytes; memory on the host does
+    not count.
 
     Threads that measure, and a training, take turns (`spectral_kernels.process.turn`): the allocations are of this
-    thread alone, and random numbers are nobody else's meanwhile.
+    thread alone, and no other thread draws random numbers meanwhile.
 
-    Raises TypeError or ValueError for a batch, loss, output or optimiser that cannot make a step, and on the CPU
-    RuntimeError while another profiler of torch's is at work, in any thread: there can be one in a process, and a
-    second would empty the first one's record. One that begins in another thread meanwhile cannot be refused.
+    Raises TypeError or ValueError for a batch, loss, output or optimiser that cannot make a step. On the CPU it raises
+    RuntimeError while another profiler of torch's is at work, in any thread: a process can have only one, and a second
+    would empty the first one's record. A profiler that begins in another thread meanwhile cannot be refused.
+
+    >>> model, batch = sv.models.lenet(), torch.rand(8, 3, 32, 32)
+    >>> memory = sv.memory.measure_step(model, batch)
+    >>> memory.batch_bytes, 0 < memory.saved_bytes <= memory.peak_bytes
+    (98304, True)
     """
     inputs, device = _checked(model, batch, targets, warmup, points)
     inputs = tuple(_own(x) for x in inputs)  # a model may write into its inputs, and they may collect gradients

@@ -65,5 +65,5 @@ def unchanged(
 
 
 def _expanded(tensor: Tensor) -> bool:
-    """Several entries share a place: nobody can write into it, which restores it too."""
+    """Several entries share a place, so that a write into it is impossible, also to restore it."""
     return tensor.layout == torch.strided and 0 in tensor.stride()

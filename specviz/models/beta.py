@@ -16,10 +16,15 @@ def thresholded_blocks(model: nn.Module) -> list[Block]:
 
 
 def set_beta(model: nn.Module, beta: float) -> None:
-    """Set the threshold of every SpecNet block of a model. Projection shortcuts, which have none, are left.
+    """Set the threshold of every SpecNet block of a model. Projection shortcuts have no threshold and are left.
 
-    A block of your own that is one says so: `block.is_projection = True`. Raises ValueError for a model without blocks
+    A projection of your own is marked by `block.is_projection = True`. Raises ValueError for a model without blocks
     that have a threshold.
+
+    >>> model = sv.models.lenet(convolution="specnet", beta=1.0)
+    >>> sv.models.set_beta(model, 0.5)
+    >>> {block.beta for block in model.modules() if isinstance(block, snn.SpecNetBlock2d)}
+    {0.5}
     """
     blocks = thresholded_blocks(model)
     if not blocks:

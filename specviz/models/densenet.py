@@ -46,9 +46,12 @@ def _densenet(
 def densenet40(form: Form) -> nn.Module:
     """DenseNet-40: three dense blocks of twelve 3 x 3 convolutions, 12 maps each (Huang et al. 2017).
 
-    For CIFAR, with neither bottlenecks nor compression. In the spatial form a unit is batch norm, activation,
-    convolution; SpecNet's blocks convolve first. The paper's dropout, 0.2 inside the blocks, was for training
-    without augmentation and is left out.
+    It is for CIFAR, with neither bottlenecks nor compression. In the spatial form a unit is batch norm, activation,
+    convolution; SpecNet's blocks convolve first. The paper's dropout, 0.2 inside the blocks, is left out: it was for
+    training without augmentation.
+
+    >>> sv.models.densenet40(num_classes=10, width=0.25)(torch.rand(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
     """
     return _densenet(form, (12, 12, 12), growth=12, first=16, bottleneck=False, compression=1.0)
 
@@ -59,11 +62,18 @@ def densenet121(form: Form) -> nn.Module:
 
     In the spatial form a unit is batch norm, activation, convolution; SpecNet's blocks convolve first. On small images
     the first convolution is 3 x 3 with stride 1 and without pooling.
+
+    >>> sv.models.densenet121(num_classes=10, width=0.25)(torch.rand(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
     """
     return _densenet(form, (6, 12, 24, 16), growth=32, first=64, bottleneck=True, compression=0.5)
 
 
 @network(smallest=8, batch_norm=True)
 def densenet169(form: Form) -> nn.Module:
-    """DenseNet-169: four dense blocks of 6, 12, 32, 32 bottleneck layers, 32 maps each; as `densenet121`."""
+    """DenseNet-169: four dense blocks of 6, 12, 32, 32 bottleneck layers, 32 maps each; otherwise as `densenet121`.
+
+    >>> sv.models.densenet169(num_classes=10, width=0.25)(torch.rand(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
+    """
     return _densenet(form, (6, 12, 32, 32), growth=32, first=64, bottleneck=True, compression=0.5)

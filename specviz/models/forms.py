@@ -361,7 +361,7 @@ class SpectralForm(OfBlocks):
     """A network on half spectra (SpecNet): convolution, threshold, activation in one block, and no batch norm.
 
     The block's order is the paper's, so DenseNet's units convolve first here too. Pooling is a crop.
-    Of `mixing` blocks that follow one another the last has ReLU of pixels; of 0 none has.
+    Every `mixing`-th block has ReLU of pixels; at 0 no block has.
     """
 
     beta: float

@@ -30,7 +30,10 @@ def resnet18(form: Form) -> nn.Module:
     """ResNet-18: four stages of two residual units, 64 to 512 channels, halved by strides (He et al. 2016).
 
     On small images the first convolution is 3 x 3 with stride 1 and without pooling. SpecNet pads the first spectrum
-    to a multiple of 8, the later strides' product, or crops it so after the pooling of large images.
+    to a multiple of 8, the product of the later strides; on large images it crops the spectrum so after the pooling.
+
+    >>> sv.models.resnet18(num_classes=10, width=0.25)(torch.rand(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
     """
     C = form.channels(64)
     if form.imagenet:
@@ -51,9 +54,12 @@ def resnet18(form: Form) -> nn.Module:
 def resnet9(form: Form) -> nn.Module:
     """ResNet-9: three halvings with 48, 96 and 128 channels, residual pairs after the first and the last.
 
-    Small enough to train on two cores, with `training.RECIPE`. The largest pixel of each
-    last map goes to the linear layer, whose scores are divided by 9. After Page (2018), "How to train your ResNet",
-    narrower.
+    It is small enough to train on two cores, with `training.RECIPE`. The largest pixel of each last map goes to the
+    linear layer, whose scores are divided by 9. It follows Page (2018), "How to train your ResNet", with fewer
+    channels.
+
+    >>> sv.models.resnet9(num_classes=10, width=0.25)(torch.rand(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
     """
     c24, c48, c96, c128 = (form.channels(c) for c in (24, 48, 96, 128))
     features = [

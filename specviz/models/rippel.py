@@ -31,7 +31,10 @@ def rippel_deep(
     convolution  "spatial", "spectral-param", "band-limited", or a function of nn.Conv2d's arguments: all start from
                  the same filters for the same seed
 
-    The last convolution has no activation: its output are scores (one replication had a ReLU there).
+    The last convolution has no activation, since its output is the scores (one replication had a ReLU there).
+
+    >>> sv.models.rippel_deep(num_classes=10, width=0.25)(torch.rand(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
     """
     chain = _chain("rippel_deep", 7, num_classes, image_size, in_channels, width, kernel_size, convolution)
     chain.add(96, 96, "max", 192, 192, 192, "max")
@@ -50,6 +53,9 @@ def rippel_generic(
     """The generic network: 96, max 3/2, 192, max 3/2, then linear layers of 1024, 512 and the classes.
 
     Arguments as `rippel_deep`; `width` multiplies the linear layers too.
+
+    >>> sv.models.rippel_generic(num_classes=10, width=0.25)(torch.rand(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
     """
     chain = _chain("rippel_generic", 7, num_classes, image_size, in_channels, width, kernel_size, convolution)
     chain.add(96, "max", 192, "max")
@@ -75,6 +81,9 @@ def rippel_pooling(
     depth              M; convolution m = 1..M has min(288, 96 + 32 m) channels
     gamma              each pooling leaves floor(gamma n) pixels of n a side
     frequency_dropout  draw a cut-off for each mini-batch in the pooling layers, with the paper's alpha 0.30, beta 0.15
+
+    >>> sv.models.rippel_pooling(num_classes=10, width=0.25)(torch.rand(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
     """
     depth, gamma = whole("rippel_pooling", "depth", depth), dispatch.real(gamma, "rippel_pooling: gamma")
     if not 0 < gamma <= 1:

@@ -15,15 +15,15 @@ NOTHING = 1e-9  # of the largest gradient: what rounding leaves in float64
 
 
 def frequencies_seen(model: nn.Module, x: Tensor) -> Tensor:
-    """Where the scores of some pictures depend on their frequencies: x (B, C, H, W) real -> (H', W'//2+1) bool.
+    """Find the frequencies of some pictures on which the scores depend: x (B, C, H, W) real -> (H', W'//2+1) bool.
 
     A bin is True if the gradient of any score of any picture has that frequency in any channel. In a network that
     begins with a SpecNet block the bins are those of that block's transform, which pads its picture to (H', W');
     elsewhere they are the picture's own. Computed in float64, on a copy of the model in eval mode.
 
-    Of the frequencies that are False none can matter, whatever they hold: a network that crops its spectra to 4 x 4
-    coefficients classifies thumbnails. Some random pictures are enough, as frequencies are seen or not whatever is on
-    the picture, unless a threshold drops them.
+    A frequency that is False cannot matter, whatever its coefficient is: a network that crops its spectra to 4 x 4
+    coefficients classifies thumbnails. A few random pictures are enough, because the frequencies that a network sees do
+    not depend on the picture, unless a threshold drops them.
 
     >>> net = sv.models.lenet(convolution="specnet", beta=0.0, pooling="crop")
     >>> round(sv.models.frequencies_seen(net, torch.randn(2, 3, 32, 32)).float().mean().item(), 2)

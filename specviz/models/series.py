@@ -17,9 +17,12 @@ def fcn(num_classes: int = 2, *, in_channels: int = 1, width: float = 1.0, compr
     x (B, in_channels, L) real, any L -> (B, num_classes) scores, before a softmax
 
     width        multiplies the channels 128, 256, 128 (at least 4 are left)
-    compression  share of the coefficients left out, in [0, 1); at 0 it is the ordinary network
+    compression  share of the coefficients that the band discards, in [0, 1); at 0 it is the ordinary network
 
     Wang, Yan & Oates (2017), band-limited by Dziedzic et al. (2019).
+
+    >>> sv.models.fcn(num_classes=2, compression=0.5)(torch.rand(4, 1, 100)).shape
+    torch.Size([4, 2])
     """
     num_classes, _, in_channels, width, _ = check_numbers("fcn", num_classes, 1, in_channels, width)
     layers: OrderedDict[str, nn.Module] = OrderedDict()

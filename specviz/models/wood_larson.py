@@ -26,7 +26,7 @@ def wood_larson(
     intercept: bool = False,
     scaled_head: bool = False,
 ) -> nn.Sequential:
-    """Four convolutions with ReLU, nothing down-sampled, one linear layer, tanh: for cats and dogs at 150 x 150.
+    """Four convolutions with ReLU, no down-sampling, one linear layer, tanh: for cats and dogs at 150 x 150.
 
     x (B, in_channels, image_size, image_size) real -> (B, num_classes) scores in (-1, 1)
 
@@ -38,6 +38,9 @@ def wood_larson(
     scaled_head  the linear layer's weights begin sqrt(n) times as large, for its n numbers, and its sums are divided by
                as much: the same function at first, but a step of Adam moves the scores sqrt(n) times less. Without it
                the tanh saturates in the first steps at usual rates, and the network never learns
+
+    >>> sv.models.wood_larson(num_classes=2, image_size=32, filters="gaussian")(torch.rand(2, 3, 32, 32)).shape
+    torch.Size([2, 2])
     """
     num_classes, image_size, in_channels, _, _ = check_numbers("wood_larson", num_classes, image_size, in_channels)
     channels = whole("wood_larson", "channels", channels)

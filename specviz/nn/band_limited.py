@@ -129,11 +129,15 @@ class BandLimitedConv2d(_BandLimited, nn.Conv2d):
 
     x (B, C, H, W) or (C, H, W) -> as Conv2d
 
-    compression  share of the coefficients left out, in [0, 1); may be set at any time: `layer.compression = 0.3`
+    compression  share of the coefficients that the band discards, in [0, 1); it may be set at any time:
+                 `layer.compression = 0.3`
     energy       instead: each call keeps the smallest band that holds this share of its map's energy
-    algorithm    "auto", "gemm", "fft", "lowpass" or "direct"; what ran is in `layer.last_algorithm`
+    algorithm    "auto", "gemm", "fft", "lowpass" or "direct"; `layer.last_algorithm` says which one ran
 
-    At compression 0 it is the ordinary convolution. Kept for backward: the map's retained coefficients and the taps.
+    At compression 0 it is the ordinary convolution. Autograd saves the map's retained coefficients and the taps.
+
+    >>> snn.BandLimitedConv2d(3, 8, 5, padding=2, compression=0.5)(torch.rand(2, 3, 32, 32)).shape
+    torch.Size([2, 8, 32, 32])
     """
 
     replaces = (nn.Conv2d,)
@@ -141,7 +145,11 @@ class BandLimitedConv2d(_BandLimited, nn.Conv2d):
 
 
 class BandLimitedConv1d(_BandLimited, nn.Conv1d):
-    """`torch.nn.Conv1d` without its high frequencies; see `BandLimitedConv2d`. x (B, C, L) or (C, L)."""
+    """`torch.nn.Conv1d` without its high frequencies; see `BandLimitedConv2d`. x (B, C, L) or (C, L).
+
+    >>> snn.BandLimitedConv1d(3, 8, 5, padding=2, compression=0.5)(torch.rand(2, 3, 100)).shape
+    torch.Size([2, 8, 100])
+    """
 
     replaces = (nn.Conv1d,)
     dims = 1

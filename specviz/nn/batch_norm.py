@@ -10,14 +10,14 @@ from specviz.spectra import HalfSpectrum
 
 
 class SpectralBatchNorm2d(nn.BatchNorm2d):
-    """`nn.BatchNorm2d` of the images of half spectra, whose parameters, buffers and options it has.
+    """`nn.BatchNorm2d` of the images of half spectra, with its parameters, buffers and options.
 
     X half spectra of maps (B, C, H, W), any norm -> the same; a spatial layer's state fits, and the other way round
 
     See `SF.spectral_batch_norm2d`. With `momentum=None`, statistics are the mean over all batches, as in torch.
 
     >>> norm = snn.SpectralBatchNorm2d(3)
-    >>> norm(HalfSpectrum.of(torch.randn(8, 3, 16, 16))).shape
+    >>> norm(sv.HalfSpectrum.of(torch.randn(8, 3, 16, 16))).shape
     (8, 3, 16, 9)
     """
 

@@ -15,14 +15,14 @@ from specviz.nn.twins import CannotReplace
 
 
 class ParametricSpectralConv2d(nn.Module):
-    """Convolve with filters that are a few numbers each, whatever the size of the map.
+    """Convolve with filters that are a few numbers each, for maps of any size.
 
     x (B, C, H, W) or (C, H, W) real -> (B, O, H, W), circular; C = in_channels, O = out_channels, any H and W
 
     kind         "linear": a plane over the frequencies, 4 numbers a filter; "gaussian": two bells, 12 numbers;
                  "full": every coefficient (Pratt et al.), H * W numbers, for maps of one `size` only
-    per_channel  True: a filter for each pair of output and input channel; False: one for each output, shared by the
-                 inputs, as in the published code
+    per_channel  True: a filter for each pair of output and input channel; False: one for each output, which the inputs
+                 share, as in the published code
     bias         a number for each output; the published layer has none
     intercept    linear only: the published code's 8 numbers. Without it a linear filter has no gain at frequency 0: it
                  removes the mean of every map
@@ -30,11 +30,17 @@ class ParametricSpectralConv2d(nn.Module):
     covariance   Gaussian only: "cholesky" keeps it positive definite; "free" is the paper's form, which does not
     size         (H, W), for kind="full"
 
-    `weight` is (O, C, 4 | 8 | 12), or (O, C, H, W). Linear and Gaussian filters are evaluated where they are used and
-    never held: memory does not grow with O * C * H * W. `layer.bank(size)` makes the bank, to look at.
+    `weight` is (O, C, 4 | 8 | 12), or (O, C, H, W). The layer evaluates linear and Gaussian filters where it uses them
+    and never holds them: memory does not grow with O * C * H * W. `layer.bank(size)` makes the bank, to look at.
     There is no twin in one dimension: the papers' functions are of two frequencies. A series (B, C, L) is a map of one
     row, `x.unsqueeze(-2)`, on which they are functions of v.
     Wood & Larson, ICASSP 2021.
+
+    >>> layer = snn.ParametricSpectralConv2d(3, 8, kind="gaussian")
+    >>> layer(torch.rand(2, 3, 32, 32)).shape, layer(torch.rand(2, 3, 50, 40)).shape
+    (torch.Size([2, 8, 32, 32]), torch.Size([2, 8, 50, 40]))
+    >>> layer.weight.shape
+    torch.Size([8, 3, 12])
     """
 
     replaces = (nn.Conv2d,)

@@ -19,7 +19,16 @@ from specviz.spectra import HalfSpectrum, Norm, StoredSpectrum
 
 
 class DeadBlock(UserWarning):
-    """A block keeps nothing: all its coefficients are at or under beta, so neither it nor what follows learns."""
+    """A block keeps no coefficient: all are at or under beta, so neither the block nor what follows learns.
+
+    >>> import warnings
+    >>> block = snn.SpecNetBlock2d(3, 8, 3, beta=1.0)
+    >>> block.beta = 1e6  # the weights stay as they are
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     Y = block(torch.rand(2, 3, 32, 32))
+    >>> caught[0].category.__name__
+    'DeadBlock'
+    """
 
 
 class _Block(nn.Module):
@@ -68,10 +77,16 @@ class SpecNetBlock2d(_Block):
     There is no twin in one dimension, since the paper's networks have none: a series (B, C, L) is an image of one row,
     `x.unsqueeze(-2)`, for kernels (1, k).
 
-    An image is padded with zeros to H + k - 1, so that nothing wraps around; later blocks keep their size and wrap, as
-    in the paper. A circular shift of the image shifts a block's product with it, but tanh of real and imaginary part
-    does not commute with it. Weights start at variance g^2 / fan_in with g = `SF.weight_gain(beta, activation)`:
-    with the usual 1 / fan_in deep networks die at beta 1. A block that keeps nothing warns (`DeadBlock`).
+    The block pads an image with zeros to H + k - 1, so that nothing wraps around. Later blocks keep their size and
+    wrap, as in the paper. A circular shift of the image shifts a block's product with it, but tanh of real and
+    imaginary part does not commute with it. Weights start at variance g^2 / fan_in with g = `SF.weight_gain(beta,
+    activation)`; with the usual 1 / fan_in deep networks die at beta 1. A block that keeps nothing warns (`DeadBlock`).
+
+    >>> Y = snn.SpecNetBlock2d(3, 8, 3, beta=0.5)(torch.rand(2, 3, 32, 32))
+    >>> Y.shape, Y.size
+    ((2, 8, 34, 18), (34, 34))
+    >>> snn.SpecNetBlock2d(8, 8, 3, beta=0.5)(Y.crop((17, 17))).shape
+    (2, 8, 17, 9)
     """
 
     def __init__(
@@ -177,16 +192,16 @@ class SpecNetBlock2d(_Block):
 
 
 class SpecNetPixelBlock2d(_Block):
-    """A SpecNet block with ReLU of pixels for tanh of coefficients: (B, C, H, W) -> (B, O, H/s, W/s) real.
+    """A SpecNet block with ReLU of pixels in place of tanh of coefficients: (B, C, H, W) -> (B, O, H/s, W/s) real.
 
-    Of the maps that come in, coefficients with magnitude at or under `beta` are dropped: before the convolution
-    (`thresholded="forward"`), or only of what is stored for the backward pass ("stored"), which leaves outputs exact.
+    It drops the coefficients of the maps that come in with magnitude at or under `beta`: before the convolution
+    (`thresholded="forward"`), or only from what is stored for the backward pass ("stored"), which leaves outputs exact.
 
     kernel_size  k or (k_h, k_w), odd; zeros around keep the maps' size
     beta         in units of the maps' orthonormal transform, >= 0; `layer.beta = 0.5` at any time
     stride, relu, shortcut   see `SF.specnet_pixel_block2d`
 
-    Ours: the least change of Guan et al.'s block, in that it gives up activation in the Fourier domain alone.
+    This block is ours. It is the least change of Guan et al.'s: it gives up activation in the Fourier domain alone.
 
     >>> snn.SpecNetPixelBlock2d(3, 8, 3, beta=1.0, stride=2)(torch.randn(2, 3, 16, 16)).shape
     torch.Size([2, 8, 8, 8])

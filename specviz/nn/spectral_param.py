@@ -147,12 +147,17 @@ class SpectralParamConv2d(_SpectralParam, nn.Conv2d):
 
     weight_hat  (O, C/groups, k_h, k_w) the independent real numbers of the filters' half spectra: bins that must be
                 real as they are, real and imaginary parts of the others times sqrt(2)
-    orthogonal  False leaves the sqrt(2) away, as a replication of the paper does
+    orthogonal  False leaves the sqrt(2) out, as a replication of the paper does
 
     The function is the same as Conv2d's. So is training under SGD with momentum and weight decay, step by step, because
     the map is orthogonal; under Adam it is not. `layer.filters()` are the filters in space, `layer.set_filters(w)` sets
     them; there is no `weight`. `SpectralParamConv2d.like(conv)` and `layer.to_conv()` convert, into parameters of their
     own, and a Conv2d's `state_dict` can be loaded. Rippel, Snoek & Adams (2015), section 3.2.
+
+    >>> conv, x = torch.nn.Conv2d(3, 8, 5), torch.rand(2, 3, 32, 32)
+    >>> layer = snn.SpectralParamConv2d.like(conv)
+    >>> layer(x).shape, torch.allclose(layer(x), conv(x), atol=1e-5)
+    (torch.Size([2, 8, 28, 28]), True)
     """
 
     replaces = (nn.Conv2d,)
@@ -161,7 +166,11 @@ class SpectralParamConv2d(_SpectralParam, nn.Conv2d):
 
 
 class SpectralParamConv1d(_SpectralParam, nn.Conv1d):
-    """`torch.nn.Conv1d` trained in the Fourier domain; see `SpectralParamConv2d`. x (B, C, L) or (C, L)."""
+    """`torch.nn.Conv1d` trained in the Fourier domain; see `SpectralParamConv2d`. x (B, C, L) or (C, L).
+
+    >>> snn.SpectralParamConv1d(3, 8, 5, padding=2)(torch.rand(2, 3, 100)).shape
+    torch.Size([2, 8, 100])
+    """
 
     replaces = (nn.Conv1d,)
     renews_parameters = True

@@ -74,24 +74,31 @@ class _FrequencyDropout(nn.Module):
 class FrequencyDropout2d(_FrequencyDropout):
     """Train on maps whose resolution is drawn anew for every mini-batch.
 
-    x (..., H, W) real -> the same shape. In training one cut-off is drawn for the whole mini-batch, uniformly from
-    [lower, 1], and frequencies |f| > cutoff * (1 + n/2) of an axis of n pixels are set to zero; in `eval()` it does
+    x (..., H, W) real -> the same shape. In training the layer draws one cut-off for the whole mini-batch, uniformly
+    from [lower, 1], and sets frequencies |f| > cutoff * (1 + n/2) of an axis of n pixels to zero. In `eval()` it does
     nothing.
 
     layer, layers  this is layer m of M spectral pooling layers: lower = alpha + (m/M) (beta - alpha)
     alpha, beta    lowest cut-off at the network's input and at its end; the paper's values are the defaults
     generator      a CPU `torch.Generator` to draw from; torch's default one otherwise
 
-    The last draw is in `last_cutoff`. A compiled, exported or traced layer draws in its graph, anew at each call, and
-    under vmap as its `randomness` says; `last_cutoff` is None then, and with a generator of its own the layer raises
-    RuntimeError, for a graph cannot hold one. Rippel, Snoek & Adams (2015), sections 4.2 and 5.1.
+    `last_cutoff` is the last draw. A compiled, exported or traced layer draws in its graph, anew at each call, and
+    under vmap as its `randomness` says; `last_cutoff` is None then. Such a layer raises RuntimeError if it has a
+    generator of its own, because a graph cannot hold one. Rippel, Snoek & Adams (2015), sections 4.2 and 5.1.
+
+    >>> snn.FrequencyDropout2d(1, 3)(torch.rand(2, 3, 32, 32)).shape
+    torch.Size([2, 3, 32, 32])
     """
 
     _drop = staticmethod(pooling.frequency_dropout2d)
 
 
 class FrequencyDropout1d(_FrequencyDropout):
-    """`FrequencyDropout2d` along one axis: x (..., L) real -> the same shape, the same arguments."""
+    """`FrequencyDropout2d` along one axis: x (..., L) real -> the same shape, the same arguments.
+
+    >>> snn.FrequencyDropout1d(1, 3)(torch.rand(2, 3, 100)).shape
+    torch.Size([2, 3, 100])
+    """
 
     _drop = staticmethod(pooling.frequency_dropout1d)
 
@@ -191,8 +198,11 @@ class SpectralPool2d(_SpectralPool):
     dropout  a `FrequencyDropout2d`, done in the same pass on the pooled frequencies
     nyquist  see `SF.spectral_pool2d`
 
-    The mean of every map is preserved. Rippel, Snoek & Adams (2015). Any size can be asked for: pooling by a tenth is
-    as good as by half.
+    The mean of every map is preserved. You may ask for any size: pooling by a tenth works as well as pooling by half.
+    Rippel, Snoek & Adams (2015).
+
+    >>> snn.SpectralPool2d(scale=0.7)(torch.rand(2, 3, 32, 32)).shape
+    torch.Size([2, 3, 22, 22])
     """
 
     dims = 2
@@ -201,7 +211,11 @@ class SpectralPool2d(_SpectralPool):
 
 
 class SpectralPool1d(_SpectralPool):
-    """`SpectralPool2d` along one axis: x (B, C, L) or (C, L) real -> (..., l); dropout a `FrequencyDropout1d`."""
+    """`SpectralPool2d` along one axis: x (B, C, L) or (C, L) real -> (..., l); dropout a `FrequencyDropout1d`.
+
+    >>> snn.SpectralPool1d(50)(torch.rand(2, 3, 100)).shape
+    torch.Size([2, 3, 50])
+    """
 
     dims = 1
     replaces = (nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d, nn.AdaptiveMaxPool1d)

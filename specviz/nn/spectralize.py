@@ -32,8 +32,11 @@ Option = Any  # a value for every layer, {layer name: value}, or a function of (
 class Swap:
     """One layer of the model: its name, and why it was left as it was ("" if it was swapped).
 
-    taken_over  what was hung on it and is on the new layer now: how many hooks, names of attributes
-    lost        what was hung on it and is not, in words
+    taken_over  what was attached to it and is on the new layer now: how many hooks, names of attributes
+    lost        what was attached to it and is not on the new layer, in words
+
+    >>> snn.spectralize(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 5)), snn.BandLimitedConv2d).swaps[0].name
+    '0'
     """
 
     name: str
@@ -51,7 +54,12 @@ class Swap:
 
 @dataclass(frozen=True)
 class Report:
-    """What `spectralize` did, layer by layer."""
+    """What `spectralize` did, layer by layer.
+
+    >>> report = snn.spectralize(sv.models.lenet(), snn.SpectralPool2d)
+    >>> len(report.swapped), report.kept
+    (3, {})
+    """
 
     swaps: tuple[Swap, ...]
     what: str = "convolutions"
@@ -68,7 +76,7 @@ class Report:
 
     @property
     def lost(self) -> dict[str, tuple[str, ...]]:
-        """Names of the layers that were swapped and had something hung on them that the new layer cannot take."""
+        """Names of the swapped layers with something attached that the new layer cannot take, and what it was."""
         return {swap.name: swap.lost for swap in self.swaps if swap.lost}
 
     def __str__(self) -> str:
@@ -99,19 +107,25 @@ def spectralize(
     swap_slow           band-limited layers leave 1 x 1 convolutions and depth-wise ones under 7 taps, where a band
                         seldom saves time and usually costs some; True swaps these too
     subclasses          True, or a tuple of classes: take layers of subclasses of torch's own too, such as timm's
-                        `Conv2dSame`. One with a forward of its own is tried out on drawn maps, and taken if that is
-                        torch's own forward, or pads by each map's size as TensorFlow does, which the new layer then
-                        does too; otherwise it is left
+                        `Conv2dSame`. A layer with a forward of its own is tried out on drawn maps. It is taken if that
+                        is torch's own forward, or pads by each map's size as TensorFlow does, and then the new layer
+                        pads so too; otherwise it is left
     options             for the new layers, such as `compression=0.5`: a value for all, a mapping from names to
                         values (others keep the default), or a function of (name, layer)
 
-    The new layers take over what was hung on the old: hooks of every kind (their handles go on working), attributes,
-    parameters, buffers and modules of their own. What a new layer cannot take, because it has that name itself or has
-    new parameters in the place of those with hooks, is in `report.lost`. A layer with a `forward` of its own is left.
+    The new layers take over what was attached to the old: hooks of every kind (their handles go on working),
+    attributes, parameters, buffers and modules of their own. `report.lost` lists what a new layer cannot take, because
+    it has that name itself or has new parameters in the place of those with hooks. A layer with a `forward` of its own
+    is left.
 
     Returns a report of what was swapped and what was not, and why. A layer that is used in several places stays
     one layer. Give an optimiser the model's parameters after the swap: only band-limited layers keep the old ones.
     Raises ValueError for a name to skip, or in a mapping, that no layer of the kind has.
+
+    >>> model = sv.models.vgg7()
+    >>> report = snn.spectralize(model, snn.BandLimitedConv2d, compression=0.5)
+    >>> len(report.swapped), model(torch.rand(2, 3, 32, 32)).shape
+    (6, torch.Size([2, 10]))
     """
     if not hasattr(layer, "replaces"):
         raise TypeError(

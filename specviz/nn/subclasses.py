@@ -36,7 +36,7 @@ class _PadsBySize:
 
 
 class BandLimitedConv2dSame(_PadsBySize, BandLimitedConv2d):
-    """In the place of a strided `Conv2dSame`."""
+    """Takes the place of a strided `Conv2dSame`."""
 
 
 class BandLimitedConv1dSame(_PadsBySize, BandLimitedConv1d):
@@ -44,7 +44,7 @@ class BandLimitedConv1dSame(_PadsBySize, BandLimitedConv1d):
 
 
 class SpectralParamConv2dSame(_PadsBySize, SpectralParamConv2d):
-    """In the place of a strided `Conv2dSame`."""
+    """Takes the place of a strided `Conv2dSame`."""
 
 
 class SpectralParamConv1dSame(_PadsBySize, SpectralParamConv1d):
@@ -96,7 +96,7 @@ def _ordinary_conv(module: Any, base: Any, layer: Any) -> tuple[nn.Module, Any]:
 
 @torch.no_grad()
 def _ordinary_pool(module: Any, base: Any) -> nn.Module:
-    """Of pooling only the sizes of its maps matter."""
+    """Torch's own pooling in the place of a subclass: only the sizes of its maps matter."""
     names = (
         "kernel_size",
         "stride",

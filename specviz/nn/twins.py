@@ -1,4 +1,4 @@
-"""A layer of one class with the configuration of another, and with all that was hung on that one."""
+"""A layer of one class with the configuration of another, and with everything that was attached to that one."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def check_forward(layer: nn.Module) -> None:
 
 
 def take_over(old: nn.Module, new: nn.Module, base: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Give `new` the hooks, attributes, parameters, buffers and modules that were hung on `old`.
+    """Give `new` the hooks, attributes, parameters, buffers and modules that were attached to `old`.
 
     base  torch's class, whose instances have none of these
 
@@ -121,7 +121,7 @@ def _hook_dictionaries() -> tuple[str, ...]:
 
 @lru_cache(maxsize=32)
 def _usual_names(base: Any) -> frozenset[str]:
-    """What an instance of torch's class has that nothing was hung on."""
+    """What an instance of torch's class has before anything is attached to it."""
     with torch.device("meta"):
         fresh = base(1, 1, 1) if issubclass(base, _ConvNd) else base(1)
     return frozenset({*vars(fresh), *fresh._parameters, *fresh._buffers, *fresh._modules})

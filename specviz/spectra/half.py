@@ -26,9 +26,13 @@ NORMS: tuple[str, ...] = get_args(Norm)
 
 
 def real_bins(size: tuple[int, int]) -> list[tuple[int, int]]:
-    """The bins (u, v) of an (H, W) image's spectrum that are their own mirror, so must be real numbers.
+    """The self-conjugate bins (u, v) of an (H, W) image's spectrum, which must be real numbers.
 
-    Four where both sides are even (DC, the two Nyquist bins and their corner), two where one is, else DC alone.
+    There are four where both sides are even (DC, the two Nyquist bins and their corner), two where one is, else DC
+    alone.
+
+    >>> sv.spectra.real_bins((32, 32))
+    [(0, 0), (16, 0), (0, 16), (16, 16)]
     """
     H, W = size
     return [(u, v) for v in own_mirrors(W) for u in own_mirrors(H)]
@@ -37,8 +41,14 @@ def real_bins(size: tuple[int, int]) -> list[tuple[int, int]]:
 def hermitian_error(values: Tensor, size: tuple[int, int]) -> float:
     """Largest distance of a redundant entry from its partner's conjugate; 0 for a half spectrum that is exact.
 
-    values (..., H, W//2+1) complex. Bins that must be real count with twice their imaginary part. NaN where one of the
-    entries compared is NaN or infinite: nobody can say how far it is from its partner.
+    values (..., H, W//2+1) complex
+
+    A bin that must be real counts with twice its imaginary part. The result is NaN where one of the compared entries is
+    NaN or infinite, because its distance from its partner is then unknown.
+
+    >>> X = sv.HalfSpectrum.of(torch.rand(2, 3, 32, 32))
+    >>> sv.spectra.hermitian_error(X.values, X.size)
+    0.0
     """
     columns = values[..., list(own_mirrors(size[1]))]
     mirrored = columns.roll(-1, -2).flip(-2)
@@ -117,17 +127,25 @@ class HalfSpectrum:
 
     values (..., H, W//2+1) complex64 or complex128; entry [u, v] is the wave that makes u turns (u - H for
            u > H/2) down the image and v turns across it
-    size   (H, W) in pixels: W cannot be told from W//2+1
+    size   (H, W) in pixels: W does not follow from W//2+1
     norm   the transform's: "ortho" (default; energy is kept), "backward" or "forward", as in torch.fft
 
     Make one with `HalfSpectrum.of(image)`. The constructor takes coefficients and symmetrises them: where
-    both members of a pair are stored, the one with negative row frequency is overwritten.
+    both members of a pair are stored, it overwrites the one with negative row frequency.
     Gradients and tangents flow through every operation. Tensors are contiguous, whatever an image's memory format.
 
-    torch.compile, torch.func and torch.export take and return one as a pytree whose leaf is `values`; `size` and `norm`
-    are part of its structure, so an exported program that takes or returns a spectrum is one for that size, and
+    torch.compile, torch.func and torch.export take and return one as a pytree whose leaf is `values`. `size` and `norm`
+    are part of its structure, so an exported program that takes or returns a spectrum is for that size alone and
     refuses a dynamic one. torch.jit.trace knows tensors only: it takes functions from images to images.
-    Refused are ONNX, which has no complex numbers, and an exported program with `radial_energy` for a dynamic size.
+    ONNX is refused, because it has no complex numbers, and so is an exported program with `radial_energy` for a dynamic
+    size.
+
+    >>> x = torch.rand(2, 3, 32, 32)
+    >>> X = sv.HalfSpectrum.of(x)
+    >>> X.shape, X.size, X.norm
+    ((2, 3, 32, 17), (32, 32), 'ortho')
+    >>> torch.allclose(X.image(), x, atol=1e-6)
+    True
     """
 
     values: Tensor
@@ -194,17 +212,17 @@ class HalfSpectrum:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of `values`: (..., H, W//2+1)."""
+        """The shape of `values`: (..., H, W//2+1)."""
         return tuple(self.values.shape)
 
     @property
     def dtype(self) -> torch.dtype:
-        """complex64 or complex128."""
+        """The type of `values`: complex64 or complex128."""
         return self.values.dtype
 
     @property
     def batch(self) -> tuple[int, ...]:
-        """Of `values`, what stands before the channels: () for a single map."""
+        """The axes of `values` before the channels: () for a single map."""
         return self.shape[:-3]
 
     def image(self) -> Tensor:
@@ -232,7 +250,7 @@ class HalfSpectrum:
     def hermitian_error(self) -> float:
         """Largest deviation of a redundant entry from its partner's conjugate: exactly 0 where coefficients are finite.
 
-        NaN where one on a column that is its own mirror is NaN or infinite; see `hermitian_error`.
+        It is NaN where an entry of a self-conjugate column is NaN or infinite; see `hermitian_error`.
         """
         return hermitian_error(self.values, self.size)
 
@@ -252,7 +270,7 @@ class HalfSpectrum:
         return power * (self.multiplicity() * scale).to(power.dtype)
 
     def energy(self) -> Tensor:
-        """Sum of the squared pixels of each image, read off its spectrum (Parseval): (...,). Any norm."""
+        """Sum of the squared pixels of each image, computed from its spectrum (Parseval): (...,). Any norm."""
         return self._energy_density().sum((-2, -1))
 
     def full(self) -> Tensor:
@@ -325,12 +343,12 @@ class HalfSpectrum:
         return h, w
 
     def subsample(self, stride: int | Sequence[int]) -> HalfSpectrum:
-        """Of the image's pixels every stride-th: -> HalfSpectrum of (H / stride, W / stride).
+        """Keep every stride-th of the image's pixels: -> HalfSpectrum of (H / stride, W / stride).
 
         stride  s or (s_h, s_w), which must divide H and W
 
-        In the spectrum all frequencies that look alike on the coarser grid are summed: aliases fold, and a smaller map
-        still depends on every frequency, which after a `crop` it does not.
+        In the spectrum all frequencies that look alike on the coarser grid are summed. Aliases fold, so a smaller map
+        still depends on every frequency; after a `crop` it does not.
         """
         _, size = self._check_strides(stride)
         (H, W), (h, w) = self.size, size
@@ -353,9 +371,9 @@ class HalfSpectrum:
 
     @classmethod
     def cat(cls, spectra: Sequence[HalfSpectrum]) -> HalfSpectrum:
-        """Spectra of one size and norm as the channels of one: each (B, C_i, H, W//2+1) -> (B, sum of C_i, H, W//2+1).
+        """Join the channels of spectra of one size and norm: each (B, C_i, H, W//2+1) -> (B, sum of C_i, H, W//2+1).
 
-        What is stored sparsely stays so, and is not copied.
+        Spectra that are stored sparsely stay so, and are not copied.
         """
         for X in spectra:
             if isinstance(X, torch.fx.Proxy):

@@ -1,6 +1,6 @@
 """The independent coefficients of a half spectrum, as rows of a matrix: one row a frequency, low ones first.
 
-Of every conjugate pair one member is a row, so nothing is stored twice and symmetry is exact by construction. Rows
+One member of every conjugate pair is a row, so nothing is stored twice and symmetry is exact by construction. Rows
 are ordered in rings around frequency 0. A crop then takes the first rows, and the empty ones come last.
 """
 

@@ -16,6 +16,12 @@ class SparseSpectrum:
     """A thresholded half spectrum, stored as one bit an entry and the kept values. `SF.compress` makes it.
 
     bitmap (ceil(N/8),) uint8, values (K,) complex; N entries of shape `shape` = (..., H, W//2+1), K of them kept
+
+    >>> store = SF.compress(sv.HalfSpectrum.of(torch.ones(2, 3, 32, 32)), beta=0.5)  # only DC is kept
+    >>> store.shape, store.values.shape, store.bitmap.shape
+    ((2, 3, 32, 17), torch.Size([6]), torch.Size([408]))
+    >>> store.expand().shape
+    (2, 3, 32, 17)
     """
 
     bitmap: Tensor

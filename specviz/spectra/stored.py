@@ -64,7 +64,7 @@ class Layout:
         return (high - low) / max(1, (groups[1] - groups[0]) * self.group * self.batch * self.channels)
 
     def _slices(self, first: int, last: int) -> tuple[slice, slice, int]:
-        """Of the places, of the values, and the number of entries, for rows first .. last-1 (whole groups)."""
+        """Slices of the places and of the values, and the number of entries, for rows first .. last-1, whole groups."""
         group, entries = self.group, self.batch * self.channels
         assert first % group == 0, (first, group)
         assert last % group == 0 or last == self.rows, (last, group)
@@ -180,9 +180,15 @@ def to_half_plane(dense: Tensor, size: tuple[int, int]) -> Tensor:
 class StoredSpectrum(HalfSpectrum):
     """A half spectrum (B, C, H, W//2+1) held sparsely: what a SpecNet block returns.
 
-    A `HalfSpectrum` in every respect; `values` makes the dense coefficients, anew each time, and gradients flow
+    It is a `HalfSpectrum` in every respect. `values` makes the dense coefficients, anew each time, and gradients flow
     through them. The next block reads the store instead, a few frequencies at a time. The reader does `crop` and
     `subsample`, and `HalfSpectrum.cat` only lists the parts: none of them stores anything anew.
+
+    >>> Y = snn.SpecNetBlock2d(3, 8, 3, beta=0.5)(torch.rand(2, 3, 32, 32))
+    >>> type(Y).__name__, Y.shape
+    ('StoredSpectrum', (2, 8, 34, 18))
+    >>> Y.nbytes < Y.dense_nbytes
+    True
     """
 
     parts: tuple[Part, ...]

@@ -100,7 +100,7 @@ class InFiles:
 
     def read(self, shares: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Inputs and labels of each share, in order whichever worker is first."""
-        pinned = self.device.type == "cuda"  # elsewhere a copy that nobody waits for may be read too early
+        pinned = self.device.type == "cuda"  # elsewhere a copy may be read before it is complete
         loader = DataLoader(
             self.folder,
             batch_sampler=[share.tolist() for share in shares],

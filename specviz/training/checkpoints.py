@@ -80,7 +80,7 @@ def read(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def restoring(path: Path, subject: str) -> Iterator[None]:
-    """Inside, what is read from a checkpoint becomes state; what does not fit is a ValueError that names the file."""
+    """Inside the block, a checkpoint becomes state; one that does not fit is a ValueError that names its file."""
     try:
         yield
     except Exception as error:  # a crafted file makes torch raise nearly anything

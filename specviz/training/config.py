@@ -55,14 +55,14 @@ class Config:
     dataset          a name that `sv.datasets.load` knows; or "folder:PATH", pictures of your own in PATH/train/CLASS
                      and PATH/test/CLASS or PATH/val/CLASS, read as they are needed
     dataset_options  {"series": "pad"} or {"series": "resample"} for UCR series of unequal length; {"shorter_side",
-                     "random_crop"} for a folder, see `sv.datasets.image_folder`: only training pictures are cut out
-                     at random
+                     "random_crop"} for a folder, see `sv.datasets.image_folder`: random squares are for training
+                     pictures only
     train_examples, test_examples   a stratified subset of so many; None takes all
-    held_out         so many training examples are not trained on, and stand for the test set: to tune by
+    held_out         so many training examples are not trained on and take the place of the test set, for tuning
     epoch_examples   an epoch shows the training set so often that it shows about so many examples: for sets so small
                      that an epoch would be a step or two
     side             of the pictures in pixels, see `training.at_side`; None leaves them as they are. A folder needs
-                     one, at which its pictures are cut out
+                     one, and its pictures are cut to it
     batch            examples in a step, over all processes together
     optimizer        "sgd" with `momentum`, or "adam", which has its own; both with `weight_decay`
     nesterov         Nesterov's momentum, for "sgd"
@@ -77,9 +77,9 @@ class Config:
     whitening        put `training.Whitening2d` before the network, fitted to the training pictures
     identity_filters start the convolutions, of odd sides, so that they pass their maps on: the first filters are
                      single ones in the middle
-    norm_momentum    of batch norms, how fast their statistics follow; None leaves torch's 0.1
+    norm_momentum    how fast the statistics of batch norms follow; None leaves torch's 0.1
     channels_last    the memory format of network and pictures, faster on many processors
-    test_flip        at a test, take the mean of the scores of a picture and its mirror image
+    test_flip        in a test, take the mean of the scores of a picture and its mirror image
     beta_warmup      the share of the training over which thresholds of SpecNet's blocks rise from 0, batch by batch
     saved_maps       how maps are kept for the backward pass: "plain", "compress" (`sv.memory.compress_activations`),
                      "quantise" or "bfloat16"
@@ -87,7 +87,11 @@ class Config:
     seed             of the weights, the batches' order, dropout and augmentation, a folder's random crops, and the
                      choice of train_examples; test_examples are the same for all seeds
 
-    A value that cannot be meant raises ValueError or TypeError here, not an hour later.
+    A value that makes no sense raises ValueError or TypeError here, not an hour later.
+
+    >>> config = sv.training.Config(experiment="first", network="lenet", dataset="fashion-mnist-small", epochs=1)
+    >>> sv.training.Config.of_dict(config.to_dict()) == config
+    True
     """
 
     experiment: str
@@ -245,8 +249,15 @@ def learning_rate(config: Config, train_losses: Sequence[float], done: float = 0
     one-cycle straight from the share `first` of the config's rate up to all of it, where the share `peak` of all
               batches is done, and straight down to the share `last` after the last one
 
-    As torch's schedulers of these names, whose one-cycle has half waves for lines. Made from the losses anew for every
-    epoch: there is no state to be lost.
+    These are torch's schedulers of the same names, but torch's one-cycle has half waves instead of lines. The rate is
+    computed from the losses anew for every epoch, so there is no state to lose.
+
+    >>> config = sv.training.Config(
+    ...     experiment="first", network="lenet", dataset="fashion-mnist-small", epochs=4, learning_rate=0.1,
+    ...     schedule="step", schedule_options={"every": 1, "factor": 0.5},
+    ... )
+    >>> [sv.training.learning_rate(config, [1.0] * epoch) for epoch in range(4)]
+    [0.1, 0.05, 0.025, 0.0125]
     """
     rate, epoch = config.learning_rate, len(train_losses)
     options = SCHEDULES[config.schedule] | dict(config.schedule_options)
@@ -321,7 +332,7 @@ def _number(name: str, value: Any) -> Any:
 
 
 def _plain(name: str, options: Any) -> dict[str, Any]:
-    """The options as JSON gives them back, and nobody else's to change."""
+    """A copy of the options as JSON gives them back, so that no other code can change them."""
     if not isinstance(options, Mapping):
         raise TypeError(f"{name}={options!r} must be a mapping of names to values")
     try:

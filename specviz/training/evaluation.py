@@ -29,12 +29,18 @@ def evaluate(
     device: str = "auto",
     workers: int | None = None,
 ) -> Scores:
-    """test_loss (mean cross entropy) and test_accuracy of a model on data[1], as `train` measures them.
+    """Measure a model on data[1] as `train` does: test_loss (mean cross entropy) and test_accuracy.
 
     device, workers   as for `train`, and by default the same
 
-    Pictures are normalised by the training set, data[0], and the forward pass has the config's precision. The model
-    is left in the mode that it came in, and on its device.
+    The training set, data[0], gives the pictures' mean and deviation, and the forward pass has the config's precision.
+    The model's training mode and device are restored.
+
+    >>> config = sv.training.Config(experiment="first", network="lenet", dataset="fashion-mnist-small", epochs=1)
+    >>> data = tuple(sv.datasets.load("fashion-mnist-small", split).take(100) for split in ("train", "test"))
+    >>> results = sv.training.evaluate(sv.training.build(config, data[0]), config, data, device="cpu")
+    >>> sorted(results)
+    ['test_accuracy', 'test_loss']
     """
     home, target = next(model.parameters()).device, devices.chosen(device)
     normalise = normaliser(data[0])

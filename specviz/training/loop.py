@@ -421,7 +421,7 @@ class Run(LightningModule):
             group["lr"] = rate * group[SCALE]
 
     def _epochs_batches(self, first: int, last: int | None = None) -> Batches:
-        """Of the current epoch, those from `first` on, or up to `last`, which is not among them."""
+        """The current epoch's batches from `first` on, or up to but not including `last`."""
         split, config, epoch, trainer = self.splits["train"], self.config, len(self.progress.epochs), self.trainer
         order = batch_order(len(split), config.batch, config.seed, epoch)[first:last]
         return split.batches(order, epoch=epoch, rank=trainer.global_rank, processes=trainer.world_size)
@@ -509,7 +509,7 @@ def groups_of(network: nn.Module, config: Config) -> list[dict[str, Any]]:
 
 
 def load_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
-    """An optimiser's state from a checkpoint. ValueError for what torch would take, and choke on at the next step.
+    """An optimiser's state from a checkpoint. ValueError for one that torch would take but that fails at the next step.
 
     What the config says, as its momentum, is the config's: in the checkpoint it has to be the same.
     """

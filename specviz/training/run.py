@@ -77,15 +77,15 @@ def train(
     workers: int | None = None,
     trainer_options: Mapping[str, Any] | None = None,
 ) -> RunRecord:
-    """Train as the config says, with checkpoints to go on from, and return the run's record.
+    """Train as the config says, with checkpoints to resume from, and return the run's record.
 
     data     training and test set, each in memory (`sv.datasets.load`) or a folder of pictures
              (`sv.datasets.image_folder`); without them `load` gives those of the config's name
     folder   for a checkpoint after every epoch, and the weights at the end; without it nothing is written
-    resume   go on from the folder's newest checkpoint that can be read, to the same end, bit for bit, as if nothing
+    resume   continue from the folder's newest checkpoint that can be read, to the same end, bit for bit, as if nothing
              had happened. False removes the folder's checkpoints and weights and begins anew
-    model    a network made by `build(config, data[0])`, to hold in hand: it is trained in place
-    stop     set it, from any thread, to stop within a batch; with a folder the run can go on later, and no batch is
+    model    a network made by `build(config, data[0])`, which you keep; it is trained in place
+    stop     set it, from any thread, to stop within a batch; with a folder the run can continue later, and no batch is
              done twice. Within a test set it stops at once in one process only, and that test begins anew
     on_epoch called with each epoch's row of the record, on_step with {"epoch", "step", "loss"} of each batch
     every_n_train_steps   a checkpoint within epochs too
@@ -97,32 +97,40 @@ def train(
     trainer_options       of `lightning.Trainer`, such as {"devices": 4, "strategy": "ddp", "num_nodes": 2}: every
              batch is shared out over all processes, and the first one writes
 
-    In the record, and in the weights' file, a data set "folder:PATH" goes by the folder's name alone where PATH is
-    absolute: they travel, and nobody else has that path.
+    The record, and the weights' file, name a data set "folder:PATH" by the folder's name alone where PATH is absolute:
+    they travel, and nobody else has that path.
 
     The record has `experiment, config, seed, status, epoch, step, epochs, memory, memory_trained, parameters,
     train_examples, test_examples, processes, device, device_name, wall_seconds` and what `records.stamp` adds. `status`
     is "finished", "stopped", "diverged" when a loss was NaN or infinite, which ends the run at `epoch` and `step`, or
-    "stuck" when it came to its end without learning: with a gradient that has vanished, or a loss that stands still.
+    "stuck" when it reached its end without learning: with a gradient that has vanished, or a loss that does not change.
     Each of `epochs` has `epoch, step, learning_rate, train_loss, train_accuracy, test_loss, test_accuracy,
-    epoch_seconds, epoch_cpu_seconds` (both of training alone, the second over all threads of this process), and where
-    there is such a thing: `share_kept`, of coefficients by every SpecNet block, and `share_discarded`, the share that
-    every band-limited layer left out, both means over the test set by the layer's name; `stored_share`, compressed
-    maps' bytes as a share of what they were. Training loss and accuracy are means over the epoch, while the weights
-    change. `memory` has a step's peak_bytes, average_bytes, saved_bytes and parameter_bytes, see
-    `sv.memory.measure_step`; `memory_trained` has those of a step after the last epoch, as maps that are stored
+    epoch_seconds, epoch_cpu_seconds` (both of training alone, the second over all threads of this process). It also has
+    `share_kept` of every SpecNet block, and `share_discarded` of every band-limited layer, if
+    the network has such layers, both means over the test set by the layer's name; and `stored_share`, compressed maps'
+    bytes as a share of the bytes dense, if maps are compressed. Training loss and accuracy are means over the epoch,
+    while the weights change. `memory` has a step's peak_bytes, average_bytes, saved_bytes and parameter_bytes, see
+    `sv.memory.measure_step`; `memory_trained` has those of a step after the last epoch, because maps that are stored
     sparsely take another number of bytes in a network that has learnt.
 
     Images of whole numbers are normalised by their training set's mean and deviation in each channel, a folder's by
-    those of at most 1000 of its pictures (`ImageFolder.channel_stats`); what is float32 is taken as it is. It runs in
-    any thread and leaves torch's random numbers as they were. Runs and measurements at once in one process take turns,
-    batch by batch, and callbacks are called in between: what they draw are the caller's random numbers. Others' draws
-    meanwhile, in other threads, disturb a run's dropout.
+    those of at most 1000 of its pictures (`ImageFolder.channel_stats`); float32 is taken as it is. `train` runs in any
+    thread and restores the state of torch's random numbers. Runs and measurements at once in one process take turns,
+    batch by batch. Callbacks are called in between and draw the caller's random numbers. Draws of other threads
+    meanwhile disturb a run's dropout.
 
-    Raises ValueError for a folder with another config's or other data's checkpoint, or where all that are whole do not
-    fit, as after a change of the network's code; and whatever the network raises for data that it is not for. Data
-    are told apart by their `checksum`: of all numbers in memory, of a folder's file names, sizes and labels. A
-    checkpoint that is damaged, or does not fit, warns, and the one before is read.
+    Raises ValueError for a folder with another config's or other data's checkpoint, or if none of its whole checkpoints
+    fits, as after a change of the network's code. It also raises whatever the network raises for data that it is not
+    for. Data are told apart by their `checksum`: of all numbers in memory, of a folder's file names, sizes and labels.
+    A checkpoint that is damaged, or does not fit, gives a warning, and the one before it is read.
+
+    >>> config = sv.training.Config(
+    ...     experiment="first", network="lenet", dataset="fashion-mnist-small", epochs=1, train_examples=100,
+    ...     test_examples=100,
+    ... )
+    >>> record = sv.training.train(config, device="cpu", measure=False)
+    >>> record["status"], sorted(record["epochs"][0])[:3]
+    ('finished', ['epoch', 'epoch_cpu_seconds', 'epoch_seconds'])
     """
     _check_options(trainer_options or {})
     if every_n_train_steps is not None:
@@ -160,10 +168,17 @@ def train(
 
 
 def load(config: Config) -> tuple[Examples, Examples]:
-    """The config's training and test set: subsets of the data set, at the side that it says.
+    """Load the config's training and test set: subsets of the data set, at the config's side.
 
     "folder:PATH" is read from PATH/train and PATH/test or PATH/val, see `datasets.image_folder`; other names are those
     of `datasets.load`. Raises what these raise, and ValueError for a folder with none or both of test and val.
+
+    >>> config = sv.training.Config(
+    ...     experiment="first", network="lenet", dataset="fashion-mnist-small", epochs=1, train_examples=100, side=32
+    ... )
+    >>> train, test = sv.training.load(config)
+    >>> train.inputs.shape, test.inputs.shape
+    (torch.Size([100, 1, 32, 32]), torch.Size([1000, 1, 32, 32]))
     """
     train: Examples
     test: Examples
@@ -378,9 +393,9 @@ def _set_random_state(state: tuple[Tensor, list[Tensor]]) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Lightning's remarks on its own settings; its warnings of what may go wrong remain.
+    """Silence Lightning's remarks on its own settings; its warnings of what may go wrong remain.
 
-    Of several runs at once, which may end in any order, the last one brings the remarks back.
+    Several runs at once may end in any order; the last one brings the remarks back.
     """
     global _quiet_runs
     warnings.filterwarnings("ignore", "train_dataloader yielded None", UserWarning)  # on purpose, see Run

@@ -14,10 +14,14 @@ _AT_ONCE = 1000  # pictures; bounds the floats held besides
 
 
 def at_side(data: Labelled, side: int) -> Labelled:
-    """Pictures (N, C, H, W) uint8 as (N, C, side, side) uint8.
+    """Bring pictures (N, C, H, W) uint8 to (N, C, side, side) uint8.
 
     A smaller picture gets a black border, as even as whole pixels allow; a larger one keeps its low frequencies
-    (`SF.spectral_pool2d`, rounded). ValueError for series and for pictures larger along one axis only.
+    (`SF.spectral_pool2d`, rounded). Raises ValueError for series, and for pictures that are larger along one axis only.
+
+    >>> train = sv.datasets.load("fashion-mnist-small").take(10)
+    >>> sv.training.at_side(train, 32).inputs.shape
+    torch.Size([10, 1, 32, 32])
     """
     side = whole(side, "side", 1)
     if data.inputs.dtype != torch.uint8:

@@ -26,6 +26,10 @@ class Trained:
 
     classes          the names of its scores
     mean, deviation  (C,) of the pictures that it was trained on, in brightness from 0 to 1
+
+    >>> net = sv.training.trained("vgg7-cifar10")
+    >>> len(net.classes), net.mean.shape
+    (10, torch.Size([3]))
     """
 
     name: str
@@ -43,15 +47,19 @@ class Trained:
 
 
 def trained_names() -> list[str]:
-    """The names that `trained` knows."""
+    """The names that `trained` knows.
+
+    >>> all(isinstance(name, str) for name in sv.training.trained_names())
+    True
+    """
     return sorted(path.stem for path in FOLDER.glob("*.safetensors"))
 
 
 def trained(name: str) -> Trained:
-    """A network that comes with the project, as it was at the end of its training; needs the extra `lab`.
+    """Load a network that comes with the project, as it was at the end of its training; this needs the extra `lab`.
 
-    Raises ValueError for a name that is none, and for a file that is damaged. data/README.md says what each has learnt,
-    and how well.
+    Raises ValueError for an unknown name, and for a damaged file. data/README.md says what each network has learnt, and
+    how well.
 
     >>> net = sv.training.trained("vgg7-cifar10")
     >>> net.scores(torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)).shape

@@ -34,15 +34,20 @@ _DIGEST = "sha256"  # a key of the metadata: safetensors holds no checksum of it
 
 
 def build(config: Config, data: Examples) -> nn.Module:
-    """The config's network for this data, with weights that follow from the config's seed alone.
+    """Build the config's network for this data, with weights that follow from the config's seed alone.
 
-    Networks of `sv.models` get `num_classes`, `in_channels` and `image_size` from the data, others those of them and
-    of `length` that they accept. Forms of one network begin with the same filters, where they draw filters of one
-    scale (SpecNet's have another), and all with the same linear layers, where these have one shape. Raises ValueError
-    if the network is not to be found, not for this data, or no module.
+    Networks of `sv.models` get `num_classes`, `in_channels` and `image_size` from the data. Other networks get those of
+    them, and of `length`, that they accept. Forms of one network begin with the same filters, where they draw filters
+    of one scale (SpecNet's have another), and all with the same linear layers, where these have one shape. Raises
+    ValueError if the network cannot be found, is not for this data, or is no module.
 
     A config whose network is "module:function" runs that code: `Config.of_dict` and `import_weights` give none from a
     file without `trust=True`.
+
+    >>> config = sv.training.Config(experiment="first", network="lenet", dataset="fashion-mnist-small", epochs=1)
+    >>> model = sv.training.build(config, sv.datasets.load("fashion-mnist-small"))
+    >>> model(torch.rand(2, 1, 28, 28)).shape
+    torch.Size([2, 10])
     """
     network = _network(config.network)
     options = {**_arguments(config, network, data), **config.network_options}
@@ -100,7 +105,7 @@ def _started_by_torch(layer: nn.Linear) -> bool:
 
 @contextmanager
 def own_random_state() -> Iterator[None]:
-    """Inside, torch's random numbers are one's own; afterwards they go on as they would have."""
+    """Inside the block, torch's random numbers are its own; afterwards they go on as they would have."""
     with process.turn, torch.random.fork_rng(range(torch.cuda.device_count())):
         yield
 
@@ -150,6 +155,8 @@ def export_weights(
     facts  of the training data, which JSON holds: the classes, the shape, the mean and deviation
 
     The file appears whole or not at all. A tensor that a model has under two names is written once.
+
+    >>> sv.training.export_weights(sv.models.lenet(), "lenet.safetensors")
     """
     with needs("lab"):
         from safetensors.torch import save_file, save_model
@@ -168,12 +175,18 @@ def export_weights(
 def import_weights(model: nn.Module, path: str | Path, *, trust: bool = False) -> Config | None:
     """Read the weights of `export_weights` into a network of the same build; returns the config they came with.
 
-    trust  admits a config whose network is "module:function", which is code that `build` would run: say so only of a
+    trust  admits a config whose network is "module:function", which is code that `build` would run: say so only for a
            file from somebody you trust. The weights themselves are numbers and run nothing
 
-    Raises ValueError for a file that is damaged or of another network, and then leaves the network as it was;
-    FileNotFoundError if there is none. A file that another program wrote has no digest, and is held against its format
-    and the network only.
+    Raises ValueError for a file that is damaged or of another network, and then leaves the network unchanged;
+    FileNotFoundError if there is no file. A file that another program wrote has no digest; it is checked against its
+    format and the network only.
+
+    >>> ours, theirs = sv.models.lenet(), sv.models.lenet()
+    >>> sv.training.export_weights(theirs, "lenet.safetensors")
+    >>> sv.training.import_weights(ours, "lenet.safetensors")  # returns None: no config was written
+    >>> all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters()))
+    True
     """
     path = Path(path)
     tensors, metadata = _read(path)
@@ -237,7 +250,7 @@ def _is_same(a: Tensor, b: Tensor) -> bool:
 
 
 def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """Of names, types, shapes and numbers, and of the metadata."""
+    """A digest of names, types, shapes and numbers, and of the metadata."""
     digest = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()

@@ -22,7 +22,7 @@ class Whitening2d(nn.Module):
     The filters are fixed. `fit(pictures)` computes them: eigenvectors of the covariance of patches, over the roots of
     their eigenvalues. Networks learn faster behind them (Jordan 2024, "94 % on CIFAR-10 in 3.29 seconds").
 
-    >>> layer = Whitening2d(3)
+    >>> layer = sv.training.Whitening2d(3)
     >>> layer.fit(torch.randn(64, 3, 32, 32))
     >>> layer(torch.randn(2, 3, 32, 32)).shape
     torch.Size([2, 24, 32, 32])

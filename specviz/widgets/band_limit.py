@@ -37,10 +37,7 @@ def compute(picture: Picture, compression: float, energy: float, by: str, kernel
     difference = output - whole
     size = whole.double().norm().item()
     error = difference.double().norm().item() / size if size else 0.0
-    exact = None if by_energy else tuple(axis.half * math.sqrt(1 - compression) for axis in (plan.h, plan.w))
-    energy_kept, stored = picture.once(_energy_of, kernel, *band), 2 * plan.frequencies
-    ratio = f"({stored / (H * W):.2f} × the map)"
-    published = None if by_energy else published_floats(plan, compression)
+    energy_kept = picture.once(_energy_of, kernel, *band)
     facts = [
         Fact(
             "by",
@@ -51,28 +48,10 @@ def compute(picture: Picture, compression: float, energy: float, by: str, kernel
         ),
         Fact("compression", None if by_energy else compression),
         Fact("energy", energy if by_energy else None),
-        Fact("transform_size", (plan.h.S, plan.w.S)),
-        Fact(
-            "band",
-            band,
-            "band",
-            "|f| < {0[0]} × {0[1]}" + (" (exact {exact_band[0]:.1f} × {exact_band[1]:.1f})" if exact else ""),
-            "whole frequencies, rounded down from the exact",
-        ),
-        Fact("exact_band", exact),
+        *_band_facts(plan, None if by_energy else compression),
         Fact("share_discarded", plan.share_discarded, "truly left out", "{:.2f %}", "of the full plane's coefficients"),
         Fact("energy_kept", energy_kept, "energy kept", "{:.3f %}", "of the padded map (Parseval)"),
-        Fact(
-            "floats_stored", stored, "numbers stored", "{:count} " + ratio, "real numbers of the retained half spectrum"
-        ),
-        Fact("map_floats", H * W),
-        Fact(
-            "published_floats",
-            published,
-            "published code" if published is not None else "",
-            f"{(published or 0) / (H * W):.2f} × the map",
-            "its transform is padded to a power of two",
-        ),
+        *_storage_facts(plan, None if by_energy else compression, H * W),
         Fact("error", error, "error", "{:.3g %}", "relative to the ordinary result, L2"),
         Fact("psnr_db", SF.psnr(output, whole), "PSNR", "{:.1f} dB", "against the ordinary result"),
     ]
@@ -102,6 +81,41 @@ def compute(picture: Picture, compression: float, energy: float, by: str, kernel
     )
 
 
+def _band_facts(plan: Plan, compression: float | None) -> list[Fact]:
+    """The band, and where a compression chose it, the exact one."""
+    exact = None if compression is None else tuple(axis.half * math.sqrt(1 - compression) for axis in (plan.h, plan.w))
+    return [
+        Fact("transform_size", (plan.h.S, plan.w.S)),
+        Fact(
+            "band",
+            (plan.h.k, plan.w.k),
+            "band",
+            "|f| < {0[0]} × {0[1]}" + (" (exact {exact_band[0]:.1f} × {exact_band[1]:.1f})" if exact else ""),
+            "whole frequencies, rounded down from the exact",
+        ),
+        Fact("exact_band", exact),
+    ]
+
+
+def _storage_facts(plan: Plan, compression: float | None, pixels: int) -> list[Fact]:
+    """How many real numbers the band stores, and the published code where a compression chose the band."""
+    stored, published = 2 * plan.frequencies, None if compression is None else published_floats(plan, compression)
+    ratio = f"({stored / pixels:.2f} × the map)"
+    return [
+        Fact(
+            "floats_stored", stored, "numbers stored", "{:count} " + ratio, "real numbers of the retained half spectrum"
+        ),
+        Fact("map_floats", pixels),
+        Fact(
+            "published_floats",
+            published,
+            "published code" if published is not None else "",
+            f"{(published or 0) / pixels:.2f} × the map",
+            "its transform is padded to a power of two",
+        ),
+    ]
+
+
 def _convolved(picture: Picture, kernel: str, **band: Any) -> tuple[Tensor, Plan]:
     arguments = {"compression": 0.0, "energy": None, "algorithm": "auto"} | band
     weight = KERNELS[kernel][None, None]
@@ -110,7 +124,7 @@ def _convolved(picture: Picture, kernel: str, **band: Any) -> tuple[Tensor, Plan
 
 
 def _magnitude(picture: Picture, kernel: str) -> Tensor:
-    """Of the padded map. Where its zeros stand does not matter here: a shift changes no magnitude."""
+    """The padded map's magnitudes. The place of its zeros does not matter here: a shift changes no magnitude."""
     _, plan = picture.once(_convolved, kernel)
     X: Tensor = torch.fft.rfft2(picture.map, s=(plan.h.S, plan.w.S), norm="ortho")
     return X.abs()
@@ -232,6 +246,6 @@ class BandLimitExplorer(Explorer):
         super().__init__(image, compression=compression, kernel=kernel, **by_energy)
 
     def implied(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Of compression and energy, the one that is set chooses the band."""
+        """Whichever of compression and energy is set chooses the band."""
         given = [name for name in ("compression", "energy") if name in values]
         return {"by": given[0], **values} if len(given) == 1 else values

@@ -107,12 +107,12 @@ def row_of(widget: Any, control: Control) -> Any:
 
 
 def value_of(widget: Any) -> Any:
-    """What a control says, in real units."""
+    """A control's value, in real units."""
     return widget.real if isinstance(widget, GridSlider) else widget.value
 
 
 def move(widget: Any, control: Control, value: Any, enabled: bool) -> None:
-    """Let a widget be as its control is now, and say a value. What did not change in the control stays a reader's."""
+    """Give a widget its control's state and a value. What did not change in the control stays as a reader set it."""
     if isinstance(control, Slider):
         if widget._slider != control:
             widget.fit(control)

@@ -87,7 +87,7 @@ class Explorer(Displayed):
         self.panels.observe(lambda change: self._theme(change["new"]), "dark")
         self.lines: list[LinesView] = []
         self._quiet = False
-        self._note = ""  # what there is to say of the picture on screen
+        self._note = ""  # a remark on the picture on screen
         self._loops: list[asyncio.AbstractEventLoop] = []  # of the last callback's thread, and of the first's
         self._redraws_asked = 0
         self._redraw_by: float | None = None  # at the latest, while one is due
@@ -118,15 +118,15 @@ class Explorer(Displayed):
     # --- what a subclass may say otherwise
 
     def prepare(self, image: Tensor) -> Any:
-        """What `compute` takes of a new, checked picture; ValueError if it will not do."""
+        """Make the source of `compute` from a new, checked picture; ValueError if it will not do."""
         return Picture(luminance(image))
 
     def changes(self, name: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What differs in a control from the specification, for what is shown and for the controls before it."""
+        """How a control differs from its specification, for this source and these values of the controls before it."""
         return {}
 
     def implied(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Values that are set, with those that follow from their being set."""
+        """The given values, and those that follow from them."""
         return values
 
     # --- controls
@@ -137,7 +137,7 @@ class Explorer(Displayed):
         return {name: value_of(control) for name, control in self.controls.items()}
 
     def _settled(self, given: dict[str, Any]) -> dict[str, tuple[Control, Any]]:
-        """Every control, and its value: the given one, or where it stands, as far as that fits. ValueError if not."""
+        """Every control and its value: the given one, which must fit (ValueError), or the present one if it fits."""
         given, names = self.implied(given), self.specification.controls
         for name in given:
             if name not in names:
@@ -162,7 +162,7 @@ class Explorer(Displayed):
                     self._rows[name].layout.display = None if holds(control.shown_when) else "none"
 
     def _move(self, name: str, old: Any) -> None:
-        """Follow a control that was moved; back to its old place if that is none of its own."""
+        """Follow a control that was moved; put it back if its new value does not fit."""
 
         def follow() -> None:
             try:
@@ -205,7 +205,7 @@ class Explorer(Displayed):
     # --- pictures
 
     def picture_source(self) -> Picture:
-        """What `compute` takes of the picture on screen; ValueError while there is none."""
+        """The source of `compute` from the picture on screen; ValueError while there is none."""
         if self.source is None:
             raise ValueError(f"{type(self).__name__} has no picture yet: give it one by load()")
         source: Picture = self.source
@@ -216,7 +216,7 @@ class Explorer(Displayed):
         self._guarded(lambda: self._take(photo_from(source)))
 
     def _take(self, image: Tensor, note: str = "") -> None:
-        """Show a checked picture, with what there is to say of it."""
+        """Show a checked picture, with a remark on it."""
         self.source = self.prepare(image)
         self.image, self._note = image, note
         self._apply(self._settled({}))
@@ -250,9 +250,9 @@ class Explorer(Displayed):
                 self._quiet = before
 
     def _guarded(self, action: Callable[[], None]) -> None:
-        """Run a callback; what goes wrong is said in the widget, and the last good picture stays.
+        """Run a callback; the widget shows the message of an error, and the last good picture stays.
 
-        The traceback goes to the log "specviz.widgets": as an error, or, of what is refused in words, as information.
+        The traceback goes to the log "specviz.widgets": as an error, or as information where a value was refused.
         """
         try:
             action()
@@ -313,7 +313,7 @@ class Explorer(Displayed):
         return [replace(panel, **looks.get(panel.key, {})) for panel in panels]
 
     def probe(self, panel: str, x: int, y: int) -> str:
-        """What is told of frame pixel (x, y) of a panel."""
+        """The text for frame pixel (x, y) of a panel."""
         return self.shown.read(panel, x, y) if self.shown else ""
 
     def _pick(self, panel: str, x: int, y: int) -> None:
@@ -340,7 +340,7 @@ class Explorer(Displayed):
         """
         try:
             loop = asyncio.get_running_loop()
-        except RuntimeError:  # a plain script: there is nobody to wait for
+        except RuntimeError:  # a plain script: no browser waits
             loop = None
         if loop is None or not self.lines:
             return self._redraw_lines()

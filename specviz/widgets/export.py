@@ -17,7 +17,7 @@ _HERE = Path(__file__).parent
 class ExportButtons(anywidget.AnyWidget):
     """Three buttons. A press asks `content(kind)` for a file's bytes, which the browser saves under the label's words.
 
-    What `content` raises is said beside the buttons. The bytes travel once and stay nowhere.
+    An error of `content` is shown beside the buttons. The bytes are sent once and not kept.
     """
 
     _esm = (_HERE / "export.js").read_text("utf-8")

@@ -88,7 +88,7 @@ class LiveRun:
                 self.status = "stopped"
 
     def wait(self, timeout: float | None = None) -> None:
-        """Until the thread has ended."""
+        """Wait until the thread has ended."""
         self._thread.join(timeout)
 
     def _end(self) -> None:
@@ -188,7 +188,7 @@ class LiveTrainingExplorer(Explorer):
     anew, stops its training. In a script: `set(...)`, `start()`, `stop()`, `wait()`.
 
     The config is that of the record which is nearest, and so a run of what is on record repeats it: on the same
-    machine and versions to the last bit, unless somebody else draws torch's random numbers meanwhile. A network and
+    machine and versions to the last bit, unless other code draws torch's random numbers meanwhile. A network and
     data set without a record train as USUAL says. Lightning, which loads at the first start, takes some seconds.
 
     Controls: `network` ("lenet", "alexnet", "vgg11"), `dataset` (those whose files are on this machine), `form`

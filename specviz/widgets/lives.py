@@ -114,7 +114,7 @@ class Displayed:
             raise ClosedError(f"this {type(self).__name__} is closed, because {because}; make a new one")
 
     def _own_widgets(self) -> None:
-        """Let the widgets receive in turn. If the view is closed, by whomever, they go with it."""
+        """Let the widgets receive in turn. Whatever closes the view closes them too."""
         at_once = self._at_once()
         for widget in self._widgets():
             if widget not in at_once:
@@ -223,7 +223,7 @@ def is_held(displayed: Displayed) -> bool:
     """Whether something refers to it, or to its view, besides its own parts, ipywidgets and IPython's history."""
     if not _holders(displayed):
         return False
-    gc.collect()  # what nobody can reach holds nothing
+    gc.collect()  # unreachable objects must not count as holders
     return bool(_holders(displayed))
 
 

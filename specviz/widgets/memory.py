@@ -69,7 +69,7 @@ def compute(rows: Sequence[BenchMemory], network: str, beta: float, precision: s
         Fact("parameter_bytes", row["parameter_bytes"], "weights", "{:bytes}", weights.format(*held)),
         Fact("gradient_bytes", row["gradient_bytes"]),
         Fact("optimizer_bytes", row["optimizer_bytes"]),
-        Fact("kept", float(np.mean(row["kept_by_block"])), "coefficients kept", "{:.0%}", blocks),
+        Fact("share_kept", float(np.mean(row["kept_by_block"])), "coefficients kept", "{:.0%}", blocks),
     ]
 
     def curves() -> list[LinePlot]:
@@ -93,7 +93,7 @@ class MemoryExplorer(Explorer):
     Controls: `network` (an entry of `networks`), `beta` (as recorded), `precision` of SpecNet's kept values ("float32",
     "float16"). Facts: device, network, beta, precision, and of the Spec- twin saved_bytes, peak_bytes, average_bytes,
     parameter_bytes, gradient_bytes, optimizer_bytes, saved_of_tanh, saved_of_bn_relu, peak_of_tanh, peak_of_bn_relu
-    (shares), kept (the mean share of coefficients kept over the blocks); and of the network itself under
+    (shares), share_kept (its mean over the blocks); and of the network itself under
     `compress_activations`, where that was recorded, compressed_saved_bytes, compressed_peak_bytes.
     """
 

@@ -35,7 +35,7 @@ class PanelsView(anywidget.AnyWidget):
     markers = traitlets.Dict().tag(sync=True)
     facts: Any = traitlets.List().tag(sync=True)  # [name, value, hint]
     message = traitlets.Unicode().tag(sync=True)  # what went wrong
-    note = traitlets.Unicode().tag(sync=True)  # what there is to say of the picture
+    note = traitlets.Unicode().tag(sync=True)  # a remark on the picture
     under_way = traitlets.Unicode().tag(sync=True)  # what is lost if the kernel ends now
     # Accessible names of slider handles and of groups of buttons, which ipywidgets leaves bare.
     controls: Any = traitlets.List().tag(sync=True)

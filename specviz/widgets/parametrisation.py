@@ -228,12 +228,12 @@ class ParametrisationExplorer(Explorer):
                     return
                 going, went_well = self._train_until(race, time.perf_counter() + 0.1)
                 self.stop.disabled = not going
-                if went_well:  # else it has been said what went wrong
+                if went_well:  # else its message is shown already
                     super()._refresh()
             await asyncio.sleep(0.01)
 
     def _train_until(self, race: Iterator[tuple[float, float, float]], until: float) -> tuple[bool, bool]:
-        """Take steps until then: whether there are more, and whether all went well; what went wrong is said."""
+        """Take steps until then; returns whether there are more, and whether all went well. Shows what went wrong."""
         going, went_well = False, False
 
         def steps() -> None:

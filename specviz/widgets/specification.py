@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import string
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -159,7 +160,7 @@ class Specification:
 
 @dataclass(frozen=True)
 class Fact:
-    """A number, and how it is told.
+    """A number, and how it is shown.
 
     key     its name in `facts()`; "" for what is only shown
     label   the name that is shown; "" for what is not shown
@@ -175,6 +176,20 @@ class Fact:
     hint: str = ""
 
 
+FORMER_KEYS = {"density": "share_kept", "kept": "share_kept"}  # of facts; of those without such a key of their own
+
+
+class Facts(dict[str, Any]):
+    """Plain numbers by key. A former key gives the number of the new one, with a DeprecationWarning that names it."""
+
+    def __missing__(self, key: str) -> Any:
+        new = FORMER_KEYS.get(key)
+        if new is None or new not in self:
+            raise KeyError(key)
+        warnings.warn(f"the fact {key!r} is now {new!r}", DeprecationWarning, stacklevel=2)
+        return self[new]
+
+
 @dataclass(frozen=True)
 class View:
     """What an explorer shows for some values of its controls.
@@ -183,7 +198,7 @@ class View:
              of its still frame
     facts    in the order in which they are shown
     curves   draws them; the same ones in name and number as long as they can keep their zoom
-    probe    by panel, what is told of a frame's pixel: a reader, or the tensor (..., H, W) whose values stand there
+    probe    by panel, the text for a frame's pixel: a reader, or the tensor (..., H, W) that has its values
     still    frames that change with the picture or a choice only: the same dict as before is not sent again
     looks    by panel, what differs from the specification, such as the ends of its colour bar
     pick     by panel, the controls' values that a click chooses
@@ -202,13 +217,13 @@ class View:
     under_way: str = ""
 
     def read(self, panel: str, x: int, y: int) -> str:
-        """What is told of frame pixel (x, y) of a panel; "" where there is nothing to tell."""
+        """The text for frame pixel (x, y) of a panel; "" where there is none."""
         reader = self.probe.get(panel, lambda x, y: "")
         return (pixel(reader) if isinstance(reader, Tensor) else reader)(x, y)
 
-    def values(self) -> dict[str, Any]:
+    def values(self) -> Facts:
         """Plain numbers by key."""
-        return {fact.key: fact.value for fact in self.facts if fact.key}
+        return Facts({fact.key: fact.value for fact in self.facts if fact.key})
 
     def rows(self) -> list[list[str]]:
         """The facts that are shown: [label, text, hint]."""

@@ -138,7 +138,7 @@ class Network:
         return self._whole[1]
 
     def at(self, beta: float) -> tuple[float | None, list[float]]:
-        """Accuracy over all images, and each block's kept share; measured once for each beta."""
+        """Accuracy over all images, and each block's share kept; measured once for each beta."""
         if beta not in self._measured:
             scores, _ = self.run(self.images, beta)
             accuracy = None if self.labels is None else (scores.argmax(1) == self.labels).double().mean().item()
@@ -152,9 +152,9 @@ class Network:
             with one_thread(None):
                 found = [self.at(beta) for beta in betas]
             x = np.array(betas)
+            shares_kept = np.array([shares for _, shares in found])
             shares = [
-                Line(f"block {i + 1}", x, np.array([kept[i] for _, kept in found]), COLOURS[i % len(COLOURS)])
-                for i in range(len(self.blocks))
+                Line(f"block {i + 1}", x, shares_kept[:, i], COLOURS[i % len(COLOURS)]) for i in range(len(self.blocks))
             ]
             right = np.array([accuracy for accuracy, _ in found], dtype=float)
             self._shares = [] if self.labels is None else [Line("accuracy", x, right, BLUE)], shares
@@ -172,13 +172,8 @@ def compute(network: Network, beta: float, image: float, block: float, channel: 
     whole_product, whole = (made[channel] for made in network.whole(image)[i])
     scores, stores = network.run(network.images[image : image + 1], beta)
     product, shown = (made[channel] for made in network.made_by(i))
-    chances = scores[0].softmax(0)
-    truth = None if network.labels is None else int(network.labels[image])
-    prediction = int(chances.argmax())
     stored, dense = [Y.nbytes for Y in stores], [Y.dense_nbytes for Y in stores]
-    kept = [Y.parts[0].layout.share_kept for Y in stores]
-    of_dense = f"{human_bytes(sum(stored))} of {human_bytes(sum(dense))}"
-    sure = f"{network.name(prediction)}, {100 * chances.max().item():.0f} %"
+    shares_kept = [Y.parts[0].layout.share_kept for Y in stores]
     threshold = "a threshold means nothing without its norm"
     facts = [
         Fact("beta", beta, "β in every block", "{:g} ({norm})", threshold),
@@ -186,36 +181,13 @@ def compute(network: Network, beta: float, image: float, block: float, channel: 
         Fact("image", image),
         Fact("block", i + 1),
         Fact("channel", channel),
-        *(
-            Fact(
-                value=f"{100 * share:.1f} %, {human_bytes(own)}" if share else "nothing: dead",
-                label=f"block {number} keeps",
-                hint=f"of {human_bytes(whole_)} dense; of this one image",
-            )
-            for number, (share, own, whole_) in enumerate(zip(kept, stored, dense, strict=True), start=1)
-        ),
-        Fact("", sum(stored) / sum(dense), "stored, all blocks", "{:.1f %}", of_dense),
-        Fact("truth", truth),
-        Fact("prediction", prediction),
-        Fact("probability", chances.max().item()),
-        Fact("", None if truth is None else network.name(truth), "truth", hint="where the image comes from"),
-        Fact(value=sure, label="prediction", hint="and how sure"),
+        *_storage_facts(shares_kept, stored, dense),
+        *_class_facts(network, image, scores[0].softmax(0)),
         Fact("accuracy", accuracy, "accuracy", "{:.0f %}", f"of {len(network.images)} images"),
-        Fact("share_kept", kept),
+        Fact("share_kept", shares_kept),
         Fact("stored_bytes", stored),
         Fact("dense_bytes", dense),
     ]
-
-    def curves() -> list[LinePlot]:
-        right, kept_over_beta = network.over_beta()
-        plots = []
-        for title, y_title, lines, mark in (
-            ("Accuracy over the images", "share right", right, accuracy),
-            ("Share of coefficients kept, all images", "share", kept_over_beta, shares[i]),
-        ):
-            now = Line("now", np.array([beta]), np.array([mark], dtype=float), ORANGE, markers=True)
-            plots += [LinePlot(title, "β, in every block", y_title, [*lines, now])] if lines else []
-        return plots
 
     def fate(u: int, v: int) -> str:
         magnitude = product[u, v].abs().item()
@@ -233,7 +205,7 @@ def compute(network: Network, beta: float, image: float, block: float, channel: 
             "whole": to_bytes(whole.numpy(), -limit, limit),
         },
         facts,
-        curves,
+        lambda: _curves(network, beta, accuracy, shares[i]),
         {
             "input": network.images[image],
             "product": frequency((product.shape[0], product.shape[1]), fate),
@@ -247,6 +219,47 @@ def compute(network: Network, beta: float, image: float, block: float, channel: 
             "whole": value,
         },
     )
+
+
+def _curves(network: Network, beta: float, accuracy: float | None, share_kept: float) -> list[LinePlot]:
+    """Over beta: the accuracy, where there are labels, and each block's share kept; a point for what is shown."""
+    right, shares_over_beta = network.over_beta()
+    plots = []
+    for title, y_title, lines, mark in (
+        ("Accuracy over the images", "share right", right, accuracy),
+        ("Share of coefficients kept, all images", "share", shares_over_beta, share_kept),
+    ):
+        now = Line("now", np.array([beta]), np.array([mark], dtype=float), ORANGE, markers=True)
+        plots += [LinePlot(title, "β, in every block", y_title, [*lines, now])] if lines else []
+    return plots
+
+
+def _storage_facts(shares_kept: list[float], stored: list[int], dense: list[int]) -> list[Fact]:
+    """What each block keeps and stores, as shown, and all of them together."""
+    facts = [
+        Fact(
+            value=f"{100 * share_kept:.1f} %, {human_bytes(own)}" if share_kept else "nothing: dead",
+            label=f"block {number} keeps",
+            hint=f"of {human_bytes(whole)} dense; of this one image",
+        )
+        for number, (share_kept, own, whole) in enumerate(zip(shares_kept, stored, dense, strict=True), start=1)
+    ]
+    of_dense = f"{human_bytes(sum(stored))} of {human_bytes(sum(dense))}"
+    return [*facts, Fact("", sum(stored) / sum(dense), "stored, all blocks", "{:.1f %}", of_dense)]
+
+
+def _class_facts(network: Network, image: int, chances: Tensor) -> list[Fact]:
+    """The image's class, if there are labels, and the one that the network gives it: chances (classes,)."""
+    truth = None if network.labels is None else int(network.labels[image])
+    prediction = int(chances.argmax())
+    sure = f"{network.name(prediction)}, {100 * chances.max().item():.0f} %"
+    return [
+        Fact("truth", truth),
+        Fact("prediction", prediction),
+        Fact("probability", chances.max().item()),
+        Fact("", None if truth is None else network.name(truth), "truth", hint="where the image comes from"),
+        Fact(value=sure, label="prediction", hint="and how sure"),
+    ]
 
 
 class SpecNetExplorer(Explorer):

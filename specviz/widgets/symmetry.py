@@ -46,9 +46,8 @@ def compute(picture: Picture, u: float, v: float, strength: float, phase: float,
         image = torch.complex(image.real, torch.zeros_like(image.real))
     energy = image.abs().square().sum().item()
     share = image.imag.square().sum().item() / energy if energy else 0.0
-    value, partner = complex(plane[chosen].item()), complex(plane[mirror].item())
+    value, partner, own = complex(plane[chosen].item()), complex(plane[mirror].item()), chosen == mirror
     partner_u, partner_v = (-u + H // 2) % H - H // 2, (-v + W // 2) % W - W // 2
-    own = chosen == mirror
     place = "its own mirror: must be real" if own else "({partner_u}, {partner_v})"
     facts = [
         Fact("u", u, "coefficient", "({u}, {v})", "cycles down and across the picture"),
@@ -64,14 +63,11 @@ def compute(picture: Picture, u: float, v: float, strength: float, phase: float,
         Fact("hermitian_error", error, "Hermitian error", "{:.3g}", "largest distance from the partner's conjugate"),
         Fact("imaginary_energy", share, "imaginary energy", "{:.3g %}", "share of the image's energy"),
     ]
-    high = top(picture.once(_spectrum).abs())
-    low = high - 4
-    magnitude = torch.fft.fftshift(plane.abs())
-    rings = [{"x": v + W // 2, "y": u + H // 2, "kind": "chosen"}]
-    if not own:
-        rings.append({"x": partner_v + W // 2, "y": partner_u + H // 2, "kind": "partner"})
+    high, magnitude = top(picture.once(_spectrum).abs()), torch.fft.fftshift(plane.abs())
+    bins = {"chosen": (u, v)} | ({} if own else {"partner": (partner_u, partner_v)})
+    rings = [{"x": across + W // 2, "y": down + H // 2, "kind": kind} for kind, (down, across) in bins.items()]
     frames = {
-        "spectrum": to_bytes(magnitude.clamp_min(1e-12).log10().numpy(), low, high),
+        "spectrum": to_bytes(magnitude.clamp_min(1e-12).log10().numpy(), high - 4, high),
         "real": picture_bytes(image.real),
         "imaginary": to_bytes(image.imag.numpy(), -0.5, 0.5),
         "wave": to_bytes(wave.numpy(), -1.0, 1.0),
@@ -85,7 +81,7 @@ def compute(picture: Picture, u: float, v: float, strength: float, phase: float,
             "imaginary": image.imag,
             "wave": wave,
         },
-        looks={"spectrum": {"low": low, "high": high}},
+        looks={"spectrum": {"low": high - 4, "high": high}},
         pick={"spectrum": lambda x, y: {"u": y - H // 2, "v": x - W // 2}},
         markers={"spectrum": rings},
     )

@@ -36,7 +36,7 @@ def compute(picture: Picture, beta: float, norm: str) -> View:
         Fact("norm", X.norm),
         Fact("kept", n_kept, "coefficients kept", "{:,} of {total:,}", "over the full plane and all channels"),
         Fact("total", total),
-        Fact("density", n_kept / total, "share kept", "{:.2f %}", "kept / total"),
+        Fact("share_kept", n_kept / total, "share kept", "{:.2f %}", "kept / total"),
         Fact("energy", energy, "energy kept", "{:.3f %}", "share of the sum of squares (Parseval)"),
         Fact("psnr_db", SF.psnr(restored, image), "PSNR", "{:.1f} dB", "10 log10(1 / mean squared error), unclipped"),
         Fact("dense_bytes", sparse.dense_nbytes, "stored densely", "{:bytes}", "half spectrum in complex64"),
@@ -114,8 +114,8 @@ class ThresholdExplorer(Explorer):
     image  (H, W) or (3, H, W), or whatever `datasets.photo_from` takes
 
     Controls: `beta` (the slider goes from 0 to 2, `set` takes more), `norm` ("ortho", "backward", "forward").
-    Facts: beta, norm, kept and total (over the full plane and all channels), density = kept / total,
-    energy (share kept), psnr_db, dense_bytes and sparse_bytes (bitmap and values, as allocated).
+    Facts: beta, norm, kept and total (over the full plane and all channels), share_kept = kept / total,
+    energy (the share of it that is kept), psnr_db, dense_bytes and sparse_bytes (bitmap and values, as allocated).
     Guan et al. (SpecNet), Algorithm 1.
     """
 

@@ -31,7 +31,7 @@ CURVES: tuple[tuple[tuple[Metric, Metric], float], ...] = (
 class Sweep:
     """An experiment that varies one number.
 
-    path       of the number in a record's config; what has none there is not on the sweep
+    path       of the number in a record's config; a record without one is not on the sweep
     form       what is trained at each setting, in words
     baselines  variants to compare with; shares are those of the first, and curves are drawn of the first two
     method     as the published figures name it
@@ -268,7 +268,7 @@ class TrainingExplorer(Explorer):
     test_accuracy and train_accuracy (means at the end), spread (None of one seed), saved_share, peak_share, time_share
     (of the baseline's); for every variant compared with `test_accuracy_<variant>`, `difference_<variant>` and, after
     the first epoch, `early_difference_<variant>`, both with `_low` and `_high` (seed by seed, 95 %);
-    published_accuracy, None where nobody published one for this network, data set and setting.
+    published_accuracy, None where none was published for this network, data set and setting.
     """
 
     specification = Specification(

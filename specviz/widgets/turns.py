@@ -19,7 +19,7 @@ _turn = Turn()
 
 @contextmanager
 def turn() -> Iterator[None]:
-    """Nobody else's callback runs meanwhile."""
+    """No other callback runs meanwhile."""
     with _turn:
         yield
 
@@ -38,7 +38,7 @@ def in_turn(function: Method) -> Method:
 def receive_in_turn(widget: ipw.Widget) -> None:
     """Let what the browser sends to a widget wait for its turn: its state and all that follows from it.
 
-    A state that the browser sets while a cell sets the same widget would otherwise be told to the wrong observers:
+    A state that the browser sets while a cell sets the same widget would otherwise reach the wrong observers:
     traitlets holds notifications back for a widget, not for a thread.
     """
     if widget.comm is not None:

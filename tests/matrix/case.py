@@ -124,32 +124,32 @@ class Case:
         except Exception as error:
             raise Wrong(f"eager afterwards: {type(error).__name__}: {first_line(error)}") from error
 
-    def near(self, what: str, got: Tensor | None, right: Tensor, rounding: torch.dtype, least: float = 0.0) -> None:
+    def near(self, quantity: str, got: Tensor | None, right: Tensor, rounding: torch.dtype, least: float = 0.0) -> None:
         """Raise `Wrong` unless `got` is `right` up to rounding, of an RMS of at least `least`."""
         if got is None:
             got = torch.zeros_like(right)
         if got.shape != right.shape:
-            raise Wrong(f"{what} is {tuple(got.shape)}, not {tuple(right.shape)}")
+            raise Wrong(f"{quantity} is {tuple(got.shape)}, not {tuple(right.shape)}")
         if not right.numel():
             return
         if not bool(got.isfinite().all()):
-            raise Wrong(f"{what} is not finite")
+            raise Wrong(f"{quantity} is not finite")
         off = got.detach().to(right.dtype) - right
         size = max(rms(right), least, 1e-12)
         is_half = rounding in (torch.float16, torch.bfloat16)
         error = (rms(off) if is_half else off.abs().max().item()) / size
         value, derivative = (HALF_VALUE, HALF_DERIVATIVE) if is_half else (VALUE, DERIVATIVE)
-        units = (value if what == "value" else derivative) * self.subject.rounds
+        units = (value if quantity == "value" else derivative) * self.subject.rounds
         if not error <= units * torch.finfo(rounding).eps:
-            raise Wrong(f"{what} is off by {error:.2g} of its RMS")
+            raise Wrong(f"{quantity} is off by {error:.2g} of its RMS")
 
-    def near_all(self, what: str, got: dict[str, Any], right: Numbers, rounding: torch.dtype) -> None:
+    def near_all(self, quantity: str, got: dict[str, Any], right: Numbers, rounding: torch.dtype) -> None:
         """`near` of each by name; what is tiny beside the others, as of a bias before batch norm, to 1 % of them."""
         least = 1e-2 * max((rms(value) for value in right.values()), default=0.0)
         for name, value in right.items():
             if name not in got:
-                raise Wrong(f"there is no {what} of {name}")
-            self.near(f"{what} of {name}", got[name], value, rounding, least)
+                raise Wrong(f"there is no {quantity} of {name}")
+            self.near(f"{quantity} of {name}", got[name], value, rounding, least)
 
 
 class Oracle:
@@ -178,8 +178,8 @@ class Oracle:
         check_plain(y)
         return y
 
-    def gradients(self, x: Tensor, of: Number, at: Numbers | None = None) -> Numbers:
-        """Of a number made of the value, by x and each parameter."""
+    def gradients(self, x: Tensor, measured: Number, at: Numbers | None = None) -> Numbers:
+        """The gradients of a number made of the value, by x and each parameter."""
         x = x.detach().double().requires_grad_()
         leaves = {"x": x, **dict(self.module.named_parameters())}
         with self._holding(at):
@@ -187,7 +187,7 @@ class Oracle:
             check_plain(y)
             if not y.requires_grad:
                 return {}
-            found = torch.autograd.grad(of(y), list(leaves.values()), allow_unused=True)
+            found = torch.autograd.grad(measured(y), list(leaves.values()), allow_unused=True)
         return {
             name: torch.zeros_like(leaf) if grad is None else grad
             for (name, leaf), grad in zip(leaves.items(), found, strict=True)
@@ -198,12 +198,12 @@ class Oracle:
         first, last = (self.value(*self._moved(x, along, sign * STEP)) for sign in (1, -1))
         return (first - last) / (2 * STEP)
 
-    def bend(self, x: Tensor, of: Number, along: Numbers) -> Numbers:
+    def bend(self, x: Tensor, measured: Number, along: Numbers) -> Numbers:
         """How the gradients of a number made of the value change along a direction."""
         ends = []
         for sign in (1, -1):
             at_x, at = self._moved(x, along, sign * STEP)
-            ends.append(self.gradients(at_x, of, at))
+            ends.append(self.gradients(at_x, measured, at))
         return {name: (ends[0][name] - ends[1][name]) / (2 * STEP) for name in ends[0]}
 
     def _moved(self, x: Tensor, along: Numbers, step: float) -> tuple[Tensor, Numbers]:
@@ -244,8 +244,8 @@ def as_real(y: Tensor) -> Tensor:
 
 def first_line(error: BaseException) -> str:
     """What an error says, in a line; of torch.compile's also the line that says of what it speaks."""
-    said = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # the ONNX exporter writes in colours
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # the ONNX exporter writes in colours
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     more = [line for line in lines[1:] if line.startswith(("Developer debug context:", "Explanation:"))]
     return " ".join([*lines[:1], *more])[:300] if lines else type(error).__name__
 

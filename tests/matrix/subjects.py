@@ -419,21 +419,21 @@ def _spectral_param() -> list[Subject]:
 
 
 def _spectra() -> list[Subject]:
-    of = "spectra.HalfSpectrum"
+    spectrum = "spectra.HalfSpectrum"
     return [
-        _on_spectrum("HalfSpectrum.of", _values, f"{of}.of"),
-        _on_spectrum("HalfSpectrum(...)", _constructed, of),
-        _on_spectrum("HalfSpectrum.image", _there_and_back, f"{of}.image"),
-        _on_spectrum("HalfSpectrum.energy", _energy, f"{of}.energy"),
-        _on_spectrum("HalfSpectrum.radial_energy", _radial_energy, f"{of}.radial_energy"),
-        _on_spectrum("HalfSpectrum.multiplicity", _multiplicity, f"{of}.multiplicity"),
-        _on_spectrum("HalfSpectrum.full", _full, f"{of}.full"),
-        _on_spectrum("HalfSpectrum.centred", _centred, f"{of}.centred"),
+        _on_spectrum("HalfSpectrum.of", _values, f"{spectrum}.of"),
+        _on_spectrum("HalfSpectrum(...)", _constructed, spectrum),
+        _on_spectrum("HalfSpectrum.image", _there_and_back, f"{spectrum}.image"),
+        _on_spectrum("HalfSpectrum.energy", _energy, f"{spectrum}.energy"),
+        _on_spectrum("HalfSpectrum.radial_energy", _radial_energy, f"{spectrum}.radial_energy"),
+        _on_spectrum("HalfSpectrum.multiplicity", _multiplicity, f"{spectrum}.multiplicity"),
+        _on_spectrum("HalfSpectrum.full", _full, f"{spectrum}.full"),
+        _on_spectrum("HalfSpectrum.centred", _centred, f"{spectrum}.centred"),
         # The logarithm of a small coefficient has a steep slope.
-        _on_spectrum("HalfSpectrum.log_magnitude", _log_magnitude, f"{of}.log_magnitude", rounds=10),
-        _on_spectrum("HalfSpectrum.crop", _crop, f"{of}.crop", size=(6, 5), keep="mean"),
-        _on_spectrum("HalfSpectrum.subsample", _subsample, f"{of}.subsample", stride=(2, 3), other_size=(10, 12)),
-        _on_spectrum("HalfSpectrum.cat", _cat, f"{of}.cat"),
+        _on_spectrum("HalfSpectrum.log_magnitude", _log_magnitude, f"{spectrum}.log_magnitude", rounds=10),
+        _on_spectrum("HalfSpectrum.crop", _crop, f"{spectrum}.crop", size=(6, 5), keep="mean"),
+        _on_spectrum("HalfSpectrum.subsample", _subsample, f"{spectrum}.subsample", stride=(2, 3), other_size=(10, 12)),
+        _on_spectrum("HalfSpectrum.cat", _cat, f"{spectrum}.cat"),
         _on_spectrum("SF.threshold", _threshold, "functional.threshold", beta=0.5),
         _on_spectrum("SF.activate", _activate, "functional.activate", beta=0.5),
         _on_spectrum("SF.compress", _compress, "functional.compress", beta=0.5, differentiable=False),

@@ -206,10 +206,10 @@ def test_a_crash_and_a_hang_end_their_own_cell_alone(tmp_path, monkeypatch):
 
 def test_every_refusal_has_a_reason_and_words_that_the_source_says():
     source = "".join(path.read_text("utf-8") for path in SOURCES)
-    said = "".join(line.strip().removeprefix("f").strip('"') for line in source.splitlines())
+    texts = "".join(line.strip().removeprefix("f").strip('"') for line in source.splitlines())
     for refusal in REFUSALS:
         assert refusal.reason.endswith(".")
-        assert refusal.says in said, refusal.says
+        assert refusal.says in texts, refusal.says
         assert any(refusal.covers(subject, tool) for subject, tool in all_cells()), refusal
     for subject, tool in all_cells():
         refusal_of(subject, tool)  # raises where two speak of one cell

@@ -733,11 +733,11 @@ def data_parallel(cases: list[Case], report: Callable[[Case, BaseException | Non
                     _one_of_two(case, rank)
                 except Exception as raised:
                     error = raised
-                said: list[Any] = [None, None]
-                mine = None if error is None else f"{type(error).__name__}: {first_line(error)}"
-                dist.all_gather_object(said, mine)
+                errors: list[Any] = [None, None]
+                own_error = None if error is None else f"{type(error).__name__}: {first_line(error)}"
+                dist.all_gather_object(errors, own_error)
                 if rank == 0:
-                    report(case, error or (Wrong(f"the other process: {said[1]}") if said[1] else None))
+                    report(case, error or (Wrong(f"the other process: {errors[1]}") if errors[1] else None))
             dist.destroy_process_group()
         finally:
             if rank == 1:

@@ -22,9 +22,9 @@ def test_cuda_pools_and_unpools_like_the_reference(large, small, dtype, maps):
     )
     tolerance = 1e-6 if dtype == np.complex64 else 1e-14
     for band, weights in (((9, 9), (1.0, 1.0)), ((1, 1), (0.5, 0.25))):
-        there = pool.cuda(cuda.to_device(X), large[1], small, band, weights, 0.3, tile=TILE).copy_to_host()
+        pooled = pool.cuda(cuda.to_device(X), large[1], small, band, weights, 0.3, tile=TILE).copy_to_host()
         expected = pool.reference(X, large[1], small, band, weights, 0.3)
-        np.testing.assert_allclose(there, expected, atol=tolerance)
-        assert there.dtype == dtype
+        np.testing.assert_allclose(pooled, expected, atol=tolerance)
+        assert pooled.dtype == dtype
         back = pool.cuda_unpool(cuda.to_device(Y), small[1], large, band, weights, 0.3, tile=TILE).copy_to_host()
         np.testing.assert_allclose(back, pool.reference_unpool(Y, small[1], large, band, weights, 0.3), atol=tolerance)

@@ -587,7 +587,7 @@ class Outcome:
 
     @property
     def faults(self) -> list[str]:
-        return [what for what in (self.verdict, self.command) if what in ("silent", "tracebacks", "unnamed")]
+        return [word for word in (self.verdict, self.command) if word in ("silent", "tracebacks", "unnamed")]
 
     def __str__(self) -> str:
         case = f"{self.number}: {self.kind}, {self.target}, {self.how}"
@@ -658,8 +658,8 @@ def one(seed: int, number: int, in_a_process: bool = False) -> Outcome:
         kind.make(folder)
         content = damage(folder / target, how, rng, kind)
         verdict, words = _by_function(kind, folder, target, expected, how, content)
-        command, said = _by_command(kind, folder, target, verdict, in_a_process and not kind.patched)
-    return Outcome(number, name, how, target, verdict, words, command, said)
+        command, answer = _by_command(kind, folder, target, verdict, in_a_process and not kind.patched)
+    return Outcome(number, name, how, target, verdict, words, command, answer)
 
 
 def _by_function(kind: Kind, folder: Path, target: str, expected: Any, how: str, content: Content) -> tuple[str, str]:
@@ -702,12 +702,12 @@ def _by_command(kind: Kind, folder: Path, target: str, verdict: str, in_a_proces
         status, output, raised = result.exit_code, result.output, result.exception
     if (raised is not None and not isinstance(raised, SystemExit)) or "Traceback (most recent" in output:
         return "tracebacks", _short(raised, trace=True) if raised else output[-500:]
-    said = " ".join(output.split())[:200]
+    answer = " ".join(output.split())[:200]
     if status:
-        return "refused", said
+        return "refused", answer
     if verdict in ("refused", "unnamed") and not _is_named(target, output):
-        return "silent", said
-    return "ended well", said
+        return "silent", answer
+    return "ended well", answer
 
 
 def _is_named(target: str, output: str) -> bool:

@@ -214,24 +214,24 @@ class _Watch:
 def _training(folder: Path, number: int, kills: int, rng: random.Random, found: Counter[str]) -> int:
     """One training, killed so many times and then brought to its end, beside an undisturbed one."""
     (folder / "killed_training.py").write_text(TRAINING)
-    mine, other = folder / "mine", folder / "other"
-    for place in (mine, other):
+    ours, other = folder / "mine", folder / "other"
+    for place in (ours, other):
         place.mkdir()
     seconds = _trained(folder, other, number)
     killed, newest = 0, -1
     while killed < kills:
-        with _started(_line(mine, number), folder) as process:
-            _until(lambda process=process: process.poll() is not None or (mine / "begun").exists(), 120)
-            (mine / "begun").unlink(missing_ok=True)
+        with _started(_line(ours, number), folder) as process:
+            _until(lambda process=process: process.poll() is not None or (ours / "begun").exists(), 120)
+            (ours / "begun").unlink(missing_ok=True)
             time.sleep(rng.uniform(0, seconds))
             if process.poll() is not None:  # it was faster: it is done, and another training takes the rest
                 break
             os.killpg(process.pid, signal.SIGKILL)
             killed += 1
-        newest = _look_at(mine / "run", newest, found)
-    _trained(folder, mine, number)
+        newest = _look_at(ours / "run", newest, found)
+    _trained(folder, ours, number)
     records, weights = (
-        [read(place) for place in (mine, other)]
+        [read(place) for place in (ours, other)]
         for read in (
             lambda place: json.loads((place / "record.json").read_text()),
             lambda place: _weights(place / "run" / "weights.safetensors"),

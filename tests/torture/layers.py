@@ -121,8 +121,8 @@ def band_limited(x, w, b, *, stride, pads, dilation, groups, compression, energy
     outputs = []
     for o in range(w.shape[0]):
         g = o // (w.shape[0] // groups)
-        mine = X[:, g * w.shape[1] : (g + 1) * w.shape[1]]
-        outputs.append(torch.fft.ifftn((mine * K[o]).sum(1), dim=tuple(range(1, 1 + dims))).real)
+        group = X[:, g * w.shape[1] : (g + 1) * w.shape[1]]
+        outputs.append(torch.fft.ifftn((group * K[o]).sum(1), dim=tuple(range(1, 1 + dims))).real)
     y = torch.stack(outputs, 1)
     for a in axes:
         count = (padded[a] - dilation[a] * (taps[a] - 1) - 1) // stride[a] + 1
@@ -339,22 +339,22 @@ def conv_case(r: random.Random, dims: int) -> Case:
 def pool_case(r: random.Random, dims: int) -> Case:
     sizes = [r.choice([1, 2, 3, 4, 5, 8, 9, 12, 15]) for _ in range(dims)]
     new = [r.randint(1, n) for n in sizes]
-    what = r.choice(["pool", "pool", "pad", "dropout"] if dims == 2 else ["pool", "pool", "pad"])
-    if what == "pad":
+    operation = r.choice(["pool", "pool", "pad", "dropout"] if dims == 2 else ["pool", "pool", "pad"])
+    if operation == "pad":
         sizes, new = new, sizes
     nyquist = r.choice(["sum", "root", "mean", "drop"])
     cutoff = r.choice([None, None, 0.0, 1.0, round(r.random(), 2)])
-    if what == "dropout":
+    if operation == "dropout":
         new, cutoff = sizes, cutoff or 0.4
     algorithm = r.choice(["auto", "gemm", "fft"])
     leading = r.choice([[2, 3], [3], [1, 1], [2, 1, 2]])
     tensors = [randn(r, *leading, *sizes)]
     layer: Any = None
-    if what == "pool" and cutoff is None and r.random() < 0.5:
+    if operation == "pool" and cutoff is None and r.random() < 0.5:
         layer = (snn.SpectralPool2d if dims == 2 else snn.SpectralPool1d)(
             tuple(new), nyquist=nyquist, algorithm=algorithm
         )
-    if what == "dropout" and r.random() < 0.5:  # its cut-off is known to nobody else
+    if operation == "dropout" and r.random() < 0.5:  # its cut-off is known to nobody else
         layers, draws = r.randint(1, 4), torch.Generator().manual_seed(r.getrandbits(32))
         start = draws.get_state()
         layer = snn.FrequencyDropout2d(r.randint(1, layers), layers, generator=draws)
@@ -364,27 +364,29 @@ def pool_case(r: random.Random, dims: int) -> Case:
     function = {
         ("pool", 2): SF.spectral_pool2d, ("pool", 1): SF.spectral_pool1d, ("pad", 2): SF.spectral_pad2d,
         ("pad", 1): SF.spectral_pad1d, ("dropout", 2): SF.frequency_dropout2d,
-    }[what, dims]  # fmt: skip
+    }[operation, dims]  # fmt: skip
 
     def ours(x):
         if layer is not None:
             return layer(x)
-        if what == "dropout":
+        if operation == "dropout":
             return function(x, cutoff, algorithm=algorithm)
-        if what == "pad":
+        if operation == "pad":
             return function(x, tuple(new), algorithm=algorithm)
         return function(x, tuple(new), cutoff=cutoff, nyquist=nyquist, algorithm=algorithm)
 
     def theirs(x):
-        weight = {"sum": 1.0, "root": math.sqrt(0.5), "mean": 0.5, "drop": 0.0}[nyquist if what == "pool" else "sum"]
-        limit = None if what == "pad" else cutoff
+        weight = {"sum": 1.0, "root": math.sqrt(0.5), "mean": 0.5, "drop": 0.0}[
+            nyquist if operation == "pool" else "sum"
+        ]
+        limit = None if operation == "pad" else cutoff
         for a in range(dims):
             x = resample(x, a - dims, new[a], limit, weight)
         return x.real
 
     options = {"shape": [*leading, *sizes], "new": new, "nyquist": nyquist, "cutoff": cutoff, "algorithm": algorithm,
                "layer": layer is not None}  # fmt: skip
-    return Case(f"{what}{dims}d", options, tensors, ours, theirs, *_how(r, tensors))
+    return Case(f"{operation}{dims}d", options, tensors, ours, theirs, *_how(r, tensors))
 
 
 def parametric_case(r: random.Random) -> Case:
@@ -506,7 +508,7 @@ def specnet_case(r: random.Random) -> Case:
 def spectrum_case(r: random.Random) -> Case:
     H, W = r.randint(1, 12), r.randint(1, 12)
     norm = r.choice(["ortho", "backward", "forward"])
-    what = r.choice(["threshold", "crop", "activate", "compress"])
+    operation = r.choice(["threshold", "crop", "activate", "compress"])
     leading = r.choice([[2, 3], [1], [2, 1, 2]])
     tensors = [randn(r, *leading, H, W)]
     new = [r.randint(1, H), r.randint(1, W)]
@@ -517,27 +519,27 @@ def spectrum_case(r: random.Random) -> Case:
 
     def ours(x):
         X = sv.HalfSpectrum.of(x, norm)
-        if what == "crop":
+        if operation == "crop":
             return X.crop(tuple(new), keep=keep).image()
-        if what == "activate":
+        if operation == "activate":
             return SF.activate(X, beta, name).image()
-        if what == "compress":  # outside autograd: the graph is the threshold's
+        if operation == "compress":  # outside autograd: the graph is the threshold's
             assert SF.compress(X, beta).expand().values.equal(SF.threshold(X, beta).values)
         return SF.threshold(X, beta).image()
 
     def theirs(x):
-        if what == "crop":
+        if operation == "crop":
             for axis in (-2, -1):
                 x = resample(x, axis, new[axis])
             if keep == "energy":
                 x = x * math.sqrt(H * W / math.prod(new))  # the ortho coefficients stay as they are, in any norm
             return x.real
         plane = torch.fft.fft2(x.to(torch.complex128), norm=norm)
-        kept = activated(plane, beta, name if what == "activate" else "identity")
+        kept = activated(plane, beta, name if operation == "activate" else "identity")
         return torch.fft.ifft2(kept, norm=norm).real
 
     options = {"shape": [*leading, H, W], "norm": norm, "new": new, "keep": keep, "beta": beta, "activation": name}
-    return Case(f"spectrum {what}", options, tensors, ours, theirs, *_how(r, tensors, half=False))
+    return Case(f"spectrum {operation}", options, tensors, ours, theirs, *_how(r, tensors, half=False))
 
 
 FAMILIES: dict[str, tuple[int, Callable[[random.Random], Case]]] = {
@@ -597,9 +599,9 @@ def one(seed: int, number: int) -> tuple[Case, dict[str, float]]:
     cotangent = cotangent.to(case.dtype)
     forward, backward = ALLOWED[case.dtype]
     errors["forward"] = _error(got, expected, forward, case)
-    mine = torch.autograd.grad(got, given, cotangent)
+    our_grads = torch.autograd.grad(got, given, cotangent)
     theirs = torch.autograd.grad(expected, exact, cotangent.double())
-    for i, (a, b) in enumerate(zip(mine, theirs, strict=True)):
+    for i, (a, b) in enumerate(zip(our_grads, theirs, strict=True)):
         errors[f"gradient {i}"] = _error(a, b, backward, case)
     return case, errors
 

@@ -101,8 +101,8 @@ def matrix(records: Sequence[Record]) -> dict[float, dict[float, float]]:
     return found
 
 
-def discarded(record: Record, epoch: int = -1) -> float:
-    """The share of coefficients left out, mean over the layers."""
+def share_discarded(record: Record, epoch: int = -1) -> float:
+    """The share discarded, mean over the layers."""
     return fmean(record["epochs"][epoch]["share_discarded"].values())
 
 
@@ -140,13 +140,15 @@ def _fixed_beats_energy(records: Sequence[Record]) -> Finding | None:
     fixed: dict[int, list[tuple[float, float]]] = {}
     for share in SHARES:
         for record in select(records, {"variant": f"compression {share:g}"}):
-            fixed.setdefault(record["seed"], []).append((discarded(record), record["epochs"][-1]["test_accuracy"]))
+            fixed.setdefault(record["seed"], []).append(
+                (share_discarded(record), record["epochs"][-1]["test_accuracy"])
+            )
     found = {}
     for energy in ENERGIES:
         differences = [
             at_its_share - record["epochs"][-1]["test_accuracy"]
             for record in select(records, {"variant": f"energy {energy:g}"})
-            if (at_its_share := between(sorted(fixed.get(record["seed"], [])), discarded(record))) is not None
+            if (at_its_share := between(sorted(fixed.get(record["seed"], [])), share_discarded(record))) is not None
         ]
         if len(differences) > 1:
             found[f"at energy {energy:g}"] = Paired.of(differences)
@@ -163,7 +165,7 @@ def between(curve: Sequence[tuple[float, float]], x: float) -> float | None:
 
 def _early_needs_less(records: Sequence[Record]) -> Finding | None:
     changes = [
-        discarded(record, 0) - discarded(record)
+        share_discarded(record, 0) - share_discarded(record)
         for energy in ENERGIES
         for record in select(records, {"variant": f"energy {energy:g}"})
         if len(record["epochs"]) > 1
@@ -188,7 +190,7 @@ def _better_than_smaller_pictures(records: Sequence[Record]) -> Finding | None:
 
 
 def _cost_of_smaller(sides: Sequence[tuple[Sequence[Record], Sequence[Record]]]) -> str:
-    """What the rival takes of band-limiting's time and bytes, so far as it was measured: the least and the most."""
+    """The rival's time and bytes as shares of band-limiting's, so far as it was measured: the least and the most."""
     costs = []
     for resource, metric in (("processor time", "epochs.-1.epoch_cpu_seconds"), ("peak bytes", "memory.peak_bytes")):
         try:
@@ -217,9 +219,9 @@ def by_variant(records: Sequence[Record], *kinds: str) -> dict[str, list[Record]
     return {name: rows for name in names if (rows := select(records, {"variant": name}))}
 
 
-def left_out(records: Sequence[Record]) -> float:
-    """The share of coefficients left out after the last epoch, mean over trainings, in per cent."""
-    return 100 * fmean(discarded(record) for record in records)
+def percent_discarded(records: Sequence[Record]) -> float:
+    """The share discarded after the last epoch, mean over trainings, in per cent."""
+    return 100 * fmean(share_discarded(record) for record in records)
 
 
 def _lost(records: Sequence[Record]) -> Table:
@@ -231,7 +233,7 @@ def _lost(records: Sequence[Record]) -> Table:
         lost = paired(whole, rows, LAST)
         points = (None, None, None) if rows is whole else (lost.mean, lost.low, lost.high)
         how = ("compression", 100 * float(asked)) if kind == "compression" else (variant, None)
-        measured = [left_out(rows), accuracies(rows).mean(), *(None if v is None else 100 * v for v in points)]
+        measured = [percent_discarded(rows), accuracies(rows).mean(), *(None if v is None else 100 * v for v in points)]
         table.append(["ours", "resnet18, narrow", "cifar10", *how, *measured])
     papers = published("bandlimited-compression")
     starts = {row["network"]: row["test_accuracy"] for row in papers if row["setting"] == 0}
@@ -255,9 +257,11 @@ def _side(record: Record) -> int:
     return side
 
 
-def _over_left_out(records: Sequence[Record]) -> LinePlot:
+def _over_share_discarded(records: Sequence[Record]) -> LinePlot:
     def curve(name: str, kind: str, colour: str) -> Line:
-        return with_spread(name, [(left_out(rows), rows) for rows in by_variant(records, kind).values()], colour)
+        return with_spread(
+            name, [(percent_discarded(rows), rows) for rows in by_variant(records, kind).values()], colour
+        )
 
     smaller = [(100 * (1 - (_side(rows[0]) / 32) ** 2), rows) for rows in by_variant(records, "smaller").values()]
     lines = [
@@ -314,7 +318,7 @@ def _training_and_use(records: Sequence[Record]) -> Matrix:
     found = matrix(records)
     asked = {}
     for share in found:
-        truly = left_out(select(records, {"variant": f"compression {share:g}"}))
+        truly = percent_discarded(select(records, {"variant": f"compression {share:g}"}))
         asked[share] = f"{100 * share:.0f} ({truly:.0f})"
     columns = [asked[used] for used in next(iter(found.values()))]
     values = 100 * np.array([list(row.values()) for row in found.values()])
@@ -323,27 +327,28 @@ def _training_and_use(records: Sequence[Record]) -> Matrix:
     return Matrix(title, use, training, columns, list(asked.values()), values, unit="accuracy, %", number_format=".1f")
 
 
-def _kept_in_layers(records: Sequence[Record]) -> np.ndarray:
+def _percent_kept(records: Sequence[Record]) -> np.ndarray:
     """The share kept, in per cent: (trainings, epochs, layers)."""
     epochs = [[list(epoch["share_discarded"].values()) for epoch in record["epochs"]] for record in records]
     return 100 * (1 - np.array(epochs))
 
 
-def _kept(records: Sequence[Record]) -> LinePlot:
+def _share_kept(records: Sequence[Record]) -> LinePlot:
     lines = [
-        over_epochs(variant, _kept_in_layers(rows).mean(-1), colour)
+        over_epochs(variant, _percent_kept(rows).mean(-1), colour)
         for colour, (variant, rows) in zip(COLOURS, by_variant(records, "energy").items(), strict=False)
     ]
     title = "Energy mode: waves kept over training, least and most of the seeds as a band"
     return LinePlot(title, "epoch", "kept, % (mean over the layers)", lines)
 
 
-def _kept_by_layer(records: Sequence[Record]) -> Matrix:
+def _share_kept_by_layer(records: Sequence[Record]) -> Matrix:
     rows = select(records, {"variant": "energy 0.95"})
-    kept = _kept_in_layers(rows).mean(0).T
-    epochs, layers = [str(epoch + 1) for epoch in range(kept.shape[1])], list(rows[0]["epochs"][0]["share_discarded"])
+    percent = _percent_kept(rows).mean(0).T
+    epochs = [str(epoch + 1) for epoch in range(percent.shape[1])]
+    layers = list(rows[0]["epochs"][0]["share_discarded"])
     title = "Energy 0.95: waves kept by each layer over training, %"
-    return Matrix(title, "epoch", "layer", epochs, layers, kept, unit="kept, %", number_format=".0f")
+    return Matrix(title, "epoch", "layer", epochs, layers, percent, unit="kept, %", number_format=".0f")
 
 
 # What a network that has learnt loses: trained with the recipe, on all pictures.
@@ -396,12 +401,12 @@ def _fixed_less_energy(records: Sequence[Record]) -> dict[str, list[float]]:
 
 def _between(records: Sequence[Record], run: Record) -> float | None:
     fixed = [
-        (discarded(record), record["epochs"][-1]["test_accuracy"])
+        (share_discarded(record), record["epochs"][-1]["test_accuracy"])
         for share in SHARES
         for record in select(records, {"variant": f"compression {share:g}"})
         if record["seed"] == run["seed"]
     ]
-    return between(sorted(fixed), discarded(run))
+    return between(sorted(fixed), share_discarded(run))
 
 
 def _growth(records: Sequence[Record]) -> dict[str, list[float]]:
@@ -409,7 +414,7 @@ def _growth(records: Sequence[Record]) -> dict[str, list[float]]:
     runs = [run for energy in (0.8, 0.9, 0.95) for run in select(records, {"variant": f"energy {energy:g}"})]
     if not runs:
         raise NothingToCompare("no run is by energy")
-    return {"": [discarded(run, 0) - discarded(run) for run in runs]}
+    return {"": [share_discarded(run, 0) - share_discarded(run) for run in runs]}
 
 
 # Expected spreads are those of the laptop scale's networks, which learnt less and scatter more than these will.
@@ -457,12 +462,12 @@ QUESTIONS = [
 
 FIGURES: Mapping[str, Callable[[Sequence[Record]], Figure | Table]] = {
     "lost": _lost,
-    "accuracy over share left out": _over_left_out,
+    "accuracy over share left out": _over_share_discarded,
     "cost": _cost,
     "accuracy over time": _over_time,
     "training and use": _training_and_use,
-    "kept": _kept,
-    "kept by layer": _kept_by_layer,
+    "kept": _share_kept,
+    "kept by layer": _share_kept_by_layer,
 }
 
 

@@ -149,7 +149,7 @@ def _trade_off(
     return LinePlot(name, f"{title}, share of relu's", "accuracy, %", lines)
 
 
-def _kept(records: Sequence[Record]) -> Matrix:
+def _share_kept(records: Sequence[Record]) -> Matrix:
     """CIFAR-10: the share kept after the last epoch, by block and beta."""
     blocks: dict[str, list[float]] = {}
     for network in NETWORKS:
@@ -167,7 +167,7 @@ FIGURES: Mapping[str, Callable[[Sequence[Record]], Figure | Table]] = {
     "measured": _measured,
     "accuracy over bytes": partial(_trade_off, "peak bytes", partial(_bytes, "peak")),
     "accuracy over time": partial(_trade_off, "processor time", _time),
-    "kept": _kept,
+    "kept": _share_kept,
 }
 
 
@@ -199,7 +199,7 @@ WIDTHS = {"lenet": 1.0, "vgg7": 0.5}
 # Without batch norm, whose statistics some of the changes have no place for, large rates diverge.
 RATES = (0.01, 0.03, 0.1, 0.3)
 TUNED = ("relu", "tanh", *(name for name in (*CHANGES, *REPAIRS) if name.endswith(" 1")))
-# Plain networks must have learnt this much of their training set, or none of the claims can be told.
+# Plain networks must have learnt this much of their training set, or no claim can be decided.
 MUST_LEARN = {"relu": 0.6}
 
 
@@ -232,12 +232,12 @@ def _shares(variant: str, baseline: str, metric: str, records: Sequence[Record])
 
 
 def _accuracy(variant: str, records: Sequence[Record]) -> dict[str, list[float]]:
-    """What the accuracy has above 95 % of the plain network's, in shares of that."""
+    """How far the accuracy lies above 95 % of the plain network's, as a share of that."""
     return {"": [share - 0.95 for share in _shares(variant, "relu", "epochs.-1.test_accuracy", records)]}
 
 
 def _saved(variant: str, records: Sequence[Record]) -> dict[str, list[float]]:
-    """What the bytes of a step, on average, lack to half of others': of the plain network's, as the paper compares, and
+    """How far a step's bytes, on average, lie under half of others': of the plain network's, as the paper compares, and
     of its twin's without batch norm, which keeps fewer and which our changes are nearer to."""
     named = {"plain": "relu", "without batch norm": "tanh"}
     metric = "memory_trained.average_bytes"

@@ -130,18 +130,22 @@ def band_limited_conv2d(
     energy: float | None = None,
     algorithm: Algorithm = "auto",
 ) -> Tensor:
-    """Convolve maps with their high frequencies and the filters' left out: torch's `conv2d` with a band.
+    """Convolve maps without the high frequencies of maps and filters: torch's `conv2d` with a band.
 
     x            (B, C, H, W) or (C, H, W) real; weight (O, C/groups, k_h, k_w) -> (B, O, H', W') as conv2d
-    compression  share of the coefficients left out, in [0, 1); at 0 the result is the ordinary convolution
+    compression  share of the coefficients that the band discards, in [0, 1); at 0 it is the ordinary convolution
     energy       instead: keep the smallest band that holds this share of the map's energy, in (0, 1]
     algorithm    "auto", "gemm", "fft", "lowpass" or "direct" (compression 0 only); the same result beyond rounding
 
-    What autograd keeps is the map's retained coefficients and the taps; in a graph compiled for many sizes, or in
-    energy mode, the map. An exported program is made of matrix products ("gemm") or torch's own convolution, unless it
-    is told to take "fft" or "lowpass" or is for many sizes: then it needs this package where it runs, and ONNX, which
-    knows no such operator, raises ValueError for many sizes. Dziedzic et al. (2019); where their code pads to a power
-    of two we take the next fast size, so the plane is smaller and the band has the same rule.
+    Autograd saves the map's retained coefficients and the taps; in a graph compiled for many sizes, or in energy mode,
+    it saves the map. An exported program consists of matrix products ("gemm") or torch's own convolution. With "fft" or
+    "lowpass", or for many sizes, it needs this package where it runs. ONNX does not know this package's operator, so
+    ONNX for many sizes raises ValueError. Dziedzic et al. (2019). Their code pads to a power of two; we pad to the next
+    fast size, so the plane is smaller and the band follows the same rule.
+
+    >>> x, weight = torch.rand(2, 3, 32, 32), torch.rand(8, 3, 5, 5)
+    >>> SF.band_limited_conv2d(x, weight, padding=2, compression=0.5).shape
+    torch.Size([2, 8, 32, 32])
     """
     y, _, _ = convolve(
         x, weight, bias, stride, padding, dilation, groups,
@@ -164,7 +168,11 @@ def band_limited_conv1d(
     energy: float | None = None,
     algorithm: Algorithm = "auto",
 ) -> Tensor:
-    """`band_limited_conv2d` along one axis: x (B, C, L) or (C, L), weight (O, C/groups, k) -> (B, O, L')."""
+    """`band_limited_conv2d` along one axis: x (B, C, L) or (C, L), weight (O, C/groups, k) -> (B, O, L').
+
+    >>> SF.band_limited_conv1d(torch.rand(2, 3, 100), torch.rand(8, 3, 5), padding=2, compression=0.5).shape
+    torch.Size([2, 8, 100])
+    """
     y, _, _ = convolve(
         x, weight, bias, stride, padding, dilation, groups,
         compression=compression, energy=energy, algorithm=algorithm, dims=1,

@@ -167,7 +167,7 @@ def _whole_to_map(
     groups: int,
     circular: bool,
 ) -> Tensor:
-    """Its transpose in the map, whose size it is told."""
+    """Its transpose in the map, whose size is given."""
     plan = _plan_for(tuple(size), tuple(weight.shape[2:]), band, stride, padding, dilation, circular, 0.0)
     if grad.shape[0] == 0:
         return grad.new_zeros(0, weight.shape[1] * groups, *size)
@@ -201,7 +201,7 @@ def _whole_to_taps(
     groups: int,
     circular: bool,
 ) -> Tensor:
-    """Its transpose in the taps, of which it is told how many they are."""
+    """Its transpose in the taps, whose number is given."""
     plan = _plan_for(tuple(x.shape[2:]), tuple(taps), band, stride, padding, dilation, circular, 0.0)
     if x.shape[0] == 0:
         return x.new_zeros(grad.shape[1], x.shape[1] // groups, *taps)

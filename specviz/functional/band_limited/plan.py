@@ -28,7 +28,7 @@ def fast_size(n: int) -> int:
 
 
 def published_floats(plan: Plan, compression: float) -> int:
-    """Real numbers that the published implementation keeps of one map's half spectrum, to hold against `2 * F`.
+    """Real numbers that the published implementation keeps of one map's half spectrum, to compare with `2 * F`.
 
     Its transform is square and padded to S = 2^ceil(log2(H + 2p + max(outputs, taps) - 1)), for the larger side; the
     band follows the same rule at that S. Source: the code published with Dziedzic et al. (2019).

@@ -83,7 +83,7 @@ def _carried_out(x: Tensor, weight: Tensor, plan: Plan, settings: Settings) -> R
 
 
 def _written_down(x: Tensor, weight: Tensor, plan: Plan, settings: Settings) -> Ran:
-    """In operations of torch's own, which every place knows; in operators of ours only if it is told to."""
+    """Compute with torch's own operations, which every place knows; with our operators only if asked to."""
     groups, algorithm = settings.groups, settings.algorithm
     if settings.asks_data:
         check_direct(algorithm, False)
@@ -110,8 +110,8 @@ def _masked(x_hat: Spectrum, plan: Plan, energy: float) -> Spectrum:
 
 
 def _energy_table(numbers: tuple[int, ...], device: torch.device) -> tuple[Tensor, ...]:
-    """Of a whole spectrum: how often each entry stands in the plane, |u| of its rows, what adds rows u and -u, v of its
-    columns, and the bands."""
+    """The constants of a whole spectrum: how often each entry stands in the plane, |u| of its rows, what adds rows u
+    and -u, v of its columns, and the bands."""
     plan = plan_of(numbers)
     weights = torch.as_tensor(column_weights(plan.w), device=device).repeat_interleave(plan.rows)
     rows = torch.tensor([*range(plan.h.k), *range(plan.h.negative, 0, -1)], device=device)

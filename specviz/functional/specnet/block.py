@@ -33,8 +33,8 @@ class Block(torch.autograd.Function):
     """(plan, batch, anchor, weight (O, C, k, k), bias (O,) or None, tensors of inputs and shortcuts) -> values, places,
     kept.
 
-    `plan.made` then says how they lie. Kept for backward: that, and what the inputs keep, which their own blocks
-    share; nothing dense but what came in dense. The anchor, which is empty, is what a second derivative is refused by.
+    `plan.made` then describes their layout. Autograd saves that, and what the inputs keep, which their own blocks
+    share; only inputs that are dense are saved dense. The anchor, which is empty, refuses a second derivative.
     """
 
     @staticmethod
@@ -203,7 +203,7 @@ class _Backward(_Pass):
             self.inputs.give_back(dx, first, last, self.needs_input)
 
     def grads(self) -> tuple[Tensor | None, ...]:
-        """Of weight, bias, and the tensors of inputs and shortcuts."""
+        """The gradients of weight, bias, and the tensors of inputs and shortcuts."""
         back: list[Tensor | None] = []
         opened = self.inputs.opened + self.shortcuts.opened
         for one, needed in zip(opened, self.needs_input + self.needs_shortcut, strict=True):

@@ -54,11 +54,11 @@ def specnet_pixel_block2d(
     stride       every stride-th pixel; sides that it does not divide are rounded up
     relu         False leaves the activation out, as on a projection shortcut
     shortcut     (B, O, H/s, W/s), added before the activation
-    on_share     called with the share of the maps' coefficients that was kept, 0 to 1, over the full plane; where torch
-                 transforms the call, and nothing is stored, it is not
+    on_share     is called with the share kept of the maps' coefficients, 0 to 1, over the full plane; it is not called
+                 where torch transforms the call, since nothing is stored there
 
-    Kept for backward are the large coefficients (one bit an entry and the values), one bit for each output of ReLU, and
-    the weight. The gradient to x is that of this computation, of a fixed choice of coefficients, and exact.
+    Autograd saves the large coefficients (one bit an entry and the values), one bit for each output of ReLU, and the
+    weight. The gradient to x is that of this computation, of a fixed choice of coefficients, and exact.
     Guan et al. (SpecNet), Algorithm 1, with the activation moved; ours.
 
     Raises ValueError for beta < 0 or NaN, an even side, or shapes that do not fit.
