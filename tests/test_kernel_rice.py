@@ -149,16 +149,32 @@ def test_words_that_were_cut_off_or_changed_are_an_error_and_nothing_beyond_them
     for form in ("cpu", "reference"):
         with pytest.raises(ValueError, match="the words do not hold the codes that offsets and parameters say"):
             dispatch.rice_expand(zeros, offsets, *given, (0, 40), form=form)
-    # A page that may not be read begins just behind: whoever read it would end the process.
-    for seed in range(50):
-        noise = np.random.default_rng(seed).integers(0, 2**32, len(words), dtype=np.uint32) >> (seed % 32)
-        for lies in (offsets, offsets.flip(0), offsets - 10**12, torch.full_like(offsets, len(words) - 1)):
+
+
+def outcome(read, buffer, count, behind):
+    """What is read from the first `count` words while `behind` stands behind them: codes, or an error."""
+    buffer[count:] = behind
+    try:
+        return read(torch.from_numpy(buffer)[:count]).tolist()
+    except ValueError as error:
+        return str(error)
+
+
+def test_whatever_the_words_and_offsets_say_nothing_behind_the_words_has_a_part_in_it():
+    codes = laplacian((40, 50))
+    given = dispatch.rice_fit(codes), levels(40, "shared"), 5
+    words, offsets = dispatch.rice_encode(codes, *given)
+    count = len(words)
+    for seed in range(30):
+        noise = np.random.default_rng(seed).integers(0, 2**32, count + 100_000, dtype=np.uint32) >> (seed % 32)
+        for lies in (offsets, offsets.flip(0), offsets - 10**12, offsets * 3, torch.full_like(offsets, count - 1)):
             lies = lies.clone()
-            lies[-1] = len(words) - 1
-            try:
-                dispatch.rice_expand(torch.from_numpy(noise), lies, *given, (0, 40))
-            except ValueError as error:
-                assert "do not hold the codes" in str(error)  # noqa: PT017: either is right, a crash is not
+            lies[-1] = count - 1
+
+            def read(words, lies=lies):
+                return dispatch.rice_expand(words, lies, *given, (0, 40))
+
+            assert outcome(read, noise, count, 0) == outcome(read, noise, count, 2**32 - 1)
 
 
 def test_wrong_shapes_types_and_numbers_are_refused():
