@@ -67,7 +67,7 @@ class Coder:
                 f"maps are (B, C, L), (B, C, H, W) or (B, C, D, H, W) and floating point, "
                 f"not {tuple(x.shape)} of {x.dtype}"
             )
-        maps = x.detach().reshape(-1, *x.shape[2:])
+        maps = x.detach().flatten(0, 1)
         step = self._step_of(maps)
         by_entry = self._fit(maps, step)
         pieces = tuple(self._encode(part, by_entry, step) for part in slabs(maps))
@@ -128,7 +128,7 @@ class Coded:
         """The maps: shape, type and memory format of the original."""
         size = self.shape[2:]
         x = torch.empty(self.shape, dtype=torch.float32, device=self.by_entry.device)
-        for piece, maps in zip(self.pieces, slabs(x.view(-1, *size)), strict=True):
+        for piece, maps in zip(self.pieces, slabs(x.flatten(0, 1)), strict=True):
             maps.copy_(synthesise(self._expand(piece, len(maps)), size, self.basis))
         return x.to(self.dtype, memory_format=self.layout)
 
