@@ -174,15 +174,15 @@ def _read(widths, words, offsets, first, step, x, corrupt):  # type: ignore[no-u
     groups = np.uintp((x.size + GROUP - 1) // GROUP)
     for s in prange(offsets.size - 1):
         numbers = np.empty(GROUP, np.uint32)
-        at, end = np.uintp(offsets[s]), np.uintp(min(offsets[s + 1], words.size - 1))
+        at, end = np.int64(offsets[s]), np.int64(min(offsets[s + 1], words.size - 1))
         start = np.uintp(s) * np.uintp(SLAB)
         for g in range(start, min(start + np.uintp(SLAB), groups)):
             width = _width(widths, np.uintp(first) + g)
-            if at + np.uintp(width) > end:
+            if at < 0 or at > end - np.int64(width):
                 corrupt[s] = True
                 break
-            _read_group(words, at, width, numbers)
-            at += np.uintp(width)
+            _read_group(words, np.uintp(at), width, numbers)
+            at += np.int64(width)
             to = g * np.uintp(GROUP)
             if step > 0:
                 for i in range(min(np.uintp(GROUP), np.uintp(x.size) - to)):
@@ -337,7 +337,7 @@ def _reader(tile: int) -> Any:
             for before in range(s * SLAB, g):
                 at += _bits_on_gpu(widths, first + before)
             width = _bits_on_gpu(widths, first + g)
-            if at < 0 or at + width > min(offsets[s + 1], int64(words.size - 1)):
+            if at < 0 or at > min(offsets[s + 1], int64(words.size - 1)) - width:
                 corrupt[0] = 1
             else:
                 for i in range(min(int64(GROUP), codes.size - g * GROUP)):

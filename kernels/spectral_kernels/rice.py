@@ -281,6 +281,8 @@ def _write(x, by_entry, by_map, slab, inverse, rounding, offsets, words):  # typ
                 piece = numbers[: stop - start]
                 _fill_numbers(x[n, start:stop], inverse, rounding, piece)
                 to, buffer, filled = _append(piece, ks[start:stop], values, lengths, words, to, buffer, filled)
+        if filled > 0:
+            words[to] = np.uint32(buffer)
 
 
 @njit(cache=True)
@@ -508,6 +510,8 @@ def _writer(tile: int) -> Any:
                             to += 1
                             buffer = buffer >> uint64(32)
                             filled -= WORD
+            if filled > 0:
+                words[to] = uint32(buffer)
 
     return write
 

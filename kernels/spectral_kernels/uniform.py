@@ -48,7 +48,8 @@ def reference(x: np.ndarray, step: float, rounding: float = ROUNDING) -> np.ndar
 
 def reference_expand(codes: np.ndarray, step: float) -> np.ndarray:
     """codes -> code * step, float32."""
-    x = codes.astype(np.float32) * np.float32(step)
+    with np.errstate(over="ignore"):
+        x = codes.astype(np.float32) * np.float32(step)
     return np.where(codes == NOT_A_NUMBER, np.float32(np.nan), x)
 
 
