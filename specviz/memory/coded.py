@@ -83,9 +83,8 @@ class Coder:
         if not variances:
             return 1.0
         variance, mean = torch.cat(variances), torch.cat(means)
-        finite = variance.isfinite()
-        rms = float(variance[finite].mean().sqrt().nan_to_num(0))
-        largest = float(mean[finite].abs().amax()) * math.sqrt(maps[0].numel()) if finite.any() else 0.0
+        rms = float(variance[variance.isfinite()].mean().sqrt().nan_to_num(0))
+        largest = float(mean.nan_to_num(0, 0, 0).abs().amax()) * math.sqrt(maps[0].numel())
         return min(max(self.step * rms, FINEST * largest, uniform.SMALLEST_STEP), uniform.LARGEST_FINITE)
 
     def _fit(self, maps: Tensor, step: float) -> Tensor:
