@@ -29,7 +29,7 @@ def test_the_reference_is_what_its_docstring_says():
     codes[1], codes[32] = -2, 2**20  # the numbers 3 and 2^21: two bits; a group of zeros; more than 14
     widths, words, offsets = fixed_width.reference(codes)
     assert widths.tolist() == [2, 15]
-    assert words.tolist() == [3 << 2, 0, *([0, 1 << 5] + [0, 0] * 15), 0]
+    assert words.tolist() == [1 << 1, 1 << 1] + [0] * 21 + [1] + [0] * 10
     assert offsets.tolist() == [0, 34]
 
 
@@ -67,7 +67,7 @@ def test_words_that_were_cut_off_or_changed_are_an_error_and_nothing_beyond_them
             dispatch.fixed_width_expand(torch.full_like(widths, 255), words, offsets, (0, 20000), form=form)
     buffer = np.concatenate([words.numpy(), np.zeros(100_000, np.uint16)])
     for lies in (offsets * 3, offsets - 10**12, offsets.flip(0)):
-        lies[-1] = len(words) - 1
+        lies[-1] = len(words)
 
         def read(words, lies=lies):
             return dispatch.fixed_width_expand(widths, words, lies, (0, 20000))

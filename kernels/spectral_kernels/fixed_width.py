@@ -3,12 +3,11 @@
     codes    (N,) int32, flat; any int32 comes back
     widths   (ceil(groups / 2),) uint8: of each group four bits, the even one's below: how many bits each of its numbers
              takes, 0 to 14, or WIDE for 32. The codes are mapped to numbers from 0 on as `rice` does
-    words    (offsets[-1] + 1,) uint16: of each group as many as its width, filled from the lowest bit: number i has the
-             bits from i times the width on. The last is there so that two can be read at once
+    words    (offsets[-1],) uint16: of each group as many as its width. Bit i of the j-th is bit j of its i-th number
     offsets  (ceil(groups / SLAB) + 1,) int64: the first word of each SLAB groups, and the end of the last
 
-Takes more bits than `rice`, an outlier's neighbours and a quarter bit for the widths, and less time: where a number
-stands is known before the one in front of it is read.
+Takes more bits than `rice`, for an outlier's neighbours and a quarter for the widths, and less time: 16 numbers are
+read at once, bit by bit.
 
 With a `step` the forms take float32 numbers, which are quantised as `uniform` says on their way, and give such back.
 """
@@ -19,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from numba import cuda as gpu  # the form below is called `cuda`
-from numba import int64, njit, prange, uint16, uint32, uint64
+from numba import int64, njit, prange, uint32
 
 from spectral_kernels import bitmap as packed
 from spectral_kernels import uniform
@@ -32,6 +31,7 @@ GROUP = 16
 WIDE, NUMBER_BITS = 15, 32
 SLAB = 512  # groups whose words begin at a known place: what is read in one piece; an even number
 SLAB_CODES = GROUP * SLAB
+PIECE = 1024  # codes whose numbers a CPU thread holds at a time, in its first cache; a multiple of two groups
 TILE = 128  # threads in a block on a GPU, a group each
 
 
@@ -60,12 +60,11 @@ def reference(
     nibbles = np.pad(np.minimum(bits, WIDE), (0, bits.size % 2)).reshape(-1, 2)
     numbers = numbers_of(np.pad(codes, (0, -codes.size % GROUP)).reshape(-1, GROUP))
     planes = np.unpackbits(numbers[..., None].view(np.uint8), axis=2, bitorder="little")
-    used = planes[np.broadcast_to(np.arange(64) < bits[:, None, None], planes.shape)]
-    words = np.packbits(used, bitorder="little").view(np.uint16)
+    words = np.packbits(planes.swapaxes(1, 2)[np.arange(64) < bits[:, None]], bitorder="little").view(np.uint16)
     of_slab = np.add.reduceat(bits, np.arange(0, bits.size, SLAB)) if bits.size else bits
     return (
         (nibbles[:, 0] | nibbles[:, 1] << 4).astype(np.uint8),
-        np.append(words, np.uint16(0)),
+        words,
         packed.offsets_after(of_slab),
     )
 
@@ -85,8 +84,8 @@ def reference_expand(
             bits = NUMBER_BITS if nibble == WIDE else nibble
             if at + bits > offsets[s + 1]:
                 raise ValueError(CORRUPT)
-            planes = np.unpackbits(words[at : at + bits].view(np.uint8), bitorder="little").reshape(GROUP, bits)
-            numbers = (planes.astype(np.int64) << np.arange(bits)).sum(1)
+            planes = np.unpackbits(words[at : at + bits].view(np.uint8), bitorder="little").reshape(bits, GROUP)
+            numbers = (planes.astype(np.int64) << np.arange(bits)[:, None]).sum(0)
             codes.append((numbers >> 1) ^ -(numbers & 1))
             at += bits
     flat = np.concatenate([*codes, np.zeros(0)])[: last - first].astype(np.int32)
@@ -97,131 +96,124 @@ def reference_expand(
 
 
 @njit(cache=True)
-def _fill_numbers(x, first, inverse, rounding, numbers):  # type: ignore[no-untyped-def]
-    """A group's numbers, 0 beyond the last; inverse 0 says that x are codes. Returns their bits, one over another."""
-    last = min(first + np.uintp(GROUP), np.uintp(x.size))
-    numbers[:] = 0
+def _fill_numbers(x, inverse, rounding, numbers):  # type: ignore[no-untyped-def]
+    """A piece's numbers, 0 beyond the last; inverse 0 says that x are codes."""
     if inverse == 0:
-        for i in range(first, last):
-            numbers[i - first] = zigzag_on_cpu(np.int32(x[i]))
+        for i in range(np.uintp(x.size)):
+            numbers[i] = zigzag_on_cpu(np.int32(x[i]))
     else:
-        for i in range(first, last):
-            numbers[i - first] = zigzag_on_cpu(uniform.code_on_cpu(np.float32(x[i]), inverse, rounding))
-    ored = np.uint32(0)
-    for i in range(np.uintp(GROUP)):
-        ored |= numbers[i]
-    return ored
+        for i in range(np.uintp(x.size)):
+            numbers[i] = zigzag_on_cpu(uniform.code_on_cpu(np.float32(x[i]), inverse, rounding))
+    numbers[x.size :] = 0
 
 
 @njit(cache=True)
-def _nibble(ored):  # type: ignore[no-untyped-def]
+def _write_group(numbers, words, to):  # type: ignore[no-untyped-def]
+    """Its words; returns how wide it is, in four bits."""
+    ored = np.uint32(0)
+    for i in range(np.uintp(GROUP)):
+        ored |= numbers[i]
     width = np.uint32(0)
     while ored >> width > 0 and width < np.uint32(WIDE):
         width += np.uint32(1)
+    for j in range(np.uintp(NUMBER_BITS if width == np.uint32(WIDE) else width)):
+        word = np.uint32(0)
+        for i in range(np.uintp(GROUP)):
+            word |= np.uint32(np.uint32(np.uint32(numbers[i] >> np.uint32(j)) & np.uint32(1)) << np.uint32(i))
+        words[to + j] = word
     return width
+
+
+@njit(cache=True)
+def _read_group(words, at, width, numbers):  # type: ignore[no-untyped-def]
+    for i in range(np.uintp(GROUP)):
+        numbers[i] = 0
+    for j in range(np.uintp(width)):
+        word = np.uint32(words[at + j])
+        for i in range(np.uintp(GROUP)):
+            numbers[i] |= np.uint32(np.uint32(np.uint32(word >> np.uint32(i)) & np.uint32(1)) << np.uint32(j))
 
 
 @njit(cache=True)
 def _width(widths, g):  # type: ignore[no-untyped-def]
     nibble = np.uint32(widths[g >> np.uintp(1)]) >> np.uint32((g & np.uintp(1)) << np.uintp(2)) & np.uint32(15)
-    return np.uint32(NUMBER_BITS) if nibble == np.uint32(WIDE) else np.uint32(nibble)
+    return np.uintp(NUMBER_BITS) if nibble == np.uint32(WIDE) else np.uintp(nibble)
 
 
 @parallel()
-def _measure(x, inverse, rounding, widths, counts):  # type: ignore[no-untyped-def]
-    groups = np.uintp((x.size + GROUP - 1) // GROUP)
+def _write(x, inverse, rounding, widths, scratch, counts):  # type: ignore[no-untyped-def]
+    """Each slab's words from the start of its row of scratch on, and how many they are: `_gather` joins them."""
     for s in prange(counts.size):
-        numbers = np.empty(GROUP, np.uint32)
-        total = np.int64(0)
-        first = np.uintp(s) * np.uintp(SLAB)
-        for g in range(first, min(first + np.uintp(SLAB), groups), np.uintp(2)):
-            low = _nibble(_fill_numbers(x, g * np.uintp(GROUP), inverse, rounding, numbers))
-            high = np.uint32(0)
-            if g + np.uintp(1) < groups:
-                high = _nibble(_fill_numbers(x, (g + np.uintp(1)) * np.uintp(GROUP), inverse, rounding, numbers))
-            widths[g >> np.uintp(1)] = low | high << np.uint32(4)
-            for nibble in (low, high):
-                total += NUMBER_BITS if nibble == np.uint32(WIDE) else np.int64(nibble)
-        counts[s] = total
+        numbers, words = np.empty(PIECE, np.uint32), scratch[s]
+        to, last = np.uintp(0), np.uintp(min((s + 1) * SLAB_CODES, x.size))
+        for start in range(np.uintp(s) * np.uintp(SLAB_CODES), last, np.uintp(PIECE)):
+            stop = min(start + np.uintp(PIECE), last)
+            _fill_numbers(x[start:stop], inverse, rounding, numbers)
+            for first in range(np.uintp(0), stop - start, np.uintp(2 * GROUP)):
+                middle = first + np.uintp(GROUP)
+                byte = np.uint32(0)
+                for half in range(np.uint32(2)):  # of numbers beyond the last, all 0, the second is nothing
+                    group = numbers[first:middle] if half == 0 else numbers[middle : middle + np.uintp(GROUP)]
+                    width = _write_group(group, words, to)
+                    byte |= np.uint32(width << np.uint32(np.uint32(4) * half))
+                    to += np.uintp(NUMBER_BITS) if width == np.uint32(WIDE) else np.uintp(width)
+                widths[(start + first) // np.uintp(2 * GROUP)] = byte
+        counts[s] = to
 
 
 @parallel()
-def _write(x, inverse, rounding, widths, offsets, words):  # type: ignore[no-untyped-def]
-    groups = np.uintp((x.size + GROUP - 1) // GROUP)
+def _gather(scratch, offsets, words):  # type: ignore[no-untyped-def]
     for s in prange(offsets.size - 1):
-        numbers = np.empty(GROUP, np.uint32)
         to = np.uintp(offsets[s])
-        first = np.uintp(s) * np.uintp(SLAB)
-        for g in range(first, min(first + np.uintp(SLAB), groups)):
-            width = _width(widths, g)
-            if width == 0:
-                continue
-            _fill_numbers(x, g * np.uintp(GROUP), inverse, rounding, numbers)
-            buffer, filled = np.uint64(0), np.uint32(0)
-            for i in range(np.uintp(GROUP)):
-                buffer |= np.uint64(numbers[i]) << np.uint64(filled)
-                filled += width
-                while filled >= np.uint32(16):
-                    words[to] = np.uint16(buffer)
-                    to += np.uintp(1)
-                    buffer >>= np.uint64(16)
-                    filled -= np.uint32(16)
+        for i in range(np.uintp(offsets[s + 1]) - to):
+            words[to + i] = scratch[s, i]
 
 
 @parallel()
 def _read(widths, words, offsets, first, step, x, corrupt):  # type: ignore[no-untyped-def]
     """offsets (slabs + 1,) of these codes alone, of which `first` is the first group; corrupt (slabs,): which lie."""
-    groups = np.uintp((x.size + GROUP - 1) // GROUP)
     for s in prange(offsets.size - 1):
-        numbers = np.empty(GROUP, np.uint32)
-        at, end = np.int64(offsets[s]), np.int64(min(offsets[s + 1], words.size - 1))
-        start = np.uintp(s) * np.uintp(SLAB)
-        for g in range(start, min(start + np.uintp(SLAB), groups)):
-            width = _width(widths, np.uintp(first) + g)
-            if at < 0 or at > end - np.int64(width):
-                corrupt[s] = True
+        numbers = np.empty(PIECE, np.uint32)
+        at, end = np.int64(offsets[s]), np.int64(min(offsets[s + 1], words.size))
+        last = np.uintp(min((s + 1) * SLAB_CODES, x.size))
+        for start in range(np.uintp(s) * np.uintp(SLAB_CODES), last, np.uintp(PIECE)):
+            stop = min(start + np.uintp(PIECE), last)
+            for i in range(np.uintp(0), stop - start, np.uintp(GROUP)):
+                width = _width(widths, np.uintp(first) + (start + i) // np.uintp(GROUP))
+                if at < 0 or at > end - np.int64(width):
+                    corrupt[s] = True
+                    break
+                _read_group(words, np.uintp(at), width, numbers[i : i + np.uintp(GROUP)])
+                at += np.int64(width)
+            if corrupt[s]:
                 break
-            _read_group(words, np.uintp(at), width, numbers)
-            at += np.int64(width)
-            to = g * np.uintp(GROUP)
-            if step > 0:
-                for i in range(min(np.uintp(GROUP), np.uintp(x.size) - to)):
-                    x[to + i] = uniform.value_on_cpu(unzigzag_on_cpu(numbers[i]), step)
-            else:
-                for i in range(min(np.uintp(GROUP), np.uintp(x.size) - to)):
-                    x[to + i] = unzigzag_on_cpu(numbers[i])
+            _store(numbers, step, x[start:stop])
 
 
 @njit(cache=True)
-def _read_group(words, at, width, numbers):  # type: ignore[no-untyped-def]
-    if width == 0:
-        numbers[:] = 0
-        return
-    if width > np.uint32(WIDE):
-        for i in range(np.uintp(GROUP)):
-            low, high = words[at + i + i], words[at + i + i + np.uintp(1)]
-            numbers[i] = np.uint32(low) | np.uint32(high) << np.uint32(16)
-        return
-    mask = np.uint32(np.uint32(1) << width) - np.uint32(1)
-    for i in range(np.uint32(GROUP)):
-        bit = np.uint32(np.uint32(i) * width)
-        word = at + np.uintp(bit >> np.uint32(4))
-        two = np.uint32(words[word]) | np.uint32(np.uint32(words[word + np.uintp(1)]) << np.uint32(16))
-        numbers[i] = np.uint32(np.uint32(two) >> (bit & np.uint32(15))) & mask
+def _store(numbers, step, x):  # type: ignore[no-untyped-def]
+    if step > 0:
+        for i in range(np.uintp(x.size)):
+            x[i] = uniform.value_on_cpu(unzigzag_on_cpu(numbers[i]), step)
+    else:
+        for i in range(np.uintp(x.size)):
+            x[i] = unzigzag_on_cpu(numbers[i])
 
 
 def cpu(
     codes: np.ndarray, step: float = 0, rounding: float = ROUNDING, empty: Empty = np.empty
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """`reference`, compiled and spread over the cores; the words are allocated at their exact size."""
+    slabs = slabs_of(codes.size)
+    # Room for the worst case; what is not written to takes no memory.
+    scratch, counts = np.empty((slabs, SLAB * NUMBER_BITS), np.uint16), np.empty(slabs, np.int64)
+    widths = empty(-(-groups_of(codes.size) // 2), np.uint8)
     how = uniform.inverse_of(step) if step else np.float32(0), np.float32(rounding)
-    widths, counts = empty(-(-groups_of(codes.size) // 2), np.uint8), np.empty(slabs_of(codes.size), np.int64)
-    _measure(codes, *how, widths, counts)
-    offsets = empty(len(counts) + 1, np.int64)
+    _write(codes, *how, widths, scratch, counts)
+    offsets = empty(slabs + 1, np.int64)
     offsets[:] = packed.offsets_after(counts)
-    words = empty(int(offsets[-1]) + 1, np.uint16)
-    words[-1] = 0
-    _write(codes, *how, widths, offsets, words)
+    words = empty(int(offsets[-1]), np.uint16)
+    _gather(scratch, offsets, words)
     return widths, words, offsets
 
 
@@ -301,27 +293,21 @@ def _counter(tile: int) -> Any:
 def _writer(tile: int) -> Any:
     @gpu.jit
     def write(codes, widths, groups, offsets, words):  # type: ignore[no-untyped-def]
-        """codes (N,), widths, offsets (slabs + 1,) -> words (offsets[-1] + 1,)."""
+        """codes (N,), widths, offsets (slabs + 1,) -> words (offsets[-1],)."""
         g = int64(gpu.blockIdx.x) * tile + gpu.threadIdx.x
-        if g == 0:
-            words[words.size - 1] = 0
         if g < groups:
             s = g // SLAB
             to = offsets[s]
             for before in range(s * SLAB, g):
                 to += _bits_on_gpu(widths, before)
             width = _bits_on_gpu(widths, g)
-            buffer = uint64(0)
-            filled = int64(0)
-            for i in range(g * GROUP, (g + 1) * GROUP):
-                if i < codes.size:
-                    buffer |= uint64(_zigzag_on_gpu(codes[i])) << uint64(filled)
-                filled += width
-                while filled >= 16:
-                    words[to] = uint16(buffer & uint64(0xFFFF))
-                    to += 1
-                    buffer = buffer >> uint64(16)
-                    filled -= 16
+            for j in range(width):
+                word = uint32(0)
+                for i in range(GROUP):
+                    if g * GROUP + i < codes.size:
+                        bit = (_zigzag_on_gpu(codes[g * GROUP + i]) >> uint32(j)) & uint32(1)
+                        word |= uint32(bit << uint32(i))
+                words[to + j] = word
 
     return write
 
@@ -337,15 +323,14 @@ def _reader(tile: int) -> Any:
             for before in range(s * SLAB, g):
                 at += _bits_on_gpu(widths, first + before)
             width = _bits_on_gpu(widths, first + g)
-            if at < 0 or at > min(offsets[s + 1], int64(words.size - 1)) - width:
+            if at < 0 or at > min(offsets[s + 1], int64(words.size)) - width:
                 corrupt[0] = 1
             else:
                 for i in range(min(int64(GROUP), codes.size - g * GROUP)):
-                    bit = i * width
-                    word = at + (bit >> 4)
-                    two = uint64(words[word]) | (uint64(words[word + 1]) << uint64(16)) if width else uint64(0)
-                    number = (two >> uint64(bit & 15)) & ((uint64(1) << uint64(width)) - uint64(1))
-                    codes[g * GROUP + i] = _unzigzag_on_gpu(uint32(number))
+                    number = uint32(0)
+                    for j in range(width):
+                        number |= uint32(((uint32(words[at + j]) >> uint32(i)) & uint32(1)) << uint32(j))
+                    codes[g * GROUP + i] = _unzigzag_on_gpu(number)
 
     return read
 
@@ -371,8 +356,8 @@ def cuda(codes: Any, step: float = 0, rounding: float = ROUNDING, **where: Any) 
     on.launch(k.measure, (widths.shape[0], on.tile), on.tile, codes, widths)
     on.launch(k.count, (slabs, on.tile), on.tile, widths, groups, counts)
     offsets = packed.cuda_offsets_after(counts, on)
-    words = on.empty(packed.kept_in(offsets) + 1, np.uint16)
-    on.launch(k.write, (max(1, groups), on.tile), on.tile, codes, widths, groups, offsets, words)
+    words = on.empty(packed.kept_in(offsets), np.uint16)
+    on.launch(k.write, (groups, on.tile), on.tile, codes, widths, groups, offsets, words)
     return widths, words, offsets
 
 

@@ -176,16 +176,6 @@ def _fill_numbers(x, inverse, rounding, numbers):  # type: ignore[no-untyped-def
             numbers[f] = zigzag_on_cpu(uniform.code_on_cpu(np.float32(x[f]), inverse, rounding))
 
 
-@njit(cache=True)
-def _bits(numbers, ks):  # type: ignore[no-untyped-def]
-    bits = np.uint64(0)
-    for f in range(np.uintp(numbers.size)):
-        k = np.uint32(ks[f])
-        q = np.uint32(numbers[f] >> k)
-        bits += np.uint64(q + k + np.uint32(1) if q < np.uint32(ESCAPE) else np.uint32(ESCAPE + NUMBER_BITS))
-    return bits
-
-
 @parallel()
 def _fit(codes, by_entry):  # type: ignore[no-untyped-def]
     maps, entries = np.uintp(codes.shape[0]), np.uintp(codes.shape[1])
@@ -221,6 +211,18 @@ def _lay_out(numbers, ks, values, lengths):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def _pair_up(values, lengths, pairs, spans):  # type: ignore[no-untyped-def]
+    """The bits of two numbers side by side, and how many they are; returns the most of them."""
+    longest = np.uint32(0)
+    for i in range(np.uintp(spans.size)):
+        first, second = i + i, i + i + np.uintp(1)
+        pairs[i] = np.uint64(values[first]) | np.uint64(values[second]) << np.uint64(lengths[first])
+        spans[i] = np.uint32(lengths[first] + lengths[second])
+        longest = max(longest, spans[i])
+    return longest
+
+
+@njit(cache=True)
 def _put(value, length, words, to, buffer, filled):  # type: ignore[no-untyped-def]
     """Append up to 32 bits. The word is written each time, complete or not: no branch to guess."""
     buffer |= np.uint64(value) << filled
@@ -231,10 +233,17 @@ def _put(value, length, words, to, buffer, filled):  # type: ignore[no-untyped-d
 
 
 @njit(cache=True)
-def _append(numbers, ks, values, lengths, words, to, buffer, filled):  # type: ignore[no-untyped-def]
+def _append(numbers, ks, room, pairs, words, to, buffer, filled):  # type: ignore[no-untyped-def]
+    """Append a piece of a map: in pairs where all of them fit into a word, else one by one."""
     entries = np.uintp(numbers.size)
+    values, lengths, spans = room[0, :entries], room[1, :entries], room[2, : entries >> np.uintp(1)]
     if not _lay_out(numbers, ks, values, lengths):
-        for f in range(entries):
+        start = np.uintp(0)
+        if _pair_up(values, lengths, pairs, spans) <= np.uint32(WORD):
+            for i in range(np.uintp(spans.size)):
+                to, buffer, filled = _put(pairs[i], spans[i], words, to, buffer, filled)
+            start = entries & ~np.uintp(1)
+        for f in range(start, entries):
             to, buffer, filled = _put(values[f], lengths[f], words, to, buffer, filled)
         return to, buffer, filled
     for f in range(entries):
@@ -247,13 +256,15 @@ def _append(numbers, ks, values, lengths, words, to, buffer, filled):  # type: i
 
 
 @parallel()
-def _count(x, by_entry, by_map, slab, inverse, rounding, counts):  # type: ignore[no-untyped-def]
-    """How many words each slab takes."""
+def _write(x, by_entry, by_map, slab, inverse, rounding, scratch, counts):  # type: ignore[no-untyped-def]
+    """Each slab's words from the start of its row of scratch on, and how many they are: `_gather` joins them."""
     maps, entries = np.uintp(x.shape[0]), np.uintp(x.shape[1])
     for s in prange(counts.size):
         ks, numbers = np.empty(entries, np.uint8), np.empty(PIECE, np.uint32)
+        room, pairs = np.empty((3, PIECE), np.uint32), np.empty(PIECE // 2, np.uint64)
+        words = scratch[s]
+        to, buffer, filled = np.uintp(0), np.uint64(0), np.uint64(0)
         first = np.uintp(s) * np.uintp(slab)
-        bits = np.uint64(0)
         for n in range(first, min(first + np.uintp(slab), maps)):
             if n == first or by_map.size > 1:
                 _fill_parameters(by_entry, by_map[n % np.uintp(by_map.size)], ks)
@@ -261,28 +272,19 @@ def _count(x, by_entry, by_map, slab, inverse, rounding, counts):  # type: ignor
                 stop = min(start + np.uintp(PIECE), entries)
                 piece = numbers[: stop - start]
                 _fill_numbers(x[n, start:stop], inverse, rounding, piece)
-                bits += _bits(piece, ks[start:stop])
-        counts[s] = (bits + np.uint64(WORD - 1)) // np.uint64(WORD)
+                to, buffer, filled = _append(piece, ks[start:stop], room, pairs, words, to, buffer, filled)
+        if filled > 0:
+            words[to] = np.uint32(buffer)
+            to += np.uintp(1)
+        counts[s] = to
 
 
 @parallel()
-def _write(x, by_entry, by_map, slab, inverse, rounding, offsets, words):  # type: ignore[no-untyped-def]
-    maps, entries = np.uintp(x.shape[0]), np.uintp(x.shape[1])
+def _gather(scratch, offsets, words):  # type: ignore[no-untyped-def]
     for s in prange(offsets.size - 1):
-        ks, numbers = np.empty(entries, np.uint8), np.empty(PIECE, np.uint32)
-        values, lengths = np.empty(PIECE, np.uint32), np.empty(PIECE, np.uint32)
-        to, buffer, filled = np.uintp(offsets[s]), np.uint64(0), np.uint64(0)
-        first = np.uintp(s) * np.uintp(slab)
-        for n in range(first, min(first + np.uintp(slab), maps)):
-            if n == first or by_map.size > 1:
-                _fill_parameters(by_entry, by_map[n % np.uintp(by_map.size)], ks)
-            for start in range(np.uintp(0), entries, np.uintp(PIECE)):
-                stop = min(start + np.uintp(PIECE), entries)
-                piece = numbers[: stop - start]
-                _fill_numbers(x[n, start:stop], inverse, rounding, piece)
-                to, buffer, filled = _append(piece, ks[start:stop], values, lengths, words, to, buffer, filled)
-        if filled > 0:
-            words[to] = np.uint32(buffer)
+        to = np.uintp(offsets[s])
+        for i in range(np.uintp(offsets[s + 1]) - to):
+            words[to + i] = scratch[s, i]
 
 
 @njit(cache=True)
@@ -307,34 +309,30 @@ def _number(words, last, at, k):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _store(number, step, x, f):  # type: ignore[no-untyped-def]
-    code = unzigzag_on_cpu(number)
+def _store(numbers, step, x):  # type: ignore[no-untyped-def]
     if step > 0:
-        x[f] = uniform.value_on_cpu(code, step)
+        for f in range(np.uintp(x.size)):
+            x[f] = uniform.value_on_cpu(unzigzag_on_cpu(numbers[f]), step)
     else:
-        x[f] = code
+        for f in range(np.uintp(x.size)):
+            x[f] = unzigzag_on_cpu(numbers[f])
 
 
 @njit(cache=True)
-def _read_map(words, last, at, ks, step, x):  # type: ignore[no-untyped-def]
-    for f in range(np.uintp(x.size)):
-        number, at = _number(words, last, at, ks[f])
-        _store(number, step, x, f)
+def _read_one(words, last, at, ks, numbers):  # type: ignore[no-untyped-def]
+    for f in range(np.uintp(ks.size)):
+        numbers[f], at = _number(words, last, at, ks[f])
     return at
 
 
 @njit(cache=True)
-def _read_four(words, last, a, b, c, d, ks, step, x, y, z, w):  # type: ignore[no-untyped-def]
-    """A map of each of four slabs: what one waits for, the others fill."""
-    for f in range(np.uintp(x.size)):
-        first, a = _number(words, last, a, ks[0, f])
-        second, b = _number(words, last, b, ks[1, f])
-        third, c = _number(words, last, c, ks[2, f])
-        fourth, d = _number(words, last, d, ks[3, f])
-        _store(first, step, x, f)
-        _store(second, step, y, f)
-        _store(third, step, z, f)
-        _store(fourth, step, w, f)
+def _read_four(words, last, a, b, c, d, ks, numbers):  # type: ignore[no-untyped-def]
+    """A piece of a map of each of four slabs: while one waits for where its next number begins, the others go on."""
+    for f in range(np.uintp(ks.shape[1])):
+        numbers[0, f], a = _number(words, last, a, ks[0, f])
+        numbers[1, f], b = _number(words, last, b, ks[1, f])
+        numbers[2, f], c = _number(words, last, c, ks[2, f])
+        numbers[3, f], d = _number(words, last, d, ks[3, f])
     return a, b, c, d
 
 
@@ -342,36 +340,34 @@ def _read_four(words, last, a, b, c, d, ks, step, x, y, z, w):  # type: ignore[n
 def _read(words, offsets, by_entry, by_map, slab, first, step, x, corrupt):  # type: ignore[no-untyped-def]
     """offsets (slabs + 1,) of these maps alone, of which `first` is the first; corrupt (slabs,) says which lie."""
     maps, entries = x.shape
-    slabs, last = offsets.size - 1, np.uint64(words.size - 2)
-    period = np.uintp(by_map.size)
+    slabs, last, period = offsets.size - 1, np.uint64(words.size - 2), by_map.size
     for quad in prange((slabs + LANES - 1) // LANES):
-        ks = np.empty((LANES, entries), np.uint8)
+        ks, numbers = np.empty((LANES, entries), np.uint8), np.empty((LANES, PIECE), np.uint32)
         s = quad * LANES
         lanes = min(LANES, slabs - s)
-        at = np.empty(LANES, np.uint64)
+        at = np.zeros(LANES, np.uint64)
         for lane in range(lanes):
             at[lane] = np.uint64(offsets[s + lane]) << np.uint64(5)
-        shared = np.int64(0)  # maps that all four slabs have
-        if lanes == LANES:
-            shared = min(slab, maps - (s + 3) * slab)
         a, b, c, d = at[0], at[1], at[2], at[3]
-        for i in range(shared):
-            n = np.uintp(s * slab + i)
-            if i == 0 or period > np.uintp(1):
-                for lane in range(LANES):
-                    level = by_map[np.uintp(first + (s + lane) * slab + i) % period]
-                    _fill_parameters(by_entry, level, ks[lane])
-            stride = np.uintp(slab)
-            rows = x[n], x[n + stride], x[n + stride + stride], x[n + stride + stride + stride]
-            a, b, c, d = _read_four(words, last, a, b, c, d, ks, step, rows[0], rows[1], rows[2], rows[3])
-        at[0], at[1], at[2], at[3] = a, b, c, d
+        in_all = min(slab, maps - (s + LANES - 1) * slab) if lanes == LANES else 0  # maps that each of the four has
+        for i in range(min(slab, maps - s * slab)):
+            for lane in range(lanes):
+                if i == 0 or period > 1:
+                    _fill_parameters(by_entry, by_map[(first + (s + lane) * slab + i) % period], ks[lane])
+            for start in range(0, entries, PIECE):
+                stop = min(start + PIECE, entries)
+                if i < in_all:
+                    a, b, c, d = _read_four(words, last, a, b, c, d, ks[:, start:stop], numbers)
+                    for lane in range(LANES):
+                        _store(numbers[lane], step, x[(s + lane) * slab + i, start:stop])
+                    at[0], at[1], at[2], at[3] = a, b, c, d
+                    continue
+                for lane in range(lanes):
+                    if (s + lane) * slab + i < maps:
+                        at[lane] = _read_one(words, last, at[lane], ks[lane, start:stop], numbers[0])
+                        _store(numbers[0], step, x[(s + lane) * slab + i, start:stop])
         for lane in range(lanes):
-            for i in range(shared, min(slab, maps - (s + lane) * slab)):
-                level = by_map[np.uintp(first + (s + lane) * slab + i) % period]
-                _fill_parameters(by_entry, level, ks[lane])
-                at[lane] = _read_map(words, last, at[lane], ks[lane], step, x[np.uintp((s + lane) * slab + i)])
-            end = np.uint64(offsets[s + lane + 1]) << np.uint64(5)
-            corrupt[s + lane] = at[lane] > end
+            corrupt[s + lane] = at[lane] > np.uint64(offsets[s + lane + 1]) << np.uint64(5)
 
 
 def cpu_fit(codes: np.ndarray, empty: Empty = np.empty) -> np.ndarray:
@@ -392,13 +388,15 @@ def cpu(
 ) -> tuple[np.ndarray, np.ndarray]:
     """`reference`, compiled and spread over the cores; the words are allocated at their exact size."""
     how = by_entry, by_map, slab, uniform.inverse_of(step) if step else np.float32(0), np.float32(rounding)
-    counts = np.empty(-(-len(codes) // slab), np.int64)
-    _count(codes, *how, counts)
-    offsets = empty(len(counts) + 1, np.int64)
+    slabs, bits = -(-len(codes) // slab), (ESCAPE + NUMBER_BITS) * min(slab, len(codes)) * codes.shape[1]
+    # Room for the worst case; what is not written to takes no memory.
+    scratch, counts = np.empty((slabs, -(-bits // WORD)), np.uint32), np.empty(slabs, np.int64)
+    _write(codes, *how, scratch, counts)
+    offsets = empty(slabs + 1, np.int64)
     offsets[:] = packed.offsets_after(counts)
     words = empty(int(offsets[-1]) + 1, np.uint32)
     words[-1] = 0
-    _write(codes, *how, offsets, words)
+    _gather(scratch, offsets, words)
     return words, offsets
 
 

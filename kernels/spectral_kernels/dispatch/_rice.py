@@ -66,7 +66,7 @@ def rice_expand(
     need_type("rice_expand", torch.int64, offsets=offsets)
     _check_parameters("rice_expand", len(by_entry), by_entry, by_map)
     first, last = check_span(span, slab)
-    check_words(words, offsets, -(-last // slab))
+    check_words(words, offsets, -(-last // slab), spare=1)
     forms = Forms(rice.reference_expand, rice.cpu_expand, rice.cuda_expand)
     numbers = slab, (first, last), 0.0 if step is None else check_step(step)
     work, arguments = (last - first) * len(by_entry), (words, offsets, by_entry, by_map)
@@ -94,10 +94,11 @@ def check_span(span: tuple[int, int], slab: int) -> tuple[int, int]:
     return first, last
 
 
-def check_words(words: Tensor, offsets: Tensor, slabs: int) -> None:
-    """ValueError unless the offsets are those of so many slabs, and the words as many as they say."""
+def check_words(words: Tensor, offsets: Tensor, slabs: int, spare: int = 0) -> None:
+    """ValueError unless the offsets are those of so many slabs, and the words as many as they say and `spare` ones."""
     if offsets.ndim != 1 or len(offsets) < slabs + 1:
         raise ValueError(f"the span has {slabs} slabs, but there are offsets {tuple(offsets.shape)}")
     # On a GPU the kernels alone look, and read nothing beyond the words: to ask now would be to wait for it.
-    if words.ndim != 1 or not len(words) or (words.device.type == "cpu" and int(offsets[-1]) + 1 != len(words)):
-        raise ValueError(f"the words were cut off: {words.numel()} are left of {int(offsets[-1]) + 1}")
+    count = words.numel()
+    if words.ndim != 1 or count < spare or (words.device.type == "cpu" and int(offsets[-1]) + spare != count):
+        raise ValueError(f"the words were cut off: {count} are left of {int(offsets[-1]) + spare}")
