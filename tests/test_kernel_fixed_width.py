@@ -6,14 +6,18 @@ import torch
 from spectral_kernels import dispatch, fixed_width, uniform
 from test_kernel_rice import DEVICES, KINDS, laplacian, outcome
 
+EDGES = {
+    f"{bits} bits": lambda shape, bits=bits: torch.full(shape, -(2 ** (bits - 1)), dtype=torch.int32)
+    for bits in (1, 2, 11, 12, 13, 16, 17, 24, 25, 31)
+}
 COUNTS = [0, 1, 15, 16, 17, 33, 8192, 3 * 8192 + 100]  # less than a group, ragged ones, slabs and a rest
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KINDS | EDGES)
 @pytest.mark.parametrize("count", COUNTS)
 def test_widths_and_words_are_the_references_and_all_codes_come_back(device, kind, count):
-    codes = KINDS[kind]((1, count))[0]
+    codes = (KINDS | EDGES)[kind]((1, count))[0]
     made = dispatch.fixed_width_encode(codes.to(device))
     for tensor, expected in zip(made, fixed_width.reference(codes.numpy()), strict=True):
         np.testing.assert_array_equal(tensor.cpu(), expected)
@@ -25,12 +29,13 @@ def test_widths_and_words_are_the_references_and_all_codes_come_back(device, kin
 
 
 def test_the_reference_is_what_its_docstring_says():
-    codes = np.zeros(33, np.int32)
-    codes[1], codes[32] = -2, 2**20  # the numbers 3 and 2^21: two bits; a group of zeros; more than 14
+    codes = np.zeros(49, np.int32)
+    # The numbers 3 and 2^21 and 2^13 - 1: two bits; a group of zeros; the next widths that there are, 24 and 16.
+    codes[1], codes[32], codes[48] = -2, 2**20, -(2**12)
     widths, words, offsets = fixed_width.reference(codes)
-    assert widths.tolist() == [2, 15]
-    assert words.tolist() == [1 << 1, 1 << 1] + [0] * 21 + [1] + [0] * 10
-    assert offsets.tolist() == [0, 34]
+    assert widths.tolist() == [2, 14 | 13 << 4]
+    assert words.tolist() == [3 << 2, 0, *([0, 1 << 5] + [0] * 22), 2**13 - 1, *[0] * 15, 0, 0, 0]
+    assert offsets.tolist() == [0, 42]
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -67,7 +72,7 @@ def test_words_that_were_cut_off_or_changed_are_an_error_and_nothing_beyond_them
             dispatch.fixed_width_expand(torch.full_like(widths, 255), words, offsets, (0, 20000), form=form)
     buffer = np.concatenate([words.numpy(), np.zeros(100_000, np.uint16)])
     for lies in (offsets * 3, offsets - 10**12, offsets.flip(0)):
-        lies[-1] = len(words)
+        lies[-1] = len(words) - fixed_width.SPARE
 
         def read(words, lies=lies):
             return dispatch.fixed_width_expand(widths, words, lies, (0, 20000))

@@ -1,13 +1,15 @@
 """Write small whole numbers in groups of 16 that share a width, and read them back exactly.
 
     codes    (N,) int32, flat; any int32 comes back
-    widths   (ceil(groups / 2),) uint8: of each group four bits, the even one's below: how many bits each of its numbers
-             takes, 0 to 14, or WIDE for 32. The codes are mapped to numbers from 0 on as `rice` does
-    words    (offsets[-1],) uint16: of each group as many as its width. Bit i of the j-th is bit j of its i-th number
+    widths   (ceil(groups / 2),) uint8: of each group four bits, the even one's below, which say how many bits each of
+             its numbers takes: 0 to NARROW themselves, and the rest WIDER. The codes are mapped to numbers from 0 on
+             as `rice` does
+    words    (offsets[-1] + SPARE,) uint16: of each group as many as its width, filled from the lowest bit: number i has
+             the bits from i times the width on. The last are there so that four can be read at once
     offsets  (ceil(groups / SLAB) + 1,) int64: the first word of each SLAB groups, and the end of the last
 
-Takes more bits than `rice`, for an outlier's neighbours and a quarter for the widths, and less time: 16 numbers are
-read at once, bit by bit.
+Takes more bits than `rice`, for an outlier's neighbours and a quarter for the widths, and less time: where a number
+stands is known before the one in front of it is read.
 
 With a `step` the forms take float32 numbers, which are quantised as `uniform` says on their way, and give such back.
 """
@@ -18,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from numba import cuda as gpu  # the form below is called `cuda`
-from numba import int64, njit, prange, uint32
+from numba import int64, njit, prange, uint16, uint32, uint64
 
 from spectral_kernels import bitmap as packed
 from spectral_kernels import uniform
@@ -28,7 +30,9 @@ from spectral_kernels.rice import CORRUPT, numbers_of, unzigzag, unzigzag_on_cpu
 from spectral_kernels.uniform import ROUNDING
 
 GROUP = 16
-WIDE, NUMBER_BITS = 15, 32
+NARROW, WIDER = 12, (16, 24, 32)
+NUMBER_BITS = WIDER[-1]
+SPARE = 3
 SLAB = 512  # groups whose words begin at a known place: what is read in one piece; an even number
 SLAB_CODES = GROUP * SLAB
 PIECE = 1024  # codes whose numbers a CPU thread holds at a time, in its first cache; a multiple of two groups
@@ -43,11 +47,16 @@ def slabs_of(count: int) -> int:
     return -(-groups_of(count) // SLAB)
 
 
-def bits_of(codes: np.ndarray) -> np.ndarray:
-    """(groups,) int64: how many bits the largest number of each group has, none of them more than it says."""
+def nibbles_of(codes: np.ndarray) -> np.ndarray:
+    """(groups,) int64: the four bits that say each group's width."""
     padded = np.pad(codes, (0, -codes.size % GROUP)).reshape(-1, GROUP)
     bits = np.frexp(numbers_of(padded).max(1, initial=0).astype(np.float64))[1].astype(np.int64)
-    return np.where(bits < WIDE, bits, NUMBER_BITS)
+    return np.where(bits <= NARROW, bits, NARROW + 1 + np.searchsorted(WIDER, bits))
+
+
+def bits_of(nibbles: np.ndarray) -> np.ndarray:
+    """(groups,) int64: the width that they say."""
+    return np.array([*range(NARROW + 1), *WIDER])[nibbles]
 
 
 def reference(
@@ -56,15 +65,16 @@ def reference(
     """(N,) int32, or float32 with a step -> widths, words, offsets. The definition."""
     if step:
         codes = uniform.reference(codes, step, rounding)
-    bits = bits_of(codes)
-    nibbles = np.pad(np.minimum(bits, WIDE), (0, bits.size % 2)).reshape(-1, 2)
+    nibbles = nibbles_of(codes)
+    bits, nibbles = bits_of(nibbles), np.pad(nibbles, (0, nibbles.size % 2)).reshape(-1, 2)
     numbers = numbers_of(np.pad(codes, (0, -codes.size % GROUP)).reshape(-1, GROUP))
     planes = np.unpackbits(numbers[..., None].view(np.uint8), axis=2, bitorder="little")
-    words = np.packbits(planes.swapaxes(1, 2)[np.arange(64) < bits[:, None]], bitorder="little").view(np.uint16)
+    used = planes[np.broadcast_to(np.arange(64) < bits[:, None, None], planes.shape)]
+    words = np.packbits(used, bitorder="little").view(np.uint16)
     of_slab = np.add.reduceat(bits, np.arange(0, bits.size, SLAB)) if bits.size else bits
     return (
         (nibbles[:, 0] | nibbles[:, 1] << 4).astype(np.uint8),
-        words,
+        np.pad(words, (0, SPARE)),
         packed.offsets_after(of_slab),
     )
 
@@ -80,19 +90,39 @@ def reference_expand(
     for s in range(first // GROUP // SLAB, slabs_of(last)):
         at = offsets[s]
         for g in range(s * SLAB, min((s + 1) * SLAB, groups_of(last))):
-            nibble = nibbles[g - groups[0]]
-            bits = NUMBER_BITS if nibble == WIDE else nibble
+            bits = int(bits_of(nibbles[g - groups[0]]))
             if at + bits > offsets[s + 1]:
                 raise ValueError(CORRUPT)
-            planes = np.unpackbits(words[at : at + bits].view(np.uint8), bitorder="little").reshape(bits, GROUP)
-            numbers = (planes.astype(np.int64) << np.arange(bits)[:, None]).sum(0)
+            planes = np.unpackbits(words[at : at + bits].view(np.uint8), bitorder="little").reshape(GROUP, bits)
+            numbers = (planes.astype(np.int64) << np.arange(bits)).sum(1)
             codes.append((numbers >> 1) ^ -(numbers & 1))
             at += bits
     flat = np.concatenate([*codes, np.zeros(0)])[: last - first].astype(np.int32)
     return uniform.reference_expand(flat, step) if step else flat
 
 
+# --- One group at a time, written once and compiled for both machines.
+
+
+def _nibble(ored):  # type: ignore[no-untyped-def]
+    """What says the width of numbers that were laid one over another."""
+    width = uint32(0)
+    while width <= uint32(NARROW) and ored >> width > 0:
+        width += uint32(1)
+    if width > uint32(NARROW):
+        width += uint32(ored >> uint32(16) > 0) + uint32(ored >> uint32(24) > 0)
+    return width
+
+
+def _width(widths, g):  # type: ignore[no-untyped-def]
+    nibble = int64(widths[g >> 1]) >> int64((g & 1) << 2) & int64(15)
+    return nibble if nibble <= NARROW else int64(8 * (nibble - NARROW + 1))
+
+
 # --- CPU. Indices are unsigned: with signed ones, Numba's wrap-around check keeps LLVM from vectorising.
+
+
+_nibble_on_cpu, _width_on_cpu = njit(cache=True)(_nibble), njit(cache=True)(_width)
 
 
 @njit(cache=True)
@@ -109,35 +139,57 @@ def _fill_numbers(x, inverse, rounding, numbers):  # type: ignore[no-untyped-def
 
 @njit(cache=True)
 def _write_group(numbers, words, to):  # type: ignore[no-untyped-def]
-    """Its words; returns how wide it is, in four bits."""
+    """Its words; returns what says how wide it is."""
     ored = np.uint32(0)
     for i in range(np.uintp(GROUP)):
         ored |= numbers[i]
-    width = np.uint32(0)
-    while ored >> width > 0 and width < np.uint32(WIDE):
-        width += np.uint32(1)
-    for j in range(np.uintp(NUMBER_BITS if width == np.uint32(WIDE) else width)):
-        word = np.uint32(0)
-        for i in range(np.uintp(GROUP)):
-            word |= np.uint32(np.uint32(np.uint32(numbers[i] >> np.uint32(j)) & np.uint32(1)) << np.uint32(i))
-        words[to + j] = word
-    return width
+    nibble = _nibble_on_cpu(ored)
+    buffer, filled = np.uint64(0), np.uint64(0)
+    if nibble <= np.uint32(NARROW):
+        width = np.uint64(nibble)
+        for i in range(np.uintp(0), np.uintp(GROUP), np.uintp(4)):
+            low = np.uint64(numbers[i]) | np.uint64(numbers[i + np.uintp(1)]) << width
+            high = np.uint64(numbers[i + np.uintp(2)]) | np.uint64(numbers[i + np.uintp(3)]) << width
+            buffer |= (low | high << (width + width)) << filled
+            filled += width << np.uint64(2)
+            for part in range(np.uintp(4)):  # all four are written, complete or not: no branch to guess
+                words[to + part] = np.uint16(buffer >> np.uint64(16 * part))
+            to += np.uintp(filled >> np.uint64(4))
+            buffer >>= filled & np.uint64(48)
+            filled &= np.uint64(15)
+        return nibble
+    for i in range(np.uintp(GROUP)):
+        buffer |= np.uint64(numbers[i]) << filled
+        filled += np.uint64(8) * np.uint64(nibble - np.uint32(NARROW - 1))
+        while filled >= np.uint64(16):
+            words[to] = np.uint16(buffer)
+            to += np.uintp(1)
+            buffer >>= np.uint64(16)
+            filled -= np.uint64(16)
+    return nibble
 
 
 @njit(cache=True)
 def _read_group(words, at, width, numbers):  # type: ignore[no-untyped-def]
+    mask = (np.uint64(1) << np.uint64(width)) - np.uint64(1)
+    if width <= NARROW:
+        for i in range(np.uintp(0), np.uintp(GROUP), np.uintp(4)):
+            bit = i * np.uintp(width)
+            word = at + (bit >> np.uintp(4))
+            four = np.uint64(words[word]) | np.uint64(words[word + np.uintp(1)]) << np.uint64(16)
+            four |= np.uint64(words[word + np.uintp(2)]) << np.uint64(32)
+            four |= np.uint64(words[word + np.uintp(3)]) << np.uint64(48)
+            four >>= np.uint64(bit & np.uintp(15))
+            for k in range(np.uintp(4)):
+                numbers[i + k] = np.uint32(four & mask)
+                four >>= np.uint64(width)
+        return
     for i in range(np.uintp(GROUP)):
-        numbers[i] = 0
-    for j in range(np.uintp(width)):
-        word = np.uint32(words[at + j])
-        for i in range(np.uintp(GROUP)):
-            numbers[i] |= np.uint32(np.uint32(np.uint32(word >> np.uint32(i)) & np.uint32(1)) << np.uint32(j))
-
-
-@njit(cache=True)
-def _width(widths, g):  # type: ignore[no-untyped-def]
-    nibble = np.uint32(widths[g >> np.uintp(1)]) >> np.uint32((g & np.uintp(1)) << np.uintp(2)) & np.uint32(15)
-    return np.uintp(NUMBER_BITS) if nibble == np.uint32(WIDE) else np.uintp(nibble)
+        bit = i * np.uintp(width)
+        word = at + (bit >> np.uintp(4))
+        three = np.uint64(words[word]) | np.uint64(words[word + np.uintp(1)]) << np.uint64(16)
+        three |= np.uint64(words[word + np.uintp(2)]) << np.uint64(32)
+        numbers[i] = np.uint32(three >> np.uint64(bit & np.uintp(15)) & mask)
 
 
 @parallel()
@@ -154,10 +206,9 @@ def _write(x, inverse, rounding, widths, scratch, counts):  # type: ignore[no-un
                 byte = np.uint32(0)
                 for half in range(np.uint32(2)):  # of numbers beyond the last, all 0, the second is nothing
                     group = numbers[first:middle] if half == 0 else numbers[middle : middle + np.uintp(GROUP)]
-                    width = _write_group(group, words, to)
-                    byte |= np.uint32(width << np.uint32(np.uint32(4) * half))
-                    to += np.uintp(NUMBER_BITS) if width == np.uint32(WIDE) else np.uintp(width)
-                widths[(start + first) // np.uintp(2 * GROUP)] = byte
+                    byte |= np.uint32(_write_group(group, words, to) << np.uint32(np.uint32(4) * half))
+                    widths[(start + first) // np.uintp(2 * GROUP)] = byte
+                    to += np.uintp(_width_on_cpu(widths, (start + first) // np.uintp(GROUP) + np.uintp(half)))
         counts[s] = to
 
 
@@ -174,12 +225,12 @@ def _read(widths, words, offsets, first, step, x, corrupt):  # type: ignore[no-u
     """offsets (slabs + 1,) of these codes alone, of which `first` is the first group; corrupt (slabs,): which lie."""
     for s in prange(offsets.size - 1):
         numbers = np.empty(PIECE, np.uint32)
-        at, end = np.int64(offsets[s]), np.int64(min(offsets[s + 1], words.size))
+        at, end = np.int64(offsets[s]), np.int64(min(offsets[s + 1], words.size - SPARE))
         last = np.uintp(min((s + 1) * SLAB_CODES, x.size))
         for start in range(np.uintp(s) * np.uintp(SLAB_CODES), last, np.uintp(PIECE)):
             stop = min(start + np.uintp(PIECE), last)
             for i in range(np.uintp(0), stop - start, np.uintp(GROUP)):
-                width = _width(widths, np.uintp(first) + (start + i) // np.uintp(GROUP))
+                width = _width_on_cpu(widths, np.uintp(first) + (start + i) // np.uintp(GROUP))
                 if at < 0 or at > end - np.int64(width):
                     corrupt[s] = True
                     break
@@ -206,13 +257,14 @@ def cpu(
     """`reference`, compiled and spread over the cores; the words are allocated at their exact size."""
     slabs = slabs_of(codes.size)
     # Room for the worst case; what is not written to takes no memory.
-    scratch, counts = np.empty((slabs, SLAB * NUMBER_BITS), np.uint16), np.empty(slabs, np.int64)
+    scratch, counts = np.empty((slabs, SLAB * NUMBER_BITS + SPARE), np.uint16), np.empty(slabs, np.int64)
     widths = empty(-(-groups_of(codes.size) // 2), np.uint8)
     how = uniform.inverse_of(step) if step else np.float32(0), np.float32(rounding)
     _write(codes, *how, widths, scratch, counts)
     offsets = empty(slabs + 1, np.int64)
     offsets[:] = packed.offsets_after(counts)
-    words = empty(int(offsets[-1]), np.uint16)
+    words = empty(int(offsets[-1]) + SPARE, np.uint16)
+    words[-SPARE:] = 0
     _gather(scratch, offsets, words)
     return widths, words, offsets
 
@@ -240,13 +292,9 @@ def cpu_expand(
 # --- CUDA. A thread a group, a block as many groups as it has threads; no warp operations, so that the simulator runs
 # the same code. Numbers are quantised by `uniform`'s kernels, apart, as for `rice`.
 
-_zigzag_on_gpu, _unzigzag_on_gpu = device(zigzag), device(unzigzag)
-
-
-@device
-def _bits_on_gpu(widths, g):  # type: ignore[no-untyped-def]
-    nibble = (int64(widths[g >> 1]) >> ((g & 1) << 2)) & 15
-    return int64(NUMBER_BITS) if nibble == WIDE else nibble
+_zigzag_on_gpu, _unzigzag_on_gpu, _nibble_on_gpu, _width_on_gpu = (
+    device(f) for f in (zigzag, unzigzag, _nibble, _width)
+)
 
 
 @cache
@@ -267,10 +315,7 @@ def _measurer(tile: int) -> Any:
                 ored = uint32(0)
                 for i in range(start, min(start + GROUP, int64(codes.size))):
                     ored |= _zigzag_on_gpu(codes[i])
-                width = int64(0)
-                while width < WIDE and (int64(ored) >> width) > 0:
-                    width += 1
-                byte |= width << (4 * half)
+                byte |= int64(_nibble_on_gpu(ored)) << (4 * half)
             widths[b] = byte
 
     return measure
@@ -284,7 +329,7 @@ def _counter(tile: int) -> Any:
         if s < counts.size:
             total = int64(0)
             for g in range(s * SLAB, min((s + 1) * SLAB, groups)):
-                total += _bits_on_gpu(widths, g)
+                total += _width_on_gpu(widths, g)
             counts[s] = total
 
     return count
@@ -293,21 +338,27 @@ def _counter(tile: int) -> Any:
 def _writer(tile: int) -> Any:
     @gpu.jit
     def write(codes, widths, groups, offsets, words):  # type: ignore[no-untyped-def]
-        """codes (N,), widths, offsets (slabs + 1,) -> words (offsets[-1],)."""
+        """codes (N,), widths, offsets (slabs + 1,) -> words (offsets[-1] + SPARE,)."""
         g = int64(gpu.blockIdx.x) * tile + gpu.threadIdx.x
+        if g < SPARE:
+            words[words.size - 1 - g] = 0
         if g < groups:
             s = g // SLAB
             to = offsets[s]
             for before in range(s * SLAB, g):
-                to += _bits_on_gpu(widths, before)
-            width = _bits_on_gpu(widths, g)
-            for j in range(width):
-                word = uint32(0)
-                for i in range(GROUP):
-                    if g * GROUP + i < codes.size:
-                        bit = (_zigzag_on_gpu(codes[g * GROUP + i]) >> uint32(j)) & uint32(1)
-                        word |= uint32(bit << uint32(i))
-                words[to + j] = word
+                to += _width_on_gpu(widths, before)
+            width = _width_on_gpu(widths, g)
+            buffer = uint64(0)
+            filled = int64(0)
+            for i in range(g * GROUP, (g + 1) * GROUP):
+                if i < codes.size:
+                    buffer |= uint64(_zigzag_on_gpu(codes[i])) << uint64(filled)
+                filled += width
+                while filled >= 16:
+                    words[to] = uint16(buffer & uint64(0xFFFF))
+                    to += 1
+                    buffer = buffer >> uint64(16)
+                    filled -= 16
 
     return write
 
@@ -321,16 +372,18 @@ def _reader(tile: int) -> Any:
             s = g // SLAB
             at = offsets[s]
             for before in range(s * SLAB, g):
-                at += _bits_on_gpu(widths, first + before)
-            width = _bits_on_gpu(widths, first + g)
-            if at < 0 or at > min(offsets[s + 1], int64(words.size)) - width:
+                at += _width_on_gpu(widths, first + before)
+            width = _width_on_gpu(widths, first + g)
+            if at < 0 or at > min(offsets[s + 1], int64(words.size - SPARE)) - width:
                 corrupt[0] = 1
             else:
                 for i in range(min(int64(GROUP), codes.size - g * GROUP)):
-                    number = uint32(0)
-                    for j in range(width):
-                        number |= uint32(((uint32(words[at + j]) >> uint32(i)) & uint32(1)) << uint32(j))
-                    codes[g * GROUP + i] = _unzigzag_on_gpu(number)
+                    bit = i * width
+                    word = at + (bit >> 4)
+                    three = uint64(words[word]) | (uint64(words[word + 1]) << uint64(16))
+                    three |= uint64(words[word + 2]) << uint64(32)
+                    number = (three >> uint64(bit & 15)) & ((uint64(1) << uint64(width)) - uint64(1))
+                    codes[g * GROUP + i] = _unzigzag_on_gpu(uint32(number))
 
     return read
 
@@ -356,8 +409,8 @@ def cuda(codes: Any, step: float = 0, rounding: float = ROUNDING, **where: Any) 
     on.launch(k.measure, (widths.shape[0], on.tile), on.tile, codes, widths)
     on.launch(k.count, (slabs, on.tile), on.tile, widths, groups, counts)
     offsets = packed.cuda_offsets_after(counts, on)
-    words = on.empty(packed.kept_in(offsets), np.uint16)
-    on.launch(k.write, (groups, on.tile), on.tile, codes, widths, groups, offsets, words)
+    words = on.empty(packed.kept_in(offsets) + SPARE, np.uint16)
+    on.launch(k.write, (max(SPARE, groups), on.tile), on.tile, codes, widths, groups, offsets, words)
     return widths, words, offsets
 
 

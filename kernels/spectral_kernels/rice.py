@@ -183,7 +183,14 @@ def _fit(codes, by_entry):  # type: ignore[no-untyped-def]
         start = np.uintp(block) * np.uintp(FITTED)
         width = min(np.uintp(FITTED), entries - start)
         fewest, bits = np.full(width, np.iinfo(np.int64).max), np.empty(width, np.int64)
+        ored = np.zeros(width, np.uint32)
+        for n in range(maps):
+            for f in range(width):
+                ored[f] |= zigzag_on_cpu(codes[n, start + f])
+        largest = np.uint32(ored.max())
         for k in range(np.uint32(LARGEST_PARAMETER + 1)):
+            if k > 0 and largest >> np.uint32(k - 1) == 0:
+                break  # a parameter that leaves no number more than the one before takes a bit more for each
             bits[:] = 0
             for n in range(maps):
                 for f in range(width):

@@ -47,7 +47,7 @@ def fixed_width_expand(
     groups = fixed_width.groups_of(last)
     if widths.ndim != 1 or 2 * len(widths) < groups:
         raise ValueError(f"{last} codes have {groups} groups, but there are widths {tuple(widths.shape)}, two in each")
-    check_words(words, offsets, fixed_width.slabs_of(last))
+    check_words(words, offsets, fixed_width.slabs_of(last), spare=fixed_width.SPARE)
     forms = Forms(fixed_width.reference_expand, fixed_width.cpu_expand, fixed_width.cuda_expand)
     numbers = (first, last), 0.0 if step is None else check_step(step)
     return run(forms, choose_form(form, words.device), last - first, (widths, words, offsets), *numbers)
