@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -163,16 +164,16 @@ def stores() -> dict[tuple[str, float], Callable[[], AbstractContextManager[Any]
     """Ways to keep maps, by name and setting: a threshold, bits, a step."""
     ways: dict[tuple[str, float], Callable[[], AbstractContextManager[Any]]] = {}
     for threshold in THRESHOLDS:
-        ways["threshold", threshold] = lambda threshold=threshold: compress_activations(threshold)
+        ways["threshold", threshold] = partial(compress_activations, threshold)
     for bits in (2, 4, 8):
-        ways["bits a map", bits] = lambda bits=bits: quantise_activations(bits)
+        ways["bits a map", bits] = partial(quantise_activations, bits)
     for basis in BASES:
         for step in STEPS:
             for code in CODES:
-                coder = Coder(step, basis, code)  # type: ignore[arg-type]
-                ways[f"{basis}, {code}", step] = lambda coder=coder: Compression(coder, "coded")
-            limit = _Entropy(step, basis)  # type: ignore[arg-type]
-            ways[f"{basis}, entropy", step] = lambda limit=limit: Compression(limit, "coded")
+                coder = Coder(step, basis, code)
+                ways[f"{basis}, {code}", step] = partial(Compression, coder, "coded")
+            limit = _Entropy(step, basis)
+            ways[f"{basis}, entropy", step] = partial(Compression, limit, "coded")
     return ways
 
 

@@ -18,9 +18,9 @@ from torch import Tensor
 from specviz.memory.kept import layout_of
 
 Basis = Literal["none", "fft", "dct", "dct8"]
-BASES = ("none", "fft", "dct", "dct8")
+BASES: tuple[Basis, ...] = ("none", "fft", "dct", "dct8")
 Code = Literal["rice", "fixed width"]
-CODES = ("rice", "fixed width")
+CODES: tuple[Code, ...] = ("rice", "fixed width")
 SAMPLE = 256  # maps, about, that the parameters are found on
 FINEST = 2.0**-24  # of the largest coefficient: a finer step tells nothing more, since float32 has no more digits
 
