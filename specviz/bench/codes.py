@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -29,7 +30,7 @@ from specviz.memory.contexts import Compression
 NETWORK, WIDTH, SIDE = "resnet18", 0.25, 32
 WARMED = 20  # steps of training before measuring: freshly drawn weights make other maps than trained ones
 BATCH, TIMED_BATCH = 32, 128  # of a gradient; of the maps that are timed, so that two threads have work
-STEPS = (0.1, 0.2, 0.4, 0.8)
+STEPS = (0.1, 0.2, 0.4, 0.8, 1.2)
 THRESHOLDS = (0.125, 0.25, 0.5, 1.0)
 ERRORS = (0.04, 0.08, 0.135)  # of gradients, at which bytes are compared
 Batches = Iterator[tuple[Tensor, Tensor]]
@@ -82,11 +83,14 @@ def relu_inputs(net: nn.Module, x: Tensor) -> list[Tensor]:
 
 
 def entropy_bits(codes: Tensor) -> float:
-    """Bits a number that no code of one number at a time beats, each entry having its own distribution: (N, F)."""
-    bits = 0.0
-    for column in codes.numpy().T:
-        shares = np.unique(column, return_counts=True)[1] / len(column)
-        bits -= float((shares * np.log2(shares)).sum())
+    """Bits a number that no code of one number at a time beats, each entry having its own distribution: (N, F).
+
+    Miller and Madow's estimate: few maps show fewer different codes than there are, and a plain one is too small.
+    """
+    bits, maps = 0.0, len(codes)
+    for column in codes.T.contiguous().numpy():
+        shares = np.unique(column, return_counts=True)[1] / maps
+        bits += float(-(shares * np.log2(shares)).sum()) + (len(shares) - 1) / (2 * maps * math.log(2))
     return bits / codes.shape[1]
 
 
