@@ -392,6 +392,17 @@ def compress(out: Out = Path("data/results"), rounds: Count = 5) -> None:
 
 
 @bench.command()
+def codes(out: Out = Path("data/results"), rounds: Count = 5) -> None:
+    """Saved maps as codes: time and bits of the kernels.
+
+    Rice codes and fixed widths in four bases: ns and bits a number beside the entropy, bytes and gradients.
+    """
+    from specviz.bench.codes import run
+
+    _in_words(lambda: run(out, rounds))
+
+
+@bench.command()
 def training(out: Out = Path("data/results"), rounds: int = 5, images: Count = 1024, only: str | None = None) -> None:
     """An epoch of training, spatial beside spectral.
 

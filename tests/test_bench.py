@@ -13,7 +13,7 @@ from spectral_kernels import dispatch
 
 import specviz.functional as SF
 from specviz import models, records
-from specviz.bench import browser, compress, conv, filters, harness, memory, pool, roofline, sweep, threshold
+from specviz.bench import browser, codes, compress, conv, filters, harness, memory, pool, roofline, sweep, threshold
 
 
 def keys_are_those_of_the_shipped(rows):
@@ -35,6 +35,7 @@ MEASURED = {
     "memory": lambda _: [memory.measure("lenet", 32, 2, "tanh", memory.forms("lenet", 32)["tanh"]())],
     "block": lambda _: [memory.measure_block(3, 1.0, "noise", rounds=1)],
     "roofline": measured_roofline,
+    "codes": lambda _: codes.measure_coder(torch.randn(2, 3, 8, 8), "dct", 0.4, rounds=1),
 }
 
 
@@ -45,6 +46,26 @@ def test_a_bench_writes_the_keys_that_its_shipped_records_have(name, tmp_path, m
     rows = MEASURED[name](tmp_path)
     assert rows
     keys_are_those_of_the_shipped(rows)
+
+
+def test_bytes_are_compared_at_equal_errors():
+    rows = [
+        {"photographs": "a", "store": store, "gradient_error": error, "share": share * error**-0.5}
+        for store, share in (("ours", 0.02), ("theirs", 0.04))
+        for error in (0.03, 0.1)
+    ]
+    ours, theirs = codes.at_equal_errors(rows)
+    assert ours["at"][:2] == pytest.approx([0.02 * error**-0.5 for error in codes.ERRORS[:2]])
+    assert theirs["at"][0] == pytest.approx(2 * ours["at"][0])
+    assert math.isnan(ours["at"][2])  # beyond what was measured
+
+
+def test_the_entropy_is_that_of_each_entry():
+    fair = torch.tensor([0, 1, 2, 3]).repeat(500)
+    entropy = codes.entropy_bits(torch.stack([fair, torch.zeros(2000, dtype=torch.long)], 1))
+    assert entropy == pytest.approx(1.0, abs=2e-3)
+    alone = torch.stack([fair[:1], fair[1:2]], 1)  # one map tells nothing
+    assert codes.entropy_bits(alone) == 0
 
 
 def test_rows_measured_anew_replace_those_of_the_same_keys_alone(tmp_path):

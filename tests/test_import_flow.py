@@ -134,7 +134,7 @@ PACKAGES = {
     # What runs for hours.
     "training": {"torch"} | {"lightning", "safetensors"},
     "experiments": {"numpy", "scipy", "torch"} | {"dask", "distributed", "fsspec", "optuna", "rich", "sqlalchemy"},
-    "bench": {"torch"} | {"fft_conv_pytorch", "nbformat", "playwright", "rich"},
+    "bench": {"numba", "numpy", "torch"} | {"fft_conv_pytorch", "nbformat", "playwright", "rich"},
 }
 CORE_ROOMS = ["spectral_kernels", "files", "extras", "record_types", "spectra", "functional", "nn", "models"]
 CORE_ROOMS += ["compare", "memory"]

@@ -161,7 +161,8 @@ def _search(
             show()
 
         def free() -> int:
-            return max(1, sum(client.nthreads().values()))
+            threads: int = sum(client.nthreads().values())
+            return max(1, threads)
 
         # Ask no earlier than a worker is free: what is known by then makes a better proposal.
         run_on(client, experiment, scale, store, ask(), on_trial, free, at_once=1)

@@ -95,6 +95,16 @@ def run(
 
 @overload
 def run(
+    forms: Forms[tuple[np.ndarray, np.ndarray, np.ndarray]],
+    form: str,
+    work: int,
+    tensors: Sequence[Tensor],
+    *numbers: Any,
+) -> tuple[Tensor, Tensor, Tensor]: ...
+
+
+@overload
+def run(
     forms: Forms[tuple[np.ndarray | None, np.ndarray, np.ndarray]],
     form: str,
     work: int,
@@ -169,6 +179,12 @@ def on_gpu(device: torch.device) -> dict[str, Any]:
 
     stream = cuda.external_stream(torch.cuda.current_stream(device).cuda_stream)
     return {"stream": stream, "empty": empty, "put": partial(torch.tensor, device=device)}
+
+
+def need_type(name: str, dtype: torch.dtype, **tensors: Tensor) -> None:
+    for argument, tensor in tensors.items():
+        if tensor.dtype != dtype:
+            raise TypeError(f"{name} takes {argument} of {dtype}, not {tensor.dtype}; convert with .to()")
 
 
 def need_complex(name: str, **tensors: Tensor) -> None:
