@@ -51,12 +51,14 @@ def nibbles_of(codes: np.ndarray) -> np.ndarray:
     """(groups,) int64: the four bits that say each group's width."""
     padded = np.pad(codes, (0, -codes.size % GROUP)).reshape(-1, GROUP)
     bits = np.frexp(numbers_of(padded).max(1, initial=0).astype(np.float64))[1].astype(np.int64)
-    return np.where(bits <= NARROW, bits, NARROW + 1 + np.searchsorted(WIDER, bits))
+    nibbles: np.ndarray = np.where(bits <= NARROW, bits, NARROW + 1 + np.searchsorted(WIDER, bits))
+    return nibbles
 
 
 def bits_of(nibbles: np.ndarray) -> np.ndarray:
     """(groups,) int64: the width that they say."""
-    return np.array([*range(NARROW + 1), *WIDER])[nibbles]
+    widths: np.ndarray = np.array([*range(NARROW + 1), *WIDER])[nibbles]
+    return widths
 
 
 def reference(

@@ -56,7 +56,8 @@ def slab_of(entries: int, codes: int = 8192) -> int:
 def parameters(by_entry: np.ndarray, by_map: np.ndarray, first: int, last: int) -> np.ndarray:
     """(last - first, F) int64: the parameter of every entry of these maps."""
     level = by_map.astype(np.int64)[np.arange(first, last) % max(1, by_map.size)]
-    return np.clip(by_entry.astype(np.int64) + level[:, None], 0, LARGEST_PARAMETER)
+    found: np.ndarray = np.clip(by_entry.astype(np.int64) + level[:, None], 0, LARGEST_PARAMETER)
+    return found
 
 
 def numbers_of(codes: np.ndarray) -> np.ndarray:
@@ -68,14 +69,16 @@ def numbers_of(codes: np.ndarray) -> np.ndarray:
 def lengths_of(numbers: np.ndarray, k: np.ndarray) -> np.ndarray:
     """The bits that each number takes with the parameter k: int64."""
     q = (numbers >> k.astype(np.uint64)).astype(np.int64)
-    return np.where(q < ESCAPE, q + 1 + k, ESCAPE + NUMBER_BITS)
+    bits: np.ndarray = np.where(q < ESCAPE, q + 1 + k, ESCAPE + NUMBER_BITS)
+    return bits
 
 
 def reference_fit(codes: np.ndarray) -> np.ndarray:
     """(N, F) -> by_entry (F,) int8: for each entry the parameter that takes the fewest bits for all maps."""
     numbers = numbers_of(codes)
     bits = [lengths_of(numbers, np.asarray(k)).sum(0) for k in range(LARGEST_PARAMETER + 1)]
-    return np.argmin(bits, axis=0).astype(np.int8)
+    fewest: np.ndarray = np.argmin(bits, axis=0).astype(np.int8)
+    return fewest
 
 
 def reference(

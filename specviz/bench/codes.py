@@ -20,12 +20,14 @@ import torch.nn.functional as F
 from spectral_kernels import dispatch, rice
 from torch import Tensor, nn
 
-from specviz import datasets, models
+from specviz import datasets, models, records
 from specviz.bench import harness
 from specviz.bench.memory import photographs as crops
 from specviz.memory import compress_activations, quantise_activations
 from specviz.memory.coded import BASES, CODES, SAMPLE, Basis, Coded, Coder, analyse, slabs, synthesise
 from specviz.memory.contexts import Compression
+
+Row = dict[str, Any]  # its times are named by what is timed
 
 NETWORK, WIDTH, SIDE = "resnet18", 0.25, 32
 WARMED = 20  # steps of training before measuring: freshly drawn weights make other maps than trained ones
@@ -94,6 +96,10 @@ def entropy_bits(codes: Tensor) -> float:
     return bits / codes.shape[1]
 
 
+def _record(**numbers: Any) -> Row:
+    return {"experiment": "bench-codes", "device": "cpu", **numbers, **records.provenance()}
+
+
 def best_ns(sides: dict[str, Callable[[], Any]], rounds: int, count: int) -> dict[str, float]:
     """The least wall time and processor time (of all threads) of each side over interleaved rounds, in ns a number."""
     least: dict[str, float] = {}
@@ -107,7 +113,7 @@ def best_ns(sides: dict[str, Callable[[], Any]], rounds: int, count: int) -> dic
     return least
 
 
-def measure_coder(maps: Tensor, basis: Basis, step: float, rounds: int) -> list[harness.Row]:
+def measure_coder(maps: Tensor, basis: Basis, step: float, rounds: int) -> list[Row]:
     """Times of both stores for one tensor of maps, on one thread and on all."""
     coder, flat = Coder(step, basis), maps.flatten(0, 1)
     unit, x_hat, by_map = coder._step_of(flat), analyse(flat, basis), torch.zeros(1, dtype=torch.int8)
@@ -138,7 +144,7 @@ def measure_coder(maps: Tensor, basis: Basis, step: float, rounds: int) -> list[
         torch.set_num_threads(threads)
         kind = {"part": "coder", "basis": basis, "step": step, "side": maps.shape[-1], "maps": len(flat)}
         times = best_ns(sides, rounds, count)
-        rows.append(harness.record("codes", "cpu", **kind, threads=threads, load=os.getloadavg()[0], **bits, **times))
+        rows.append(_record(**kind, threads=threads, load=os.getloadavg()[0], **bits, **times))
     numba.set_num_threads(before[0])
     torch.set_num_threads(before[1])
     return rows
@@ -181,7 +187,7 @@ def stores() -> dict[tuple[str, float], Callable[[], AbstractContextManager[Any]
     return ways
 
 
-def measure_gradients(name: str, net: nn.Module, x: Tensor, labels: Tensor) -> list[harness.Row]:
+def measure_gradients(name: str, net: nn.Module, x: Tensor, labels: Tensor) -> list[Row]:
     """Each store: the share of the maps' bytes that it keeps, and how far all gradients in one vector are off."""
 
     def gradient(way: Callable[[], AbstractContextManager[Any]]) -> tuple[Tensor, Any]:
@@ -197,11 +203,11 @@ def measure_gradients(name: str, net: nn.Module, x: Tensor, labels: Tensor) -> l
         off, stats = gradient(way)
         numbers = {"share": stats.share, "gradient_error": float((off - exact).norm() / exact.norm())}
         row = {"part": "gradient", "photographs": name, "store": store, "setting": setting}
-        rows.append(harness.record("codes", "cpu", **row, **numbers))
+        rows.append(_record(**row, **numbers))
     return rows
 
 
-def at_equal_errors(rows: list[harness.Row]) -> list[harness.Row]:
+def at_equal_errors(rows: list[Row]) -> list[Row]:
     """Of each store the share of bytes at ERRORS, between its settings on a logarithmic scale; NaN beyond them."""
     kinds = dict.fromkeys((row["photographs"], row["store"]) for row in rows)
     found = []

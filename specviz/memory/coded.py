@@ -199,7 +199,8 @@ def _make_matrix(basis: Basis, size: tuple[int, ...], device: torch.device) -> t
 def _basis(basis: Basis, side: int) -> Tensor:
     if basis == "dct8":
         rest = [side % 8] if side % 8 else []
-        return torch.block_diag(*(_basis("dct", block) for block in [8] * (side // 8) + rest))
+        blocks: Tensor = torch.block_diag(*(_basis("dct", block) for block in [8] * (side // 8) + rest))
+        return blocks
     place, frequency = torch.meshgrid(*(torch.arange(side, dtype=torch.float64) for _ in range(2)), indexing="ij")
     if basis == "dct":
         waves = torch.cos(math.pi * (place + 0.5) * frequency / side)
@@ -207,4 +208,5 @@ def _basis(basis: Basis, side: int) -> Tensor:
         half = side // 2
         angle = 2 * math.pi * place * torch.where(frequency <= half, frequency, frequency - half) / side
         waves = torch.where(frequency <= half, torch.cos(angle), torch.sin(angle))
-    return waves / torch.linalg.vector_norm(waves, dim=0)
+    normed: Tensor = waves / torch.linalg.vector_norm(waves, dim=0)
+    return normed
