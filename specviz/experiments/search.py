@@ -161,8 +161,7 @@ def _search(
             show()
 
         def free() -> int:
-            threads: int = sum(client.nthreads().values())
-            return max(1, threads)
+            return max(1, sum(map(int, client.nthreads().values())))
 
         # Ask no earlier than a worker is free: what is known by then makes a better proposal.
         run_on(client, experiment, scale, store, ask(), on_trial, free, at_once=1)
