@@ -48,8 +48,9 @@ def spectral_batch_norm2d(
         waves = X._energy_density().flatten(-2)[..., 1:].sum(-1) / pixels
         var = waves.mean(0) + (first - mean).square().mean(0)
         _keep_track(running_mean, mean, momentum)
-        count = len(values) * pixels
-        _keep_track(running_var, var * (count / (count - 1)), momentum)
+        if running_var is not None:
+            count = len(values) * pixels
+            _keep_track(running_var, var * (count / (count - 1)), momentum)
     else:
         assert running_mean is not None
         assert running_var is not None
@@ -66,7 +67,7 @@ def _check(X: HalfSpectrum, running_mean: Tensor | None, running_var: Tensor | N
     if X.values.dim() != 4:
         raise ValueError(f"half spectra of maps (B, C, H, W) are expected, and these have shape {tuple(X.shape)}")
     if training:
-        if len(X.values) * math.prod(X.size) == 1:
+        if math.prod(X.size) == 1 and len(X.values) == 1:  # in this order, which an export of any batch size can follow
             raise ValueError("in training batch norm needs more than one number a channel, and a single pixel is one")
     elif running_mean is None or running_var is None:
         raise ValueError("in use batch norm needs running_mean and running_var; training=True takes the batch's own")
