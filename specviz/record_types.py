@@ -201,7 +201,6 @@ class Published(TypedDict):
     best: NotRequired[float]
     median: NotRequired[float]
     trials: NotRequired[int]
-    note: NotRequired[str]
 
 
 # --- A step's memory, and benches that explorers show.
