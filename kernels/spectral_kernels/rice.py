@@ -13,9 +13,9 @@ a one, and after them the k lowest bits of u. From q = ESCAPE on stand ESCAPE ze
 outlier takes ESCAPE + 32 bits and no more. Rice & Plaunt (1971); the parameter for geometric numbers of mean m is about
 log2(m ln 2), and `fit` counts the bits of all parameters instead, since coefficients of many maps are not geometric.
 
-A code takes a bit at least, which is too much where nearly all are 0. FLAGGED entries from a multiple of four, of which
-by_entry is MOSTLY_ZERO, have a bit in common, 0 where all of a map's are 0; after a 1 they follow with the parameter 0,
-whatever by_map says.
+A code takes a bit at least, which is too much where nearly all are 0. Four entries from a multiple of four on, of which
+by_entry is MOSTLY_ZERO, have a bit in common: 0 where all four of a map are 0; after a 1 they follow with the parameter
+0, whatever by_map says. Of a small ResNet's maps that takes 2 to 9 % fewer bits (steps of 0.4 and 0.8 of the RMS).
 
 Runs of a fixed length with a parameter each are the same store: F is the length, by_entry 0, M = N.
 
