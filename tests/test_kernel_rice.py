@@ -9,8 +9,10 @@ gpu = pytest.mark.gpu
 needs_gpu = pytest.mark.skipif(not dispatch.cuda_is_available(), reason="needs a CUDA GPU and numba-cuda")
 DEVICES = ["cpu", pytest.param("cuda", marks=[gpu, needs_gpu])]
 
-# (maps, entries, maps a slab): nothing, one code, one map in several pieces, slabs that are one map, four and a rest.
+# (maps, entries, maps a slab): nothing, one code, one map in several pieces, slabs that are one map, four and a rest,
+# many small maps.
 SHAPES = [(0, 5, 3), (5, 0, 2), (1, 1, 1), (1, 3000, 4), (9, 16, 1), (13, 40, 3), (70, 64, 7), (6, 33, 100)]
+SHAPES += [(2500, 7, 146), (300, 16, 64)]
 EXTREMES = np.array([0, 1, -1, 2**31 - 1, -(2**31), 2**30, -(2**30), 15, -16, 16, 255, -256], np.int32)
 
 

@@ -56,7 +56,8 @@ def slab_of(entries: int, codes: int = 8192) -> int:
 
     Its offset takes 64 bits; a GPU, where a thread reads a slab, wants smaller ones.
     """
-    return max(1, codes // max(1, entries))
+    piece = max(1, PIECE // max(1, entries))  # maps that are handled at once
+    return max(1, codes // max(1, entries) // piece) * piece
 
 
 def parameters(by_entry: np.ndarray, by_map: np.ndarray, first: int, last: int) -> np.ndarray:
@@ -189,8 +190,11 @@ def _trailing_zeros(typing_context, word):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _fill_parameters(by_entry, level, ks):  # type: ignore[no-untyped-def]
-    for f in range(np.uintp(by_entry.size)):
-        ks[f] = _parameter_on_cpu(by_entry[f], level)
+    """The parameters of one map, or of as many as there is room for."""
+    entries = np.uintp(by_entry.size)
+    for start in range(np.uintp(0), np.uintp(ks.size), entries):
+        for f in range(entries):
+            ks[start + f] = _parameter_on_cpu(by_entry[f], level)
 
 
 @njit(cache=True)
@@ -259,14 +263,18 @@ def _lay_out(numbers, ks, values, lengths):  # type: ignore[no-untyped-def]
 def _raise_flags(numbers, ks, values, lengths):  # type: ignore[no-untyped-def]
     """The common bits of flagged entries, in front of the first one's; the others' bits go where all are 0."""
     one, two, three = np.uintp(1), np.uintp(2), np.uintp(3)
-    for f in range(np.uintp(0), np.uintp(numbers.size), np.uintp(FLAGGED)):
-        if ks[f] == np.uint8(FLAG):
-            is_some = np.uint32(numbers[f] | numbers[f + one] | numbers[f + two] | numbers[f + three] > 0)
-            values[f] = np.uint32(values[f] << np.uint32(1) | np.uint32(1)) * is_some
-            lengths[f] = lengths[f] * is_some + np.uint32(1)
-            for other in (f + one, f + two, f + three):
-                values[other] *= is_some
-                lengths[other] *= is_some
+    f = np.uintp(0)
+    while f < np.uintp(numbers.size):
+        if ks[f] != np.uint8(FLAG):
+            f += one
+            continue
+        is_some = np.uint32(numbers[f] | numbers[f + one] | numbers[f + two] | numbers[f + three] > 0)
+        values[f] = np.uint32(values[f] << np.uint32(1) | np.uint32(1)) * is_some
+        lengths[f] = lengths[f] * is_some + np.uint32(1)
+        for other in (f + one, f + two, f + three):
+            values[other] *= is_some
+            lengths[other] *= is_some
+        f += np.uintp(FLAGGED)
 
 
 @njit(cache=True)
@@ -307,11 +315,13 @@ def _append(numbers, ks, room, pairs, words, to, buffer, filled):  # type: ignor
         for f in range(start, entries):
             to, buffer, filled = _put(values[f], lengths[f], words, to, buffer, filled)
         return to, buffer, filled
+    flagged = np.uintp(0)  # of four entries that have a bit in common those up to this one
     for f in range(entries):
+        flagged = flagged % np.uintp(FLAGGED) + np.uintp(1) if ks[f] == np.uint8(FLAG) else np.uintp(0)
         if numbers[f] >> np.uint32(ks[f] & np.uint8(31)) < np.uint32(ESCAPE):
             to, buffer, filled = _put(values[f], lengths[f], words, to, buffer, filled)
         else:
-            if ks[f] == np.uint8(FLAG) and f & np.uintp(FLAGGED - 1) == 0:
+            if flagged == 1:
                 to, buffer, filled = _put(np.uint32(1), np.uint32(1), words, to, buffer, filled)
             to, buffer, filled = _put(np.uint32(0), np.uint32(ESCAPE), words, to, buffer, filled)
             to, buffer, filled = _put(numbers[f], np.uint32(NUMBER_BITS), words, to, buffer, filled)
@@ -319,22 +329,27 @@ def _append(numbers, ks, room, pairs, words, to, buffer, filled):  # type: ignor
 
 
 @parallel()
-def _write(x, by_entry, by_map, slab, inverse, rounding, scratch, counts):  # type: ignore[no-untyped-def]
-    """Each slab's words from the start of its row of scratch on, and how many they are: `_gather` joins them."""
-    maps, entries = np.uintp(x.shape[0]), np.uintp(x.shape[1])
+def _write(x, maps, by_entry, by_map, slab, together, inverse, rounding, scratch, counts):  # type: ignore[no-untyped-def]
+    """x (N * F,): each slab's words, from the start of its row of scratch on, and their number: `_gather` joins them.
+
+    together  maps that are handled at once, which have the same parameters; a divisor of slab
+    """
+    entries, several = np.uintp(by_entry.size), np.uintp(together)
     for s in prange(counts.size):
-        ks, numbers = np.empty(entries, np.uint8), np.empty(PIECE, np.uint32)
+        ks, numbers = np.empty(entries * several, np.uint8), np.empty(PIECE, np.uint32)
         room, pairs = np.empty((3, PIECE), np.uint32), np.empty(PIECE // 2, np.uint64)
         words = scratch[s]
         to, buffer, filled = np.uintp(0), np.uint64(0), np.uint64(0)
         first = np.uintp(s) * np.uintp(slab)
-        for n in range(first, min(first + np.uintp(slab), maps)):
+        last = min(first + np.uintp(slab), np.uintp(maps))
+        for n in range(first, last, several):
             if n == first or by_map.size > 1:
                 _fill_parameters(by_entry, by_map[n % np.uintp(by_map.size)], ks)
-            for start in range(np.uintp(0), entries, np.uintp(PIECE)):
-                stop = min(start + np.uintp(PIECE), entries)
+            begin, width = n * entries, min(several, last - n) * entries
+            for start in range(np.uintp(0), width, np.uintp(PIECE)):
+                stop = min(start + np.uintp(PIECE), width)
                 piece = numbers[: stop - start]
-                _fill_numbers(x[n, start:stop], inverse, rounding, piece)
+                _fill_numbers(x[begin + start : begin + stop], inverse, rounding, piece)
                 to, buffer, filled = _append(piece, ks[start:stop], room, pairs, words, to, buffer, filled)
         if filled > 0:
             words[to] = np.uint32(buffer)
@@ -428,37 +443,46 @@ def _read_four(words, last, a, b, c, d, ks, numbers):  # type: ignore[no-untyped
 
 
 @parallel()
-def _read(words, offsets, by_entry, by_map, slab, first, step, x, corrupt):  # type: ignore[no-untyped-def]
-    """offsets (slabs + 1,) of these maps alone, of which `first` is the first; corrupt (slabs,) says which lie."""
-    maps, entries = x.shape
-    slabs, last, period = offsets.size - 1, np.uint64(words.size - 2), by_map.size
-    for quad in prange((slabs + LANES - 1) // LANES):
-        ks, numbers = np.empty((LANES, entries), np.uint8), np.empty((LANES, PIECE), np.uint32)
-        s = quad * LANES
+def _read(words, offsets, by_entry, by_map, slab, together, first, step, x, corrupt):  # type: ignore[no-untyped-def]
+    """offsets (slabs + 1,) of the maps x (n * F,) alone, of which `first` is the first; corrupt (slabs,): which lie."""
+    entries = by_entry.size
+    maps, slabs, last, period = x.size // entries, offsets.size - 1, np.uint64(words.size - 2), by_map.size
+    for batch in prange((slabs + LANES - 1) // LANES):
+        ks, numbers = np.empty((LANES, entries * together), np.uint8), np.empty((LANES, PIECE), np.uint32)
+        s = batch * LANES
         lanes = min(LANES, slabs - s)
         at = np.zeros(LANES, np.uint64)
         for lane in range(lanes):
             at[lane] = np.uint64(offsets[s + lane]) << np.uint64(5)
-        a, b, c, d = at[0], at[1], at[2], at[3]
         in_all = min(slab, maps - (s + LANES - 1) * slab) if lanes == LANES else 0  # maps that each of the four has
-        for i in range(min(slab, maps - s * slab)):
+        for i in range(0, min(slab, maps - s * slab), together):
             for lane in range(lanes):
                 if i == 0 or period > 1:
                     _fill_parameters(by_entry, by_map[(first + (s + lane) * slab + i) % period], ks[lane])
-            for start in range(0, entries, PIECE):
-                stop = min(start + PIECE, entries)
-                if i < in_all:
-                    a, b, c, d = _read_four(words, last, a, b, c, d, ks[:, start:stop], numbers)
+            if i + together <= in_all:
+                for start in range(0, together * entries, PIECE):
+                    stop = min(start + PIECE, together * entries)
+                    a, b, c, d = at[0], at[1], at[2], at[3]
+                    at[0], at[1], at[2], at[3] = _read_four(words, last, a, b, c, d, ks[:, start:stop], numbers)
                     for lane in range(LANES):
-                        _store(numbers[lane], step, x[(s + lane) * slab + i, start:stop])
-                    at[0], at[1], at[2], at[3] = a, b, c, d
-                    continue
-                for lane in range(lanes):
-                    if (s + lane) * slab + i < maps:
-                        at[lane] = _read_one(words, last, at[lane], ks[lane, start:stop], numbers[0])
-                        _store(numbers[0], step, x[(s + lane) * slab + i, start:stop])
+                        begin = ((s + lane) * slab + i) * entries
+                        _store(numbers[lane], step, x[begin + start : begin + stop])
+                continue
+            for lane in range(lanes):
+                begin = ((s + lane) * slab + i) * entries
+                width = min(together, min(slab, maps - (s + lane) * slab) - i) * entries
+                for start in range(0, width, PIECE):
+                    stop = min(start + PIECE, width)
+                    at[lane] = _read_one(words, last, at[lane], ks[lane, start:stop], numbers[0])
+                    _store(numbers[0], step, x[begin + start : begin + stop])
         for lane in range(lanes):
             corrupt[s + lane] = at[lane] > np.uint64(offsets[s + lane + 1]) << np.uint64(5)
+
+
+def _together(entries: int, by_map: np.ndarray, slab: int) -> int:
+    """How many maps are handled at once: small ones that have the same parameters, as many as a piece holds."""
+    most = min(slab, PIECE // max(1, entries)) if by_map.size == 1 else 1
+    return next((count for count in range(most, 1, -1) if slab % count == 0), 1)
 
 
 def cpu_fit(codes: np.ndarray, empty: Empty = np.empty) -> np.ndarray:
@@ -478,11 +502,14 @@ def cpu(
     empty: Empty = np.empty,
 ) -> tuple[np.ndarray, np.ndarray]:
     """`reference`, compiled and spread over the cores; the words are allocated at their exact size."""
-    how = by_entry, by_map, slab, uniform.inverse_of(step) if step else np.float32(0), np.float32(rounding)
-    slabs, bits = -(-len(codes) // slab), (ESCAPE + NUMBER_BITS + 1) * min(slab, len(codes)) * codes.shape[1]
+    maps, together = len(codes), _together(codes.shape[1], by_map, slab)
+    inverse = uniform.inverse_of(step) if step else np.float32(0)
+    slabs, bits = -(-maps // slab), (ESCAPE + NUMBER_BITS + 1) * min(slab, maps) * codes.shape[1]
     # Room for the worst case; what is not written to takes no memory.
-    scratch, counts = np.empty((slabs, -(-bits // WORD)), np.uint32), np.empty(slabs, np.int64)
-    _write(codes, *how, scratch, counts)
+    scratch, counts = np.empty((slabs, -(-bits // WORD)), np.uint32), np.zeros(slabs, np.int64)
+    how = by_entry, by_map, slab, together, inverse, np.float32(rounding)
+    if codes.size:
+        _write(codes.reshape(-1), maps, *how, scratch, counts)
     offsets = empty(slabs + 1, np.int64)
     offsets[:] = packed.offsets_after(counts)
     words = empty(int(offsets[-1]) + 1, np.uint32)
@@ -507,7 +534,8 @@ def cpu_expand(
     if x.size:
         some = offsets[first // slab : -(-last // slab) + 1]
         corrupt = np.zeros(len(some) - 1, np.bool_)
-        _read(words, some, by_entry, by_map, slab, first, np.float32(step), x, corrupt)
+        together = _together(by_entry.size, by_map, slab)
+        _read(words, some, by_entry, by_map, slab, together, first, np.float32(step), x.reshape(-1), corrupt)
         if corrupt.any():
             raise ValueError(CORRUPT)
     return x
