@@ -263,10 +263,8 @@ def _lay_out(numbers, ks, values, lengths):  # type: ignore[no-untyped-def]
 def _raise_flags(numbers, ks, values, lengths):  # type: ignore[no-untyped-def]
     """The common bits of flagged entries, in front of the first one's; the others' bits go where all are 0."""
     one, two, three = np.uintp(1), np.uintp(2), np.uintp(3)
-    f = np.uintp(0)
-    while f < np.uintp(numbers.size):
+    for f in range(np.uintp(0), np.uintp(numbers.size), np.uintp(FLAGGED)):
         if ks[f] != np.uint8(FLAG):
-            f += one
             continue
         is_some = np.uint32(numbers[f] | numbers[f + one] | numbers[f + two] | numbers[f + three] > 0)
         values[f] = np.uint32(values[f] << np.uint32(1) | np.uint32(1)) * is_some
@@ -274,7 +272,6 @@ def _raise_flags(numbers, ks, values, lengths):  # type: ignore[no-untyped-def]
         for other in (f + one, f + two, f + three):
             values[other] *= is_some
             lengths[other] *= is_some
-        f += np.uintp(FLAGGED)
 
 
 @njit(cache=True)
@@ -315,13 +312,11 @@ def _append(numbers, ks, room, pairs, words, to, buffer, filled):  # type: ignor
         for f in range(start, entries):
             to, buffer, filled = _put(values[f], lengths[f], words, to, buffer, filled)
         return to, buffer, filled
-    flagged = np.uintp(0)  # of four entries that have a bit in common those up to this one
     for f in range(entries):
-        flagged = flagged % np.uintp(FLAGGED) + np.uintp(1) if ks[f] == np.uint8(FLAG) else np.uintp(0)
         if numbers[f] >> np.uint32(ks[f] & np.uint8(31)) < np.uint32(ESCAPE):
             to, buffer, filled = _put(values[f], lengths[f], words, to, buffer, filled)
         else:
-            if flagged == 1:
+            if ks[f] == np.uint8(FLAG) and f & np.uintp(FLAGGED - 1) == 0:
                 to, buffer, filled = _put(np.uint32(1), np.uint32(1), words, to, buffer, filled)
             to, buffer, filled = _put(np.uint32(0), np.uint32(ESCAPE), words, to, buffer, filled)
             to, buffer, filled = _put(numbers[f], np.uint32(NUMBER_BITS), words, to, buffer, filled)
@@ -479,9 +474,14 @@ def _read(words, offsets, by_entry, by_map, slab, together, first, step, x, corr
             corrupt[s + lane] = at[lane] > np.uint64(offsets[s + lane + 1]) << np.uint64(5)
 
 
-def _together(entries: int, by_map: np.ndarray, slab: int) -> int:
-    """How many maps are handled at once: small ones that have the same parameters, as many as a piece holds."""
-    most = min(slab, PIECE // max(1, entries)) if by_map.size == 1 else 1
+def _together(by_entry: np.ndarray, by_map: np.ndarray, slab: int) -> int:
+    """How many maps are handled at once: small ones that have the same parameters, as many as a piece holds.
+
+    Entries with a bit in common are looked for at multiples of four of a piece, where they stand in one map alone.
+    """
+    if by_map.size > 1 or (by_entry.size % FLAGGED and (by_entry == MOSTLY_ZERO).any()):
+        return 1
+    most = min(slab, PIECE // max(1, by_entry.size))
     return next((count for count in range(most, 1, -1) if slab % count == 0), 1)
 
 
@@ -502,7 +502,7 @@ def cpu(
     empty: Empty = np.empty,
 ) -> tuple[np.ndarray, np.ndarray]:
     """`reference`, compiled and spread over the cores; the words are allocated at their exact size."""
-    maps, together = len(codes), _together(codes.shape[1], by_map, slab)
+    maps, together = len(codes), _together(by_entry, by_map, slab)
     inverse = uniform.inverse_of(step) if step else np.float32(0)
     slabs, bits = -(-maps // slab), (ESCAPE + NUMBER_BITS + 1) * min(slab, maps) * codes.shape[1]
     # Room for the worst case; what is not written to takes no memory.
@@ -534,7 +534,7 @@ def cpu_expand(
     if x.size:
         some = offsets[first // slab : -(-last // slab) + 1]
         corrupt = np.zeros(len(some) - 1, np.bool_)
-        together = _together(by_entry.size, by_map, slab)
+        together = _together(by_entry, by_map, slab)
         _read(words, some, by_entry, by_map, slab, together, first, np.float32(step), x.reshape(-1), corrupt)
         if corrupt.any():
             raise ValueError(CORRUPT)
