@@ -9,8 +9,10 @@ gpu = pytest.mark.gpu
 needs_gpu = pytest.mark.skipif(not dispatch.cuda_is_available(), reason="needs a CUDA GPU and numba-cuda")
 DEVICES = ["cpu", pytest.param("cuda", marks=[gpu, needs_gpu])]
 
-# (maps, entries, maps a slab): nothing, one code, one map in several pieces, slabs that are one map, four and a rest.
+# (maps, entries, maps a slab): nothing, one code, one map in several pieces, slabs that are one map, four and a rest,
+# many small maps.
 SHAPES = [(0, 5, 3), (5, 0, 2), (1, 1, 1), (1, 3000, 4), (9, 16, 1), (13, 40, 3), (70, 64, 7), (6, 33, 100)]
+SHAPES += [(2500, 7, 146), (300, 16, 64)]
 EXTREMES = np.array([0, 1, -1, 2**31 - 1, -(2**31), 2**30, -(2**30), 15, -16, 16, 255, -256], np.int32)
 
 
@@ -21,6 +23,13 @@ def laplacian(shape, scale=2.0, seed=0):
     return torch.from_numpy(np.rint(rng.laplace(size=shape) * scales).astype(np.int32))
 
 
+def mostly_zero(shape, seed=0):
+    """One in twelve is another number, and one in two hundred of them takes an escape."""
+    rng = np.random.default_rng(seed)
+    codes = np.where(rng.random(shape) < 1 / 12, rng.integers(-3, 4, shape), 0)
+    return torch.from_numpy(np.where(rng.random(shape) < 1 / 200, 10**6, codes).astype(np.int32))
+
+
 KINDS = {
     "laplacian": lambda shape: laplacian(shape),
     "zeros": lambda shape: torch.zeros(shape, dtype=torch.int32),
@@ -28,6 +37,7 @@ KINDS = {
     "all small": lambda shape: torch.full(shape, -(2**31), dtype=torch.int32),
     "extremes": lambda shape: torch.from_numpy(np.resize(EXTREMES, shape)),
     "one outlier": lambda shape: laplacian(shape).index_fill_(0, torch.tensor([0] if shape[0] else []).long(), 10**6),
+    "mostly zero": lambda shape: mostly_zero(shape),
     # Numbers around the one at which an escape begins, whatever the parameter.
     "escapes": lambda shape: torch.from_numpy(np.resize(np.arange(-40, 41) * 8, shape).astype(np.int32)),
 }
@@ -124,6 +134,34 @@ def test_the_parameters_found_take_the_fewest_bits_near_the_entropy():
         assert words[0] == min(words.values())
         entropy = np.log2(1 + mean) + mean * np.log2(1 + 1 / mean)
         assert 0.98 * entropy < words[0] * 32 / codes.numel() < 1.04 * entropy
+
+
+def test_mostly_zero_entries_have_a_bit_in_common():
+    codes = np.zeros((2, 9), np.int32)
+    codes[0, 2], codes[1, 8] = -1, 1
+    by_entry = np.array([-128] * 8 + [0], np.int8)
+    words, offsets = rice.reference(codes, by_entry, np.array([3], np.int8), 1)
+    # 1, then 0, 0, -1 and 0; 0 for four zeros; the last with the parameter 3, which is by_map's
+    assert f"{words[0]:b}"[::-1].ljust(11, "0") == "1" + "1" + "1" + "01" + "1" + "0" + "1000"
+    np.testing.assert_array_equal(
+        rice.reference_expand(words, offsets, by_entry, np.array([3], np.int8), 1, (0, 2)), codes
+    )
+    sparse = mostly_zero((1000, 40))[:, :38]
+    found = dispatch.rice_fit(sparse)
+    assert found.tolist()[:36] == [rice.MOSTLY_ZERO] * 36
+    assert rice.MOSTLY_ZERO not in found[36:].tolist()  # no four
+    given = torch.zeros(1, dtype=torch.int8), 100
+    words, offsets = dispatch.rice_encode(sparse, found, *given)
+    np.testing.assert_array_equal(dispatch.rice_expand(words, offsets, found, *given, (0, 1000)), sparse)
+    plain = len(dispatch.rice_encode(sparse, found.clamp(min=0), *given)[0])
+    assert len(words) < 0.75 * plain
+
+
+@pytest.mark.parametrize("flags", [[-128, 0, 0, 0, 0], [0, 0, 0, 0, -128], [0, -128, -128, -128, -128]], ids=str)
+def test_flags_of_entries_that_are_no_four_are_refused(flags):
+    codes, by_map = torch.zeros(2, 5, dtype=torch.int32), torch.zeros(1, dtype=torch.int8)
+    with pytest.raises(ValueError, match="flags entries that are no 4 from a multiple of 4 on"):
+        dispatch.rice_encode(codes, torch.tensor(flags, dtype=torch.int8), by_map, 1)
 
 
 def test_maps_of_any_strides_are_written():

@@ -24,10 +24,12 @@ def laplacian(shape, seed=0):
 @pytest.mark.parametrize(
     ("shape", "slab"), [((0, 3), 2), ((2, 0), 1), ((1, 1), 1), ((11, 7), 2), ((3, 20), 5)], ids=str
 )
-@pytest.mark.parametrize("kind", ["laplacian", "extremes"])
+@pytest.mark.parametrize("kind", ["laplacian", "extremes", "mostly zero"])
 @pytest.mark.parametrize("by_map", [[0], [-2, 0, 30]], ids=["shared", "three"])
 def test_cuda_writes_the_references_words_and_reads_them(shape, slab, kind, by_map):
     codes = laplacian(shape) if kind == "laplacian" else np.resize(EXTREMES, shape)
+    if kind == "mostly zero":
+        codes = np.where(np.arange(codes.size).reshape(shape) % 13 == 2, codes, 0)
     by_map = np.array(by_map, np.int8)
     by_entry = rice.cuda_fit(*on_device(codes), tile=TILE).copy_to_host()
     np.testing.assert_array_equal(by_entry, rice.reference_fit(codes))

@@ -85,6 +85,17 @@ def _check_parameters(name: str, entries: int, by_entry: Tensor, by_map: Tensor)
             f"maps of {entries} entries need by_entry ({entries},) and by_map (M,) with M >= 1, "
             f"got {tuple(by_entry.shape)} and {tuple(by_map.shape)}"
         )
+    _check_flags(by_entry)
+
+
+def _check_flags(by_entry: Tensor) -> None:
+    # On a GPU the kernels are right for any: to ask now would be to wait for it.
+    flags = by_entry == rice.MOSTLY_ZERO
+    if by_entry.device.type == "cpu" and flags.any():
+        whole_fours = len(flags) // rice.FLAGGED * rice.FLAGGED
+        fours = flags[:whole_fours].view(-1, rice.FLAGGED)
+        if flags[whole_fours:].any() or (fours.any(1) != fours.all(1)).any():
+            raise ValueError(f"by_entry flags entries that are no {rice.FLAGGED} from a multiple of {rice.FLAGGED} on")
 
 
 def check_span(span: tuple[int, int], slab: int) -> tuple[int, int]:
