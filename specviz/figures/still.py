@@ -10,6 +10,7 @@ import numpy as np
 from specviz.extras import needs
 from specviz.figures.export import as_bytes
 from specviz.figures.lines import LinePlot, draw_lines, legend_height
+from specviz.figures.page import USUAL
 from specviz.figures.panels import Panel, draw_bar, draw_panel
 from specviz.figures.text import without_mathematics
 
@@ -41,7 +42,7 @@ def still_figure(panels: list[Panel], frames: dict[str, np.ndarray], plots: list
     aspects = (frames[p.key].shape[0] / frames[p.key].shape[1] * s for p, s in zip(shown, shares, strict=False))
     rows = [2.6 * min(max(aspects), 2.0) + 0.8, 0.12] if shown else [] if plots else [1.0]
     width = 2.9 * sum(shares) if shown else 8.7
-    heights = rows + [2.2 + legend_height(plot, width) for plot in plots]
+    heights = rows + [2.2 * plot.height / USUAL + legend_height(plot, width) for plot in plots]
     lines = textwrap.wrap(caption, round(14.5 * width), break_on_hyphens=False, replace_whitespace=False) or [""]
     figure = Figure(
         figsize=(width, sum(heights) + 0.55 + 0.15 * len(lines)), dpi=80, layout="constrained", facecolor="white"

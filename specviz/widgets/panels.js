@@ -49,7 +49,7 @@ class PanelView {
     this.canvas.setAttribute("aria-label", `${spec.title}. ${spec.description}`);
     this.xTicks = el("div", "specviz-xticks", plot);
     const units = { pixels: "pixels", offset: "pixels from the middle" };
-    el("div", "specviz-axis", figure, units[spec.axes] ?? "cycles per pixel");
+    el("div", "specviz-axis", figure, spec.axis || (units[spec.axes] ?? "cycles per pixel"));
     figure.classList.toggle("specviz-half", spec.axes === "half");
     const bar = el("div", "specviz-bar", figure);
     if (spec.bar_table) {
@@ -128,7 +128,7 @@ class PanelView {
     fill(new Uint32Array(this.image.data.buffer), frame, this.table, base);
     context.putImageData(this.image, 0, 0);
     const around = (n) => [`−${n >> 1}`, "0", String((n - 1) >> 1)];
-    const [xs, ys] = {
+    const [xs, ys] = this.spec.ticks ?? {
       offset: [around(width), around(height)],
       frequency: [["−0.5", "0", "0.5"], ["−0.5", "0", "0.5"]],
       half: [["0", "0.25", "0.5"], ["0", "±0.5", "0"]],
@@ -227,6 +227,7 @@ function render({ model, el: root }) {
   root.setAttribute("role", "group");
   root.setAttribute("aria-label", model.get("label"));
   const row = el("div", "specviz-panels", root);
+  row.classList.toggle("specviz-pairs", model.get("pairs"));
   const readout = el("div", "specviz-readout", root);
   readout.setAttribute("aria-live", "polite");
   const message = el("div", "specviz-message", root);
@@ -293,6 +294,7 @@ function render({ model, el: root }) {
     views = Object.fromEntries(model.get("panels").map((spec) => [spec.key, new PanelView(spec, row, post)]));
   };
   const label = () => {
+    root.closest(".specviz-explorer")?.querySelector(".specviz-sentence")?.setAttribute("role", "status");
     for (const { selector, name, text } of model.get("controls"))
       document.querySelectorAll(selector).forEach((node) => {
         node.setAttribute("aria-label", name);
