@@ -60,7 +60,7 @@ def compute(signal: np.ndarray, turns: float, start: float, tune: bool) -> View:
     above, below = 2 * float(product.clip(0).mean()), 2 * float((-product).clip(0).mean())
     area = float(left[-1])
     facts = [
-        Fact("turns", turns, "wave that tries", "{:g} turns", "its height is 1"),
+        Fact("turns", turns, "wave that tries", times(round(turns, 1)), "its height is 1"),
         Fact("start", start, "its start", "{:.0f} degrees", "how far into its turn it begins"),
         Fact("tune", tune),
         Fact("above", above, "shaded above zero", "{:.2f}", "twice the mean of what is above, 0 elsewhere"),

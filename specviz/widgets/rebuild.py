@@ -131,12 +131,10 @@ def _in_words(count: int, total: int, share: Mapping[str, float | None]) -> str:
 
 
 def steps(total: int) -> tuple[float, ...]:
-    """Numbers of waves that the slider stops at: 1, 2, 3, then about a sixth more each time, to all of them."""
-    numbers, number = [], 1
-    while number < total:
-        numbers.append(float(number))
-        number = max(number + 1, round(1.17 * number))
-    return (*numbers, float(total))
+    """Numbers of waves that the slider stops at: 1, 2, 3, and so on, ten round ones a decade, to all of them."""
+    first = (10, 12, 15, 20, 25, 30, 40, 50, 60, 80)
+    round_ones = {number * 10**power // 10 for power in range(8) for number in first}
+    return tuple(float(number) for number in sorted({n for n in round_ones if n < total} | {total}))
 
 
 _ORDER = {"strongest": "the strongest waves first", "slowest": "the slowest waves first"}

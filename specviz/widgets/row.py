@@ -37,7 +37,9 @@ def slowest(row: np.ndarray, waves: int) -> np.ndarray:
 def explained(original: np.ndarray, rebuilt: np.ndarray) -> float | None:
     """Share of the variation of some brightnesses that others share: 1 where they are the same; None if even."""
     variation = float(np.sum((original - original.mean()) ** 2))
-    return 1 - float(np.sum((original - rebuilt) ** 2)) / variation if variation > 1e-12 * original.size else None
+    if variation <= 1e-12 * original.size:
+        return None
+    return round(1 - float(np.sum((original - rebuilt) ** 2)) / variation, 12) + 0.0  # without rounding there is a -0
 
 
 def compute(picture: Picture, row: float, waves: float) -> View:
@@ -54,7 +56,7 @@ def compute(picture: Picture, row: float, waves: float) -> View:
         Fact("numbers", numbers, "numbers used", f"{{}} for {W} pixels", "the mean, and a height and a start each"),
         Fact("explained", share, "explained", "{:.1f %}", "1 less the share of the variation that is missing"),
         Fact("mean", float(line.mean())),
-        Fact("strongest", strongest, "highest wave", "{} turns" if size[1:].any() else "none"),
+        Fact("strongest", strongest, "highest wave", times(strongest) if size[1:].any() else "none"),
     ]
 
     def curves() -> list[LinePlot]:
@@ -105,16 +107,10 @@ def _in_words(row: int, waves: int, numbers: int, width: int, share: float | Non
     if waves == width // 2:
         return f"All {times(waves, 'wave')}, {numbers} numbers for {width} pixels: the row itself, exactly."
     used = f"The mean and the {'slowest wave' if waves == 1 else f'{waves} slowest waves'}"
-    rough = (
-        "the rough course is there"
-        if share < 0.9
-        else "edges are still round"
-        if share < 0.99
-        else "hardly to be told from the row"
-    )
-    return (
-        f"{used}, {numbers} numbers of {width}, explain {100 * share:.0f} % of the ups and downs of row {row}: {rough}."
-    )
+    ups = f"{100 * share:.0f} % of the ups and downs of row {row}"
+    grades = {0.9: "the rough course is there", 0.99: "edges are still round"}
+    look = next((words for limit, words in grades.items() if share < limit), "hardly to be told from the row")
+    return f"{used}, {numbers} numbers of {width}, explain {ups}: {look}."
 
 
 class RowExplorer(Explorer):

@@ -83,7 +83,7 @@ def _in_words(down: int, across: int, width: float | None, angle: float | None) 
         lie = "upright" if down == 0 else "level"
     else:
         lie = f"{'rising' if angle > 0 else 'falling'} to the right at {abs(angle):.0f} degrees"
-    turns = f"{times(down)} down and {abs(across)} across{' to the left' if across < 0 else ''}"
+    turns = f"{times(down) if down else 'No turn'} down and {abs(across) or 'none'} across{' to the left' if across < 0 else ''}"
     return f"{turns}: stripes {lie}, a light and a dark one together {width:.0f} pixels wide."
 
 

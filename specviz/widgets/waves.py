@@ -52,12 +52,12 @@ def compute(pixels: int, turns: float, height: float, start: float, dots: bool) 
     plot = LinePlot("A wave", axis, "height", lines, x_range=(-0.5, pixels + 0.5), y_range=(-1.15, 1.15))
     length = pixels / turns if turns else None
     facts = [
-        Fact("turns", turns, "frequency", "{:g} turns along the row", "how often it goes up and down"),
+        Fact("turns", turns, "frequency", f"{times(turns)} along the row", "how often it goes up and down"),
         Fact("length", length, "length of a turn", "{:.3g} pixels", "the period: from one top to the next"),
         Fact("height", height, "height", "{:g}", "the amplitude: from the middle up to a top"),
         Fact("start", start, "start", "{:g} degrees", "the phase: how far into its turn the wave begins"),
         Fact("dots", dots),
-        Fact("slowest", slow, "slowest wave through the dots" if dots else "", "{:g} turns along the row"),
+        Fact("slowest", slow, "slowest wave through the dots" if dots else "", f"{times(slow)} along the row"),
     ]
     sentence = _of_the_dots(pixels, turns, seen) if dots else _of_the_wave(turns, height, start, length)
     return View(facts=facts, curves=lambda: [plot], sentence=sentence)
@@ -71,7 +71,8 @@ def _of_the_wave(turns: float, height: float, start: float, length: float | None
     named = {0: "at its top", 90: "in the middle, going down", 180: "at its bottom", 270: "in the middle, going up"}
     begins = named.get(round(start) % 360, f"{start:g} degrees into its turn")
     every = times(round(length, 1), "pixel")
-    return f"{times(turns)}: up and down {times(turns, 'time')}, once every {every}. It begins {begins}."
+    often = "once" if turns == 1 else times(turns, "time")
+    return f"{times(turns)}: up and down {often}, every {every}. It begins {begins}."
 
 
 def _of_the_dots(pixels: int, turns: float, seen: np.ndarray) -> str:
