@@ -19,6 +19,7 @@ from torch import Tensor
 
 from specviz.datasets import luminance, photo_from, photo_within
 from specviz.figures import Kind, LinePlot, Panel, still_picture, table
+from specviz.figures.still import Arranged
 from specviz.widgets.controls import accessible, move, row_of, value_of, widget_of
 from specviz.widgets.export import ExportButtons
 from specviz.widgets.lines import LinesView
@@ -458,7 +459,11 @@ class Explorer(Displayed):
                 frames[key] = frames[key] | frame.astype(np.uint8) << 7 if frame.dtype == np.bool_ else frame
         caption = "   ".join(f"{name}: {value}" for name, value, *_ in self.panels.facts)
         caption = "   ".join(filter(None, [self.sentence.value, caption]))
-        return still_picture(self._panels(), frames, self._curves(), caption or self.panels.message, kind)
+        arranged: Arranged = "row"
+        if frames:
+            specification = self.specification
+            arranged = "pairs" if specification.pairs else "left" if specification.place == "left" else "row"
+        return still_picture(self._panels(), frames, self._curves(), caption or self.panels.message, kind, arranged)
 
 
 def _json(value: Any) -> Any:

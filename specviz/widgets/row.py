@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from specviz.datasets import luminance
-from specviz.figures import BLUE, GREY, ORANGE, Line, LinePlot, Panel
+from specviz.figures import BLUE, GREY, Line, LinePlot, Panel
 from specviz.widgets.explorer import Explorer
 from specviz.widgets.pictures import Picture, picture_bytes, pixel, shown_factor
 from specviz.widgets.specification import Fact, Slider, Specification, View
 from specviz.widgets.waves import times
 
-_MARK = np.array([213, 94, 0], np.uint8)  # ORANGE, which stands out from every grey
+_MARK = np.array([213, 94, 0], np.uint8)  # orange, which stands out from every grey
 
 
 def heights(row: np.ndarray) -> np.ndarray:
@@ -66,7 +66,7 @@ def compute(picture: Picture, row: float, waves: float) -> View:
         low, high = min(0.0, float(line.min())), max(1.0, float(line.max()))
         bars = [
             _bars("added", turns[:count], size[1 : count + 1], BLUE),
-            _bars("not added", turns[count:], size[count + 1 :], ORANGE),
+            _bars("not added", turns[count:], size[count + 1 :], GREY),
         ]
         ends = (low - 0.15, high + 0.15)
         right, top = (0.5, W // 2 + 0.5), (0.0, 1.08 * float(size[1:].max(initial=0.0)) or 1.0)

@@ -16,8 +16,9 @@ from specviz.widgets.specification import Fact, Slider, Specification, View
 from specviz.widgets.waves import times
 
 SIDE = 192  # pixels of the picture
-MOST = 8  # turns down, and across to either side
-_CELL = 32  # pixels of a wave on the map
+MOST = 6  # turns down, and across to either side
+_CELL = 44  # pixels of a wave on the map, with the gap around it
+_GAP = 4
 
 
 def stripes(side: int, down: float, across: float, start: float = 0.0) -> Tensor:
@@ -70,9 +71,12 @@ def compute(side: int, down: float, across: float, start: float) -> View:
 @cache
 def _map() -> dict[str, np.ndarray]:
     """Every wave as a small picture, at its place: down from the upper edge, across from the middle."""
-    cells = [[stripes(_CELL, u, v).numpy() for v in range(-MOST, MOST + 1)] for u in range(MOST + 1)]
+    inner = _CELL - 2 * _GAP
+    cells = [
+        [np.pad(stripes(inner, u, v).numpy(), _GAP, constant_values=0.0) for v in range(-MOST, MOST + 1)]
+        for u in range(MOST + 1)
+    ]
     frame = to_bytes(np.block(cells), -1.0, 1.0)
-    frame[_CELL - 1 :: _CELL] = frame[:, _CELL - 1 :: _CELL] = 128
     return {"map": frame}
 
 
@@ -83,7 +87,8 @@ def _in_words(down: int, across: int, width: float | None, angle: float | None) 
         lie = "upright" if down == 0 else "level"
     else:
         lie = f"{'rising' if angle > 0 else 'falling'} to the right at {abs(angle):.0f} degrees"
-    turns = f"{times(down) if down else 'No turn'} down and {abs(across) or 'none'} across{' to the left' if across < 0 else ''}"
+    side = " to the left" if across < 0 else ""
+    turns = f"{times(down) if down else 'No turn'} down and {abs(across) or 'none'} across{side}"
     return f"{turns}: stripes {lie}, a light and a dark one together {width:.0f} pixels wide."
 
 
@@ -92,7 +97,7 @@ class StripesExplorer(Explorer):
 
     side  pixels of the square picture
 
-    Controls: `down` (turns from the upper edge to the lower, 0 to 8), `across` (from left to right, -8 to 8; a click on
+    Controls: `down` (turns from the upper edge to the lower, 0 to 6), `across` (from left to right, -6 to 6; a click on
     the map sets both), `start` (degrees). Facts: those, width (pixels of a light and a dark stripe together, measured
     across them; None for 0 turns) and angle (degrees of the stripes from level, upwards to the right).
     """

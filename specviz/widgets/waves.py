@@ -169,11 +169,17 @@ def compute_sum(_: Any, target: str, by: str, count: float, **sliders: float) ->
     def curves() -> list[LinePlot]:
         shape = np.where(np.abs(place) < 0.25, top, -top)
         x, y = (place, shape) if target == "square" else (np.array([0.0, 0.0]), np.array([0.0, WAVES]))
-        coarse = place[::12]
+        coarse = place[::8]
         gap = np.array([np.nan])
         single = [part for wave in waves[:WAVES] for part in (cosine(coarse, *wave), gap)]
         lines = [
-            Line("the waves", np.concatenate([coarse, gap] * len(waves[:WAVES])), np.concatenate(single), GREY),
+            Line(
+                "the waves",
+                np.concatenate([coarse, gap] * len(waves[:WAVES])),
+                np.concatenate(single),
+                GREY,
+                dash="dot",
+            ),
             Line(f"the {target}", x, y, ORANGE, dash="dash"),
             Line("their sum", place, total, BLUE),
         ]
