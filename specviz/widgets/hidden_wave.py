@@ -19,7 +19,7 @@ _STEP = 0.1
 TRIED = np.round(np.arange(1, FASTEST + _STEP / 2, _STEP), 6)  # turns at the slider's ticks
 # What is hidden, by number: (turns, height, start in degrees) of each wave.
 SECRETS = {1: [(7, 0.5, 0.0)], 2: [(4, 0.45, 90.0), (9, 0.4, 0.0)]}
-_NOISE = 0.45
+_NOISE = {1: 0.6, 2: 0.45}  # its standard deviation
 
 
 def hidden_signal(number: int = 1) -> np.ndarray:
@@ -27,7 +27,7 @@ def hidden_signal(number: int = 1) -> np.ndarray:
     if number not in SECRETS:
         raise ValueError(f"number={number!r} is not one of {', '.join(map(str, SECRETS))}")
     place = np.arange(PIXELS) / PIXELS
-    noise = np.random.default_rng(number).normal(0.0, _NOISE, PIXELS)
+    noise = np.random.default_rng(number).normal(0.0, _NOISE[number], PIXELS)
     signal: np.ndarray = sum((cosine(place, *wave) for wave in SECRETS[number]), noise - noise.mean())
     return signal
 
