@@ -22,6 +22,7 @@ class Panel:
               "half": the half plane as rfft2 stores it (cycles per pixel)
     ticks     what stands at the ends and the middle of the axis across, and of the one down, in place of theirs
     axis      what these count
+    small     less than half as wide, under one of a pair
 
     >>> panel = sv.figures.Panel("spectrum", "Spectrum", "Magnitudes", low=-5, high=0, powers_of_ten=True)
     >>> panel.bar_labels()
@@ -40,6 +41,7 @@ class Panel:
     axes: Literal["pixels", "offset", "frequency", "half"] = "pixels"
     ticks: tuple[tuple[str, str, str], tuple[str, str, str]] | None = None
     axis: str = ""
+    small: bool = False
 
     def bar_labels(self) -> tuple[str, str]:
         """The labels at the two ends of the colour bar."""

@@ -64,7 +64,7 @@ def _pairs(panels: list[Panel], frames: dict[str, np.ndarray], plots: list[LineP
         from matplotlib.figure import Figure
 
     rows = [panels[i : i + 2] for i in range(0, len(panels), 2)]
-    tall = [max(frames[p.key].shape[0] / frames[p.key].shape[1] for p in row) for row in rows]
+    tall = [max(_aspect(frames[p.key]) * (0.6 if p.small else 1.0) for p in row) for row in rows]
     heights = [part for aspect in tall for part in (4.0 * aspect + 0.5, 0.12)]
     figure = _captioned(Figure, 8.7, sum(heights), caption)
     grid = figure.add_gridspec(len(heights), 2, height_ratios=heights)
@@ -89,6 +89,10 @@ def _left(panels: list[Panel], frames: dict[str, np.ndarray], plots: list[LinePl
     for row, plot in enumerate(plots):
         draw_lines(figure.add_subplot(grid[row, 1]), plot, 6.0)
     return without_mathematics(figure)
+
+
+def _aspect(frame: np.ndarray) -> float:
+    return frame.shape[0] / frame.shape[1]
 
 
 def _captioned(make: Any, width: float, height: float, caption: str) -> Any:

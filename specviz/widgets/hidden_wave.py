@@ -75,7 +75,7 @@ def compute(signal: np.ndarray, turns: float, start: float, tune: bool) -> View:
         axis, zero = f"place along a row of {len(signal)} pixels", np.zeros(len(signal))
         up, down = product.clip(0), product.clip(None, 0)
         end = 1.1 * max(float(np.abs(signal).max()), 1.1)
-        ends: dict[str, Any] = {"x_range": (-1, len(signal)), "y_range": (-end, end), "height": 250}
+        ends: dict[str, Any] = {"x_range": (-1, len(signal)), "y_range": (-end, end), "height": 215}
         tries = [Line("signal", x, signal, GREY), Line("wave that tries", x, trial, PURPLE, dash="dash")]
         shaded = [
             Line("above zero", x, up, BLUE, low=zero, high=up),
@@ -83,8 +83,8 @@ def compute(signal: np.ndarray, turns: float, start: float, tune: bool) -> View:
         ]
         so_far = [Line("left over", tried, left, BLUE), Line("now", tried[-1:], left[-1:], ORANGE, dash="none")]
         most = 1.2 * float(np.abs(added_up(signal, TRIED)).max() or 1.0)
-        swept: dict[str, Any] = {"x_range": (0.9, FASTEST + 0.1), "y_range": (-most, most), "height": 250}
-        title = "Left over, above less below: this wave and all slower ones"
+        swept: dict[str, Any] = {"x_range": (0.9, FASTEST + 0.1), "y_range": (-most, most), "height": 215}
+        title = "Left over, of this wave and all slower ones"
         return [
             LinePlot("The signal, and a wave that tries", axis, "height", tries, **ends),
             LinePlot("Signal times wave, place by place", axis, "product", shaded, **ends),

@@ -51,6 +51,7 @@ class PanelView {
     const units = { pixels: "pixels", offset: "pixels from the middle" };
     el("div", "specviz-axis", figure, spec.axis || (units[spec.axes] ?? "cycles per pixel"));
     figure.classList.toggle("specviz-half", spec.axes === "half");
+    figure.classList.toggle("specviz-small", spec.small);
     const bar = el("div", "specviz-bar", figure);
     if (spec.bar_table) {
       el("span", "", bar, spec.bar_labels[0]);
@@ -294,7 +295,13 @@ function render({ model, el: root }) {
     views = Object.fromEntries(model.get("panels").map((spec) => [spec.key, new PanelView(spec, row, post)]));
   };
   const label = () => {
-    root.closest(".specviz-explorer")?.querySelector(".specviz-sentence")?.setAttribute("role", "status");
+    const explorer = root.closest(".specviz-explorer");
+    explorer?.querySelector(".specviz-sentence")?.setAttribute("role", "status");
+    for (const player of explorer?.querySelectorAll(".widget-play") ?? [])
+      [...player.querySelectorAll("button")].forEach((button, i) => {
+        button.title = ["Play or pause", "Stop, and back to the beginning"][i] ?? "";
+        button.setAttribute("aria-label", button.title);
+      });
     for (const { selector, name, text } of model.get("controls"))
       document.querySelectorAll(selector).forEach((node) => {
         node.setAttribute("aria-label", name);
@@ -311,6 +318,9 @@ function render({ model, el: root }) {
   let watched = null, asked = 0;
   const controlsChange = new MutationObserver((changes) => {
     const others = ({ target }) => !root.contains(target) && !target.closest?.(".js-plotly-plot");
+    // A curve that takes another's place was laid out before it came here.
+    const isPlot = (node) => node.matches?.(".js-plotly-plot") || node.querySelector?.(":scope > .js-plotly-plot");
+    if (changes.some(({ addedNodes }) => [...addedNodes].some(isPlot))) requestAnimationFrame(fit);
     if (!asked && changes.some(others)) asked = requestAnimationFrame(() => (asked = 0, label()));
   });
   const watchControls = () => {

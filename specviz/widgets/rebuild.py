@@ -168,6 +168,7 @@ class RebuildExplorer(Explorer):
                     low=-5.0,
                     high=0.0,
                     unit="magnitude, of the largest; not in: grey",
+                    small=True,
                     **KEPT,
                 )
                 for name in ORDERS
@@ -179,7 +180,9 @@ class RebuildExplorer(Explorer):
 
     def __init__(self, image: Any, **values: Any) -> None:
         self.play = ipw.Play(interval=_TICK_MS, show_repeat=False, max=1, layout=ipw.Layout(margin="2px 8px"))
-        super().__init__(image, **values)
+        super().__init__(image)
+        if values:
+            self.set(**values)  # now that the picture says how many waves there are
         # In the browser: the slider moves with the button, and the kernel hears of the last place only.
         slider = self.controls["waves"]
         self._links = [

@@ -140,7 +140,8 @@ class RowExplorer(Explorer):
     compute = staticmethod(compute)
 
     def __init__(self, image: Any, row: int | None = None, waves: int = 0) -> None:
-        super().__init__(image, **({} if row is None else {"row": row}), waves=waves)
+        super().__init__(image)
+        self.set(row=min(200, self.values["row"]) if row is None else row, waves=waves)
 
     def prepare(self, image: Tensor) -> Picture:
         """The picture in grey."""
