@@ -68,7 +68,7 @@ def test_a_click_on_the_map_makes_its_stripes(page):
     explorer = explorer_of(page, "stripes")
     canvas = explorer.locator("canvas[data-panel=map]")
     box = canvas.bounding_box()
-    canvas.click(position={"x": box["width"] * 10.5 / 13, "y": box["height"] * 2.5 / 7})
+    canvas.click(position={"x": box["width"] * 8.5 / 9, "y": box["height"] * 2.5 / 5})
     wait_until(page, lambda words: words.startswith("2 turns down and 4 across"), lambda: sentence(explorer))
     settle(page, explorer)
     y, x = np.mgrid[:192, :192] / 192

@@ -46,6 +46,7 @@ def added_up(signal: np.ndarray, turns: np.ndarray) -> np.ndarray:
 
 def compute(signal: np.ndarray, turns: float, start: float, tune: bool) -> View:
     """A signal, a wave that tries, their product, and what is left of it for this and all slower waves."""
+    turns, start = float(turns), float(start)
     slower = TRIED[turns - 1e-9 > TRIED]
     tried = np.append(slower, turns)
     found = added_up(signal, tried)

@@ -16,9 +16,9 @@ from specviz.widgets.specification import Fact, Slider, Specification, View
 from specviz.widgets.waves import times
 
 SIDE = 192  # pixels of the picture
-MOST = 6  # turns down, and across to either side
-_CELL = 44  # pixels of a wave on the map, with the gap around it
-_GAP = 4
+MOST = 4  # turns down, and across to either side
+_CELL = 64  # pixels of a wave on the map, with the gap around it
+_GAP = 7
 
 
 def stripes(side: int, down: float, across: float, start: float = 0.0) -> Tensor:
@@ -39,7 +39,7 @@ def compute(side: int, down: float, across: float, start: float) -> View:
     facts = [
         Fact("down", down, "turns down", "{}"),
         Fact("across", across, "turns across", "{}", "to the right; below 0 the stripes lean to the other side"),
-        Fact("start", start, "start", "{:g} degrees", "the phase: what stands in the upper left corner"),
+        Fact("start", float(start), "start", "{:g} degrees", "the phase: what stands in the upper left corner"),
         Fact("width", width, "width", "{:.1f} pixels", "of a light and a dark stripe together"),
         Fact("angle", angle, "direction", "{:.0f} degrees", "of the stripes: 0 is level, 90 upright"),
     ]
@@ -97,7 +97,7 @@ class StripesExplorer(Explorer):
 
     side  pixels of the square picture
 
-    Controls: `down` (turns from the upper edge to the lower, 0 to 6), `across` (from left to right, -6 to 6; a click on
+    Controls: `down` (turns from the upper edge to the lower, 0 to 4), `across` (from left to right, -4 to 4; a click on
     the map sets both), `start` (degrees). Facts: those, width (pixels of a light and a dark stripe together, measured
     across them; None for 0 turns) and angle (degrees of the stripes from level, upwards to the right).
     """

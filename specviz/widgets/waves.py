@@ -37,6 +37,7 @@ def times(count: float, thing: str = "turn") -> str:
 
 def compute(pixels: int, turns: float, height: float, start: float, dots: bool) -> View:
     """A wave along a row of so many pixels; with its values on the pixels, and the slowest wave that has the same."""
+    turns, height, start = float(turns), float(height), float(start)
     places, at = np.linspace(0, 1, PLACES + 1), np.arange(pixels) / pixels
     seen = cosine(at, turns, height, start)
     # Seen at whole pixels only, `turns` forwards and pixels - turns backwards are the same.
@@ -159,7 +160,7 @@ def compute_sum(_: Any, target: str, by: str, count: float, **sliders: float) ->
     facts = [
         Fact("target", target, "to be made", "a {}"),
         Fact("by", by),
-        Fact("count", sum(height != 0 for _, height in waves), "waves in use"),
+        Fact("count", int(np.count_nonzero([height for _, height in waves])), "waves in use"),
         Fact("heights", [float(height) for _, height in waves]),
         Fact("fit", share, "fit", "{:.1f %}", f"of the best that waves of 1 to {WAVES} turns can do, however large"),
         Fact("overshoot", over, "too far beside an edge", "{:.1f %}", "of the jump from below to above"),
