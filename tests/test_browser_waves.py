@@ -28,7 +28,7 @@ def explorer_of(page, name):
 
 
 def sentence(explorer) -> str:
-    return explorer.locator(".specviz-sentence").inner_text()
+    return explorer.locator(".specviz-sentence").text_content()  # of what is not on the screen, too
 
 
 def test_arrow_keys_find_the_hidden_wave_and_its_area_grows_on_the_way(page):
