@@ -92,7 +92,8 @@ def _left(panels: list[Panel], frames: dict[str, np.ndarray], plots: list[LinePl
 
 
 def _aspect(frame: np.ndarray) -> float:
-    return frame.shape[0] / frame.shape[1]
+    height, width = frame.shape[:2]
+    return float(height / width)
 
 
 def _captioned(make: Any, width: float, height: float, caption: str) -> Any:
