@@ -1,4 +1,4 @@
-"""Explorers for who has never met a Fourier transform: numbers against NumPy, and sentences against the numbers."""
+"""Explorers for readers who have never met a Fourier transform: numbers against NumPy, sentences against numbers."""
 
 import itertools
 import re
