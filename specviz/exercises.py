@@ -237,16 +237,21 @@ def _asked(function: Any, hint: str = "") -> Callable[..., Any] | None:
 
 
 @_in_words
-def check_guess(guess: Any, truth: float, what: str, unit: str = "", within: float | None = None) -> Verdict:
+def check_guess(
+    guess: Any, truth: float, what: str, unit: str = "", within: float | None = None, hidden: bool = False
+) -> Verdict:
     """Compare a prediction with the measured number.
 
     within  how far off counts as right, in the unit; a factor of 1.5 either way when None
+    hidden  without a prediction the measured number is not shown either
 
     >>> sv.exercises.check_guess(3, truth=3.2, what="share kept", unit="%")
     ✓ share kept: 3.2 %; you predicted 3 %, within a factor of 1.5.
     """
     guess = _number(guess, unit, 1.0 if unit == "%" else None)
     measured = f"{what}: {truth:.3g} {unit}".strip()
+    if guess is None and hidden:
+        return Verdict(None, f"{what}: write your prediction in place of None, then run that cell and this one.")
     if guess is None:
         return Verdict(None, f"{measured}. You made no prediction; next time write one down first.")
     if within is None:
@@ -255,6 +260,42 @@ def check_guess(guess: Any, truth: float, what: str, unit: str = "", within: flo
         close, how = abs(guess - truth) <= within, f"{within:g} {'points' if unit == '%' else unit}".strip()
     off = "" if within == 0 else f", {'within' if close else 'off by more than'} {how}"
     return Verdict(close, f"{measured}; you predicted {guess:.3g} {unit}".strip() + f"{off}.")
+
+
+@_in_words
+def check_hidden_waves(turns: Any, signal: Any, count: int) -> Verdict:
+    """Are these the turns of the highest waves of a signal (N,)? Shows how high the waves of these turns are.
+
+    count  how many waves are asked for
+
+    >>> sv.exercises.check_hidden_waves((4, 9), sv.widgets.hidden_signal(2), count=2).solved
+    True
+    """
+    wanted = f"{count} whole numbers of turns"
+    answers = _numbers(turns, count, wanted)
+    if answers is None:
+        return Verdict(None, f"Not answered yet: {wanted}, such as {tuple(range(1, count + 1))}.")
+    row = np.asarray(signal, dtype=np.float64)
+    height = 2 * np.abs(np.fft.rfft(row)) / len(row)
+    fastest = (len(row) - 1) // 2
+    if not all(answer.is_integer() and 1 <= answer <= fastest for answer in answers):
+        return Verdict(False, f"The turns should be whole numbers from 1 to {fastest}.")
+    given = {int(answer) for answer in answers}
+    right = {int(found) + 1 for found in np.argsort(height[1 : fastest + 1])[-count:]}
+    shown = range(1, 2 * max(right) + 1) if given == right else sorted(given)
+
+    def draw(figure: Any) -> None:
+        axes = figure.add_subplot()
+        colours = [BLUE if turn in given & right else ORANGE if turn in given else GREY for turn in shown]
+        axes.bar(list(shown), height[list(shown)], color=colours, width=0.6)
+        axes.set(xlabel="turns", ylabel="left over, best start", xlim=(0, 2 * max(right | given) + 1))
+
+    picture = _picture(draw)
+    heights = ", ".join(f"{height[turn]:.2f} of {turn} turn{'s' * (turn != 1)}" for turn in sorted(given))
+    if given == right:
+        return Verdict(True, f"Right: {heights} is left over, and of no other wave as much.", picture)
+    hint = "Hint: tick “find the best start by itself”, then move from 1 to 12: a hidden wave is a peak."
+    return Verdict(False, f"{len(given & right)} of {count} found: {heights} is left over. {hint}", picture)
 
 
 @_in_words

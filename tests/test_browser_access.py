@@ -29,6 +29,8 @@ EXPLORERS = [
         for name in ("Threshold", "Symmetry", "Convolution", "BandLimit", "Pooling", "Filter", "Activation")
     ),
     *(f"{name}()" for name in ("Speed", "SpecNet", "Memory", "Step", "Training", "LiveTraining", "Parametrisation")),
+    *(f"{name}()" for name in ("Wave", "WaveSum", "HiddenWave", "Stripes")),
+    *(f"{name}(photo)" for name in ("Row", "Rebuild")),
 ]
 CELLS = [re.sub(r"^(\w+)\(", r"\1Explorer(", explorer) + ".view" for explorer in EXPLORERS]
 CELLS += ['FigureView(Matrix("Times", "side", "layer", ["8", "16"], ["conv", "pool"], np.eye(2), "ms")).view']

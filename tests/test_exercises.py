@@ -21,6 +21,7 @@ def test_no_answer_is_no_verdict():
     explorer = sv.widgets.ThresholdExplorer(photo)
     for verdict in (
         exercises.check_guess(None, 3.0, "share", "%"),
+        exercises.check_hidden_waves(None, sv.widgets.hidden_signal(2), 2),
         exercises.check_share(explorer, None, 0.1),
         exercises.check_partner(lambda u, v, H, W: None),
         exercises.check_real_bins(None, (6, 7)),
@@ -40,6 +41,26 @@ def test_a_prediction_within_a_factor_of_one_and_a_half_is_right(guess, right):
     verdict = exercises.check_guess(guess, 3.0, "share kept", "%")
     assert verdict.solved is right
     assert "share kept: 3 %; you predicted" in verdict.message
+
+
+def test_a_hidden_answer_is_shown_to_a_prediction_alone():
+    none = exercises.check_guess(None, 64.2, "share", "%", hidden=True)
+    assert none.solved is None
+    assert "64" not in repr(none)
+    assert "share: 64.2 %; you predicted 50 %" in exercises.check_guess(50, 64.2, "share", "%", hidden=True).message
+
+
+def test_hidden_waves_are_the_two_highest():
+    signal = sv.widgets.hidden_signal(2)
+    for right in ([4, 9], (9, 4.0), torch.tensor([4, 9]), ("4", "9")):
+        verdict = exercises.check_hidden_waves(right, signal, 2)
+        assert verdict.solved
+        Image.open(io.BytesIO(verdict.picture)).load()
+    for wrong, words in [((4, 7), "1 of 2"), ((4, 4), "1 of 2"), ((1, 2), "0 of 2"), ((0, 9), "from 1 to 119")]:
+        verdict = exercises.check_hidden_waves(wrong, signal, 2)
+        assert verdict.solved is False
+        assert words in verdict.message
+        assert "9" not in repr(verdict) or 9 in wrong or words.startswith("from")
 
 
 def test_the_partner_counts_modulo_the_size():
@@ -349,6 +370,7 @@ def explorer():
 
 ANSWERED = {
     "check_guess": lambda answer: exercises.check_guess(answer, 3.0, "share", "%"),
+    "check_hidden_waves": lambda answer: exercises.check_hidden_waves(answer, sv.widgets.hidden_signal(2), 2),
     "check_share": lambda answer: exercises.check_share(explorer(), answer, 0.1),
     "check_partner": exercises.check_partner,
     "check_real_bins": lambda answer: exercises.check_real_bins(answer, (6, 7)),

@@ -30,6 +30,7 @@ def test_the_course_is_here():
     names = [path.stem for path in NOTEBOOKS]
     assert names == [
         "00_start_here",
+        "00b_waves",
         "01_spectra_and_symmetry",
         "02_thresholding",
         "03_convolution_theorem",
@@ -42,7 +43,7 @@ def test_the_course_is_here():
         "10_training_curves",
         "11_results",
     ]
-    assert [int(name[:2]) for name in names] == list(range(len(names)))
+    assert [int(name[:2]) for name in names if name != "00b_waves"] == list(range(len(names) - 1))
 
 
 def test_every_code_cell_was_run_in_order_and_none_failed(notebook):

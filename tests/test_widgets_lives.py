@@ -21,16 +21,22 @@ from specviz.widgets import (
     FigureView,
     FilterExplorer,
     GridSlider,
+    HiddenWaveExplorer,
     LiveTrainingExplorer,
     MemoryExplorer,
     ParametrisationExplorer,
     PoolingExplorer,
+    RebuildExplorer,
+    RowExplorer,
     SpecNetExplorer,
     SpeedExplorer,
     StepExplorer,
+    StripesExplorer,
     SymmetryExplorer,
     ThresholdExplorer,
     TrainingExplorer,
+    WaveExplorer,
+    WaveSumExplorer,
 )
 from specviz.widgets.lines import _script
 from specviz.widgets.lives import ClosedError
@@ -51,10 +57,11 @@ EVERY = {
         make.__name__: lambda make=make: make(image())
         for make in (
             ActivationExplorer, BandLimitExplorer, ConvolutionExplorer, FilterExplorer, PoolingExplorer,
-            SymmetryExplorer, ThresholdExplorer,
+            RebuildExplorer, RowExplorer, SymmetryExplorer, ThresholdExplorer,
         )
     },
     **{make.__name__: make for make in (MemoryExplorer, SpecNetExplorer, SpeedExplorer, TrainingExplorer)},
+    **{make.__name__: make for make in (HiddenWaveExplorer, StripesExplorer, WaveExplorer, WaveSumExplorer)},
     "LiveTrainingExplorer": lambda: LiveTrainingExplorer([]),
     "ParametrisationExplorer": lambda: ParametrisationExplorer(taps=3),
     "StepExplorer": small_step,

@@ -33,6 +33,12 @@ OTHERS = {
     "TrainingExplorer": {"experiment": "saved-activations"},
     "LiveTrainingExplorer": {"form": "tanh", "seed": 4},
     "ParametrisationExplorer": {"optimiser": "Adam"},
+    "WaveExplorer": {"turns": 30, "dots": True},
+    "WaveSumExplorer": {"target": "spike", "by": "recipe", "count": 9},
+    "HiddenWaveExplorer": {"turns": 6.9, "start": 30},
+    "RowExplorer": {"row": 3, "waves": 5},
+    "StripesExplorer": {"down": 2, "across": -3},
+    "RebuildExplorer": {"waves": 30},
 }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from specviz.extras import needs
 from specviz.figures.colours import BLUE, on_page, pale
 from specviz.figures.export import Still, sentence, table
-from specviz.figures.page import TALL, page_axis, page_layout
+from specviz.figures.page import TALL, USUAL, page_axis, page_layout
 from specviz.figures.text import figure_for_plotly, without_mathematics
 
 _NAMES_INSIDE = 3  # names that a still plot's legend shows among the curves; more of them would cover these
@@ -47,6 +47,9 @@ class Line:
 class LinePlot(Still):
     """Curves with their axes. A notebook shows one as a still picture.
 
+    x_range, y_range  where a linear axis begins and ends, so that it stays while a slider moves; by the curves if None
+    height            in pixels, with title and axes
+
     >>> t = np.linspace(0, 1, 100)
     >>> plot = sv.figures.LinePlot("A wave", "time, s", "height", [sv.figures.Line("sine", t, np.sin(2 * np.pi * t))])
     >>> plot
@@ -61,6 +64,9 @@ class LinePlot(Still):
     lines: list[Line] = field(default_factory=list)
     log_x: bool = False
     log_y: bool = False
+    x_range: tuple[float, float] | None = None
+    y_range: tuple[float, float] | None = None
+    height: int = USUAL
 
     def __repr__(self) -> str:
         return f"LinePlot({self.title!r}: {', '.join(line.name for line in self.lines)})"
@@ -108,10 +114,12 @@ def plotly_layout(plot: LinePlot, dark: bool) -> dict[str, Any]:
     """
     names = [line.name for line in plot.lines]
     kind = {True: "log", False: "linear"}
+    x, y = ({"range": list(ends)} if ends else {} for ends in (plot.x_range, plot.y_range))
+    tall = TALL - USUAL + plot.height
     return {
-        **page_layout(plot.title, dark, legend=names if len(names) > 1 else ()),
-        "xaxis": {**page_axis(plot.x_title, dark), "type": kind[plot.log_x]},
-        "yaxis": {**page_axis(plot.y_title, dark, TALL), "type": kind[plot.log_y], "exponentformat": "power"},
+        **page_layout(plot.title, dark, plot.height, legend=names if len(names) > 1 else ()),
+        "xaxis": {**page_axis(plot.x_title, dark), "type": kind[plot.log_x], **x},
+        "yaxis": {**page_axis(plot.y_title, dark, tall), "type": kind[plot.log_y], "exponentformat": "power", **y},
     }
 
 
@@ -207,6 +215,10 @@ def draw_lines(axes: Any, plot: LinePlot, width: float) -> None:
     drawn = any(len(line.x) for line in plot.lines)  # an empty axis has no logarithm
     axes.set_xscale("log" if plot.log_x and drawn else "linear")
     axes.set_yscale("log" if plot.log_y and drawn else "linear")
+    if plot.x_range:
+        axes.set_xlim(*plot.x_range)
+    if plot.y_range:
+        axes.set_ylim(*plot.y_range)
     axes.set_title(plot.title, fontsize=10)
     axes.set_xlabel(plot.x_title, fontsize=8)
     axes.set_ylabel(plot.y_title, fontsize=8)

@@ -8,7 +8,8 @@ from typing import Any
 
 # The narrowest page planned for: a notebook beside JupyterLab's file browser in a window of 780 pixels.
 NARROW = 340  # pixels
-TALL = 210  # pixels, of the y axis in a figure of the usual height
+USUAL = 320  # pixels, the height of a plot with its title and axes
+TALL = 210  # pixels, of the y axis in a figure of that height
 _CHARACTER = 7  # pixels, of a letter at the sizes below
 
 
@@ -22,7 +23,7 @@ def wrapped(text: str, width: int) -> str:
     return "<br>".join(textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False))
 
 
-def page_layout(title: str, dark: bool, height: int = 320, legend: Sequence[str] = ()) -> dict[str, Any]:
+def page_layout(title: str, dark: bool, height: int = USUAL, legend: Sequence[str] = ()) -> dict[str, Any]:
     """A layout without its axes.
 
     height  pixels of the plot with its title and axes; the legend's rows come on top

@@ -20,6 +20,9 @@ class Panel:
     low, high values at the ends of the colour bar; `unit` labels it; log10 values are marked as powers of ten
     axes      "pixels"; "offset": pixels from the middle, of the frame as it is; "frequency": the centred plane;
               "half": the half plane as rfft2 stores it (cycles per pixel)
+    ticks     what stands at the ends and the middle of the axis across, and of the one down, in place of theirs
+    axis      what these count
+    small     less than half as wide, under one of a pair
 
     >>> panel = sv.figures.Panel("spectrum", "Spectrum", "Magnitudes", low=-5, high=0, powers_of_ten=True)
     >>> panel.bar_labels()
@@ -36,6 +39,9 @@ class Panel:
     bar: Literal["whole", "upper half", "none"] = "none"
     powers_of_ten: bool = False
     axes: Literal["pixels", "offset", "frequency", "half"] = "pixels"
+    ticks: tuple[tuple[str, str, str], tuple[str, str, str]] | None = None
+    axis: str = ""
+    small: bool = False
 
     def bar_labels(self) -> tuple[str, str]:
         """The labels at the two ends of the colour bar."""
@@ -62,10 +68,14 @@ def draw_panel(axes: Any, panel: Panel, frame: np.ndarray) -> None:
     axes.set_box_aspect(height / width)
     if panel.axes == "half":
         axes.set_yticks([0, 0.5, 1], ["0", "±0.5", "0"])
+    if panel.ticks:
+        left, right, bottom, top = extents[panel.axes]
+        axes.set_xticks([left, (left + right) / 2, right], panel.ticks[0])
+        axes.set_yticks([top, (top + bottom) / 2, bottom], panel.ticks[1])
     axes.set_title(panel.title, fontsize=10)
     axes.tick_params(labelsize=7)
     units = {"pixels": "pixels", "offset": "pixels from the middle"}
-    axes.set_xlabel(units.get(panel.axes, "cycles per pixel"), fontsize=8)
+    axes.set_xlabel(panel.axis or units.get(panel.axes, "cycles per pixel"), fontsize=8)
 
 
 def draw_bar(axes: Any, panel: Panel) -> None:

@@ -10,8 +10,11 @@ import numpy as np
 from specviz.extras import needs
 from specviz.figures.export import as_bytes
 from specviz.figures.lines import LinePlot, draw_lines, legend_height
+from specviz.figures.page import USUAL
 from specviz.figures.panels import Panel, draw_bar, draw_panel
 from specviz.figures.text import without_mathematics
+
+Arranged = Literal["row", "pairs", "left"]
 
 
 def still_picture(
@@ -20,6 +23,7 @@ def still_picture(
     plots: list[LinePlot],
     caption: str,
     kind: Literal["png", "svg"] = "png",
+    arranged: Arranged = "row",
 ) -> bytes:
     r"""Draw what an explorer shows, as the bytes of a file.
 
@@ -27,7 +31,8 @@ def still_picture(
     >>> sv.figures.still_picture([panel], {"map": np.zeros((32, 32), dtype=np.uint8)}, [], "share kept: 1 %")[:4]
     b'\x89PNG'
     """
-    return as_bytes(still_figure(panels, frames, plots, caption), kind)
+    draw = {"row": still_figure, "pairs": _pairs, "left": _left}[arranged]
+    return as_bytes(draw(panels, frames, plots, caption), kind)
 
 
 def still_figure(panels: list[Panel], frames: dict[str, np.ndarray], plots: list[LinePlot], caption: str) -> Any:
@@ -41,11 +46,8 @@ def still_figure(panels: list[Panel], frames: dict[str, np.ndarray], plots: list
     aspects = (frames[p.key].shape[0] / frames[p.key].shape[1] * s for p, s in zip(shown, shares, strict=False))
     rows = [2.6 * min(max(aspects), 2.0) + 0.8, 0.12] if shown else [] if plots else [1.0]
     width = 2.9 * sum(shares) if shown else 8.7
-    heights = rows + [2.2 + legend_height(plot, width) for plot in plots]
-    lines = textwrap.wrap(caption, round(14.5 * width), break_on_hyphens=False, replace_whitespace=False) or [""]
-    figure = Figure(
-        figsize=(width, sum(heights) + 0.55 + 0.15 * len(lines)), dpi=80, layout="constrained", facecolor="white"
-    )
+    heights = rows + [2.2 * plot.height / USUAL + legend_height(plot, width) for plot in plots]
+    figure = _captioned(Figure, width, sum(heights), caption)
     grid = figure.add_gridspec(len(heights), columns, height_ratios=heights, width_ratios=shares)
     for column, panel in enumerate(shown):
         draw_panel(figure.add_subplot(grid[0, column]), panel, frames[panel.key])
@@ -53,5 +55,51 @@ def still_figure(panels: list[Panel], frames: dict[str, np.ndarray], plots: list
             draw_bar(figure.add_subplot(grid[1, column]), panel)
     for row, plot in enumerate(plots, len(rows)):
         draw_lines(figure.add_subplot(grid[row, :]), plot, width)
-    figure.supxlabel("\n".join(lines), fontsize=9, parse_math=False)  # a file name may hold dollar signs
     return without_mathematics(figure)
+
+
+def _pairs(panels: list[Panel], frames: dict[str, np.ndarray], plots: list[LinePlot], caption: str) -> Any:
+    """Panels large, two in a row, and their facts; explorers of such panels have no plots."""
+    with needs("lab"):
+        from matplotlib.figure import Figure
+
+    rows = [panels[i : i + 2] for i in range(0, len(panels), 2)]
+    tall = [max(_aspect(frames[p.key]) * (0.6 if p.small else 1.0) for p in row) for row in rows]
+    heights = [part for aspect in tall for part in (4.0 * aspect + 0.5, 0.12)]
+    figure = _captioned(Figure, 8.7, sum(heights), caption)
+    grid = figure.add_gridspec(len(heights), 2, height_ratios=heights)
+    for at, row in enumerate(rows):
+        for column, panel in enumerate(row):
+            draw_panel(figure.add_subplot(grid[2 * at, column]), panel, frames[panel.key])
+            if panel.bar != "none":
+                draw_bar(figure.add_subplot(grid[2 * at + 1, column]), panel)
+    return without_mathematics(figure)
+
+
+def _left(panels: list[Panel], frames: dict[str, np.ndarray], plots: list[LinePlot], caption: str) -> Any:
+    """One panel, the plots on its right."""
+    with needs("lab"):
+        from matplotlib.figure import Figure
+
+    heights = [2.2 * plot.height / USUAL for plot in plots]
+    figure = _captioned(Figure, 10.5, sum(heights), caption)
+    grid = figure.add_gridspec(len(heights), 2, height_ratios=heights, width_ratios=(2, 3))
+    for panel in panels[:1]:
+        draw_panel(figure.add_subplot(grid[:, 0]), panel, frames[panel.key])
+    for row, plot in enumerate(plots):
+        draw_lines(figure.add_subplot(grid[row, 1]), plot, 6.0)
+    return without_mathematics(figure)
+
+
+def _aspect(frame: np.ndarray) -> float:
+    height, width = frame.shape[:2]
+    return float(height / width)
+
+
+def _captioned(make: Any, width: float, height: float, caption: str) -> Any:
+    """An empty figure of so many inches, and its caption below."""
+    lines = textwrap.wrap(caption, round(14.5 * width), break_on_hyphens=False, replace_whitespace=False) or [""]
+    size = (width, height + 0.55 + 0.15 * len(lines))
+    figure = make(figsize=size, dpi=80, layout="constrained", facecolor="white")
+    figure.supxlabel("\n".join(lines), fontsize=9, parse_math=False)  # a file name may hold dollar signs
+    return figure

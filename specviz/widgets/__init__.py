@@ -11,15 +11,20 @@ with needs("lab"):
     from specviz.widgets.export import ExportButtons
     from specviz.widgets.figure import FigureView
     from specviz.widgets.filters import FilterExplorer
+    from specviz.widgets.hidden_wave import HiddenWaveExplorer, hidden_signal
     from specviz.widgets.live import LiveTrainingExplorer
     from specviz.widgets.memory import MemoryExplorer, StepExplorer
     from specviz.widgets.parametrisation import ParametrisationExplorer
     from specviz.widgets.pooling import PoolingExplorer
+    from specviz.widgets.rebuild import RebuildExplorer
+    from specviz.widgets.row import RowExplorer
     from specviz.widgets.specnet import SpecNetExplorer
     from specviz.widgets.speed import SpeedExplorer
+    from specviz.widgets.stripes import StripesExplorer
     from specviz.widgets.symmetry import SymmetryExplorer
     from specviz.widgets.threshold import ThresholdExplorer
     from specviz.widgets.training import TrainingExplorer
+    from specviz.widgets.waves import WaveExplorer, WaveSumExplorer
 
 __all__ = [
     "ActivationExplorer",
@@ -30,14 +35,21 @@ __all__ = [
     "FigureView",
     "FilterExplorer",
     "GridSlider",
+    "HiddenWaveExplorer",
     "LiveTrainingExplorer",
     "MemoryExplorer",
     "ParametrisationExplorer",
     "PoolingExplorer",
+    "RebuildExplorer",
+    "RowExplorer",
     "SpecNetExplorer",
     "SpeedExplorer",
     "StepExplorer",
+    "StripesExplorer",
     "SymmetryExplorer",
     "ThresholdExplorer",
     "TrainingExplorer",
+    "WaveExplorer",
+    "WaveSumExplorer",
+    "hidden_signal",
 ]

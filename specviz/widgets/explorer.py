@@ -19,6 +19,7 @@ from torch import Tensor
 
 from specviz.datasets import luminance, photo_from, photo_within
 from specviz.figures import Kind, LinePlot, Panel, still_picture, table
+from specviz.figures.still import Arranged
 from specviz.widgets.controls import accessible, move, row_of, value_of, widget_of
 from specviz.widgets.export import ExportButtons
 from specviz.widgets.lines import LinesView
@@ -81,7 +82,7 @@ class Explorer(Displayed):
         self.source: Any = None if self.takes_pictures else source  # what `compute` takes
         self.image: Tensor | None = None  # (H, W) or (3, H, W), the picture on screen
         self.shown: View | None = None
-        self.panels = PanelsView(specification.label)
+        self.panels = PanelsView(specification.label, pairs=specification.pairs)
         self.panels.on_probe = self.probe
         self.panels.on_pick = lambda panel, x, y: self._guarded(lambda: self._pick(panel, x, y))
         self.panels.observe(lambda change: self._theme(change["new"]), "dark")
@@ -108,7 +109,16 @@ class Explorer(Displayed):
         grid = f"repeat(auto-fit, {width})" if specification.beside else "minmax(0, 1fr)"
         self.grid = ipw.GridBox(layout=ipw.Layout(grid_template_columns=grid, width="100%"))
         row = ipw.HBox(columns, layout=ipw.Layout(flex_flow="row wrap"))
-        self.view = ExplorerView([row, self.panels, self.grid, self.export], self.still, self.summary, self.alt_text)
+        self.sentence = ipw.Label(layout=ipw.Layout(display="none"))
+        self.sentence.add_class("specviz-sentence")
+        figure: list[ipw.Widget] = [self.panels, self.grid, self.sentence]
+        if specification.place == "below":
+            figure = [self.grid, self.sentence, self.panels]
+        elif specification.place == "left":
+            both = ipw.HBox([self.panels, self.grid])
+            both.add_class("specviz-beside")
+            figure = [both, self.sentence]
+        self.view = ExplorerView([row, *figure, self.export], self.still, self.summary, self.alt_text)
         self._own_widgets()
         if self.takes_pictures:
             self.load(source)
@@ -304,7 +314,12 @@ class Explorer(Displayed):
                 note=self._note,
                 under_way=shown.under_way,
             )
-        self._redraw_lines_soon()
+        self.sentence.value = shown.sentence
+        self.sentence.layout.display = None if shown.sentence else "none"
+        if self.specification.at_once:
+            self._redraw_lines()
+        else:
+            self._redraw_lines_soon()
 
     def _panels(self) -> list[Panel]:
         """The panels as they look now; none while there is nothing to show."""
@@ -392,14 +407,15 @@ class Explorer(Displayed):
 
     def summary(self) -> str:
         """The facts in one line."""
-        return f"{type(self).__name__}: " + "; ".join(f"{name} {value}" for name, value, *_ in self.panels.facts)
+        facts = "; ".join(f"{name} {value}" for name, value, *_ in self.panels.facts)
+        return f"{type(self).__name__}: {facts} {self.sentence.value}".strip()
 
     def alt_text(self) -> str:
         """What the still picture shows, in words: pictures, curves, facts."""
         pictures = [f"{panel.title}: {panel.description}" for panel in self._panels()]
         facts = "; ".join(f"{name} {value}" for name, value, *_ in self.panels.facts)
         curves = [plot.alt_text() for plot in self._curves()]
-        return " ".join([f"{self.specification.label}.", *pictures, *curves, facts]).strip()
+        return " ".join([f"{self.specification.label}.", *pictures, *curves, self.sentence.value, facts]).strip()
 
     def description(self) -> dict[str, Any]:
         """All but pixels and points, in JSON's types: enough to draw it with other controls than ipywidgets'.
@@ -414,6 +430,7 @@ class Explorer(Displayed):
             "panels": [asdict(panel) for panel in self._panels()],
             "facts": [asdict(fact) | {"value": _json(fact.value)} for fact in (self.shown or View()).facts],
             "curves": [{"title": p.title, "x": p.x_title, "y": p.y_title} for p in self._curves()],
+            "sentence": self.sentence.value,
         }
 
     def _curves(self) -> list[LinePlot]:
@@ -441,7 +458,12 @@ class Explorer(Displayed):
             for key, frame in self.shown.frames.items():
                 frames[key] = frames[key] | frame.astype(np.uint8) << 7 if frame.dtype == np.bool_ else frame
         caption = "   ".join(f"{name}: {value}" for name, value, *_ in self.panels.facts)
-        return still_picture(self._panels(), frames, self._curves(), caption or self.panels.message, kind)
+        caption = "   ".join(filter(None, [self.sentence.value, caption]))
+        arranged: Arranged = "row"
+        if frames:
+            specification = self.specification
+            arranged = "pairs" if specification.pairs else "left" if specification.place == "left" else "row"
+        return still_picture(self._panels(), frames, self._curves(), caption or self.panels.message, kind, arranged)
 
 
 def _json(value: Any) -> Any:
@@ -459,7 +481,7 @@ def _bands(plot: LinePlot) -> list[bool]:
 def _looks(plot: LinePlot) -> list[Any]:
     """What `LinesView.show` leaves as it is."""
     lines = [(line.name, line.colour, line.dash, line.markers, line.symbol) for line in plot.lines]
-    return [plot.title, plot.x_title, plot.y_title, lines]
+    return [plot.title, plot.x_title, plot.y_title, plot.x_range, plot.y_range, lines]
 
 
 @contextmanager

@@ -49,8 +49,9 @@ class PanelView {
     this.canvas.setAttribute("aria-label", `${spec.title}. ${spec.description}`);
     this.xTicks = el("div", "specviz-xticks", plot);
     const units = { pixels: "pixels", offset: "pixels from the middle" };
-    el("div", "specviz-axis", figure, units[spec.axes] ?? "cycles per pixel");
+    el("div", "specviz-axis", figure, spec.axis || (units[spec.axes] ?? "cycles per pixel"));
     figure.classList.toggle("specviz-half", spec.axes === "half");
+    figure.classList.toggle("specviz-small", spec.small);
     const bar = el("div", "specviz-bar", figure);
     if (spec.bar_table) {
       el("span", "", bar, spec.bar_labels[0]);
@@ -128,7 +129,7 @@ class PanelView {
     fill(new Uint32Array(this.image.data.buffer), frame, this.table, base);
     context.putImageData(this.image, 0, 0);
     const around = (n) => [`−${n >> 1}`, "0", String((n - 1) >> 1)];
-    const [xs, ys] = {
+    const [xs, ys] = this.spec.ticks ?? {
       offset: [around(width), around(height)],
       frequency: [["−0.5", "0", "0.5"], ["−0.5", "0", "0.5"]],
       half: [["0", "0.25", "0.5"], ["0", "±0.5", "0"]],
@@ -227,6 +228,7 @@ function render({ model, el: root }) {
   root.setAttribute("role", "group");
   root.setAttribute("aria-label", model.get("label"));
   const row = el("div", "specviz-panels", root);
+  row.classList.toggle("specviz-pairs", model.get("pairs"));
   const readout = el("div", "specviz-readout", root);
   readout.setAttribute("aria-live", "polite");
   const message = el("div", "specviz-message", root);
@@ -293,6 +295,13 @@ function render({ model, el: root }) {
     views = Object.fromEntries(model.get("panels").map((spec) => [spec.key, new PanelView(spec, row, post)]));
   };
   const label = () => {
+    const explorer = root.closest(".specviz-explorer");
+    explorer?.querySelector(".specviz-sentence")?.setAttribute("role", "status");
+    for (const player of explorer?.querySelectorAll(".widget-play") ?? [])
+      [...player.querySelectorAll("button")].forEach((button, i) => {
+        button.title = ["Play or pause", "Stop, and back to the beginning"][i] ?? "";
+        button.setAttribute("aria-label", button.title);
+      });
     for (const { selector, name, text } of model.get("controls"))
       document.querySelectorAll(selector).forEach((node) => {
         node.setAttribute("aria-label", name);
@@ -309,6 +318,9 @@ function render({ model, el: root }) {
   let watched = null, asked = 0;
   const controlsChange = new MutationObserver((changes) => {
     const others = ({ target }) => !root.contains(target) && !target.closest?.(".js-plotly-plot");
+    // A curve that takes another's place was laid out before it came here.
+    const isPlot = (node) => node.matches?.(".js-plotly-plot") || node.querySelector?.(":scope > .js-plotly-plot");
+    if (changes.some(({ addedNodes }) => [...addedNodes].some(isPlot))) requestAnimationFrame(fit);
     if (!asked && changes.some(others)) asked = requestAnimationFrame(() => (asked = 0, label()));
   });
   const watchControls = () => {

@@ -99,6 +99,13 @@ def photo_bytes(picture: Picture) -> dict[str, np.ndarray]:
     return {"photo": picture_bytes(picture.map)}
 
 
+def centred_plane(half: Tensor, width: int) -> Tensor:
+    """What is known of each stored entry, on the centred full plane: (H, W//2+1), symmetric -> (H, W)."""
+    right = half[:, 1 : (width + 1) // 2].roll(-1, 0).flip((0, 1))
+    plane: Tensor = torch.fft.fftshift(torch.cat([half, right], 1))
+    return plane
+
+
 def centred_levels(magnitude: Tensor, kept: Tensor, low: float, high: float) -> np.ndarray:
     """A plane for the table "kept-dropped", DC centred: the logarithm in 7 bits, what is kept in the eighth."""
     levels = to_bytes(magnitude.clamp_min(1e-30).log10().numpy(), low, high, levels=128)

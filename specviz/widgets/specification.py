@@ -146,6 +146,9 @@ class Specification:
     controls  by the name that `set`, `facts` and `compute` take, those first on whose values others' ranges depend
     columns   names of controls beside each other, or columns of them; a column of columns keeps these together
     beside    curves stand beside each other where there is room
+    place     of the panels, with the facts: above the curves, below them, or on their left
+    pairs     two panels beside each other, as large as the page lets them be
+    at_once   curves move with the slider, and not when it rests: for few points
     """
 
     label: str
@@ -153,6 +156,9 @@ class Specification:
     columns: tuple[Any, ...]
     panels: tuple[Panel, ...] = ()
     beside: bool = False
+    place: Literal["above", "below", "left"] = "above"
+    pairs: bool = False
+    at_once: bool = False
 
 
 # --- what is shown
@@ -204,6 +210,7 @@ class View:
     pick     by panel, the controls' values that a click chooses
     markers  by panel, rings around pixels
     under_way  what is lost if the kernel ends now
+    sentence   what the figure shows, in words
     """
 
     frames: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -215,6 +222,7 @@ class View:
     pick: Mapping[str, Callable[[int, int], dict[str, Any]]] = field(default_factory=dict)
     markers: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
     under_way: str = ""
+    sentence: str = ""
 
     def read(self, panel: str, x: int, y: int) -> str:
         """The text for frame pixel (x, y) of a panel; "" where there is none."""

@@ -13,7 +13,7 @@ import specviz.functional as SF
 from specviz.figures import BLUE, ORANGE, Line, LinePlot, Panel, to_bytes
 from specviz.spectra import NORMS, HalfSpectrum, Norm
 from specviz.widgets.explorer import Explorer
-from specviz.widgets.pictures import KEPT, Picture, frequency, picture_bytes, reduce_shown, top
+from specviz.widgets.pictures import KEPT, Picture, centred_plane, frequency, picture_bytes, reduce_shown, top
 from specviz.widgets.specification import Choice, Fact, Slider, Specification, View
 
 _CURVE_POINTS = 512
@@ -58,7 +58,7 @@ def compute(picture: Picture, beta: float, norm: str) -> View:
         return "magnitude " + ", ".join(f"{m:.4g} {'kept' if m > beta else 'dropped'}" for m in magnitudes)
 
     frames = {
-        "spectrum": reduce_shown(_centred_plane(_any_channel(kept.values != 0), X.size[1]), "max"),
+        "spectrum": reduce_shown(centred_plane(_any_channel(kept.values != 0), X.size[1]), "max"),
         "restored": picture_bytes(restored),
         "error": to_bytes(reduce_shown(difference.amax(0) if difference.ndim == 3 else difference), 0.0, 0.2),
     }
@@ -93,7 +93,7 @@ def _log_display(picture: Picture, norm: str) -> tuple[Tensor, float, float]:
 def _still(picture: Picture, norm: str) -> dict[str, np.ndarray]:
     """The photograph, and 7 bits of magnitude; the mask of what is kept lights the eighth: one table shows both."""
     logs, low, high = picture.once(_log_display, norm)
-    levels = _centred_plane(torch.from_numpy(to_bytes(logs.numpy(), low, high, levels=128)), picture.size[1])
+    levels = centred_plane(torch.from_numpy(to_bytes(logs.numpy(), low, high, levels=128)), picture.size[1])
     return {"photo": picture_bytes(picture.map), "spectrum": reduce_shown(levels, "max")}
 
 
@@ -176,13 +176,6 @@ class ThresholdExplorer(Explorer):
 def _any_channel(mask: Tensor) -> Tensor:
     """(C, H, V) -> (H, V): true where any channel is; (H, V) as it is."""
     return mask.any(0) if mask.ndim == 3 else mask
-
-
-def _centred_plane(half: Tensor, width: int) -> Tensor:
-    """What is known of each stored entry, on the centred full plane: (H, W//2+1), symmetric -> (H, W)."""
-    right = half[:, 1 : (width + 1) // 2].roll(-1, 0).flip((0, 1))
-    plane: Tensor = torch.fft.fftshift(torch.cat([half, right], 1))
-    return plane
 
 
 def _weight_above(values: Tensor, weights: Tensor, edges: Tensor) -> Tensor:
