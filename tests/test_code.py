@@ -58,6 +58,8 @@ def test_a_digest_is_of_what_a_trial_computes_with(project):
         ("nn/specnet.py", "class SpecNetPixelBlock2d(_Block):", "class SpecNetPixelBlock2d(_Block):\n    m = 1\n", ""),
         ("functional/thresholding.py", "def share_kept(", "def share_kept(more, ", "spectra"),  # at some remove
         ("functional/activation.py", "STEEPEST = ", "STEEPEST = 1.0 * ", "spectra"),  # a number
+        # Training names this layer, to start it; these networks have none.
+        ("nn/spectral_param.py", "class SpectralParamConv2d(", "@type\nclass SpectralParamConv2d(", ""),
         ("nn/band_limited.py", "class BandLimitedConv2d", "MORE = 1\n\n\nclass BandLimitedConv2d", ""),
     ],
 )
