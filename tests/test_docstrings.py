@@ -58,6 +58,7 @@ def test_an_example_runs_and_shows_what_it_says(name, tmp_path, monkeypatch):
     if name in ("training.Trained", "training.trained") and not sv.training.trained_names():
         pytest.skip("needs data/networks, the weights of trained networks")
     monkeypatch.chdir(tmp_path)  # some write a file
+    monkeypatch.setattr(sv.memory.left, "_said", set())  # a warning comes once a process
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         report = []

@@ -19,7 +19,7 @@ import spectral_kernels
 import torch
 import torch.nn.functional as F
 from numba.core.compiler_lock import global_compiler_lock
-from spectral_kernels import calibration, dispatch
+from spectral_kernels import calibration, dispatch, rice
 from spectral_kernels.cores import torch_threads
 from spectral_kernels.dispatch import _devices
 from torch import nn
@@ -80,6 +80,12 @@ def operations() -> dict:
     rms, largest = dispatch.quantise_measure(flat, mirror, form="reference")
     bits, codes = dispatch.quantise(flat, mirror, rms, largest, form="reference")
     re, im = dispatch.crop(maps, W, (5, 5), form="reference")
+    numbers = pixels.reshape(8, -1)
+    whole = dispatch.uniform_quantise(numbers, 0.3, form="reference")
+    by_entry, by_map = dispatch.rice_fit(whole, form="reference"), torch.zeros(1, dtype=torch.int8)
+    slab = rice.slab_of(whole.shape[1])
+    rice_words = dispatch.rice_encode(whole, by_entry, by_map, slab, form="reference")
+    fixed = dispatch.fixed_width_encode(whole.flatten(), form="reference")
     return {
         "activate": lambda: dispatch.activate(maps, 1.0),
         "activate_backward": lambda: dispatch.activate_backward(maps, bitmap, values),
@@ -88,6 +94,8 @@ def operations() -> dict:
         "filters": lambda: dispatch.filters(images, weight, W),
         "filters_bank": lambda: dispatch.filters_bank(weight, (W, W)),
         "filters_gradient": lambda: dispatch.filters_gradient(images, grad, weight, W, False, "cpu"),
+        "fixed_width_encode": lambda: dispatch.fixed_width_encode(whole.flatten()),
+        "fixed_width_expand": lambda: dispatch.fixed_width_expand(*fixed, (0, whole.numel()), 0.3),
         "pad": lambda: dispatch.pad(re, im, (W, W), (5, 5)),
         "pool": lambda: dispatch.pool(maps, W, (small, small)),
         "product": lambda: dispatch.product(x_hat, w_hat, form="cpu"),
@@ -95,11 +103,16 @@ def operations() -> dict:
         "quantise": lambda: dispatch.quantise(flat, mirror, rms, largest, seed=7),
         "quantise_expand": lambda: dispatch.quantise_expand(bits, codes, largest, rms, mirror),
         "quantise_measure": lambda: dispatch.quantise_measure(flat, mirror),
+        "rice_encode": lambda: dispatch.rice_encode(numbers, by_entry, by_map, slab, 0.3),
+        "rice_expand": lambda: dispatch.rice_expand(*rice_words, by_entry, by_map, slab, (0, len(whole))),
+        "rice_fit": lambda: dispatch.rice_fit(whole),
         "sparse_product": lambda: dispatch.sparse_product(sparse, torch.stack([w_hat.real, w_hat.imag])),
         "sparse_product_gradient": lambda: dispatch.sparse_product_gradient(sparse, grad_hat),
         "threshold_expand": lambda: dispatch.threshold_expand(bitmap, values, maps.shape),
         "threshold_gather": lambda: dispatch.threshold_gather(maps, bitmap),
         "threshold_pack": lambda: dispatch.threshold_pack(maps, 1.0),
+        "uniform_expand": lambda: dispatch.uniform_expand(whole, 0.3),
+        "uniform_quantise": lambda: dispatch.uniform_quantise(numbers, 0.3),
         "unpool": lambda: dispatch.unpool(cropped, small, (W, W)),
     }
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, NotRequired, get_args, get_origin, get_type_hin
 import pytest
 
 from specviz import records
-from specviz.bench import compress, filters, memory, pool, roofline, slider, start, sweep, threshold
+from specviz.bench import codes, compress, filters, memory, pool, roofline, slider, start, sweep, threshold
 from specviz.bench import training as bench_training
 from specviz.experiments.library.rippel_pooling import PoolingRecord
 from specviz.memory import StepMemory
@@ -25,7 +25,8 @@ from specviz.record_types import (
 from specviz.training import Config
 from specviz.training.config import LATER
 
-BENCHES = {
+BENCHES: dict[str, Any] = {
+    "bench-codes": codes.BenchCodes,
     "bench-compress": compress.BenchCompress,
     "bench-conv": BenchConv,
     "bench-filters": filters.BenchFilters,

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numba
 import numpy as np
@@ -26,8 +26,7 @@ from specviz.bench.memory import photographs as crops
 from specviz.memory import compress_activations, quantise_activations
 from specviz.memory.coded import BASES, CODES, SAMPLE, Basis, Coded, Coder, analyse, slabs, synthesise
 from specviz.memory.contexts import Compression
-
-Row = dict[str, Any]  # its times are named by what is timed
+from specviz.record_types import BenchRecord
 
 NETWORK, WIDTH, SIDE = "resnet18", 0.25, 32
 WARMED = 20  # steps of training before measuring: freshly drawn weights make other maps than trained ones
@@ -36,6 +35,56 @@ STEPS = (0.1, 0.2, 0.4, 0.8, 1.2)
 THRESHOLDS = (0.125, 0.25, 0.5, 1.0)
 ERRORS = (0.04, 0.08, 0.135)  # of gradients, at which bytes are compared
 Batches = Iterator[tuple[Tensor, Tensor]]
+
+
+class StoreGradient(BenchRecord):
+    """What a network's gradients are off by with one way to keep maps; of `specviz bench codes`."""
+
+    part: str  # "gradient"
+    photographs: str
+    store: str
+    setting: float  # a threshold, bits, a step
+    share: float  # of the maps' bytes as fp32
+    gradient_error: float  # a share of the exact gradient's norm
+
+
+class CoderTimes(BenchRecord):
+    """Bits and times a number of both codes on the maps of one layer; of `specviz bench codes`.
+
+    Times are in nanoseconds a number; with `_cpu`, of all threads together.
+    """
+
+    part: str  # "coder"
+    basis: str
+    step: float
+    side: int
+    maps: int
+    threads: int
+    load: float
+    entropy_bits: float
+    rice_bits: float
+    fixed_bits: float
+    step_ns: float
+    step_cpu_ns: float
+    analyse_ns: float
+    analyse_cpu_ns: float
+    fit_ns: float
+    fit_cpu_ns: float
+    quantise_ns: float
+    quantise_cpu_ns: float
+    encode_ns: float
+    encode_cpu_ns: float
+    decode_ns: float
+    decode_cpu_ns: float
+    fixed_encode_ns: float
+    fixed_encode_cpu_ns: float
+    fixed_decode_ns: float
+    fixed_decode_cpu_ns: float
+    synthesise_ns: float
+    synthesise_cpu_ns: float
+
+
+BenchCodes = StoreGradient | CoderTimes
 
 
 def cifar10() -> Batches:
@@ -96,7 +145,7 @@ def entropy_bits(codes: Tensor) -> float:
     return bits / codes.shape[1]
 
 
-def _record(**numbers: Any) -> Row:
+def _record(**numbers: Any) -> dict[str, Any]:
     return {"experiment": "bench-codes", "device": "cpu", **numbers, **records.provenance()}
 
 
@@ -113,7 +162,7 @@ def best_ns(sides: dict[str, Callable[[], Any]], rounds: int, count: int) -> dic
     return least
 
 
-def measure_coder(maps: Tensor, basis: Basis, step: float, rounds: int) -> list[Row]:
+def measure_coder(maps: Tensor, basis: Basis, step: float, rounds: int) -> list[CoderTimes]:
     """Times of both stores for one tensor of maps, on one thread and on all."""
     coder, flat = Coder(step, basis), maps.flatten(0, 1)
     unit, x_hat, by_map = coder._step_of(flat), analyse(flat, basis), torch.zeros(1, dtype=torch.int8)
@@ -144,7 +193,8 @@ def measure_coder(maps: Tensor, basis: Basis, step: float, rounds: int) -> list[
         torch.set_num_threads(threads)
         kind = {"part": "coder", "basis": basis, "step": step, "side": maps.shape[-1], "maps": len(flat)}
         times = best_ns(sides, rounds, count)
-        rows.append(_record(**kind, threads=threads, load=os.getloadavg()[0], **bits, **times))
+        row = _record(**kind, threads=threads, load=os.getloadavg()[0], **bits, **times)
+        rows.append(cast("CoderTimes", row))
     numba.set_num_threads(before[0])
     torch.set_num_threads(before[1])
     return rows
@@ -187,7 +237,7 @@ def stores() -> dict[tuple[str, float], Callable[[], AbstractContextManager[Any]
     return ways
 
 
-def measure_gradients(name: str, net: nn.Module, x: Tensor, labels: Tensor) -> list[Row]:
+def measure_gradients(name: str, net: nn.Module, x: Tensor, labels: Tensor) -> list[StoreGradient]:
     """Each store: the share of the maps' bytes that it keeps, and how far all gradients in one vector are off."""
 
     def gradient(way: Callable[[], AbstractContextManager[Any]]) -> tuple[Tensor, Any]:
@@ -203,11 +253,11 @@ def measure_gradients(name: str, net: nn.Module, x: Tensor, labels: Tensor) -> l
         off, stats = gradient(way)
         numbers = {"share": stats.share, "gradient_error": float((off - exact).norm() / exact.norm())}
         row = {"part": "gradient", "photographs": name, "store": store, "setting": setting}
-        rows.append(_record(**row, **numbers))
+        rows.append(cast("StoreGradient", _record(**row, **numbers)))
     return rows
 
 
-def at_equal_errors(rows: list[Row]) -> list[Row]:
+def at_equal_errors(rows: list[StoreGradient]) -> list[dict[str, Any]]:
     """Of each store the share of bytes at ERRORS, between its settings on a logarithmic scale; NaN beyond them."""
     kinds = dict.fromkeys((row["photographs"], row["store"]) for row in rows)
     found = []
@@ -223,7 +273,8 @@ def at_equal_errors(rows: list[Row]) -> list[Row]:
 
 def run(out: Path, rounds: int) -> None:
     """Measure, and write out/bench-codes.jsonl."""
-    gradients, coders = [], []
+    gradients: list[StoreGradient] = []
+    coders: list[CoderTimes] = []
     for name, photographs in PHOTOGRAPHS.items():
         batches = photographs()
         net = trained(batches)
@@ -248,4 +299,4 @@ def run(out: Path, rounds: int) -> None:
     columns += "back: {synthesise_cpu_ns:.2f} | step: {step_cpu_ns:.2f} | fit: {fit_cpu_ns:.2f} | load: {load:.0f}"
     title = f"ns a number, wall and processor time, and bits; parameters found on about {SAMPLE} maps"
     harness.show(title, coders, columns)
-    harness.write(out, gradients + coders)
+    harness.write(out, [*gradients, *coders])
