@@ -5,6 +5,8 @@ record = sv.training.train(config, folder="runs/first")        # killed? The sam
 record["epochs"][-1]["test_accuracy"]
 """
 
+from typing import TYPE_CHECKING, Any
+
 from specviz.training.config import Config, learning_rate
 from specviz.training.evaluation import evaluate
 from specviz.training.recipe import RECIPE
@@ -14,9 +16,13 @@ from specviz.training.trained import Trained, trained, trained_names
 from specviz.training.weights import build, export_weights, import_weights
 from specviz.training.whitening import Whitening2d
 
+if TYPE_CHECKING:
+    from specviz.training.saver import MemorySaver
+
 __all__ = [
     "RECIPE",
     "Config",
+    "MemorySaver",
     "Trained",
     "Whitening2d",
     "at_side",
@@ -30,3 +36,11 @@ __all__ = [
     "trained",
     "trained_names",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "MemorySaver":  # which loads Lightning
+        from specviz.training.saver import MemorySaver
+
+        return MemorySaver
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
