@@ -5,9 +5,10 @@ import pytest
 from specviz import compare, records
 from specviz.experiments import find, names
 from specviz.experiments.claims import Claim, Finding, judge
+from specviz.experiments.convergence import epochs_to
 from specviz.experiments.library.bandlimited_compression import IN_USE, between, matrix
 from specviz.experiments.library.bandlimited_series import scores
-from specviz.experiments.library.rippel_convergence import epochs_to, speedups
+from specviz.experiments.library.rippel_convergence import speedups
 
 
 def run(variant, seed=0, accuracy=0.5, epochs=None, status="finished", memory=None, inference=(), **labels):

@@ -97,7 +97,9 @@ def test_specnets_overnight_questions_are_decided_by_records_of_known_effect():
     def run(variant, network, seed, accuracy, held):
         labels = {"variant": variant, "network": network, "seed": seed}
         row = record(variant, seed, accuracy, labels=labels)
-        return row | {"config": {"network": network}, "memory_trained": {"average_bytes": held}}
+        early = row["epochs"][0] | {"test_accuracy": accuracy * (0.8 if variant == "relu" else 0.78)}
+        rest = {"epochs": [early, early, *[row["epochs"][0]] * 3], "config": {"network": network}}
+        return row | rest | {"memory_trained": {"average_bytes": held}}
 
     made = []
     for place, network in enumerate(("lenet", "vgg7")):
@@ -110,10 +112,38 @@ def test_specnets_overnight_questions_are_decided_by_records_of_known_effect():
                 ("pixels, forward", 0.765 + 10 * noise, 400),  # under half of the plain one's, not of its twin's
                 ("pixels, stored", 0.79 + noise, 900),
             ):
-                made.append(run(f"{change} 0.5", network, seed, accuracy, 0))
+                made.append(run(f"{change} 0.5", network, seed, accuracy, held + 100))
                 made.append(run(f"{change} 1", network, seed, accuracy, held))
+            made.append(run("paper 1.5", network, seed, 0.38 + noise, 150))
+    found = [answer.verdict for answer in answers(scale.questions, made)]
+    assert [v.outcome for v in found[:6]] == ["refuted", "cannot tell", "supported", "supported", "refuted", "refuted"]
+    larger, early, at_most = found[6:]
+    assert larger.outcome == early.outcome == at_most.outcome == "supported"
+    assert larger.effects["bytes"].mean == pytest.approx(0.15)
+    assert larger.effects["accuracy"].mean == pytest.approx(0.02 / 0.8)
+    assert early.effects[""].mean == pytest.approx(-0.02)
+    assert at_most.effects[""].mean == pytest.approx(0.17)
+
+
+def test_parametric_filters_overnight_questions_are_decided_by_records_of_known_effect():
+    scale, made = find("parametric-cats-dogs").scale("overnight"), []
+    for head in ("small rate", "scaled head"):
+        for seed in range(5):
+            noise = 0.002 * (seed - 2)
+            for kind, accuracy, trained, falls in (
+                ("spatial", 0.65 + 10 * noise, 0.8, 0.1),
+                ("spatial, max pooling", 0.6 + noise, 0.8, 0.1),
+                ("full", 0.66 + noise, 0.95, 0.1),
+                ("linear", 0.7 + noise, 0.75, 0.6),
+                ("gaussian", 0.71 + noise, 0.75, 0.62),
+            ):
+                row = record(f"{kind}, {head}", seed, accuracy, trained=trained)
+                epochs = [row["epochs"][0] | {"train_loss": 2 - falls * place} for place in range(4)]
+                made.append(row | {"epochs": epochs})
     outcomes = [answer.verdict.outcome for answer in answers(scale.questions, made)]
-    assert outcomes == ["refuted", "cannot tell", "supported", "supported", "refuted", "refuted"]
+    assert outcomes[:2] == ["supported", "supported"]
+    # Full spectra are a point ahead, where three matter; the rest was made to hold.
+    assert outcomes[3:] == ["refuted", "supported", "supported", "supported"]
 
 
 def test_band_limitings_overnight_questions_are_decided_by_records_of_known_effect():
@@ -129,6 +159,7 @@ def test_band_limitings_overnight_questions_are_decided_by_records_of_known_effe
             return row | {
                 "epochs": [first, row["epochs"][0] | {"share_discarded": {"conv": left_out}}],
                 "inference": tried,
+                "memory_trained": {"average_bytes": 100 - 40 * left_out},
             }
 
         made += [
@@ -143,7 +174,9 @@ def test_band_limitings_overnight_questions_are_decided_by_records_of_known_effe
         ]
     found = answers(scale.questions, made)
     # In energy mode these leave out more in the end than at first, and smaller pictures are ahead.
-    assert [a.verdict.outcome for a in found] == ["supported", "supported", "supported", "refuted", "refuted"]
+    outcomes = ["supported", "supported", "supported", "refuted", "refuted", "supported"]
+    assert [a.verdict.outcome for a in found] == outcomes
+    assert found[-1].verdict.effects[""].mean == pytest.approx(0.2)
     at_90 = found[2].verdict.effects["energy 0.9"]
     assert at_90.mean == pytest.approx(0.895 - 0.8, abs=1e-3), "between 25 % and 50 %, by what they leave out in truth"
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from specviz import nn as snn
 from specviz.compare import Claim as Rule
-from specviz.compare import NothingToCompare, Paired, mean, paired, select
+from specviz.compare import NothingToCompare, Paired, mean, number, paired, select
 from specviz.experiments.claims import Claim, Finding, beats
 from specviz.experiments.curves import (
     COLOURS,
@@ -417,6 +417,19 @@ def _growth(records: Sequence[Record]) -> dict[str, list[float]]:
     return {"": [share_discarded(run, 0) - share_discarded(run) for run in runs]}
 
 
+def _fewer_bytes(records: Sequence[Record]) -> dict[str, list[float]]:
+    """How much less a step holds, on average and the weights apart, with half of the spectrum: of the whole one's."""
+    metric = "memory_trained.average_bytes"
+    half, whole = (
+        {run["seed"]: number(run, metric) for run in select(records, {"variant": f"compression {share:g}"})}
+        for share in (0.5, 0.0)
+    )
+    found = [1 - ours / theirs for seed, ours in half.items() if ours and (theirs := whole.get(seed))]
+    if not found:
+        raise NothingToCompare("no seed's bytes were measured with half of the spectrum and with the whole")
+    return {"": found}
+
+
 # Expected spreads are those of the laptop scale's networks, which learnt less and scatter more than these will.
 QUESTIONS = [
     Question(
@@ -455,6 +468,15 @@ QUESTIONS = [
             "superior", 0.02, 0.01, 5, fixed=_FIXED,
         ),
         partial(_learnt, "compression 0.5", "smaller pictures 0.5"),
+        must_learn=MUST_LEARN,
+    ),
+    Question(
+        Rule(
+            "With half the spectrum a step holds fewer bytes, on average and the weights apart",
+            "superior", 0.05, 0.02, 5, fixed=_FIXED,
+        ),
+        _fewer_bytes,
+        printed="Dziedzic et al., abstract: control of the memory used",
         must_learn=MUST_LEARN,
     ),
 ]  # fmt: skip

@@ -9,6 +9,7 @@ import numpy as np
 from specviz.compare import LEVEL, NothingToCompare, number, paired, select
 from specviz.compare import Claim as Rule
 from specviz.experiments.claims import Claim, Finding, beats
+from specviz.experiments.convergence import speed_up
 from specviz.experiments.curves import COLOURS, accuracies, over_epochs
 from specviz.experiments.experiment import Experiment, Scale
 from specviz.experiments.questions import Question, pairs
@@ -167,6 +168,44 @@ def _from_median(records: Sequence[Record], variant: str) -> dict[int, float]:
     return {seed: abs(value - middle) for seed, value in accuracy.items()}
 
 
+def _full_less_spatial(records: Sequence[Record]) -> dict[str, list[float]]:
+    return {"": _over_heads("full", "spatial", records)}
+
+
+def _without_max_pooling(records: Sequence[Record]) -> dict[str, list[float]]:
+    return {"": _over_heads("spatial", "spatial, max pooling", records)}
+
+
+def _faster(records: Sequence[Record]) -> dict[str, list[float]]:
+    """How many times fewer epochs than spatial filters to an equal training loss, by kind and head."""
+    found: dict[str, list[float]] = {"linear": [], "gaussian": []}
+    for kind, factors in found.items():
+        for head in HEADS:
+            theirs, ours = (_losses(records, f"{each}, {head}") for each in ("spatial", kind))
+            factors += [speed_up(theirs[seed], ours[seed]) for seed in sorted(theirs.keys() & ours.keys())]
+    return found
+
+
+def _losses(records: Sequence[Record], variant: str) -> dict[int, list[float]]:
+    """Seed -> the training loss after each epoch."""
+    runs = select(records, {"variant": variant})
+    if not runs:
+        raise NothingToCompare(f"no run of {variant!r} is there")
+    return {run["seed"]: [epoch["train_loss"] for epoch in run["epochs"]] for run in runs}
+
+
+def _overfit(records: Sequence[Record]) -> dict[str, list[float]]:
+    """How much further full spectra's accuracy in training lies above that in test than linear and Gaussian ones'."""
+    gap: dict[str, list[float]] = {}
+    for kind in ("linear", "gaussian"):
+        trained, tested = (
+            [d for head in HEADS for d in pairs(records, f"full, {head}", f"{kind}, {head}", f"epochs.-1.{split}")]
+            for split in ("train_accuracy", "test_accuracy")
+        )
+        gap[kind] = [train - test for train, test in zip(trained, tested, strict=True)]
+    return gap
+
+
 QUESTIONS = [
     Question(
         Rule(
@@ -194,6 +233,36 @@ QUESTIONS = [
         _steadier,
         printed="Wood & Larson, Table III: deviations of 1.6 and 2.3 points beside 3.4",
         must_learn=MUST_LEARN,
+    ),
+    Question(
+        Rule("Full spectra are ahead of spatial filters", "superior", 0.03, 0.03, 10, fixed=_FIXED),
+        _full_less_spatial,
+        printed="Wood & Larson, Figure 6 and Table III: by 1.5 points",
+        must_learn=MUST_LEARN,
+    ),
+    Question(
+        Rule(
+            "Linear and Gaussian filters reach an equal training loss in at most half of spatial filters' epochs",
+            "superior", 0.5, 0.5, 10, settings=2, value=2.0, unit="times", fixed=_FIXED,
+        ),
+        _faster,
+        printed="Wood & Larson, Figure 5 and section II: 2 to 5 times faster",
+        must_learn=MUST_LEARN,
+    ),
+    Question(
+        Rule("Spatial filters do better without max pooling than with it", "superior", 0.03, 0.03, 10, fixed=_FIXED),
+        _without_max_pooling,
+        printed="Wood & Larson, section IV",
+        must_learn=MUST_LEARN,
+    ),
+    Question(
+        Rule(
+            "Full spectra's accuracy in training is further above that in test than linear and Gaussian filters'",
+            "superior", 0.03, 0.03, 10, settings=2, fixed=_FIXED,
+        ),
+        _overfit,
+        printed="Wood & Larson, section IV",
+        must_learn={f"full, {head}": 0.6 for head in HEADS},
     ),
 ]  # fmt: skip
 

@@ -10,6 +10,7 @@ import numpy as np
 from specviz.compare import Claim as Rule
 from specviz.compare import NothingToCompare, select
 from specviz.experiments.claims import Claim, Finding
+from specviz.experiments.convergence import speed_up
 from specviz.experiments.curves import accuracies
 from specviz.experiments.experiment import Experiment, Scale
 from specviz.experiments.questions import Question, pairs
@@ -46,15 +47,6 @@ def _sensible(config: Config) -> bool:
     return "frequency_dropout" not in options or (config.network == "rippel_pooling" and options["kernel_size"] == 3)
 
 
-def epochs_to(errors: Sequence[float], error: float) -> float | None:
-    """Epochs until an error is reached for the first time, along the straight line between two; None if it is not."""
-    for epoch, now in enumerate(errors):
-        if now <= error:
-            before = errors[epoch - 1] if epoch else None
-            return epoch + 1.0 if before is None else epoch + (before - error) / (before - now)
-    return None
-
-
 def _errors(records: Sequence[Record], split: Split) -> list[float]:
     """The mean error after each epoch."""
     epochs = zip(*(record["epochs"] for record in records), strict=True)
@@ -73,9 +65,7 @@ def speedups(records: Sequence[Record], optimiser: str, split: Split = "train") 
             sides = [select(records, where | {"network_options.convolution": form}) for form in FORMS]
             if all(sides):
                 spatial, spectral = (_errors(side, split) for side in sides)
-                error = max(min(spatial), min(spectral))
-                if (ours := epochs_to(spectral, error)) and (theirs := epochs_to(spatial, error)):
-                    found[network, taps] = theirs / ours
+                found[network, taps] = speed_up(spatial, spectral)
     return found
 
 
@@ -174,18 +164,15 @@ def _by_seed(records: Sequence[Record], network: str, optimiser: str) -> list[tu
     return [(sides[0][seed], sides[1][seed]) for seed in shared]
 
 
-def _speed_up_of(spatial: Record, spectral: Record) -> float:
-    """Epochs of spatial filters to the least training error that both reach, divided by spectral ones'."""
-    errors = [_errors([side], "train") for side in (spatial, spectral)]
-    error = max(map(min, errors))
-    theirs, ours = (epochs_to(side, error) for side in errors)
-    assert theirs is not None
-    assert ours is not None
-    return theirs / ours
-
-
 def _speed_ups(optimiser: str, records: Sequence[Record]) -> dict[str, list[float]]:
-    return {network: [_speed_up_of(*sides) for sides in _by_seed(records, network, optimiser)] for network in OVERNIGHT}
+    """Of training errors, by network: one for each seed."""
+    return {
+        network: [
+            speed_up(_errors([spatial], "train"), _errors([spectral], "train"))
+            for spatial, spectral in _by_seed(records, network, optimiser)
+        ]
+        for network in OVERNIGHT
+    }
 
 
 def _gains(optimiser: str, records: Sequence[Record]) -> dict[str, list[float]]:

@@ -246,6 +246,40 @@ def _saved(variant: str, records: Sequence[Record]) -> dict[str, list[float]]:
     }
 
 
+def _at_most(share: float, variant: str, records: Sequence[Record]) -> dict[str, list[float]]:
+    """How far a step's bytes, on average, lie under a share of the plain network's."""
+    return {"": [share - each for each in _shares(variant, "relu", "memory_trained.average_bytes", records)]}
+
+
+def _larger_beta(records: Sequence[Record]) -> dict[str, list[float]]:
+    """What beta 0.5 has more than beta 1.5: of the plain network's bytes, and of accuracy."""
+    metrics = {"bytes": "memory_trained.average_bytes", "accuracy": "epochs.-1.test_accuracy"}
+    shares = {
+        name: [_shares(f"paper {beta:g}", "relu", metric, records) for beta in (0.5, 1.5)]
+        for name, metric in metrics.items()
+    }
+    if any(len(small) != len(large) for small, large in shares.values()):
+        raise NothingToCompare("a seed of beta 0.5 or 1.5 is missing")
+    return {name: [a - b for a, b in zip(*sides, strict=True)] for name, sides in shares.items()}
+
+
+EARLY = 1  # the epoch, from 0, of five, at which trainings are compared with their own ends
+
+
+def _as_early(records: Sequence[Record]) -> dict[str, list[float]]:
+    """The share of its own last accuracy that a training has after two epochs: SpecNet's less the plain network's."""
+    found: dict[str, dict[tuple[str, int], float]] = {}
+    for variant in ("paper 1", "relu"):
+        found[variant] = {
+            (r["config"]["network"], r["seed"]): r["epochs"][EARLY]["test_accuracy"] / r["epochs"][-1]["test_accuracy"]
+            for r in select(records, {"variant": variant})
+        }
+    ours, theirs = found.values()
+    if not ours.keys() & theirs.keys():
+        raise NothingToCompare("no run of 'paper 1' has one of 'relu' beside it")
+    return {"": [ours[key] - theirs[key] for key in sorted(ours.keys() & theirs.keys())]}
+
+
 IN = {
     "paper": "in the paper's block",
     "pixels, forward": "with ReLU of pixels and the threshold in the forward pass",
@@ -277,6 +311,33 @@ QUESTIONS = [
             must_learn=MUST_LEARN,
         )
         for change, words in IN.items()
+    ),
+    Question(
+        Rule(
+            "From beta 0.5 to 1.5 a step's bytes fall and the error rises, both as shares of the plain network's",
+            "superior", margin=0.03, expected_sd=0.03, pairs=10, settings=2, fixed="2026-11-29",
+        ),
+        _larger_beta,
+        printed="Guan et al., Figure 1",
+        must_learn=MUST_LEARN,
+    ),
+    Question(
+        Rule(
+            "After two of five epochs SpecNet has the same share of its last accuracy as the plain network, at beta 1",
+            "equivalent", margin=0.1, expected_sd=0.05, pairs=10, fixed="2026-11-29",
+        ),
+        _as_early,
+        printed="Guan et al., section 4.1: similar rates",
+        must_learn=MUST_LEARN,
+    ),
+    Question(
+        Rule(
+            "A step of the paper's block holds at most 37 % of the plain network's bytes, on average, at beta 1",
+            "non-inferior", margin=0.1, expected_sd=0.1, pairs=10, fixed="2026-11-29",
+        ),
+        partial(_at_most, 0.37, "paper 1"),
+        printed="Guan et al., Table 1: 37.0 % for VGG-16 and DenseNet",
+        must_learn=MUST_LEARN,
     ),
 ]  # fmt: skip
 
