@@ -61,8 +61,8 @@ class FitRow:
 class Fit:
     """What `fit` found: a row for each way, and the one to take. `print(fit)` shows the table.
 
-    >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 32, 3), torch.nn.ReLU(), torch.nn.Conv2d(32, 32, 3))
-    >>> found = sv.memory.fit(net, torch.randn(8, 3, 32, 32), budget="1 GiB", rounds=1)
+    >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3))
+    >>> found = sv.memory.fit(net, torch.randn(4, 3, 16, 16), budget="1 GiB", rounds=1)
     >>> found.rows[0].way, found.rows[0].exact, found.rows[0].fits
     ('plain', True, True)
     """
@@ -166,7 +166,8 @@ def fit(
     Raises ValueError for a budget, an error or rounds out of range, and whatever the plain step raises. A way that
     cannot be taken, such as checkpoints of a model without a chain of modules, is left out, and the table says why.
 
-    >>> found = sv.memory.fit(sv.models.lenet(), torch.randn(8, 3, 32, 32), budget="1 GiB")
+    >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3))
+    >>> found = sv.memory.fit(net, torch.randn(4, 3, 16, 16), budget="1 GiB", rounds=1)
     >>> found.chosen in [row.way for row in found.rows if row.fits]
     True
     """
@@ -218,7 +219,7 @@ def largest_batch(
     the budget. Raises ValueError for a budget out of range, and whatever a step raises.
 
     >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU())
-    >>> sv.memory.largest_batch(net, torch.randn(3, 32, 32), budget="10 MB") > 10
+    >>> sv.memory.largest_batch(net, torch.randn(3, 32, 32), budget="2 MB") > 10
     True
     """
     limit = _bytes(budget)
