@@ -541,7 +541,7 @@ def test_repaired_networks_learn_with_all_their_parameters(name, repair):
     net = getattr(models, name)(image_size=32, **options)
     net(torch.randn(2, 3, 32, 32)).square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
-    # What a norm adds to all pixels another norm may take away again: nothing, or what rounding leaves of it, comes back.
+    # What a norm adds to all pixels another norm may take away again: nothing comes back, or what rounding leaves.
     assert all(p.grad.abs().max() > 0 for n, p in net.named_parameters() if not n.endswith("norm.bias"))
     blocks = thresholded_blocks(net)
     assert blocks
