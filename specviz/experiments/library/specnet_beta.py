@@ -196,7 +196,7 @@ _REPAIRS: dict[str, dict[str, Any]] = {
 }
 REPAIRS = {f"{name} 1": CHANGES["paper 1"] | changes for name, changes in _REPAIRS.items()}
 WIDTHS = {"lenet": 1.0, "vgg7": 0.5}
-# Without batch norm, whose statistics some of the changes have no place for, large rates diverge; with it 1 may be best.
+# Without batch norm, for which some of the changes have no place, large rates diverge; with it 1 may be best.
 RATES = (0.03, 0.1, 0.3, 1.0)
 TUNED = ("relu", "tanh", *(name for name in (*CHANGES, *REPAIRS) if name.endswith(" 1")))
 # Plain networks must have learnt this much of their training set, or no claim can be decided.
