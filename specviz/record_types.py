@@ -154,6 +154,12 @@ class InUse(Scores):
     compression: float
 
 
+class AtSide(Scores):
+    """A trained network's test on pictures of another side."""
+
+    side: int
+
+
 class TrialRecord(Header, Ran):
     """What the record of any experiment's trial has beside its config and its results."""
 
@@ -166,6 +172,7 @@ class Record(TrialRecord, RunRecord):
 
     inference: NotRequired[list[InUse]]  # what an experiment finds besides: of a network in use
     filters: NotRequired[dict[str, list[list[float]]]]  # the numbers of parametric ones, by layer
+    transfer: NotRequired[list[AtSide]]  # and at other sides
 
 
 class Failure(TypedDict, total=False):

@@ -146,6 +146,19 @@ def test_parametric_filters_overnight_questions_are_decided_by_records_of_known_
     assert outcomes[3:] == ["refuted", "supported", "supported", "supported"]
 
 
+def test_questions_about_other_sizes_hold_what_is_lost_beside_what_spatial_filters_lose():
+    scale, made = find("parametric-cats-dogs").scale("sizes"), []
+    for seed in range(10):
+        noise = 0.002 * (seed - 4.5)
+        for kind, at_150 in (("spatial", 0.6), ("linear", 0.69 + noise), ("gaussian", 0.7 + noise)):
+            used = [{"side": 100, "test_accuracy": 0.7}, {"side": 150, "test_accuracy": at_150}]
+            made.append(record(kind, seed, 0.7) | {"transfer": used})
+    found = [answer.verdict for answer in answers(scale.questions, made)]
+    assert [v.outcome for v in found] == ["supported", "supported"]
+    assert found[0].effects["linear"].mean == pytest.approx(-0.01)
+    assert found[1].effects["gaussian"].mean == pytest.approx(0.1)
+
+
 def test_band_limitings_overnight_questions_are_decided_by_records_of_known_effect():
     scale = find("bandlimited-compression").scale("overnight")
     made = []

@@ -176,6 +176,17 @@ def test_a_scaled_head_is_the_same_function_at_first_and_steps_of_adam_move_it_l
     assert moved[False][1] / moved[True][1] == pytest.approx((6 * 32 * 32) ** 0.5, rel=0.1)
 
 
+def test_a_wood_larson_net_with_a_head_of_one_size_takes_images_of_any_side():
+    net = seeded(models.wood_larson, image_size=32, filters="gaussian", head_size=8)
+    assert net.linear.in_features == 6 * 64
+    assert net(torch.rand(2, 3, 32, 32)).shape == net(torch.rand(2, 3, 45, 51)).shape == (2, 2)
+    flat = [net(torch.full((1, 3, side, side), 0.3)) for side in (32, 64)]
+    torch.testing.assert_close(*flat)  # a constant picture is the same at any side
+    for wrong in ({"filters": "full", "head_size": 8}, {"head_size": 33}, {"head_size": 0}, {"head_size": 2.5}):
+        with pytest.raises((ValueError, TypeError), match="head_size"):
+            models.wood_larson(image_size=32, **wrong)
+
+
 def test_an_mlp_sees_the_lowest_frequencies_alone_and_has_lenets_head():
     net, x = models.mlp(), torch.randn(2, 3, 32, 32)
     seen = models.frequencies_seen(net, x)

@@ -25,6 +25,7 @@ def wood_larson(
     max_pool: bool = False,
     intercept: bool = False,
     scaled_head: bool = False,
+    head_size: int | None = None,
 ) -> nn.Sequential:
     """Four convolutions with ReLU, no down-sampling, one linear layer, tanh: for cats and dogs at 150 x 150.
 
@@ -38,6 +39,8 @@ def wood_larson(
     scaled_head  the linear layer's weights begin sqrt(n) times as large, for its n numbers, and its sums are divided by
                as much: the same function at first, but a step of Adam moves the scores sqrt(n) times less. Without it
                the tanh saturates in the first steps at usual rates, and the network never learns
+    head_size  pool the last maps spectrally to head_size x head_size, so that the linear layer takes images of any side
+               from there on; not with "full" filters, which have one side
 
     >>> sv.models.wood_larson(num_classes=2, image_size=32, filters="gaussian")(torch.rand(2, 3, 32, 32)).shape
     torch.Size([2, 2])
@@ -51,6 +54,12 @@ def wood_larson(
             f"wood_larson: max_pool=True goes with spatial filters and images of at least 16 pixels, not with "
             f"filters={filters!r} at {image_size}"
         )
+    if head_size is not None:
+        head_size = whole("wood_larson", "head_size", head_size)
+        if filters == "full" or head_size > image_size // (16 if max_pool else 1):
+            raise ValueError(
+                f"wood_larson: head_size={head_size} is for maps that are at least as large, and not for filters='full'"
+            )
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     C, side = in_channels, image_size
     for i in range(1, 5):
@@ -66,6 +75,9 @@ def wood_larson(
             layers[f"max{i}"] = nn.MaxPool2d(2)
             side //= 2
         C = channels
+    if head_size is not None:
+        layers["pool"] = snn.SpectralPool2d((head_size, head_size))
+        side = head_size
     layers["flatten"] = nn.Flatten()
     numbers = C * side * side
     layers["linear"] = linear = nn.Linear(numbers, num_classes)

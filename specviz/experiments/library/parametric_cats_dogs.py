@@ -1,8 +1,10 @@
 """Cats and dogs with filters of 4, 12 or 22,500 numbers, and with ordinary ones."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from statistics import stdev
-from typing import Any
+from typing import Any, NotRequired
 
 import numpy as np
 
@@ -15,9 +17,9 @@ from specviz.experiments.experiment import Experiment, Scale
 from specviz.experiments.questions import Question, pairs
 from specviz.figures import LinePlot, Table, Violins
 from specviz.nn import ParametricSpectralConv2d
-from specviz.record_types import Record, RunRecord
+from specviz.record_types import AtSide, Record, RunRecord
 from specviz.records import published
-from specviz.training import Config, build, load, train
+from specviz.training import Config, build, evaluate, load, train
 
 FILTERS: dict[str, dict[str, Any]] = {
     "spatial": {},
@@ -46,17 +48,29 @@ class FilteredRun(RunRecord):
     """A training, and what its parametric layers have learnt."""
 
     filters: dict[str, list[list[float]]]
+    transfer: NotRequired[list[AtSide]]
+
+
+TRAINED_AT, USED_AT = 100, (75, 100, 125, 150)  # pixels; the data set's pictures have 150
+HEAD_SIZE = 25
 
 
 def run(config: Config) -> FilteredRun:
-    """Train; the record's `filters` are what parametric layers have learnt, by name: every filter's numbers."""
+    """Train; the record's `filters` are what parametric layers have learnt, by name: every filter's numbers.
+
+    `transfer` is the test at each of USED_AT, of a network whose head takes any side.
+    """
     data = load(config)
     model = build(config, data[0])
     record = train(config, data=data, model=model)
+    transfer: list[AtSide] = []
+    for side in USED_AT if "head_size" in config.network_options and record["status"] == "finished" else ():
+        test = load(replace(config, side=side))[1]
+        transfer.append({"side": side, **evaluate(model, config, (data[0], test))})
     layers = {n: m for n, m in model.named_modules() if isinstance(m, ParametricSpectralConv2d) and m.kind != "full"}
     learnt = {name: layer.weight.detach().flatten(0, 1).tolist() for name, layer in layers.items()}
     rounded = {n: [[round(v, 4) for v in each] for each in bank] for n, bank in learnt.items()}
-    return {**record, "filters": rounded}
+    return {**record, "filters": rounded, "transfer": transfer}
 
 
 def _base(**changes: Any) -> Config:
@@ -267,6 +281,60 @@ QUESTIONS = [
 ]  # fmt: skip
 
 
+# Do functions of frequency serve pictures of other sizes? Ordinary filters run on any size too.
+RESIZED = {
+    kind: FILTERS[kind] | HEADS["scaled head"] | {"network_options.head_size": HEAD_SIZE}
+    for kind in ("spatial", "linear", "gaussian")
+}
+
+
+def _at(run: Record, side: int) -> float:
+    """A run's accuracy in use at a side."""
+    (found,) = (row["test_accuracy"] for row in run["transfer"] if row["side"] == side)
+    return float(found)
+
+
+def _gain_in_use(kind: str, side: int, records: Sequence[Record]) -> dict[int, float]:
+    """Seed -> accuracy at a side less that at the side of training."""
+    runs = select(records, {"variant": kind})
+    if not runs:
+        raise NothingToCompare(f"no run of {kind!r} is there")
+    return {run["seed"]: _at(run, side) - _at(run, TRAINED_AT) for run in runs}
+
+
+def _kept_in_use(side: int, records: Sequence[Record]) -> dict[str, list[float]]:
+    return {kind: list(_gain_in_use(kind, side, records).values()) for kind in ("linear", "gaussian")}
+
+
+def _kept_better(side: int, records: Sequence[Record]) -> dict[str, list[float]]:
+    """What linear and Gaussian filters' accuracies gain at a side, less what spatial ones' gain."""
+    theirs, found = _gain_in_use("spatial", side, records), {}
+    for kind in ("linear", "gaussian"):
+        ours = _gain_in_use(kind, side, records)
+        found[kind] = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
+    return found
+
+
+ABOUT_SIZES = [
+    Question(
+        Rule(
+            "Linear and Gaussian filters trained at 100 pixels lose at most 3 points at 150",
+            "non-inferior", 0.03, 0.03, 10, settings=2, fixed=_FIXED,
+        ),
+        partial(_kept_in_use, 150),
+        must_learn={"spatial": 0.6},
+    ),
+    Question(
+        Rule(
+            "They lose less there than spatial filters do",
+            "superior", 0.03, 0.03, 10, settings=2, fixed=_FIXED,
+        ),
+        partial(_kept_better, 150),
+        must_learn={"spatial": 0.6},
+    ),
+]  # fmt: skip
+
+
 experiment = Experiment(
     name="parametric-cats-dogs",
     paper="Wood & Larson 2021, Table III",
@@ -287,6 +355,14 @@ experiment = Experiment(
             variants=OVERNIGHT,
             seeds=5,
             questions=QUESTIONS,
+        ),
+        "sizes": Scale(
+            base=_base(
+                train_examples=2000, test_examples=1000, epochs=10, augmentation="shift-rotate", side=TRAINED_AT
+            ),
+            variants=RESIZED,
+            seeds=10,
+            questions=ABOUT_SIZES,
         ),
         "paper": Scale(base=_base(epochs=10, augmentation="shift-rotate"), variants=FILTERS, seeds=20),
     },
