@@ -403,6 +403,14 @@ def codes(out: Out = Path("data/results"), rounds: Count = 5) -> None:
 
 
 @bench.command()
+def predict(out: Out = Path("data/results")) -> None:
+    """Training steps as predicted without running them, beside what they take: bytes kept, at the peak, in all."""
+    from specviz.bench.predict import run
+
+    _in_words(lambda: run(out))
+
+
+@bench.command()
 def training(out: Out = Path("data/results"), rounds: int = 5, images: Count = 1024, only: str | None = None) -> None:
     """An epoch of training, spatial beside spectral.
 

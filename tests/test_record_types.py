@@ -7,7 +7,7 @@ from typing import Any, Literal, NotRequired, get_args, get_origin, get_type_hin
 import pytest
 
 from specviz import records
-from specviz.bench import codes, compress, filters, memory, pool, roofline, slider, start, sweep, threshold
+from specviz.bench import codes, compress, filters, memory, pool, predict, roofline, slider, start, sweep, threshold
 from specviz.bench import training as bench_training
 from specviz.experiments.library.rippel_pooling import PoolingRecord
 from specviz.memory import StepMemory
@@ -32,6 +32,7 @@ BENCHES: dict[str, Any] = {
     "bench-filters": filters.BenchFilters,
     "bench-memory": BenchMemory,
     "bench-pool": pool.BenchPool,
+    "bench-predict": predict.BenchPredict,
     "bench-roofline": roofline.BenchRoofline,
     "bench-slider": slider.BenchSlider,
     "bench-specnet-block": memory.BenchBlock,

@@ -4,6 +4,7 @@ from specviz.memory.checkpoint import checkpoint_activations
 from specviz.memory.contexts import Compressed, compress_activations, compressed
 from specviz.memory.fit import Fit, FitRow, fit, largest_batch
 from specviz.memory.left import NothingCompressedWarning
+from specviz.memory.predict import PredictedStep, predict_step
 from specviz.memory.rivals import bfloat16_activations, quantise_activations
 from specviz.memory.saving import CompressionStats
 from specviz.memory.step import StepMemory, measure_step
@@ -14,6 +15,7 @@ __all__ = [
     "Fit",
     "FitRow",
     "NothingCompressedWarning",
+    "PredictedStep",
     "StepMemory",
     "bfloat16_activations",
     "checkpoint_activations",
@@ -22,5 +24,6 @@ __all__ = [
     "fit",
     "largest_batch",
     "measure_step",
+    "predict_step",
     "quantise_activations",
 ]

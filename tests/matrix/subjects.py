@@ -581,6 +581,8 @@ LEFT_OUT = {
     "memory.checkpoint_activations": "torch's own checkpoint, on parts of a model; tests/test_memory_fit.py has it",
     "memory.fit": "measures steps",
     "memory.largest_batch": "measures steps",
+    "memory.PredictedStep": "what predict_step returns",
+    "memory.predict_step": "runs on torch's fake tensors itself",
     "memory.Compressed": "the handle that compressed returns",
     "memory.CompressionStats": "what compress_activations reports",
     "memory.NothingCompressedWarning": "a warning",
