@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from specviz import records
 from specviz.datasets import photo
 from specviz.experiments import find, judge, names, run
+from specviz.experiments.library import specnet_beta
 from specviz.training import Config
 
 TRAINED = [name for name in names() if name not in ("noop", "rippel-pooling")]
@@ -94,3 +96,21 @@ def test_what_pooling_loses_is_measured_picture_by_picture(tmp_path):
         lost = ((again - picture).norm() / picture.norm()).item()
         assert record["losses"]["max"][0] == pytest.approx(lost, abs=1e-5)
         assert {len(losses) for losses in record["losses"].values()} == {5}
+
+
+def test_specnets_rates_are_the_best_of_those_tried_and_every_variant_has_its_own():
+    made = records.read(records.partial("specnet-beta", "tuning"))
+    tuned = [row for row in made if row["labels"]["variant"] not in specnet_beta.REPAIRS]
+    assert len({(r["config"]["network"], r["labels"]["variant"]) for r in tuned}) == 10
+    best: dict = {}
+    for row in tuned:
+        network, variant = row["config"]["network"], row["labels"]["variant"].removesuffix(" 1")
+        found = best.setdefault((network, variant), [])
+        found.append((row["epochs"][-1]["test_accuracy"], row["config"]["learning_rate"]))
+        assert row["config"]["learning_rate"] in specnet_beta.RATES
+    for (network, variant), tries in best.items():
+        assert len(tries) == len(specnet_beta.RATES)
+        assert specnet_beta.BEST_RATES[network][variant] == max(tries)[1]
+    for trial in find("specnet-beta").trials("overnight"):
+        variant = trial.labels["variant"].rstrip("0123456789. ")
+        assert trial.config.learning_rate == specnet_beta.BEST_RATES[trial.config.network][variant]
