@@ -79,7 +79,7 @@ class Coder:
         maps = x.detach().flatten(0, 1)
         if not maps.numel():
             nothing = torch.zeros(0, dtype=torch.int8, device=x.device)
-            return Coded((), nothing, 1.0, self.basis, tuple(x.shape), x.dtype, layout_of(x))
+            return Coded((), nothing, 1.0, self.basis, x.shape, x.dtype, layout_of(x))
         step, outlying = self._measure(maps)
         outliers: tuple[Tensor, ...] = ()
         if len(outlying):
@@ -87,7 +87,7 @@ class Coder:
             outliers, maps = (apart, maps[apart]), maps.index_fill(0, apart, 0)
         by_entry = self._fit(maps, step)
         pieces = tuple(self._encode(part, by_entry, step) for part in slabs(maps))
-        return Coded(pieces, by_entry, step, self.basis, tuple(x.shape), x.dtype, layout_of(x), outliers)
+        return Coded(pieces, by_entry, step, self.basis, x.shape, x.dtype, layout_of(x), outliers)
 
     def _measure(self, maps: Tensor) -> tuple[float, np.ndarray]:
         """The step of maps (N, ...), and the places of those that are outliers."""
@@ -160,7 +160,7 @@ class Coded:
     by_entry: Tensor
     step: float
     basis: Basis
-    shape: tuple[int, ...]
+    shape: torch.Size
     dtype: torch.dtype
     layout: torch.memory_format
     outliers: tuple[Tensor, ...] = ()
@@ -172,10 +172,13 @@ class Coded:
 
     def unpack(self) -> Tensor:
         """The maps: shape, type and memory format of the original."""
-        size = self.shape[2:]
-        x = torch.empty(self.shape, dtype=torch.float32, device=self.by_entry.device)
-        for piece, maps in zip(self.pieces, slabs(x.flatten(0, 1)), strict=True):
-            maps.copy_(synthesise(self._expand(piece, len(maps)), size, self.basis))
+        size, count = self.shape[2:], self.shape[:2].numel()
+        if len(self.pieces) == 1:
+            x = synthesise(self._expand(self.pieces[0], count), size, self.basis).contiguous().view(self.shape)
+        else:
+            x = torch.empty(self.shape, dtype=torch.float32, device=self.by_entry.device)
+            for piece, maps in zip(self.pieces, slabs(x.flatten(0, 1)), strict=True):
+                maps.copy_(synthesise(self._expand(piece, len(maps)), size, self.basis))
         if self.outliers:
             places, maps = self.outliers
             x = x.to(self.dtype)

@@ -17,8 +17,8 @@ from torch.autograd.graph import disable_saved_tensors_hooks, saved_tensors_hook
 
 from specviz.memory.coded import Coder
 from specviz.memory.left import warn_once
-from specviz.memory.roles import Roles
-from specviz.memory.saving import CompressionStats, Packer, Saving, is_recorded, unpack
+from specviz.memory.roles import Roles, is_recorded
+from specviz.memory.saving import CompressionStats, Packer, Saving, unpack
 
 Storage = Literal["small", "fast"]
 STORAGES: tuple[Storage, ...] = ("small", "fast")
@@ -46,7 +46,7 @@ class Compression:
             warn_once(self._name, reason, stacklevel=3)
         else:
             saving = Saving(self._packer, stats)
-            hooks, roles = saved_tensors_hooks(saving.pack, unpack), Roles(unpack)
+            hooks, roles = saved_tensors_hooks(saving.pack, unpack), Roles(saving.before, saving.after, unpack)
             hooks.__enter__()  # the hooks first: torch refuses them in places
             roles.__enter__()  # type: ignore[no-untyped-call] # torch's
             self._inside = saving, hooks, roles
