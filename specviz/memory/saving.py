@@ -51,7 +51,8 @@ class CompressionStats:
     """What was stored inside the context, in bytes of the tensors held: totals over all its steps.
 
     tensors, stored_bytes, dense_bytes   the compressed maps, as stored and as they were, each tensor once however often
-                                         it was saved. Parameters and skipped tensors count in neither
+                                         it was saved; one that is computed from others stores nothing. Parameters
+                                         and skipped tensors count in neither
     gate_bytes                           bits of ReLU, its relatives and dropout
     pool_bytes                           positions of max-pooling's maxima within their windows
     maps                                 the compressed maps one by one, in the order they were saved; a handle of
