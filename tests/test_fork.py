@@ -30,7 +30,7 @@ import specviz.functional as SF
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system that forks")
 PACKAGES = [Path(sv.__file__).parent, Path(spectral_kernels.__file__).parent]
-NO_KERNEL = {"FORMS", "Form", "choose_form", "constant", "cuda_is_available", "mirrors", "real", "whole", "wholes"}
+NO_KERNEL = {"FORMS", "Form", "choose_form", "constant", "cuda_is_available", "real", "whole", "wholes"}
 NO_KERNEL |= {"Along", "Call", "Operator", "check_beta", "has_symbol", "in_onnx_export", "one_of", "operator"}
 NO_KERNEL |= {"constant_result", "untraced"}
 ENDS_WITHIN = 300  # seconds; a child that takes longer hangs. On a busy machine one compiles for half a minute
@@ -75,10 +75,7 @@ def operations() -> dict:
     images, grad = random_complex(2, 4, W, W // 2 + 1), random_complex(2, 16, W, W // 2 + 1)
     weight = torch.randn(16, 4, 2, 6, generator=torch.Generator().manual_seed(1)) / 4
     pixels = random_complex(2, 4, W, W).real.contiguous()
-    flat, mirror = maps.reshape(N, -1), dispatch.mirrors((W, W))
     bitmap, values = dispatch.threshold_pack(maps, 1.0, form="reference")
-    rms, largest = dispatch.quantise_measure(flat, mirror, form="reference")
-    bits, codes = dispatch.quantise(flat, mirror, rms, largest, form="reference")
     re, im = dispatch.crop(maps, W, (5, 5), form="reference")
     numbers = pixels.reshape(8, -1)
     whole = dispatch.uniform_quantise(numbers, 0.3, form="reference")
@@ -96,13 +93,11 @@ def operations() -> dict:
         "filters_gradient": lambda: dispatch.filters_gradient(images, grad, weight, W, False, "cpu"),
         "fixed_width_encode": lambda: dispatch.fixed_width_encode(whole.flatten()),
         "fixed_width_expand": lambda: dispatch.fixed_width_expand(*fixed, (0, whole.numel()), 0.3),
+        "moments": lambda: dispatch.moments(pixels.flatten(1)),
         "pad": lambda: dispatch.pad(re, im, (W, W), (5, 5)),
         "pool": lambda: dispatch.pool(maps, W, (small, small)),
         "product": lambda: dispatch.product(x_hat, w_hat, form="cpu"),
         "product_native": lambda: dispatch.product_native(native, native_w, form="cpu"),
-        "quantise": lambda: dispatch.quantise(flat, mirror, rms, largest, seed=7),
-        "quantise_expand": lambda: dispatch.quantise_expand(bits, codes, largest, rms, mirror),
-        "quantise_measure": lambda: dispatch.quantise_measure(flat, mirror),
         "rice_encode": lambda: dispatch.rice_encode(numbers, by_entry, by_map, slab, 0.3),
         "rice_expand": lambda: dispatch.rice_expand(*rice_words, by_entry, by_map, slab, (0, len(whole))),
         "rice_fit": lambda: dispatch.rice_fit(whole),

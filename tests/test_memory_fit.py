@@ -111,8 +111,8 @@ def test_a_fit_measures_every_way_and_the_exact_ones_are_exact(found):
     table, _ = found
     rows = {row.way: row for row in table.rows}
     assert set(rows) == {
-        "plain", "bfloat16 maps", "compress 0.25", "compress 0.5", "compress 1", "8-bit maps", "4-bit maps",
-        "2-bit maps", "checkpoint 2", "checkpoint 4", "checkpoint 8",
+        "plain", "bfloat16 maps", "error 0.02", "error 0.05", "error 0.1", "error 0.2", "error 0.05, fast",
+        "8-bit maps", "4-bit maps", "2-bit maps", "checkpoint 2", "checkpoint 4", "checkpoint 8",
     }  # fmt: skip
     for row in rows.values():
         assert row.exact == (row.way == "plain" or row.way.startswith("checkpoint"))

@@ -22,8 +22,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
 ]
 
-COARSE = 5.0  # a threshold at which hardly more than a map's mean is stored: what is lossy shows
-LOSSLESS = {"threshold": 0.0, "values": "float32"}
+COARSE = 0.9  # an error at which hardly anything is stored: what is lossy shows
+LOSSLESS = {"error": 1e-6}
 
 
 def both(function, context, shape=(4, 6, 12, 16)):
@@ -189,6 +189,22 @@ SPELLINGS = {
         lambda x: torch.addcmul(input=x, tensor1=x, tensor2=x, value=np.float64(0.5)),
     ],
     torch.Tensor.addcmul: [lambda x: x.addcmul(x, x, value=2)],
+    torch.add: [
+        lambda x: torch.add(x, x.flip(0)),
+        lambda x: torch.add(input=x, other=x, alpha=np.float64(2)),
+        lambda x: torch.add(x, TWO),
+        lambda x: torch.add(x, x[:1], alpha=3),
+    ],
+    torch.Tensor.add: [lambda x: x.add(x + 1), lambda x: x + x, lambda x: 1 + x, lambda x: x.add(other=x, alpha=2)],
+    torch.Tensor.add_: [lambda x: x.mul(1).add_(x), lambda x: x.mul(1).add_(other=2)],
+    torch.cat: [
+        lambda x: torch.cat([x, x + 1], 1),
+        lambda x: torch.cat((x, x), dim=-1),
+        lambda x: torch.cat(tensors=[x[0], x[1]], dim=np.int64(0)),
+        lambda x: torch.cat([x.flatten(), x.flatten()]),
+    ],
+    torch.concat: [lambda x: torch.concat([x, x], axis=1)],
+    torch.concatenate: [lambda x: torch.concatenate([x, x.sin()])],
     torch.square: [torch.square, lambda x: torch.square(input=x)],
     torch.Tensor.square: [lambda x: x.square()],
     torch.lerp: [lambda x: torch.lerp(x, x.flip(0), x), lambda x: torch.lerp(input=x, end=x * x, weight=0.3)],
@@ -252,16 +268,16 @@ def test_every_spelling_of_an_operation_runs_inside_as_it_does_outside(function,
     [lambda x: F.max_pool2d(F.relu(x), TWO, (2,)), lambda x: F.max_pool2d(x.relu(), [TWO], stride=(2, TWO))],
 )
 def test_numpy_numbers_and_short_tuples_still_store_bits(call):
-    plain, got, stats = both(call, compress_activations(COARSE))
+    plain, got, stats = both(call, compress_activations(error=COARSE))
     assert torch.equal(got[1], plain[1])
     x = torch.Size((4, 6, 12, 16)).numel()
     assert (stats.gate_bytes, stats.pool_bytes, stats.tensors) == (x // 8, x // 4 // 4, 0)
 
 
-@pytest.mark.parametrize("number", [np.float32(0.5), np.float64(0.5), torch.tensor(0.5)])
-def test_a_threshold_may_be_a_number_of_any_library(number):
-    expected = both(torch.tanh, compress_activations(0.5))[1][1]
-    _, (_, got), stats = both(torch.tanh, compress_activations(number))
+@pytest.mark.parametrize("number", [np.float32(0.125), np.float64(0.125), torch.tensor(0.125)])
+def test_an_error_may_be_a_number_of_any_library(number):
+    expected = both(torch.tanh, compress_activations(error=0.125))[1][1]
+    _, (_, got), stats = both(torch.tanh, compress_activations(error=number))
     assert torch.equal(got, expected)
     assert stats.tensors == 1
     assert quantise_activations(np.int64(4))._packer.bits == 4
@@ -335,7 +351,7 @@ ESCAPES = escapes()
 
 @pytest.mark.parametrize("function", ESCAPES.values(), ids=ESCAPES)
 def test_where_the_operation_is_unknown_the_gradient_is_plains(function):
-    plain, got, stats = both(function, compress_activations(COARSE))
+    plain, got, stats = both(function, compress_activations(error=COARSE))
     assert torch.equal(got[0], plain[0])
     assert torch.equal(got[1], plain[1])
     assert stats.tensors == 0
@@ -392,7 +408,7 @@ class SquareApart(torch.autograd.Function):
 
 @pytest.mark.parametrize("function", [Square, SquareApart])
 def test_what_a_custom_autograd_function_saves_is_stored_as_a_map(function):
-    plain, got, stats = both(function.apply, compress_activations(COARSE))
+    plain, got, stats = both(function.apply, compress_activations(error=COARSE))
     assert stats.tensors == 1
     assert not torch.allclose(got[1], plain[1])
     plain, got, _ = both(function.apply, compress_activations(**LOSSLESS))
@@ -427,7 +443,7 @@ cube.register_autograd(
 
 @pytest.mark.parametrize("call", [cube, torch.ops.specviz_tests.cube, torch.ops.specviz_tests.cube.default])
 def test_what_a_custom_operator_saves_stays_exact(call):
-    plain, got, stats = both(call, compress_activations(COARSE))
+    plain, got, stats = both(call, compress_activations(error=COARSE))
     assert torch.equal(got[1], plain[1])
     assert stats.tensors == 0
 
@@ -516,7 +532,7 @@ def test_a_tensor_of_another_kind_is_kept_as_it_is(kind):
             return 2 * grad, None
 
     x = torch.ones(3, requires_grad=True)
-    with compress_activations(COARSE) as stats:
+    with compress_activations(error=COARSE) as stats:
         y = Save.apply(x, given)
     y.sum().backward()
     assert stats.tensors == stats.gate_bytes == 0
@@ -551,7 +567,7 @@ ON_OTHER_KINDS = {
 
 @pytest.mark.parametrize("function", ON_OTHER_KINDS.values(), ids=ON_OTHER_KINDS)
 def test_operations_on_other_kinds_have_plains_gradient(function):
-    plain, got, _ = both(function, compress_activations(COARSE), shape=(2, 8, 24, 16))
+    plain, got, _ = both(function, compress_activations(error=COARSE), shape=(2, 8, 24, 16))
     assert torch.equal(got[0], plain[0])
     assert torch.equal(got[1], plain[1])
 
@@ -561,7 +577,7 @@ def test_operations_on_a_subclass_have_plains_gradient(function):
     torch.manual_seed(0)
     maps = torch.randn(4, 6, 12, 16)
     gradients = []
-    for context in (nullcontext(), compress_activations(COARSE)):
+    for context in (nullcontext(), compress_activations(error=COARSE)):
         torch.manual_seed(1)
         x = Wrapped(maps).requires_grad_()
         with context:
@@ -575,7 +591,7 @@ def test_a_convolution_of_a_subclass_asks_it_for_no_address():
     torch.manual_seed(0)
     maps = torch.randn(8, 6, 3, 3)  # of its weight's own shape
     gradients = []
-    for context in (nullcontext(), compress_activations(COARSE)):
+    for context in (nullcontext(), compress_activations(error=COARSE)):
         x = Wrapped(maps).requires_grad_()
         with context:
             y = F.conv2d(x * 1, Wrapped(W2))

@@ -64,7 +64,7 @@ def in_a_function(net):
 
 def in_a_function_that_reads_its_stats(net):
     def step(x):
-        with compress_activations(0.5, unbiased=True) as stats:
+        with compress_activations(error=0.1, storage="fast") as stats:
             y = net(x)
         return y + (0.0 if stats.tensors == 0 else 1.0)
 
@@ -138,7 +138,7 @@ def test_a_compiled_module_inside_keeps_its_own_tensors_exactly_and_says_so(full
     expected = gradients(net, fast(x))
 
     def step():
-        with compress_activations(5.0) as stats:
+        with compress_activations(error=0.9) as stats:
             return gradients(net, fast(x)), stats
 
     (got, stats), reasons = what_is_said(step)
@@ -159,7 +159,7 @@ def test_what_runs_uncompiled_in_a_compiled_function_is_compressed():
 
     fast = torch.compile(step, backend="aot_eager")
     expected = gradients(net, fast(x))
-    with compress_activations(0.0, values="float32") as stats:
+    with compress_activations(error=1e-6) as stats:
         y = fast(x)
     assert stats.tensors == 2  # a product's factor, twice, and a tanh's output
     got = gradients(net, y)
@@ -179,7 +179,7 @@ def test_a_function_that_breaks_at_every_step_has_plains_gradient(backend):
         return x
 
     expected = gradients(net, step(x))
-    with compress_activations(5.0):
+    with compress_activations(error=0.9):
         y = step(x)
     assert torch.equal(gradients(net, y), expected)
 
@@ -230,7 +230,7 @@ def test_gradients_through_vmap_inside_are_plains():
     expected = gradients(net, vmap(net)(x[:, None]))
 
     def step():
-        with compress_activations(5.0):
+        with compress_activations(error=0.9):
             return vmap(net)(x[:, None])
 
     y, reasons = what_is_said(step)
@@ -322,7 +322,7 @@ def test_make_fx_traces_a_training_step(inside):
     module = net if inside else of_the_module(copy.deepcopy(net))
 
     def trace():
-        with compress_activations(5.0) if inside else nullcontext():
+        with compress_activations(error=0.9) if inside else nullcontext():
             return make_fx(step, tracing_mode="fake")(parameters, x)
 
     traced, reasons = what_is_said(trace)
@@ -352,7 +352,7 @@ def test_fake_tensors_pass_through_and_the_next_real_step_is_compressed():
     with FakeTensorMode(allow_non_fake_inputs=True), compress_activations():
         net(torch.empty(16, 3, 16, 16)).sum().backward()
     net.zero_grad(set_to_none=True)
-    with compress_activations(0.0, values="float32") as stats:
+    with compress_activations(error=1e-6) as stats:
         y = net(x)
     assert stats.tensors > 0
     assert torch.allclose(gradients(net, y), expected, rtol=1e-4, atol=1e-6)

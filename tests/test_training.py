@@ -110,8 +110,8 @@ def config(**options) -> Config:
         "schedule": "plateau",
         "schedule_options": {"patience": 0, "factor": 0.5},
         "augmentation": "crop-flip",
-        "saved_maps": "compress",
-        "saved_maps_options": {"unbiased": True},
+        "saved_maps": "quantise",
+        "saved_maps_options": {"bits": 2},
     }
     return Config(**usual | options)
 
@@ -754,7 +754,7 @@ def test_a_band_limited_nets_record_says_what_every_layer_discards():
 
 
 @pytest.mark.parametrize(
-    ("way", "options"), [("compress", {"threshold": 0.5}), ("quantise", {"bits": 8}), ("bfloat16", {})]
+    ("way", "options"), [("compress", {"error": 0.1}), ("quantise", {"bits": 8}), ("bfloat16", {})]
 )
 def test_nets_that_store_less_train_too_and_close_to_plain(way, options):
     lenet = Config(experiment="e", network="lenet", dataset="patches", epochs=1, batch=16, learning_rate=0.02)

@@ -33,7 +33,7 @@ RICH = Config(
     precision="bf16-mixed",
     augmentation="shift-rotate",
     saved_maps="compress",
-    saved_maps_options={"threshold": 0.5, "values": "float16"},
+    saved_maps_options={"error": 0.1, "storage": "fast"},
     seed=11,
 )
 
@@ -183,7 +183,7 @@ def test_missing_keys_are_named():
         ({"saved_maps": "zip"}, ValueError, "saved_maps='zip'"),
         ({"saved_maps_options": {"bits": 2}}, ValueError, '"plain" has none'),
         ({"saved_maps": "compress", "saved_maps_options": {"bits": 2}}, ValueError, "not those of 'compress'.*bits"),
-        ({"saved_maps": "compress", "saved_maps_options": {"threshold": -1}}, ValueError, "threshold"),
+        ({"saved_maps": "compress", "saved_maps_options": {"error": -1}}, ValueError, "error"),
         ({"saved_maps": "quantise", "saved_maps_options": {"bits": 3}}, ValueError, "bits=3"),
     ],
 )

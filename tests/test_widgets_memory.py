@@ -92,15 +92,15 @@ def net():
 def test_the_step_explorer_measures_a_model_and_leaves_it():
     model, x = net(), torch.randn(4, 3, 24, 24)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    explorer = sv.widgets.StepExplorer(model, x, threshold=1.0)
+    explorer = sv.widgets.StepExplorer(model, x, error=0.2)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
     f = explorer.facts()
-    with compress_activations(1.0) as stats:
+    with compress_activations(error=0.2) as stats:
         model(x).mean().backward()
     assert (f["tensors"], f["stored_bytes"], f["share"]) == (stats.tensors, stats.stored_bytes, stats.share)
     assert 0 < f["compressed_saved_bytes"] < f["plain_saved_bytes"]
-    explorer.set(threshold=0.0)
+    explorer.set(error=0.02)
     assert explorer.facts()["stored_bytes"] > f["stored_bytes"]
     explorer.set(batch=2)
     assert explorer.facts()["plain_saved_bytes"] == pytest.approx(f["plain_saved_bytes"] / 2, rel=0.02)

@@ -3,7 +3,7 @@
     bitmap   (ceil(N/8),) uint8; entry n is bit n % 8 of byte n // 8, counted from the lowest bit
     values   (K,): the kept entries, in order
 
-What decides which entries are kept, and what is stored of them, is `threshold`'s, `activate`'s and `quantise`'s own.
+What decides which entries are kept, and what is stored of them, is `threshold`'s and `activate`'s own.
 A CPU thread takes CHUNK entries at a time, a block on a GPU 8 * tile; where the values of each begin is a running sum
 of how many each of them keeps.
 """
@@ -194,11 +194,8 @@ def _byte_by_ballot(tile: int, lanes: int, entry_of: Any) -> Any:
 
 
 @cache
-def lookup(tile: int = TILE, ballot: bool = False) -> tuple[Any, Any]:
-    """Device functions that find a block's kept entries among the values: load_bytes and place.
-
-    Without votes unless asked, since `quantise`'s kernels have one form only.
-    """
+def lookup(tile: int, ballot: bool) -> tuple[Any, Any]:
+    """Device functions that find a block's kept entries among the values: load_bytes and place."""
     kept_up_to = _prefix_by_ballot(tile) if ballot else _prefix_by_sharing(tile)
 
     @gpu.jit(device=True, inline="always")

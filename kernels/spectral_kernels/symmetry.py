@@ -32,15 +32,3 @@ def hermitian_part_(X: np.ndarray, W: int, factors: tuple[float, ...] = (0.5, 0.
         if v < X.shape[-1]:
             X[..., v] = factor * (X[..., v] + np.roll(X[..., ::-1, v], 1, axis=-1).conj())
     return X
-
-
-def partners(size: tuple[int, ...]) -> np.ndarray:
-    """Where in the flattened half spectrum of maps (H, W) or (L,) an entry's conjugate partner stands, (F,) int32.
-
-    Itself for a real entry, -1 where the partner is outside.
-    """
-    *rows, width = size
-    height = rows[0] if rows else 1
-    row, column = np.indices((height, width // 2 + 1))
-    partner = -row % max(height, 1) * (width // 2 + 1) + column
-    return np.where(is_own_mirror(column, width), partner, -1).astype(np.int32).reshape(-1)

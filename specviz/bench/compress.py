@@ -26,10 +26,12 @@ from specviz.memory import (
     measure_step,
     quantise_activations,
 )
+from specviz.memory.contexts import ERROR
 from specviz.record_types import BenchRecord
 
 NETWORKS = ("resnet18", "vgg16")
 SIDE, BATCH = 32, 32
+ERRORS = (0.02, ERROR, 0.1, 0.2, 0.3)
 SEGMENTS = 4  # of torch.utils.checkpoint
 WARMED = 20  # steps of training before measuring: freshly drawn weights make other maps than trained ones
 
@@ -79,13 +81,8 @@ def methods(device: str) -> dict[str, Method]:
     """All ways by name; the first is plain training."""
     ways = {
         "plain": Method(),
-        "compress 0.25": Method(lambda: compress_activations(0.25)),
-        "compress 0.5": Method(lambda: compress_activations(0.5)),
-        "compress 0.25, map": Method(lambda: compress_activations(0.25, relative_to="map")),
-        "compress 0.5, map": Method(lambda: compress_activations(0.5, relative_to="map")),
-        "compress 1, map": Method(lambda: compress_activations(1.0, relative_to="map")),
-        "compress 0.5, unbiased": Method(lambda: compress_activations(0.5, unbiased=True)),
-        "compress 1": Method(lambda: compress_activations(1.0)),
+        **{f"error {error:g}": Method(partial(compress_activations, error=error)) for error in ERRORS},
+        f"error {ERROR:g}, fast": Method(lambda: compress_activations(storage="fast")),
         "checkpoint": Method(checkpointed=True),
         "bfloat16 autocast": Method(lambda: torch.autocast(device, torch.bfloat16)),
         "bfloat16 maps": Method(bfloat16_activations),
@@ -157,11 +154,11 @@ def measure(name: str, device: str, rounds: int, batch: int = BATCH, width: floa
     return rows
 
 
-DEFAULT = "compress 0.25"
+DEFAULT = f"error {ERROR:g}"
 
 
 def aims(row: BenchCompress) -> Iterator[harness.Aim]:
-    """At the default threshold: maps in at most 20 % of their bytes, a step on the CPU in at most 1.6 times plain's."""
+    """At the default error: maps in at most 20 % of their bytes, a step on the CPU in at most 1.6 times plain's."""
     if row["way"] == DEFAULT:
         assert row["map_share"] is not None  # it compresses
         text = "{network}: maps take {value:.0%} of their bytes, aimed at most 20 %"

@@ -95,7 +95,7 @@ def _forms() -> dict[str, Spec]:
     return {
         "bn-relu": Spec(usual),
         "tanh": Spec({"activation": "tanh"}),
-        COMPRESSED: Spec(usual, context=compress_activations),  # as it is, its saved maps as sparse spectra
+        COMPRESSED: Spec(usual, context=compress_activations),  # as it is, its saved maps in a few bits
         **{f"specnet beta {beta:g}": Spec(spectral | {"beta": beta}, is_aimed=beta == 1) for beta in BETAS},
         "specnet beta 1, float16": Spec(spectral | {"beta": 1.0}, precision="float16", is_aimed=True),
     }

@@ -22,7 +22,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "spatial, tanh": {"network_options": {"activation": "tanh"}},
     "band-limited 0.5": {"network_options": {"convolution": "band-limited", "compression": 0.5}},
     "specnet beta 1": {"network_options": {"convolution": "specnet", "beta": 1.0}},
-    "compress 0.25": {"saved_maps": "compress", "saved_maps_options": {"threshold": 0.25}},
+    "error 0.05": {"saved_maps": "compress", "saved_maps_options": {"error": 0.05}},
 }
 
 

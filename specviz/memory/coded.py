@@ -1,7 +1,4 @@
-"""Maps stored as multiples of one step in Rice codes, in a basis or as they are. Lossy; for copies only read later.
-
-Not used by `compress_activations` yet.
-"""
+"""Maps stored as multiples of one step in Rice codes, in a basis or as they are. Lossy; for copies only read later."""
 
 from __future__ import annotations
 
@@ -10,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 from spectral_kernels import calibration, dispatch, rice, uniform
 from spectral_kernels.dispatch import constant, one_of, real
@@ -21,33 +19,44 @@ Basis = Literal["none", "fft", "dct", "dct8"]
 BASES: tuple[Basis, ...] = ("none", "fft", "dct", "dct8")
 Code = Literal["rice", "fixed width"]
 CODES: tuple[Code, ...] = ("rice", "fixed width")
-SAMPLE = 256  # maps, about, that the parameters are found on
+SAMPLE = 128  # maps, about, that the parameters are found on
+ORDERED, WEIGHED, NUMBERS = 1024, 64, 1 << 14  # maps in order, of which some, of whose coefficients, find the step
+NOTHING = 1e-6  # of the mean variance: a map with less is as good as constant
 FINEST = 2.0**-24  # of the largest coefficient: a finer step tells nothing more, since float32 has no more digits
+FEW, OUTLYING = 256, 64.0  # one map in FEW may have so many times the variance of the next before it is an outlier
+LARGEST = 2.0**26  # steps, that codes hold with room to spare
+NEAR = 0.01  # of the error asked: where the step is near enough
 
 
 @dataclass(frozen=True)
 class Coder:
     """How maps are stored. Raises ValueError for values out of range, when it is made.
 
-    step      between two multiples, as a share of the RMS of all maps of a tensor, each about its own mean
+    error     the RMS error of maps as read back, as a share of the RMS of all maps of a tensor, each about its own mean
     basis     what is rounded: "fft", coefficients of the real Fourier basis along each axis; "dct", of the DCT-II;
               "dct8", of the DCT-II of blocks of 8 pixels (fewer at the end of an axis); "none", the pixels
     code      "rice": fewest bytes; "fixed width": 16 codes share a width, which takes more bytes and less time
     rounding  added before fractions are cut off: 0.5 is to the nearest; less writes more zeros
 
-    All bases are orthonormal and separable, so an error of a coefficient is one of the map of the same size.
+    All bases are orthonormal and separable, so an error of a coefficient is one of the map of the same size. The step
+    that makes the error is found on some of the maps. Outliers are kept exactly, and count in no RMS: maps that are not
+    finite, and the few (one in 256; four of 16 or more, a quarter of fewer) whose variance is over 64 times that of all
+    others, or whose mean float32 cannot tell from others at this step.
     """
 
-    step: float = 0.2
-    basis: Basis = "fft"
+    error: float = 0.05
+    basis: Basis = "dct8"
     code: Code = "rice"
     rounding: float = uniform.ROUNDING
     draws: ClassVar[bool] = False  # no random numbers
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "step", real(self.step, "step"))
-        if not 0 < self.step < math.inf:
-            raise ValueError(f"step={self.step} must be a finite number > 0, as a share of the maps' RMS")
+        object.__setattr__(self, "error", real(self.error, "error"))
+        if not 0 < self.error < 1:
+            raise ValueError(
+                f"error={self.error} must be a number between 0 and 1: the RMS error of maps as read back, as a share "
+                "of their RMS about their means"
+            )
         one_of(self.basis, "basis", BASES)
         one_of(self.code, "code", CODES)
         object.__setattr__(self, "rounding", real(self.rounding, "rounding"))
@@ -57,9 +66,9 @@ class Coder:
     def pack(self, x: Tensor, seed: int = 0) -> Coded:
         """Maps (B, C, H, W), (B, C, L) or (B, C, D, H, W), floating point -> `Coded`. Outside autograd.
 
-        Computed in float32, whatever the type. A map with NaN or infinity comes back as NaN. `seed` is not used.
+        Computed in float32, whatever the type. `seed` is not used.
 
-        >>> Coder(step=0.1).pack(torch.zeros(2, 3, 8, 8)).unpack().shape
+        >>> Coder(error=0.1).pack(torch.zeros(2, 3, 8, 8)).unpack().shape
         torch.Size([2, 3, 8, 8])
         """
         if x.ndim not in (3, 4, 5) or not x.is_floating_point():
@@ -68,31 +77,67 @@ class Coder:
                 f"not {tuple(x.shape)} of {x.dtype}"
             )
         maps = x.detach().flatten(0, 1)
-        step = self._step_of(maps)
+        if not maps.numel():
+            nothing = torch.zeros(0, dtype=torch.int8, device=x.device)
+            return Coded((), nothing, 1.0, self.basis, x.shape, x.dtype, layout_of(x))
+        step, outlying = self._measure(maps)
+        outliers: tuple[Tensor, ...] = ()
+        if len(outlying):
+            apart = torch.from_numpy(outlying).to(x.device)
+            outliers, maps = (apart, maps[apart]), maps.index_fill(0, apart, 0)
         by_entry = self._fit(maps, step)
         pieces = tuple(self._encode(part, by_entry, step) for part in slabs(maps))
-        return Coded(pieces, by_entry, step, self.basis, tuple(x.shape), x.dtype, layout_of(x))
+        return Coded(pieces, by_entry, step, self.basis, x.shape, x.dtype, layout_of(x), outliers)
 
-    def _step_of(self, maps: Tensor) -> float:
-        variances, means = [], []
-        for part in slabs(maps):
-            x = part.float().flatten(1)
-            mean = x.mean(1, keepdim=True)
-            variances.append(torch.linalg.vector_norm(x - mean, dim=1).square() / x.shape[1])
-            means.append(mean.flatten())
-        if not variances:
-            return 1.0
-        variance, mean = torch.cat(variances), torch.cat(means)
-        rms = float(variance[variance.isfinite()].mean().sqrt().nan_to_num(0))
-        largest = float(mean.nan_to_num(0, 0, 0).abs().amax()) * math.sqrt(maps[0].numel())
-        return min(max(self.step * rms, FINEST * largest, uniform.SMALLEST_STEP), uniform.LARGEST_FINITE)
+    def _measure(self, maps: Tensor) -> tuple[float, np.ndarray]:
+        """The step of maps (N, ...), and the places of those that are outliers."""
+        parts = [dispatch.moments(part.flatten(1).float()) for part in slabs(maps)]
+        mean, variance = (torch.cat(kind).cpu().numpy() for kind in zip(*parts, strict=True))
+        is_usual = variance <= OUTLYING * _typical(variance)
+        variance = np.where(is_usual, variance, 0)
+        rms = math.sqrt(variance.sum() / max(1, is_usual.sum()))
+        peak = math.sqrt(maps[0].numel())  # from a map's RMS to the largest that a coefficient may be
+        least = max(FINEST * _typical(abs(mean)), math.sqrt(variance.max()) / LARGEST)
+        step = max(self._step(maps, variance, rms), peak * least, uniform.SMALLEST_STEP)
+        step = min(step, uniform.LARGEST_FINITE)
+        return step, np.flatnonzero(~(is_usual & (peak * abs(mean) <= LARGEST * step)))
+
+    def _step(self, maps: Tensor, variance: np.ndarray, rms: float) -> float:
+        """The step that makes the error, found on some of the maps (N, ...) whose variances (N,) are not nothing.
+
+        Where no coefficient becomes 0 the error is a fixed share of the step, and elsewhere less: from the step of
+        that share it grows to the one asked for.
+        """
+        step = self.error * rms / math.sqrt(((1 - self.rounding) ** 3 + self.rounding**3) / 3)
+        alive = np.flatnonzero(variance > NOTHING * rms**2)
+        if not len(alive) or not step:
+            return step
+        goal = self.error * rms * math.sqrt(len(maps) / len(alive))
+        alive = alive[:: len(alive) // ORDERED | 1]
+        alive = alive[variance[alive].argsort()]  # in order of variance, so that a few stand for all
+        stride = max(1, len(alive) // max(WEIGHED, NUMBERS // maps[0].numel()))
+        places = torch.from_numpy(alive[stride // 2 :: stride]).to(maps.device)
+        x = analyse(maps[places], self.basis).flatten().abs()
+        x = x[:: max(1, len(x) // NUMBERS) | 1]
+        before = None
+        for _ in range(5):
+            level = x / step
+            error = step * math.sqrt(float(level.sub_((level + self.rounding).floor_()).square_().mean()))
+            missing = math.log(goal / error) if error > 0 else 0.0
+            if missing < NEAR:
+                break
+            # On a logarithmic scale the error rises ever more slowly, so that a line through two points falls short.
+            slope = 1.0 if before is None else max((before[1] - missing) / math.log(step / before[0]), 0.3)
+            before = step, missing
+            step *= math.exp(min(missing / slope, 2.0))
+        return step
 
     def _fit(self, maps: Tensor, step: float) -> Tensor:
         if self.code != "rice":
             return torch.zeros(0, dtype=torch.int8, device=maps.device)
         # An odd stride meets all channels: a power of two would take the same one of every image.
-        sample = maps[:: max(1, len(maps) // SAMPLE) | 1]
-        return dispatch.rice_fit(dispatch.uniform_quantise(analyse(sample, self.basis), step, self.rounding))
+        sample = analyse(maps[:: max(1, len(maps) // SAMPLE) | 1], self.basis)
+        return dispatch.rice_fit(dispatch.uniform_quantise(sample, step, self.rounding))
 
     def _encode(self, maps: Tensor, by_entry: Tensor, step: float) -> tuple[Tensor, ...]:
         x = analyse(maps, self.basis)
@@ -108,27 +153,36 @@ class Coded:
     pieces    of each slab of maps what the kernel wrote: words and offsets, or widths, words and offsets
     by_entry  the Rice codes' parameters (entries,) int8; none of fixed widths
     step      in the maps' units
+    outliers  the places of maps that are kept exactly, (K,) int64, and these maps (K, ...); the pieces have 0 there
     """
 
     pieces: tuple[tuple[Tensor, ...], ...]
     by_entry: Tensor
     step: float
     basis: Basis
-    shape: tuple[int, ...]
+    shape: torch.Size
     dtype: torch.dtype
     layout: torch.memory_format
+    outliers: tuple[Tensor, ...] = ()
 
     @property
     def nbytes(self) -> int:
-        """All that is held, in bytes: codes with their padding, offsets, widths, parameters."""
-        return self.by_entry.nbytes + sum(tensor.nbytes for piece in self.pieces for tensor in piece)
+        """All that is held, in bytes: codes with their padding, offsets, widths, parameters, outliers."""
+        return self.by_entry.nbytes + sum(t.nbytes for piece in (*self.pieces, self.outliers) for t in piece)
 
     def unpack(self) -> Tensor:
         """The maps: shape, type and memory format of the original."""
-        size = self.shape[2:]
-        x = torch.empty(self.shape, dtype=torch.float32, device=self.by_entry.device)
-        for piece, maps in zip(self.pieces, slabs(x.flatten(0, 1)), strict=True):
-            maps.copy_(synthesise(self._expand(piece, len(maps)), size, self.basis))
+        size, count = self.shape[2:], self.shape[:2].numel()
+        if len(self.pieces) == 1:
+            x = synthesise(self._expand(self.pieces[0], count), size, self.basis).contiguous().view(self.shape)
+        else:
+            x = torch.empty(self.shape, dtype=torch.float32, device=self.by_entry.device)
+            for piece, maps in zip(self.pieces, slabs(x.flatten(0, 1)), strict=True):
+                maps.copy_(synthesise(self._expand(piece, len(maps)), size, self.basis))
+        if self.outliers:
+            places, maps = self.outliers
+            x = x.to(self.dtype)
+            x.flatten(0, 1)[places] = maps
         return x.to(self.dtype, memory_format=self.layout)
 
     def _expand(self, piece: tuple[Tensor, ...], maps: int) -> Tensor:
@@ -138,6 +192,15 @@ class Coded:
         words, offsets = piece
         shared, slab = _shared(words.device), rice.slab_of(entries)
         return dispatch.rice_expand(words, offsets, self.by_entry, shared, slab, (0, maps), self.step)
+
+
+def _typical(values: np.ndarray) -> float:
+    """The largest of all but a few numbers, those that are not finite left out; 0 if there are no others."""
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return 0.0
+    usual = len(values) - 1 - max(len(values) // FEW, min(4, len(values) // 4))
+    return float(np.partition(values, usual)[usual])
 
 
 def _shared(device: torch.device) -> Tensor:

@@ -1,22 +1,28 @@
-"""Training that stores less for its backward pass: maps as sparse spectra, gates as bits. The forward pass is exact."""
+"""Training that stores less for its backward pass: maps in few bits, gates as bits. The forward pass is exact."""
 
 from __future__ import annotations
 
 import inspect
 import sys
 import threading
+import warnings
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
 
 import torch
+from spectral_kernels.dispatch import one_of, real
 from torch import nn
 from torch.autograd.graph import disable_saved_tensors_hooks, saved_tensors_hooks
 
+from specviz.memory.coded import Coder
 from specviz.memory.left import warn_once
-from specviz.memory.roles import Roles
-from specviz.memory.saving import CompressionStats, Packer, Saving, is_recorded, unpack
-from specviz.memory.sparse_maps import MapStore, Values
+from specviz.memory.roles import Roles, is_recorded
+from specviz.memory.saving import CompressionStats, Packer, Saving, unpack
+
+Storage = Literal["small", "fast"]
+STORAGES: tuple[Storage, ...] = ("small", "fast")
+ERROR = 0.05  # gradients come out off by about 4 % with batch norms: see `compress_activations`
 
 
 class Compression:
@@ -40,7 +46,7 @@ class Compression:
             warn_once(self._name, reason, stacklevel=3)
         else:
             saving = Saving(self._packer, stats)
-            hooks, roles = saved_tensors_hooks(saving.pack, unpack), Roles(unpack)
+            hooks, roles = saved_tensors_hooks(saving.pack, unpack), Roles(saving.before, saving.after, unpack)
             hooks.__enter__()  # the hooks first: torch refuses them in places
             roles.__enter__()  # type: ignore[no-untyped-call] # torch's
             self._inside = saving, hooks, roles
@@ -72,15 +78,17 @@ class Compression:
 
 
 def compress_activations(
-    threshold: float = 0.25,
+    threshold: float | None = None,
     *,
-    relative_to: Literal["map", "tensor"] = "tensor",
-    values: Values = "8-bit",
-    unbiased: bool = False,
+    error: float | None = None,
+    storage: Storage = "small",
+    relative_to: Literal["map", "tensor"] | None = None,
+    values: Literal["8-bit", "float16", "float32"] | None = None,
+    unbiased: bool | None = None,
 ) -> Compression:
-    """Train any model with less memory: inside the context, saved maps are stored as thresholded sparse spectra.
+    """Train any model with less memory: inside the context, saved maps are stored in a few bits a number.
 
-    >>> with sv.memory.compress_activations() as stats:
+    >>> with sv.memory.compress_activations(error=0.05) as stats:
     ...     loss = sv.models.vgg7()(torch.rand(4, 3, 32, 32)).square().mean()
     >>> loss.backward()  # inside or outside
     >>> 0 < stats.share < 1
@@ -88,28 +96,31 @@ def compress_activations(
 
     The forward pass stays exactly the same; gradients are computed from the stored maps. The maps (B, C, H, W) and
     (B, C, L) that convolutions, normalisations, products, smooth activations and custom autograd functions save are
-    stored as sparse ortho half spectra. ReLU, its relatives and dropout store one bit for each element, and max pooling
-    stores the position of each maximum within its window, in as few bits as the window needs: these are exact. All
-    other tensors stay as they are, and exact: parameters, integers, matrices, maps of under 8 pixels, tensors of under
-    4 KiB, tensors that do not require a gradient (the images themselves, which stay in memory anyway), and what any
-    other operation saves, because the gradient of, say, a square root does not tolerate an error in it.
+    stored as whole multiples of one step for each tensor. ReLU, its relatives and dropout store one bit for each
+    element, and max pooling stores the position of each maximum within its window, in as few bits as the window needs:
+    these are exact. All other tensors stay as they are, and exact: parameters, integers, matrices, maps of under 8
+    pixels, tensors of under 4 KiB, tensors that do not require a gradient (the images themselves, which stay in memory
+    anyway), and what any other operation saves, because the gradient of, say, a square root does not tolerate an error
+    in it.
 
-    threshold    coefficients up to `threshold` times the RMS are dropped. The RMS is about the mean, which is kept
-    relative_to  whose RMS: the whole "tensor"'s, or each "map"'s own. At equal bytes the gradients of ResNet-18 and
-                 VGG-16 were up to 1.3 and 1.5 times closer with "tensor" (`specviz bench compress`)
-    values       of the kept coefficients: "8-bit" (square-root companded, one scale a map), "float16" or "float32"
-    unbiased     keep a coefficient x under the cut (`threshold` times the RMS) with probability |x| / cut and give it
-                 the cut's magnitude, and round at random, so that the stored maps are right on average. This is
-                 reproducible: the seed comes from the state of torch's generator, which does not change inside, so
-                 dropout draws the same numbers. When the context ends, one number is drawn, so that the next step
-                 rounds its maps differently
+    error    the RMS error of maps as read back, as a share of the RMS of a tensor's maps about their means; 0.05 when
+             not given. It is met within about 5 %. Gradients are off by about as much or less: see below
+    storage  "small": the DCT-II of blocks of 8 pixels along each axis, in Rice codes, which takes the fewest bytes;
+             "fast": the pixels themselves, 16 of which share a width, for layers that take less time than a transform
 
-    `stats` are totals over the context: see `CompressionStats`. A tensor that several operations save is stored once.
-    A map with NaN or infinity comes back as NaN. In-place changes after saving do not harm stored copies; for a tensor
-    that stays as it is, torch raises its own error. Only the thread that entered is affected. float64 maps are stored
-    with float32's precision: `torch.autograd.gradcheck` passes at threshold 0 with values="float32". The threshold and
-    8 bits follow Guan et al. (SpecNet), who train in the spectral domain itself; Chen et al. (ActNN) quantise the maps
-    without it.
+    Former arguments, with a DeprecationWarning: `threshold` asks for error=threshold/5, whose gradients are at least as
+    close as those of thresholded spectra were at the former default, and in fewer bytes. `relative_to`, `values` and
+    `unbiased` have no effect on an error so found, but that a threshold of 0 asks for what the values were precise to.
+
+    `stats` are totals over the context: see `CompressionStats`. A tensor that several operations save is stored once,
+    and what can be computed from stored maps is not stored: where a convolution follows a norm, a ReLU or another
+    activation, dropout or pooling, its input is made of the norm's when the backward pass asks; likewise for sums,
+    products and concatenations, unless four times its own numbers would have to be read. It errs as what it is made of.
+    Maps with NaN or infinity, and a few outliers whose variance is over 64 times that of all others, are kept exactly
+    and count in no RMS. In-place changes after saving do not harm stored copies; for a tensor that stays as it is,
+    torch raises its own error. Only the thread that entered is affected. float64 maps are stored with float32's
+    precision: `torch.autograd.gradcheck` passes at error=1e-6. Blocks of 8 and a step with a dead zone are JPEG's;
+    Guan et al. (SpecNet) train in the spectral domain itself, and Chen et al. (ActNN) quantise maps without it.
 
     Gradients are exactly the plain ones where the saver cannot see the operation that saves: in TorchScript, scripted
     or traced, in functions compiled by torch.compile, in other code in C++, in custom operators, and under
@@ -123,14 +134,46 @@ def compress_activations(
     resident for 2 MiB saved, by a small network. If MALLOC_TRIM_THRESHOLD_=131072 is in the environment before Python
     starts, glibc gives memory back (2 MiB resident then); the steps of that network took up to 1.5 times as long.
 
-    At the defaults ResNet-18 and VGG-16 on 32 x 32 photographs, after 20 steps, stored 18 and 16 % of their maps' bytes
-    with gradients off by 3 and 4 %, where another mini-batch's are off by 132 and 122 %; threshold 0.5 gave 12 and
-    11 %, off by 6 and 11 %. A step took 2.1 and 1.8 times as long (2 cores; `specviz bench compress`).
+    On VGG-7, ResNet-9 and VGG-11 with batch norms, narrow ones, on CIFAR-10 after 20 steps, an error of 0.05 kept 6 to
+    8 % of the maps' bytes with gradients off by 4 to 5 %, and so it was chosen; "fast" kept 8 to 12 %. On AlexNet,
+    which has no norms to share with, 12 and 14 % with gradients off by 1 % (`specviz bench codes`).
 
     Raises ValueError or TypeError for a value out of range, and TypeError when used as a decorator.
     """
-    store = MapStore(threshold, relative_to, values, unbiased)
-    return Compression(store, "compress_activations")
+    coder = _coder(error, storage, threshold, relative_to=relative_to, values=values, unbiased=unbiased)
+    return Compression(coder, "compress_activations")
+
+
+def _coder(error: float | None, storage: Storage, threshold: float | None, **former: Any) -> Coder:
+    """How maps are stored, by the arguments of `compress_activations`."""
+    one_of(storage, "storage", STORAGES)
+    given = {name: value for name, value in {"threshold": threshold, **former}.items() if value is not None}
+    if given:
+        error = _former_error(given, error)
+        names = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        text = f"{names}: maps are stored by their error now; write error={error:g} instead"
+        warnings.warn(text, DeprecationWarning, stacklevel=3)
+    error = ERROR if error is None else error
+    return Coder(error) if storage == "small" else Coder(error, "none", "fixed width")
+
+
+# What the kept coefficients of thresholded spectra were precise to, as a share of a map's RMS.
+_PRECISE_TO = {"8-bit": 5e-3, "float16": 5e-4, "float32": 1e-6}
+
+
+def _former_error(given: dict[str, Any], error: float | None) -> float:
+    """The error whose gradients are about as close as, or closer than, those of the former arguments."""
+    one_of(given.get("relative_to", "tensor"), "relative_to", ("map", "tensor"))
+    values = given.get("values", "8-bit")
+    one_of(values, "values", tuple(_PRECISE_TO))
+    if "threshold" not in given:
+        return ERROR if error is None else error
+    if error is not None:
+        raise TypeError("threshold= is the former name of error=, on another scale: give error= alone")
+    threshold = real(given["threshold"], "threshold")
+    if not 0 <= threshold < float("inf"):
+        raise ValueError(f"threshold={threshold} must be a finite number >= 0; error={ERROR} takes its place")
+    return min(max(threshold / 5, _PRECISE_TO[values]), 0.95)
 
 
 class Compressed:
@@ -196,13 +239,15 @@ class _Leave:
 
 def compressed(
     module: nn.Module,
-    threshold: float = 0.25,
+    threshold: float | None = None,
     *,
-    relative_to: Literal["map", "tensor"] = "tensor",
-    values: Values = "8-bit",
-    unbiased: bool = False,
+    error: float | None = None,
+    storage: Storage = "small",
+    relative_to: Literal["map", "tensor"] | None = None,
+    values: Literal["8-bit", "float16", "float32"] | None = None,
+    unbiased: bool | None = None,
 ) -> Compressed:
-    """Run every call of `module` inside `compress_activations(threshold, ...)`, and nothing around it.
+    """Run every call of `module` inside `compress_activations(error=..., storage=...)`, and nothing around it.
 
     Returns a handle with `stats`, totals over all calls, and `remove()`. The module gets hooks and no wrapper: its
     class, its parameters and the keys of its `state_dict` stay, and a copy of it is compressed too.
@@ -217,7 +262,8 @@ def compressed(
     >>> handle.stats.tensors
     1
     """
-    return Compressed(module, MapStore(threshold, relative_to, values, unbiased))
+    coder = _coder(error, storage, threshold, relative_to=relative_to, values=values, unbiased=unbiased)
+    return Compressed(module, coder)
 
 
 def _what_forbids_it() -> str | None:

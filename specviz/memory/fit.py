@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from specviz.memory.checkpoint import checkpoint_activations
-from specviz.memory.contexts import compress_activations
+from specviz.memory.contexts import ERROR, compress_activations
 from specviz.memory.rivals import bfloat16_activations, quantise_activations
 from specviz.memory.step import _scalar, measure_step
 from specviz.memory.unchanged import unchanged
@@ -26,7 +26,7 @@ from specviz.memory.unchanged import unchanged
 Context = Callable[[nn.Module], AbstractContextManager[Any]]
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _SEGMENTS = (2, 4, 8)
-_THRESHOLDS = (0.25, 0.5, 1.0)
+_ERRORS = (0.02, 0.05, 0.1, 0.2)
 _BITS = (8, 4, 2)
 
 
@@ -125,8 +125,9 @@ def ways(device: str = "cpu") -> dict[str, tuple[Context, bool]]:
     """The ways that `fit` tries: name -> (a context for a model, whether gradients are exact)."""
     found: dict[str, tuple[Context, bool]] = {"plain": (lambda model: nullcontext(), True)}
     found["bfloat16 maps"] = (lambda model: bfloat16_activations(), False)
-    for threshold in _THRESHOLDS:
-        found[f"compress {threshold:g}"] = (lambda model, t=threshold: compress_activations(t), False)  # type: ignore[misc]
+    for error in _ERRORS:
+        found[f"error {error:g}"] = (lambda model, e=error: compress_activations(error=e), False)  # type: ignore[misc]
+    found[f"error {ERROR:g}, fast"] = (lambda model: compress_activations(error=ERROR, storage="fast"), False)
     for bits in _BITS:
         found[f"{bits}-bit maps"] = (lambda model, b=bits: quantise_activations(b), False)  # type: ignore[misc]
     for segments in _SEGMENTS:
@@ -213,7 +214,7 @@ def largest_batch(
     """The most examples whose step keeps a budget; 0 where not even one does.
 
     example, target   one of each, without the batch's axis: it is repeated
-    context           the way that the step is made, such as `lambda: sv.memory.compress_activations(0.5)`
+    context           the way that the step is made, such as `lambda: sv.memory.compress_activations(error=0.1)`
 
     A line through two measured sizes says how many; that many is measured then, and corrected where it does not keep
     the budget. Raises ValueError for a budget out of range, and whatever a step raises.

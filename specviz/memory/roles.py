@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules._functions import SyncBatchNorm
 from torch.overrides import TorchFunctionMode
 
+from specviz.memory.derived import Making
 from specviz.memory.kept import Gate, Kept, Positions, ShapeOnly, Substitute, Window
 
 # What becomes of one saved tensor: kept in another form; None: stored as a map, if it is one; or the reason, by its
@@ -27,9 +29,14 @@ running = threading.local()  # `role`, while a thread's function mode runs an op
 class Roles(TorchFunctionMode):
     """Tells the pack hook, which sees tensors only, what operation saves them."""
 
-    def __init__(self, unpack: Callable[[Any], Tensor]) -> None:
+    def __init__(
+        self,
+        before: Callable[[Making], None],
+        after: Callable[[Making, Any], None],
+        unpack: Callable[[Any], Tensor],
+    ) -> None:
         super().__init__()
-        self.unpack = unpack
+        self.before, self.after, self.unpack = before, after, unpack
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -40,12 +47,18 @@ class Roles(TorchFunctionMode):
             # function mode is active, so that roles are unknown.
             with saved_tensors_hooks(Kept.of, self.unpack):
                 return func(*args, **kwargs)
-        before = getattr(running, "role", None)
-        running.role = _role_of(func, args, kwargs) if torch.is_grad_enabled() else before
+        outer = getattr(running, "role", None)
+        role = running.role = _role_of(func, args, kwargs) if torch.is_grad_enabled() else outer
+        making = role if isinstance(role, Making) and role is not outer and not is_recorded() else None
+        if making is not None:
+            self.before(making)
         try:
-            return func(*args, **kwargs)  # here with gradients and without: torch.jit.trace records the line
+            result = func(*args, **kwargs)  # here with gradients and without: torch.jit.trace records the line
         finally:
-            running.role = before
+            running.role = outer
+        if making is not None:
+            self.after(making, result)
+        return result
 
 
 def running_role(caller: FrameType) -> Role:
@@ -93,8 +106,109 @@ def _smooth(*args: Any, **kwargs: Any) -> Role:
     return _as_map
 
 
-def _shape_only(*args: Any, **kwargs: Any) -> Role:
-    return lambda x: ShapeOnly.of(x) if x.is_floating_point() else "operation"
+def _again(func: Any) -> Callable[..., Role]:
+    """Of a smooth function that saves its input, or with inplace=True a copy of that: it may be run once more."""
+
+    def make(*args: Any, **kwargs: Any) -> Role:
+        input, run = _bound(func, args, kwargs)
+        return Making(_as_map, run, saves=input)
+
+    return make
+
+
+def _pooled(func: Any) -> Callable[..., Role]:
+    """Of an average over windows, whose backward asks for the input's shape alone."""
+
+    def make(*args: Any, **kwargs: Any) -> Role:
+        input, run = _bound(func, args, kwargs)
+        return Making(_shape_only, lambda *given: run(given[-1]), (input,))
+
+    return make
+
+
+def _sum(input: Any, other: Any, *, alpha: Any = 1, **kwargs: Any) -> Role:
+    """Saves nothing; where both parts are known, so is the sum."""
+    if not (isinstance(input, Tensor) and isinstance(other, Tensor) and input.shape == other.shape):
+        return _EXACT
+    return Making(_EXACT, lambda x, y: torch.add(x, y, alpha=alpha), (input, other))
+
+
+def _product(input: Any, other: Any, *args: Any, **kwargs: Any) -> Role:
+    if not (isinstance(input, Tensor) and isinstance(other, Tensor)):
+        return _as_map
+    return Making(_as_map, torch.mul, (input, other), late=True)
+
+
+def _joined(tensors: Sequence[Tensor], dim: Any = 0, **kwargs: Any) -> Role:
+    """Saves nothing; what is stored of its parts need not be stored again."""
+    if not all(is_plain(x) and x.ndim > 2 for x in tensors):
+        return _EXACT
+    dim = int(kwargs.get("axis", dim)) % tensors[0].ndim
+    return Making(_EXACT, lambda *parts: torch.cat(parts, dim), tuple(tensors), joins=dim)
+
+
+def _shape_only(x: Tensor) -> Substitute | str:
+    return ShapeOnly.of(x) if x.is_floating_point() else "operation"
+
+
+def _bound(func: Any, args: Any, kwargs: Any) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """The input of a call, and the same call of another one, which stays as it is."""
+    rest = dict(kwargs)
+    if func in _SIGNATURES:
+        rest = dict(_SIGNATURES[func].bind(*args, **kwargs).arguments)
+        args = ()
+        if "inplace" in rest:
+            rest["inplace"] = False
+    input = args[0] if args else rest.pop("input")
+    return input, lambda x: func(x, *args[1:], **rest)
+
+
+def _batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Role:
+    mean, var = None, None
+    if running_mean is not None and running_var is not None and not training and not is_recorded():
+        mean, var = running_mean.detach().clone(), running_var.detach().clone()
+    statistics: list[Tensor] = []  # the last two that it saves are the batch's mean and the inverse of its deviation
+
+    def role(x: Tensor) -> None:
+        if x.ndim == 1 and x.is_floating_point():
+            statistics.append(x.detach())
+
+    def again(x: Tensor) -> Tensor:
+        if mean is not None or len(statistics) < 2:
+            return F.batch_norm(x, mean, var, weight, bias, mean is None, 0.0, float(eps))
+        var_of_batch = statistics[-1] ** -2 - float(eps)
+        return F.batch_norm(x, statistics[-2], var_of_batch, weight, bias, False, 0.0, float(eps))
+
+    return Making(role, again)
+
+
+def _instance_norm(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Role:
+    if not use_input_stats:
+        return _as_map
+    shape = input.shape
+
+    def again(x: Tensor) -> Tensor:  # which is saved as one image of all maps
+        return F.instance_norm(x.reshape(shape), None, None, weight, bias, eps=float(eps))
+
+    return Making(_as_map, again)
 
 
 def _convolution(input: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Role:
@@ -110,16 +224,23 @@ def _is_same(x: Tensor, y: Tensor) -> bool:
     return is_plain(y) and x.data_ptr() == y.data_ptr()
 
 
-def _relu(*args: Any, **kwargs: Any) -> Role:
+def _relu(input: Tensor, *args: Any, **kwargs: Any) -> Role:
+    def again(gate: Gate, x: Tensor) -> Tensor:
+        return F.relu(x).mul_(gate.unpack())
+
     # Backward asks of the output where it is <= 0; NaN lets the gradient through.
-    return lambda y: Gate.of((y <= 0).logical_not_(), y.dtype)
+    return Making(lambda y: Gate.of((y <= 0).logical_not_(), y.dtype), again, (input,), least=1)
 
 
-def _leaky_relu(*args: Any, **kwargs: Any) -> Role:
-    return lambda x: Gate.of(x > 0, x.dtype)
+def _leaky_relu(input: Tensor, negative_slope: Any = 0.01, *args: Any, **kwargs: Any) -> Role:
+    def again(gate: Gate, x: Tensor) -> Tensor:
+        is_on = gate.unpack().bool()
+        return torch.where(is_on, F.relu(x), float(negative_slope) * -F.relu(-x))
+
+    return Making(lambda x: Gate.of(x > 0, x.dtype), again, (input,), least=1)
 
 
-def _hardtanh(input: Any, min_val: Any = -1.0, max_val: Any = 1.0, *args: Any, **kwargs: Any) -> Role:
+def _hardtanh(input: Tensor, min_val: Any = -1.0, max_val: Any = 1.0, *args: Any, **kwargs: Any) -> Role:
     def role(x: Tensor) -> Substitute:
         low, high = float(min_val), float(max_val)
         # Backward compares half precision as float32.
@@ -127,11 +248,11 @@ def _hardtanh(input: Any, min_val: Any = -1.0, max_val: Any = 1.0, *args: Any, *
         gate = ((wide <= low) | (wide >= high)).logical_not_()
         return Gate.of(gate, x.dtype, (low + high) / 2, -float("inf"))
 
-    return role
+    return Making(role, lambda *given: F.hardtanh(given[-1], float(min_val), float(max_val)), (input,))
 
 
-def _relu6(*args: Any, **kwargs: Any) -> Role:
-    return _hardtanh(None, 0.0, 6.0)
+def _relu6(input: Tensor, *args: Any, **kwargs: Any) -> Role:
+    return _hardtanh(input, 0.0, 6.0)
 
 
 def _dropout(input: Tensor, p: Any = 0.5, *args: Any, **kwargs: Any) -> Role:
@@ -142,7 +263,11 @@ def _dropout(input: Tensor, p: Any = 0.5, *args: Any, **kwargs: Any) -> Role:
             return "operation"
         return Gate.of(x != 0, x.dtype, float(torch.ones((), dtype=x.dtype).div_(1 - float(p))))
 
-    return role
+    def again(gate: Gate, x: Tensor) -> Tensor:
+        scale = gate.unpack()
+        return x * scale if scale.dtype != torch.bool else x * scale / (1 - float(p))
+
+    return Making(role, again, (input,), least=1)
 
 
 def _max_pool(
@@ -172,7 +297,11 @@ def _max_pool(
             return "operation"
         return Positions.of(x, window)
 
-    return role
+    def again(shape: ShapeOnly, positions: Positions, x: Tensor) -> Tensor:
+        places = positions.unpack()
+        return x.flatten(2).gather(2, places.flatten(2)).view(*x.shape[:2], *places.shape[4 - x.ndim + 2 :])
+
+    return Making(role, again, (input,), least=2)
 
 
 def _pair(value: Any, rows: int | None) -> tuple[int, int]:
@@ -183,6 +312,10 @@ def _pair(value: Any, rows: int | None) -> tuple[int, int]:
 
 _BACKWARD = {Tensor.backward, torch.autograd.grad}
 
+_AVERAGES = (F.avg_pool1d, F.avg_pool2d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)
+_SMOOTH = (F.group_norm, F.layer_norm, F.silu, F.gelu, F.mish, F.softplus, F.hardswish, F.logsigmoid)
+_SIGNATURES = {func: inspect.signature(func) for func in (*_AVERAGES, *_SMOOTH) if inspect.isfunction(func)}
+
 # Each role is made from the arguments of the call that is about to run.
 ROLES: dict[Any, Callable[..., Role]] = {
     **dict.fromkeys([F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_], _relu),
@@ -192,19 +325,21 @@ ROLES: dict[Any, Callable[..., Role]] = {
     **dict.fromkeys([F.dropout, torch.dropout], _dropout),
     **dict.fromkeys([F.max_pool1d, F.max_pool2d, torch.max_pool1d, torch.max_pool2d], _max_pool),
     **dict.fromkeys([F.max_pool1d_with_indices, F.max_pool2d_with_indices], _max_pool),
-    **dict.fromkeys(
-        [F.avg_pool1d, F.avg_pool2d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d],
-        _shape_only,
-    ),
+    **{func: _pooled(func) for func in _AVERAGES},
     **dict.fromkeys(
         [F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d], _convolution
     ),
-    **dict.fromkeys([F.batch_norm, F.instance_norm, F.group_norm, F.layer_norm], _smooth),
+    F.batch_norm: _batch_norm,
+    **dict.fromkeys([torch.add, Tensor.add, Tensor.add_], _sum),
+    **dict.fromkeys([torch.mul, Tensor.mul, Tensor.mul_], _product),
+    **dict.fromkeys([torch.cat, torch.concat, torch.concatenate], _joined),
+    F.instance_norm: _instance_norm,
+    **{func: _again(func) for func in _SMOOTH},
     **dict.fromkeys([F.linear, F.bilinear, torch.matmul, Tensor.matmul, torch.bmm, Tensor.bmm, torch.einsum], _smooth),
-    **dict.fromkeys([torch.mul, Tensor.mul, Tensor.mul_, torch.addcmul, Tensor.addcmul, torch.square], _smooth),
+    **dict.fromkeys([torch.addcmul, Tensor.addcmul, torch.square], _smooth),
     **dict.fromkeys([Tensor.square, torch.lerp, Tensor.lerp, torch.sin, Tensor.sin, torch.cos, Tensor.cos], _smooth),
     **dict.fromkeys([F.sigmoid, torch.sigmoid, Tensor.sigmoid, F.tanh, torch.tanh, Tensor.tanh, F.softmax], _smooth),
-    **dict.fromkeys([F.silu, F.gelu, F.mish, F.elu, F.celu, F.selu, F.softplus, F.hardswish, F.logsigmoid], _smooth),
+    **dict.fromkeys([F.elu, F.celu, F.selu], _smooth),
 }
 
 
@@ -222,3 +357,10 @@ def is_plain(x: Tensor) -> bool:
         and not torch._is_functional_tensor(x)
         and not torch._C._functorch.is_functorch_wrapped_tensor(x)
     )
+
+
+def is_recorded() -> bool:
+    """True while torch records what runs, or runs it without numbers: what is packed would be part of that."""
+    keys = torch._C._TorchDispatchModeKey
+    modes = (keys.FAKE, keys.PROXY, keys.FUNCTIONAL)
+    return torch._C._get_tracing_state() is not None or any(torch._C._get_dispatch_mode(key) for key in modes)

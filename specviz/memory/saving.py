@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import sys
 import weakref
+from collections.abc import Hashable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -13,10 +15,12 @@ from spectral_kernels.dispatch import untraced
 from spectral_kernels.process import Lock
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils.weak import WeakTensorKeyDictionary
 
-from specviz.memory.kept import Gate, Kept, Positions, Substitute
-from specviz.memory.left import Left, why_no_map
-from specviz.memory.roles import is_plain, running_role
+from specviz.memory.derived import MOST_READ, Handle, Making, Recipe, Shelf, Slice, Stored
+from specviz.memory.kept import Gate, Kept, Positions, Substitute, layout_of
+from specviz.memory.left import MIN_PIXELS, Left, why_no_map
+from specviz.memory.roles import is_plain, is_recorded, running_role
 
 _counting = Lock()  # of all stats: threads share a handle's
 
@@ -47,7 +51,8 @@ class CompressionStats:
     """What was stored inside the context, in bytes of the tensors held: totals over all its steps.
 
     tensors, stored_bytes, dense_bytes   the compressed maps, as stored and as they were, each tensor once however often
-                                         it was saved. Parameters and skipped tensors count in neither
+                                         it was saved; one that is computed from others stores nothing. Parameters
+                                         and skipped tensors count in neither
     gate_bytes                           bits of ReLU, its relatives and dropout
     pool_bytes                           positions of max-pooling's maxima within their windows
     maps                                 the compressed maps one by one, in the order they were saved; a handle of
@@ -95,7 +100,10 @@ class Saving:
         self.has_maps = self.has_bits = False
         # A copy holds a weak reference to its original's storage, whose address no other storage takes as long as
         # that exists: a key in here belongs to this storage alone. The graph alone keeps copies alive.
-        self.copies: weakref.WeakValueDictionary[Any, _Copy] = weakref.WeakValueDictionary()
+        self.copies: weakref.WeakValueDictionary[Any, Handle] = weakref.WeakValueDictionary()
+        self.shelf = Shelf()
+        # Of a tensor's version how it comes out of others: for as long as it lives.
+        self.recipes: Any = WeakTensorKeyDictionary()
         self.seed = _seed_from_torch()
         self.lock = Lock()
 
@@ -112,8 +120,14 @@ class Saving:
             packed = role(tensor)
             if packed is None or isinstance(packed, str):
                 reason = packed if packed in ("compiled", "transform") else why_no_map(tensor) or packed
-                return self.as_map(tensor) if reason is None else self.as_it_is(tensor, reason)
+                if reason is not None:
+                    return self.as_it_is(tensor, reason)
+                if isinstance(role, Making) and not role.inputs and not role.parts:
+                    return self.as_source(tensor, role)
+                return self.as_map(tensor)
             self.has_bits = True
+            if isinstance(role, Making):
+                role.kept.append(packed)
             if isinstance(packed, Gate):
                 self.stats._add_bits(gate=packed.nbytes)
             elif isinstance(packed, Positions):
@@ -130,29 +144,96 @@ class Saving:
         reason = None if self.has_maps else self.left.reason
         return None if self.has_bits and reason == "exact" else reason
 
-    def as_map(self, x: Tensor) -> Substitute:
+    def as_map(self, x: Tensor) -> Handle:
         self.has_maps = True
-        storage = StorageWeakRef(x.untyped_storage())
-        key = (storage.cdata, x._version, x.dtype, x.storage_offset(), tuple(x.shape), x.stride())
+        key = _key(x)
         with self.lock:
-            copy = self.copies.get(key)
-            if copy is None:
-                with torch.autocast(x.device.type, enabled=False):
-                    copy = _Copy(self.packer.pack(x, self.seed), storage)
-                self.seed = (self.seed + (1 << 20)) & ((1 << 62) - 1)  # room for a seed a slab
-                self.copies[key] = copy
-                self.stats._add_map(tuple(x.shape), copy.packed.nbytes, x.nbytes)
-        return copy
+            handle = self.copies.get(key)
+            if handle is None:
+                storage, recipe, stored = StorageWeakRef(x.untyped_storage()), self.recipe_of(x), list[Stored]()
+
+                def store(part: Slice) -> Handle:
+                    stored.append(self.store(part.of(x), part.key, part.storage))
+                    return stored[-1]
+
+                if recipe is not None:
+                    handle = recipe.bind(self.shelf, MOST_READ * x.numel(), store, storage)
+                if handle is None:
+                    handle = self.store(x, key, storage)
+                    stored.append(handle)
+                self.copies[key] = handle
+                self.stats._add_map(tuple(x.shape), sum(part.packed.nbytes for part in stored), x.nbytes)
+            handle.expected += 1
+        return handle
+
+    def store(self, x: Tensor, key: Hashable, storage: StorageWeakRef) -> Stored:
+        with torch.autocast(x.device.type, enabled=False):
+            packed = self.packer.pack(x, self.seed)
+        self.seed = (self.seed + (1 << 20)) & ((1 << 62) - 1)  # room for a seed a slab
+        self.copies[key] = handle = Stored(packed, self.shelf, x.numel(), storage)
+        return handle
+
+    def as_source(self, x: Tensor, making: Making) -> Handle:
+        """The first map that an operation saves, its input or a copy of that, is what its output is made of."""
+        if making.known is not None and x is not making.saves:
+            self.recipes[x] = x._version, making.known
+        handle = self.as_map(x)
+        making.parts.append(weakref.ref(handle))
+        return handle
+
+    def recipe_of(self, x: Tensor) -> Recipe | None:
+        version, recipe = self.recipes.get(x, (-1, None))
+        return recipe if version == x._version else None
+
+    def before(self, making: Making) -> None:
+        """Looks up what the operation may change."""
+        with torch._C.DisableTorchFunction():
+            if making.saves is not None:
+                making.known = self.recipe_of(making.saves)
+            if not making.late:
+                making.parts += map(self.part_of, making.inputs)
+
+    def part_of(self, x: Tensor) -> Recipe | weakref.ref[Handle] | None:
+        handle = self.copies.get(_key(x)) if is_plain(x) else None
+        return self.recipe_of(x) if handle is None else weakref.ref(handle)
+
+    def after(self, making: Making, result: Any) -> None:
+        """Remembers how the result came out of maps that are stored, if it did."""
+        with torch._C.DisableTorchFunction():
+            if not (isinstance(result, Tensor) and is_plain(result)) or why_no_map(result) is not None:
+                return
+            if making.late:
+                making.parts += [
+                    self.part_of(x) or (Kept.of(x) if _is_small(x, result) else None) for x in making.inputs
+                ]
+            if making.joins is not None:
+                making.parts = _with_slices(making)
+            parts = [part for part in making.parts if part is not None]
+            if len(parts) == max(1, len(making.inputs)) and len(making.kept) >= making.least:
+                compute = partial(making.compute, *making.kept)
+                recipe = Recipe(tuple(parts), compute, result.dtype, layout_of(result))
+                self.recipes[result] = result._version, recipe
 
 
-@dataclass(eq=False)
-class _Copy:
-    packed: Any
-    storage: StorageWeakRef
+def _is_small(x: Tensor, beside: Tensor) -> bool:
+    return is_plain(x) and MIN_PIXELS * x.untyped_storage().nbytes() <= beside.nbytes
 
-    def unpack(self) -> Tensor:
-        unpacked: Tensor = self.packed.unpack()
-        return unpacked
+
+def _with_slices(making: Making) -> list[Any]:
+    """The parts of a concatenation, with what is unknown as slices of it."""
+    assert making.joins is not None
+    parts, start = list[Any](), 0
+    for x, part in zip(making.inputs, making.parts, strict=True):
+        length = x.shape[making.joins]
+        own = Slice(making.joins, start, length, _key(x), StorageWeakRef(x.untyped_storage()))
+        parts.append(own if part is None else part)
+        start += length
+    return parts
+
+
+def _key(x: Tensor) -> tuple[Any, ...]:
+    address = x.untyped_storage()._cdata
+    return (address, x._version, x.dtype, x.storage_offset(), tuple(x.shape), x.stride())
 
 
 def unpack(packed: Substitute) -> Tensor:
@@ -164,10 +245,3 @@ def unpack(packed: Substitute) -> Tensor:
 def _seed_from_torch() -> int:
     state = hashlib.blake2b(torch.get_rng_state().numpy().tobytes(), digest_size=7)
     return int.from_bytes(state.digest())
-
-
-def is_recorded() -> bool:
-    """True while torch records what runs, or runs it without numbers: what is packed would be part of that."""
-    keys = torch._C._TorchDispatchModeKey
-    modes = (keys.FAKE, keys.PROXY, keys.FUNCTIONAL)
-    return torch._C._get_tracing_state() is not None or any(torch._C._get_dispatch_mode(key) for key in modes)

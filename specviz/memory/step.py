@@ -134,7 +134,7 @@ def measure_step(
     training   False measures the forward pass alone, in eval mode and without gradients; loss, targets and optimizer
                are not used. True leaves a model in training mode as it is (frozen batch norms stay frozen)
     context    makes a context manager that is entered around forward and backward, such as
-               `torch.autograd.graph.save_on_cpu` or `lambda: sv.memory.compress_activations(0.5)`
+               `torch.autograd.graph.save_on_cpu` or `lambda: sv.memory.compress_activations(error=0.1)`
     warmup     steps before, at least one: they make gradients, optimiser state and caches, so that these exist already
     points     most points in the timeline, at least 8; thinning keeps the largest and smallest value of each stretch
 

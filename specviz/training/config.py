@@ -83,7 +83,7 @@ class Config:
     beta_warmup      the share of the training over which thresholds of SpecNet's blocks rise from 0, batch by batch
     saved_maps       how maps are kept for the backward pass: "plain", "compress" (`sv.memory.compress_activations`),
                      "quantise" or "bfloat16"
-    saved_maps_options   arguments of these, such as {"threshold": 0.5} or {"bits": 2}
+    saved_maps_options   arguments of these, such as {"error": 0.1} or {"bits": 2}
     seed             of the weights, the batches' order, dropout and augmentation, a folder's random crops, and the
                      choice of train_examples; test_examples are the same for all seeds
 

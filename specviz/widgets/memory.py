@@ -144,17 +144,17 @@ class StepExplorer(Explorer):
     inputs   (B, ...) a batch for it; patches of photographs when None
     loss, targets   as `sv.memory.measure_step` takes them; the output's mean is the loss without
 
-    Controls: `threshold` (times the RMS of each tensor of maps), `batch` (how much of the batch is used, 1 to B).
-    Facts: threshold, batch, plain and compressed saved_bytes and peak_bytes, tensors, stored_bytes, dense_bytes, share.
+    Controls: `error` (see `sv.memory.compress_activations`), `batch` (how much of the batch is used, 1 to B).
+    Facts: error, batch, plain and compressed saved_bytes and peak_bytes, tensors, stored_bytes, dense_bytes, share.
     """
 
     specification = Specification(
         "Step explorer",
         controls={
-            "threshold": Slider("threshold", 0.0, 2.0, 0.05, 0.25, at_rest=True),
+            "error": Slider("error", 0.01, 0.5, 0.01, 0.05, at_rest=True),
             "batch": Slider("batch", 1, 1, 1, 1, at_rest=True),
         },
-        columns=(("threshold", "batch"),),
+        columns=(("error", "batch"),),
     )
     takes_pictures = False
 
@@ -165,7 +165,7 @@ class StepExplorer(Explorer):
         *,
         loss: Callable[..., Tensor] | None = None,
         targets: Tensor | None = None,
-        threshold: float = 0.25,
+        error: float = 0.05,
     ) -> None:
         if (model is None) != (inputs is None):
             raise ValueError("give a model and a batch for it, StepExplorer(model, inputs), or neither")
@@ -179,7 +179,7 @@ class StepExplorer(Explorer):
             raise ValueError("inputs must be a tensor (B, ...) of at least one example")
         self._model, self._inputs, self._loss, self._targets = model, inputs, loss, targets
         self._plain: dict[int, StepMemory] = {}
-        super().__init__(None, threshold=threshold, batch=len(inputs))
+        super().__init__(None, error=error, batch=len(inputs))
 
     def changes(self, name: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """Batches up to the one that was given."""
@@ -195,7 +195,7 @@ class StepExplorer(Explorer):
         except Exception as error:  # whatever a pasted model raises
             raise ValueError(f"this model makes no step on {batch} of its inputs: {error}") from error
 
-    def compute(self, source: None, threshold: float, batch: float) -> View:
+    def compute(self, source: None, error: float, batch: float) -> View:
         """Measure a step, plain and compressed."""
         batch = round(batch)
         if batch not in self._plain:
@@ -205,13 +205,13 @@ class StepExplorer(Explorer):
 
         @contextmanager
         def compressing() -> Iterator[None]:
-            with compress_activations(threshold) as stats:
+            with compress_activations(error=error) as stats:
                 last[:] = [stats]
                 yield
 
         compressed = self._measure(batch, compressing)
         stats = last[0]
-        facts = [Fact("threshold", threshold), Fact("batch", batch)]
+        facts = [Fact("error", error), Fact("batch", batch)]
         for kind, label in (("saved", "kept for backward"), ("peak", "most at once")):
             old, new = (getattr(step, f"{kind}_bytes") for step in (plain, compressed))
             share = f"{{:bytes}}, {new / max(old, 1):.0%} of plain"

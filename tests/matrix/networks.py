@@ -121,7 +121,7 @@ def _compressed(name: str, most: float, **options: Any) -> Any:
 @tool("compress_activations, threshold 0", "timm's networks", networks=True, slow=True, needs=("timm",))
 def compressed_without_loss(name: str) -> None:
     """The same gradient up to rounding: no tensor was taken for what it is not."""
-    _compressed(name, 1e-4, threshold=0, values="float32")
+    _compressed(name, 1e-4, error=1e-6)
 
 
 @tool("compress_activations", "timm's networks", networks=True, slow=True, needs=("timm",))

@@ -222,7 +222,7 @@ class Compressing(nn.Module):
         self.net = small_net()
 
     def forward(self, x: Tensor) -> Tensor:
-        with sv.memory.compress_activations(0, values="float32"):
+        with sv.memory.compress_activations(error=1e-6):
             return self.net(x)
 
 
@@ -239,7 +239,7 @@ class Plain(nn.Module):
 
 def _compressed() -> nn.Module:
     module = Plain()
-    sv.memory.compressed(module, 0, values="float32")
+    sv.memory.compressed(module, error=1e-6)
     return module
 
 

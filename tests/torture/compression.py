@@ -14,7 +14,7 @@ from torture import resident
 # One after the other, step by step: each has state of its own that could pile up.
 CONTEXTS = (
     compress_activations,
-    lambda: compress_activations(0.5, unbiased=True, values="float16", relative_to="map"),
+    lambda: compress_activations(error=0.1, storage="fast"),
     quantise_activations,
     bfloat16_activations,
 )

@@ -10,12 +10,12 @@ from spectral_kernels.dispatch._crop import crop, pad
 from spectral_kernels.dispatch._devices import FORMS, Form, choose_form, cuda_is_available
 from spectral_kernels.dispatch._filters import filter_maps, filters, filters_bank, filters_gradient
 from spectral_kernels.dispatch._fixed_width import fixed_width_encode, fixed_width_expand
+from spectral_kernels.dispatch._moments import moments
 from spectral_kernels.dispatch._numbers import check_beta, one_of, real, whole, wholes
 from spectral_kernels.dispatch._onnx import in_onnx_export
 from spectral_kernels.dispatch._operators import Along, Call, Operator, operator
 from spectral_kernels.dispatch._pool import pool, unpool
 from spectral_kernels.dispatch._product import product, product_native
-from spectral_kernels.dispatch._quantise import mirrors, quantise, quantise_expand, quantise_measure
 from spectral_kernels.dispatch._rice import rice_encode, rice_expand, rice_fit
 from spectral_kernels.dispatch._sparse_product import sparse_product, sparse_product_gradient
 from spectral_kernels.dispatch._threshold import threshold_expand, threshold_gather, threshold_pack
@@ -43,16 +43,13 @@ __all__ = [
     "fixed_width_expand",
     "has_symbol",
     "in_onnx_export",
-    "mirrors",
+    "moments",
     "one_of",
     "operator",
     "pad",
     "pool",
     "product",
     "product_native",
-    "quantise",
-    "quantise_expand",
-    "quantise_measure",
     "real",
     "rice_encode",
     "rice_expand",

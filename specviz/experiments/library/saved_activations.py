@@ -1,4 +1,8 @@
-"""What training loses when the maps it saves for the backward pass are stored as thresholded spectra."""
+"""What training loses when the maps it saves for the backward pass are stored as thresholded spectra.
+
+The records are of a store that kept what exceeded a threshold, in 8 bits. Run again, a threshold asks for the error
+that takes its place: see `sv.memory.compress_activations`.
+"""
 
 from collections.abc import Callable, Sequence
 from functools import partial
