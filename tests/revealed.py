@@ -1,7 +1,8 @@
 """What the notebooks keep back until a reader asks: the answers to guesses, and outputs of cells tagged `reveal`.
 
 They are in tests/revealed, a file for each notebook. A guess is made in a cell `name = sv.widgets.Guess(...)`; its
-answer is what `name.reveal(1)` returns in a cell after it, which the course itself does not have.
+answer is what `name.reveal(1)` returns in a cell after it, which the course itself does not have. All are asked for
+once more at the end: what later cells do must not change an answer.
 
     python tests/revealed.py FOLDER     whole notebooks, with all that is kept back: what nbval compares
 """
@@ -31,13 +32,16 @@ def keeps_back(cell: Any) -> bool:
 
 
 def asked(notebook: Any) -> Any:
-    """The notebook, with a cell after each guess that asks for its answer."""
+    """The notebook, with a cell after each guess that asks for its answer, and one at the end."""
     whole = nbformat.from_dict(notebook)
     whole.cells = []
+    again = []
     for cell in notebook.cells:
         whole.cells.append(cell)
         if name := name_of_guess(cell):
-            whole.cells.append(nbformat.v4.new_code_cell(f"{name}.reveal(1)", id=f"{cell.id}-answer"))
+            again.append(f"{name}.reveal(1)")
+            whole.cells.append(nbformat.v4.new_code_cell(again[-1], id=f"{cell.id}-answer"))
+    whole.cells.append(nbformat.v4.new_code_cell("\n".join(f"print({ask})" for ask in again), id="all-answers"))
     return whole
 
 
@@ -46,7 +50,7 @@ def taken_out(whole: Any) -> tuple[Any, dict[str, list[Any]]]:
     course, kept = nbformat.from_dict(whole), {}
     course.cells = []
     for cell in whole.cells:
-        if cell.id.endswith("-answer"):
+        if cell.id.endswith(("-answer", "-answers")):
             kept[cell.id] = cell.outputs
             continue
         if keeps_back(cell):
@@ -91,7 +95,9 @@ def write(notebook: Path, kept: dict[str, list[Any]]) -> None:
 
 def answers(notebook: Path) -> dict[str, str]:
     """By a cell's id the answer to its guess, as it is printed with its unit: "0.263 %"."""
-    texts = {key: outputs[-1]["data"]["text/plain"] for key, outputs in read(notebook).items() if "-answer" in key}
+    texts = {
+        key: outputs[-1]["data"]["text/plain"] for key, outputs in read(notebook).items() if key.endswith("-answer")
+    }
     return {key: re.search(r"Measured: (.+?)\. You guessed", text)[1] for key, text in texts.items()}  # type: ignore[index]
 
 

@@ -59,7 +59,7 @@ class Guess(Displayed):
 
     question  one sentence
     answer    a function without arguments, called at each Reveal and never before; it returns the measured number
-    unit      of both, such as "%", "times" or "pixels"
+    unit      of both, such as "%", "times" or "pixels"; one of them is written without its last s
     low, high  the slider's ends; a field to type into has none
     scale     "linear" or "log" for a slider, "field" for a number of any size
     within    how far off counts as right, in the unit; a factor of 1.5 either way when None
@@ -88,7 +88,7 @@ class Guess(Displayed):
             raise TypeError(f"answer={answer!r} must be a function without arguments: lambda: ... computes it later")
         if scale not in get_args(Scale):
             raise ValueError(f"scale={scale!r} is not one of {', '.join(get_args(Scale))}")
-        if within is not None and not 0 <= _finite("within", within):
+        if within is not None and not _finite("within", within) >= 0:
             raise ValueError(f"within={within!r} must be 0 or more, or None for a factor of {_NEAR:g}")
         self.question, self.unit, self.scale, self.within = question, unit, scale, within
         self._answer, self._notice = answer, notice
@@ -181,24 +181,24 @@ class Guess(Displayed):
         way = "too high" if guess > answer else "too low"
         if guess == answer or (in_digits(guess) == in_digits(answer) and self.within is None):
             return True, "exactly right"
+        name = "points" if self.unit == "%" else self.unit
+        words = f"{self._with_unit(abs(guess - answer), name)} {way}"
         if self.within is None and guess > 0 < answer:
             factor = max(guess / answer, answer / guess)
-            off = abs(guess / answer - 1)
-            right = f"within a factor of {_NEAR:g}"
-            solved = factor <= _NEAR
-            if factor >= 2:
+            solved, right = factor <= _NEAR, f"within a factor of {_NEAR:g}"
+            if factor >= 1.095:
                 words = f"{in_digits(factor, 2 if factor < 1000 else 3)} times {way}"
-            else:
-                words = f"{'less than 1' if off < 0.005 else f'{100 * off:.0f}'} % {way}"
         else:
-            name = "points" if self.unit == "%" else self.unit
-            words = f"{in_digits(abs(guess - answer))} {name}".strip() + f" {way}"
-            right = "" if not self.within else f"within {self.within:g} {name}".strip()
-            solved = abs(guess - answer) <= (self.within or 0.0)
+            within = self.within or 0.0
+            solved, right = abs(guess - answer) <= within, f"within {self._with_unit(within, name)}"
         return solved, f"{words}, {right}, which counts as right" if solved else words
 
     def _in_words(self, number: float) -> str:
-        return f"{in_digits(number)} {self.unit}".strip()
+        return self._with_unit(number, self.unit)
+
+    @staticmethod
+    def _with_unit(number: float, unit: str) -> str:
+        return f"{in_digits(number)} {unit.removesuffix('s') if number == 1 else unit}".strip()
 
     def _of_unit(self) -> str:
         return f" in {self.unit}" if self.unit else ""
