@@ -98,7 +98,8 @@ def stored(notebook) -> list[tuple[str, str]]:
             texts = [out.get("text", "")]
             texts += [str(data) for kind, data in out.get("data", {}).items() if kind.startswith("text/")]
             texts += [kept["alt"] for kept in out.get("metadata", {}).values() if "alt" in kept]
-            found += [(cell.id, re.sub(r"<[^>]+>", " ", text)) for text in texts]
+            # The ends of a question's slider may be what is measured, too.
+            found += [(cell.id, re.sub(r"<[^>]+>| From .+? to .+?\. Run this cell", " ", text)) for text in texts]
     return found
 
 
