@@ -132,7 +132,7 @@ def compute(path: Sequence[tuple[float, float, float]], optimiser: str, numbers:
             LinePlot("How far the two networks' filters are apart", "step", "share of norm", apart, log_y=True),
         ]
 
-    return View(facts=facts, curves=curves)
+    return View(facts=facts, curves=curves, sentence="" if len(path) else "Not trained yet: press Train.")
 
 
 _NAMED: dict[str, Any] = {"width": 100, "name_style": {"width": "120px"}}
