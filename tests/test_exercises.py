@@ -1,11 +1,15 @@
 """The notebooks' checks: they tell right from wrong, and say so without an answer too."""
 
+import ast
 import decimal
 import fractions
 import functools
 import io
 import itertools
+import re
+from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -420,3 +424,45 @@ def test_a_function_that_fails_says_how():
         assert verdict.solved is False
         assert "It fails: KeyError: 'inside'." in verdict.message
     assert "should be a function, not the text 'x'" in exercises.check_pooling("x").message
+
+
+# --- the notebooks' own exercises
+
+NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_exercise_has_a_hint_and_a_solution_that_is_right(path):
+    notebook = nbformat.read(path, as_version=4)
+    names = {
+        "np": np,
+        "torch": torch,
+        "sv": sv,
+        "photo": sv.datasets.photo("camera"),
+        "secret": sv.widgets.hidden_signal(2),
+        "temperature": ELNINO,
+        "runs": {"specnet-beta": sv.records.shipped("specnet-beta")},
+        "recorded": lambda network, form: next(
+            row
+            for row in sv.records.shipped("bench-memory")
+            if (row["network"], row["form"], row["image_size"]) == (network, form, 32)
+        ),
+    }
+    names["explorer"] = sv.widgets.ThresholdExplorer(names["photo"])
+    given, checks = 0, []
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            checks += [
+                ast.unparse(node)
+                for node in ast.parse(cell.source).body
+                if isinstance(node, ast.Expr) and ast.unparse(node).startswith("sv.exercises.check")
+            ]
+        elif "<summary><b>Solution</b>" in cell.source:
+            assert "<summary><b>Hint</b>" in cell.source
+            exec(re.search(r"```python\n(.*?)```", cell.source, re.DOTALL)[1], names)
+            given += 1
+    assert checks
+    for check in checks:
+        verdict = eval(check, names)
+        assert verdict.solved, verdict
+    assert given == (1 if path.stem == "09_memory" else len(checks))  # there two are asked for together
