@@ -216,3 +216,11 @@ def test_a_closed_guess_is_closed():
 )  # fmt: skip
 def test_three_digits_as_one_writes_them(number, text):
     assert in_digits(number) == text
+
+
+def test_the_pages_colours_are_the_palettes():
+    css = sv.widgets.guess.GuessView._css
+    for name, colour in {"guessed": sv.figures.ORANGE, "measured": sv.figures.BLUE}.items():
+        light, dark = (sv.figures.on_page(colour, dark).lower() for dark in (False, True))
+        assert f"--{name}: {light};" in css
+        assert f"--{name}: {dark};" in css
