@@ -116,3 +116,18 @@ def test_plain_code_reveals_on_the_page_too(page):
     assert in_kernel(page, "revealed = share.reveal(0.3)", "revealed.solved") == "True"
     words = guess_of(page, 0).locator(".specviz-guess-words")
     wait_until(page, lambda text: "You guessed 0.3 %: 1.1 times too high" in text, words.text_content)
+
+
+def test_a_guess_whose_kernel_has_ended_says_so_and_begins_again(page):
+    page.evaluate("window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
+    guess = guess_of(page, 0)
+    guess.locator(".specviz-end").wait_for()
+    assert "The kernel was restarted" in guess.locator(".specviz-end").text_content()
+    assert guess.get_by_role("button").all_text_contents() == ["Start again"]
+    chains = """(root) => [root, ...root.querySelectorAll('*')].filter((node) => {
+      const before = getComputedStyle(node, '::before');
+      return before.display !== 'none' && before.content.includes('\\uf127');
+    }).length"""
+    assert page.locator(".specviz-guess-view").first.evaluate(chains) == 0
+    guess.get_by_role("button", name="Start again").click()
+    wait_until(page, lambda disabled: disabled, guess_of(page, 0).get_by_role("button", name="Reveal").is_disabled)

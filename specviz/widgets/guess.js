@@ -4,14 +4,6 @@ const PATIENCE = 20_000; // milliseconds until the reader is told that the kerne
 const ASK = "Make a guess: then the answer can be revealed.";
 const OWN_KEYS = /^(Arrow|Page|Home$|End$|Enter$| $)/; // JupyterLab would move to another cell
 
-const el = (tag, className, parent, text) => {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  if (text !== undefined) node.textContent = text;
-  parent?.append(node);
-  return node;
-};
-
 function render({ model, el: root }) {
   root.classList.add("specviz-guess");
   root.setAttribute("role", "group");
@@ -102,7 +94,14 @@ function render({ model, el: root }) {
   };
   model.on("change:seq", show);
   if (model.get("seq")) show();
+  let over = null;
+  const unwatch = watchKernel(model, root, (how) => {
+    clearTimeout(waiting);
+    if (!over) over = showEnd(root, how, "");
+    else if (how === ENDS.autorestarting) over(how); // first it looked like a restart
+  });
   return () => {
+    unwatch();
     clearTimeout(waiting);
     model.off("change:seq", show);
   };

@@ -42,8 +42,8 @@ class Revealed:
 class GuessView(anywidget.AnyWidget):
     """The question on the page. It knows nothing of the answer until `result` has it; `seq` counts the replies."""
 
-    _esm = (_HERE / "guess.js").read_text("utf-8")
-    _css = (_HERE / "guess.css").read_text("utf-8")
+    _esm = "".join((_HERE / f"{name}.js").read_text("utf-8") for name in ("kernel", "guess"))
+    _css = "".join((_HERE / f"{name}.css").read_text("utf-8") for name in ("kernel", "guess"))
 
     question = traitlets.Unicode().tag(sync=True)
     unit = traitlets.Unicode().tag(sync=True)
