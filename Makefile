@@ -49,9 +49,10 @@ lint: setup
 simulator: setup
 	NUMBA_ENABLE_CUDASIM=1 $(BIN)/pytest -q tests/simulator
 
-# Every notebook's stored outputs against a fresh run.
+# Every notebook's stored outputs against a fresh run, with the answers that it keeps back.
 nbval: setup
-	$(BIN)/pytest -q -n 2 --dist loadfile --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg notebooks
+	$(BIN)/python tests/revealed.py .nbval
+	$(BIN)/pytest -q -n 2 --dist loadfile --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg .nbval
 
 # Unit tests, the kernels compiled without a GPU, JupyterLab in a browser. In the order of tests/conftest.py, or the
 # slow pages, which are few tests, would come last and one core would wait. COVERAGE=yes takes nearly half as long again.
@@ -108,7 +109,7 @@ clean-cache:
 	find kernels specviz -name "*.nb[ci]" -delete
 
 clean: clean-cache
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .matrix .torture
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .matrix .nbval .torture
 
 .venv/ready-lab: $(INPUTS)
 	@.ci/setup ready-lab all

@@ -1,9 +1,8 @@
-"""Checks for the notebooks' predictions and exercises: a verdict, a hint, a picture.
+"""Checks for the notebooks' exercises: a verdict, a hint, a picture. Their questions are `sv.widgets.Guess`.
 
 An answer may be a number of any library, a tensor or array without axes, or text that says a number: "0.5", "1e-3".
-Where a share is asked for, "50 %" is 0.5, and where percent are asked for it is 50; the unit that is asked for may
-stand behind the number. Anything else gets a verdict in words, and so does a function that fails: no check raises,
-whatever it is given as an answer.
+Where a share is asked for, "50 %" is 0.5. Anything else gets a verdict in words, and so does a function that fails: no
+check raises, whatever it is given as an answer.
 """
 
 from __future__ import annotations
@@ -38,8 +37,8 @@ from specviz.spectra import HalfSpectrum, real_bins
 class Verdict:
     """The answer of a check. `solved` is None while there is no answer.
 
-    >>> sv.exercises.check_guess(3, truth=3.2, what="share kept", unit="%").solved
-    True
+    >>> sv.exercises.check_intensity(lambda B, C, O: 1.0).solved
+    False
     """
 
     solved: bool | None
@@ -110,16 +109,16 @@ def _kind(answer: Any) -> str:
     return f"{type(answer).__name__}{size}"
 
 
-def _number(answer: Any, unit: str = "", percent: float | None = None) -> float | None:
+def _number(answer: Any, share: bool = False) -> float | None:
     """The number that was meant, None if there is no answer.
 
-    percent  what one per cent is: 1 where percent are asked for, 0.01 where a share is; None where neither is
+    share  "50 %" is 0.5
     """
     if _is_none(answer):
         return None
     value = _called(lambda: _single(answer), "The answer cannot be read")
     if isinstance(value, str):
-        value = _said(value, unit, percent)
+        value = _said(value, share)
     if isinstance(value, bool) or not isinstance(value, Real | Decimal):
         raise _Unusable(f"The answer should be a number, not {_kind(value)}.")
     try:
@@ -146,15 +145,13 @@ def _is_nested(answer: Any) -> bool:
     return bool(getattr(answer, "is_nested", False))
 
 
-def _said(text: str, unit: str, percent: float | None) -> float | str:
+def _said(text: str, share: bool) -> float | str:
     """The number in a text, or the text if there is none."""
     words, factor = text.strip()[: _LONGEST + 1], 1.0
     if words.endswith("%"):
-        if percent is None:
+        if not share:
             raise _Unusable("The answer should be a number without %.")
-        words, factor = words[:-1].strip(), percent
-    elif unit and words.endswith(unit):
-        words = words[: -len(unit)].strip()
+        words, factor = words[:-1].strip(), 0.01
     if len(words) > _LONGEST or "_" in words or not words.isascii():
         return text
     if "," in words:  # of a thousand, or before a tenth?
@@ -234,32 +231,6 @@ def _asked(function: Any, hint: str = "") -> Callable[..., Any] | None:
 
     asked.__name__ = type(function).__name__
     return update_wrapper(asked, function)
-
-
-@_in_words
-def check_guess(
-    guess: Any, truth: float, what: str, unit: str = "", within: float | None = None, hidden: bool = False
-) -> Verdict:
-    """Compare a prediction with the measured number.
-
-    within  how far off counts as right, in the unit; a factor of 1.5 either way when None
-    hidden  without a prediction the measured number is not shown either
-
-    >>> sv.exercises.check_guess(3, truth=3.2, what="share kept", unit="%")
-    ✓ share kept: 3.2 %; you predicted 3 %, within a factor of 1.5.
-    """
-    guess = _number(guess, unit, 1.0 if unit == "%" else None)
-    measured = f"{what}: {truth:.3g} {unit}".strip()
-    if guess is None and hidden:
-        return Verdict(None, f"{what}: write your prediction in place of None, then run that cell and this one.")
-    if guess is None:
-        return Verdict(None, f"{measured}. You made no prediction; next time write one down first.")
-    if within is None:
-        close, how = guess == truth or (guess > 0 < truth and 1 / 1.5 <= guess / truth <= 1.5), "a factor of 1.5"
-    else:
-        close, how = abs(guess - truth) <= within, f"{within:g} {'points' if unit == '%' else unit}".strip()
-    off = "" if within == 0 else f", {'within' if close else 'off by more than'} {how}"
-    return Verdict(close, f"{measured}; you predicted {guess:.3g} {unit}".strip() + f"{off}.")
 
 
 @_in_words
@@ -457,7 +428,7 @@ def check_lost_wave(series: torch.Tensor, compression: Any, period: int) -> Verd
     >>> sv.exercises.check_lost_wave(wave, compression=0.83, period=12).solved
     True
     """
-    compression = _number(compression, percent=0.01)
+    compression = _number(compression, share=True)
     if compression is None:
         return Verdict(None, f"Not answered yet: from which compression on is the wave of {period} steps gone?")
     if not 0 <= compression < 1:

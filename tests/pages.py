@@ -67,8 +67,8 @@ def open_page(notebook: str, canvas: str = SPECTRUM, leave_out: tuple[str, ...] 
 
 
 @contextlib.contextmanager
-def open_cells(*cells: str) -> Iterator[Any]:
-    """A page with these cells run, each of which displays an explorer that is painted, but for the first."""
+def open_cells(*cells: str, painted: int | None = None) -> Iterator[Any]:
+    """A page with these cells run. So many display an explorer that is painted; all but the first when None."""
 
     def write(root: Path) -> None:
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
@@ -76,7 +76,8 @@ def open_cells(*cells: str) -> Iterator[Any]:
         nbformat.write(notebook, root / "cells.ipynb")
 
     with _opened("cells.ipynb", write) as page:
-        page.locator(".specviz[data-painted]").nth(len(cells) - 2).wait_for(state="attached", timeout=60_000)
+        last = (len(cells) - 1 if painted is None else painted) - 1
+        page.locator(".specviz[data-painted]").nth(last).wait_for(state="attached", timeout=60_000)
         yield page
 
 

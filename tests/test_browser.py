@@ -29,7 +29,10 @@ def check_screen_against_numpy(page):
     kept = np.where(np.abs(plane) > beta, plane, 0)
     rebuilt = np.fft.ifft2(kept, norm="ortho").real
     assert facts["coefficients kept"] == f"{np.count_nonzero(kept):,} of {plane.size:,}"
-    assert facts["PSNR"] == f"{10 * np.log10(1 / np.mean((rebuilt - photo) ** 2)):.1f} dB"
+    if beta > 0:
+        assert facts["PSNR"] == f"{10 * np.log10(1 / np.mean((rebuilt - photo) ** 2)):.1f} dB"
+    else:  # nothing but the rounding of float32
+        assert float(facts["PSNR"].split()[0]) > 120
     assert facts["energy kept"] == f"{100 * np.sum(np.abs(kept) ** 2) / np.sum(np.abs(plane) ** 2):.3f} %"
 
     # One level of 256 either way: the page computes in float32.
@@ -58,9 +61,9 @@ def test_arrow_keys_move_beta_and_everything_follows(page):
     before = check_screen_against_numpy(page)
     page.locator(".specviz-explorer .noUi-handle").first.focus()
     for _ in range(7):
-        page.keyboard.press("ArrowLeft")
+        page.keyboard.press("ArrowRight")
     settle(page)
-    assert check_screen_against_numpy(page) == pytest.approx(before - 0.07)
+    assert check_screen_against_numpy(page) == pytest.approx(before + 0.07)
     page.keyboard.press("Home")
     settle(page)
     assert shown_facts(page)["share kept"] == "100.00 %"

@@ -14,15 +14,15 @@ def test_the_pooling_slider_repaints_what_scipy_says():
     losses = ("information_loss",)
     with open_page("notebooks/06_spectral_pooling.ipynb", "canvas[data-panel=spectral]", losses) as page:
         settle(page)
-        assert shown_facts(page)["pooled to"] == "64 × 64"
+        assert shown_facts(page)["pooled to"] == "512 × 512"
         page.get_by_role("slider", name="pooled height").first.focus()
         page.keyboard.press("ArrowLeft")
         settle(page)
         facts = shown_facts(page)
-        assert facts["pooled to"] == "63 × 63"
+        assert facts["pooled to"] == "511 × 511"
         assert facts["error, max"] == "no such size"
         photo = sv.datasets.photo("camera").double().numpy()
-        small = resample(resample(photo, 63, axis=0), 63, axis=1)
+        small = resample(resample(photo, 511, axis=0), 511, axis=1)
         again = resample(resample(small, 512, axis=0), 512, axis=1)
         painted = pixels(page, "spectral")[..., 0]
         np.testing.assert_allclose(painted, np.clip(again, 0, 1) * 255, atol=0.51)

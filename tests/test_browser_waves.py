@@ -43,7 +43,7 @@ def test_arrow_keys_find_the_hidden_wave_and_its_area_grows_on_the_way(page):
         page.keyboard.press("ArrowRight")
         lengths.add(explorer.evaluate(swept))
     wait_until(page, lambda words: "goes up and down with this wave" in words, lambda: sentence(explorer))
-    assert shown_facts(explorer)["wave that tries"] == "7 turns"
+    wait_until(page, lambda facts: facts["wave that tries"] == "7 turns", lambda: shown_facts(explorer))
     wait_until(page, lambda count: count == 61, lambda: explorer.evaluate(swept))
     assert len(lengths) > 5, lengths  # before our eyes
 

@@ -8,7 +8,6 @@ ROOT = Path(__file__).parent.parent
 VAGUE = {"told", "said", "there", "here", "what", "mine", "of"}
 # Callers know these, and saved programs the arguments of operators: (file, where it is bound, name).
 PUBLIC = {
-    ("specviz/exercises.py", "check_guess", "what"),
     ("specviz/functional/band_limited/transforms.py", "_analyse", "of"),
     ("specviz/functional/band_limited/transforms.py", "_synthesise", "of"),
     ("specviz/nn/spectralize.py", "Report", "what"),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import revealed
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -64,9 +65,11 @@ def test_a_reader_without_a_kernel_sees_a_picture(notebook):
         for out in cell.outputs
         if "application/vnd.jupyter.widget-view+json" in out.get("data", {})
     ]
-    assert widgets, "every notebook has a slider"
+    explorers = [data for data in widgets if not data["text/plain"].startswith("Guess: ")]
+    assert explorers, "every notebook has an explorer"
+    assert len(explorers) < len(widgets), "every notebook asks for a guess"
     for data in widgets:
-        assert len(data["image/png"]) > 10_000
+        assert len(data["image/png"]) > (10_000 if data in explorers else 3_000)
 
 
 def test_no_cell_moves_what_an_earlier_one_shows(notebook):
@@ -82,6 +85,73 @@ def test_only_cells_with_widgets_times_or_facts_of_this_machine_go_unchecked(not
     for cell in code(notebook):
         if "nbval-ignore-output" in cell.metadata.get("tags", []):
             assert re.search(r"\.view$|machine\(\)$|rfft2|medians_ms", cell.source, re.MULTILINE), cell.source
+
+
+# --- secrets kept
+
+
+def stored(notebook) -> list[tuple[str, str]]:
+    """Texts that are stored as outputs, and words in stills' alternative texts: (cell, text)."""
+    found = []
+    for cell in code(notebook):
+        for out in cell.outputs:
+            texts = [out.get("text", "")]
+            texts += [str(data) for kind, data in out.get("data", {}).items() if kind.startswith("text/")]
+            texts += [kept["alt"] for kept in out.get("metadata", {}).values() if "alt" in kept]
+            # The ends of a question's slider may be what is measured, too.
+            found += [(cell.id, re.sub(r"<[^>]+>| From .+? to .+?\. Run this cell", " ", text)) for text in texts]
+    return found
+
+
+def holds(text: str, answer: str) -> bool:
+    """Whether a text has this number with this unit, and not as a part of another number."""
+    return re.search(rf"(?<![\d.,]){re.escape(answer)}(?![\d%]|[.,]\d)", text) is not None
+
+
+def test_answers_are_found_as_whole_numbers():
+    assert holds("energy left out 0.131 %; the rest", "0.131 %")
+    assert holds("It is 0.131 %.", "0.131 %")
+    assert not holds("10.131 %, 0.1312 %, 0.131 times", "0.131 %")
+    assert not holds("1,105 or 105.2 or 1050", "105")
+
+
+def test_no_stored_output_has_the_answer_to_a_guess(notebook):
+    answers = revealed.answers(notebook.path)
+    assert len(answers) == len([cell for cell in notebook.cells if revealed.name_of_guess(cell)]) > 0
+    for key, answer in answers.items():
+        assert re.match(r"-?[\d.,]+", answer), key
+        if re.fullmatch(r"\d", answer):  # one digit without a unit is on every page
+            continue
+        given_away = [(cell, answer) for cell, text in stored(notebook) if holds(text, answer)]
+        assert not given_away
+
+
+def test_guesses_are_shown_and_what_reveals_is_kept_back_in_a_file_that_nbval_puts_back(notebook):
+    kept = revealed.read(notebook.path)
+    ids = [cell.id for cell in notebook.cells if revealed.keeps_back(cell)]
+    guesses = [cell for cell in notebook.cells if revealed.name_of_guess(cell)]
+    assert set(kept) == {*ids, *(f"{cell.id}-answer" for cell in guesses), "all-answers"}
+    for cell in guesses:
+        assert cell.source.endswith(f"{revealed.name_of_guess(cell)}.view")
+    whole = revealed.put_back(notebook, kept)
+    nbformat.validate(whole)
+    assert all(cell.outputs for cell in whole.cells if cell.id in kept)
+    course, again = revealed.taken_out(whole)
+    assert again == kept
+    assert course == notebook
+    # Whatever later cells bind, each answer is the one that it was.
+    firsts = [kept[f"{cell.id}-answer"][-1]["data"]["text/plain"] for cell in guesses]
+    assert "".join(out["text"] for out in kept["all-answers"]) == "".join(f"{first}\n" for first in firsts)
+
+
+def test_a_question_is_asked_in_one_notebook_alone():
+    books = [nbformat.read(path, as_version=4) for path in NOTEBOOKS]
+    cells = [cell.source for book in books for cell in code(book)]
+    questions = [text for source in cells for text in re.findall(r'^question = f?"(.+)"$', source, re.MULTILINE)]
+    assert len(questions) >= len(books)
+    assert len(questions) == len(set(questions))
+    measured = [answer for path in NOTEBOOKS for answer in revealed.answers(path).values() if len(answer) > 3]
+    assert len(measured) == len(set(measured))
 
 
 def test_code_cells_have_at_most_ten_lines(notebook):

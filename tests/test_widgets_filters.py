@@ -194,6 +194,18 @@ def test_the_two_networks_take_the_same_path_under_sgd_and_only_then(short):
         assert explorer.facts()["distance"] > 1e-3, changed
 
 
+def test_a_race_that_waits_for_its_button_gives_nothing_away(short):
+    explorer = ParametrisationExplorer(taps=3, train=False)
+    facts = explorer.facts()
+    assert (facts["steps"], facts["distance"], facts["loss_spatial"]) == (0, None, None)
+    assert explorer.summary() == f"ParametrisationExplorer: steps 0 of {training.STEPS} Not trained yet: press Train."
+    assert explorer.facts(optimiser="Adam")["steps"] == 25  # in code, for what the screen does not show
+    assert explorer.facts()["steps"] == 0
+    explorer.again.click()
+    assert explorer.facts()["steps"] == 25
+    assert explorer.sentence.value == ""
+
+
 def test_k_times_larger_means_k():
     a, b = training.two_networks(5, True, matched=False)
     assert_close(b[0].filters(), 5 * a[0].weight)

@@ -11,6 +11,7 @@ with needs("lab"):
     from specviz.widgets.export import ExportButtons
     from specviz.widgets.figure import FigureView
     from specviz.widgets.filters import FilterExplorer
+    from specviz.widgets.guess import Guess, Revealed
     from specviz.widgets.hidden_wave import HiddenWaveExplorer, hidden_signal
     from specviz.widgets.live import LiveTrainingExplorer
     from specviz.widgets.memory import MemoryExplorer, StepExplorer
@@ -35,12 +36,14 @@ __all__ = [
     "FigureView",
     "FilterExplorer",
     "GridSlider",
+    "Guess",
     "HiddenWaveExplorer",
     "LiveTrainingExplorer",
     "MemoryExplorer",
     "ParametrisationExplorer",
     "PoolingExplorer",
     "RebuildExplorer",
+    "Revealed",
     "RowExplorer",
     "SpecNetExplorer",
     "SpeedExplorer",

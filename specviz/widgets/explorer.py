@@ -45,9 +45,10 @@ class ExplorerView(ipw.VBox):
         still: Callable[[], bytes],
         summary: Callable[[], str],
         alt_text: Callable[[], str],
+        look: str = "specviz-explorer",
     ) -> None:
         super().__init__(children, layout=ipw.Layout(width="100%"))
-        self.add_class("specviz-explorer")
+        self.add_class(look)
         self._still, self._summary, self._alt_text = still, summary, alt_text
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:

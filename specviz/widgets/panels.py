@@ -25,8 +25,8 @@ class PanelsView(anywidget.AnyWidget):
     """
 
     # As text: anywidget watches a path for changes, and what watches holds every widget of the class for ever.
-    _esm = (_HERE / "panels.js").read_text("utf-8")
-    _css = (_HERE / "panels.css").read_text("utf-8")
+    _esm = "".join((_HERE / f"{name}.js").read_text("utf-8") for name in ("kernel", "panels"))
+    _css = "".join((_HERE / f"{name}.css").read_text("utf-8") for name in ("kernel", "panels"))
 
     label = traitlets.Unicode().tag(sync=True)  # the group's accessible name
     panels: Any = traitlets.List().tag(sync=True)

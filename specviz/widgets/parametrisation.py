@@ -132,7 +132,7 @@ def compute(path: Sequence[tuple[float, float, float]], optimiser: str, numbers:
             LinePlot("How far the two networks' filters are apart", "step", "share of norm", apart, log_y=True),
         ]
 
-    return View(facts=facts, curves=curves)
+    return View(facts=facts, curves=curves, sentence="" if len(path) else "Not trained yet: press Train.")
 
 
 _NAMED: dict[str, Any] = {"width": 100, "name_style": {"width": "120px"}}
@@ -146,9 +146,10 @@ class ParametrisationExplorer(Explorer):
 
     Controls: `optimiser` ("SGD" with momentum and weight decay, "Adam"), `numbers` ("orthogonal", "unscaled": without
     the sqrt(2) of mirrored coefficients), `start` ("matched": the same filters; "k times": the spectral network's k
-    times larger, as in a replication of the paper), `taps` (3 or 5). Facts: those, steps, loss_spatial and
-    loss_spectral (means of the last ten steps), distance (of the filters, as a share of their norm) and
-    largest_distance on the way. Rippel, Snoek & Adams (2015); Jain, Samet & Wainger.
+    times larger, as in a replication of the paper), `taps` (3 or 5). With train=False the first training waits for
+    the button. Facts: the controls, steps, loss_spatial and loss_spectral (means of the last ten steps), distance (of
+    the filters, as a share of their norm) and largest_distance on the way. Rippel, Snoek & Adams (2015); Jain, Samet &
+    Wainger.
     """
 
     specification = Specification(
@@ -164,8 +165,17 @@ class ParametrisationExplorer(Explorer):
     takes_pictures = False
     compute = staticmethod(compute)
 
-    def __init__(self, optimiser: str = "SGD", numbers: str = "orthogonal", start: str = "matched", taps: int = 5):
-        self.again = ipw.Button(description="Train again", icon="play", layout=ipw.Layout(width="130px"))
+    def __init__(
+        self,
+        optimiser: str = "SGD",
+        numbers: str = "orthogonal",
+        start: str = "matched",
+        taps: int = 5,
+        train: bool = True,
+    ):
+        self.again = ipw.Button(
+            description="Train again" if train else "Train", icon="play", layout=ipw.Layout(width="130px")
+        )
         self.stop = ipw.Button(description="Stop", icon="stop", disabled=True, layout=ipw.Layout(width="90px"))
         self.again.on_click(lambda _: self._refresh())
         self.stop.on_click(lambda _: self._stop())
@@ -173,8 +183,9 @@ class ParametrisationExplorer(Explorer):
         self._training: asyncio.Task[None] | None = None
         self._round = 0  # counts the trainings: one that is no longer the last ends
         self._live = False
+        self._waits = not train
         super().__init__([], optimiser=optimiser, numbers=numbers, start=start, taps=taps)
-        self._live = True
+        self._live, self._waits = True, False
 
     def set(self, **values: Any) -> None:
         """Set controls and train to the end."""
@@ -209,7 +220,7 @@ class ParametrisationExplorer(Explorer):
         except RuntimeError:  # a plain script
             loop = None
         if loop is None:
-            self.source = list(self._race())
+            self.source = [] if self._waits else list(self._race())
             super()._refresh()
         else:
             self.source = []
