@@ -330,7 +330,8 @@ def _max_pool(
 
     def again(shape: ShapeOnly, positions: Positions, x: Tensor) -> Tensor:
         places = positions.unpack()
-        return x.flatten(2).gather(2, places.flatten(2)).view(*x.shape[:2], *places.shape[4 - x.ndim + 2 :])
+        axes = 1 if places.ndim > x.ndim else 2  # one-dimensional pooling is that of maps with one row
+        return x.flatten(-axes).gather(-1, places.flatten(-2)).view(*x.shape[:-axes], *places.shape[-axes:])
 
     return Making(role, again, (input,), least=2)
 
