@@ -193,6 +193,54 @@ def test_sums_are_computed_of_a_few_maps_and_stored_then():
     assert stats.tensors == 1 + 4 * 4 + 1
 
 
+def test_maps_of_one_image_without_a_batch_do_likewise():
+    torch.manual_seed(0)
+    first, last = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 4, 3)
+    net = nn.Sequential(first, nn.SiLU(), nn.MaxPool2d(2), nn.ReLU(), last)
+    x = smooth(3, 24, 30)
+    expected, _ = gradient(net, x, nullcontext())
+    got, stats = gradient(net, x, compress_activations(error=1e-6))
+    assert distance(got, expected) < 1e-4
+    assert [m.stored_bytes > 0 for m in stats.maps] == [True, False]
+
+
+def test_an_outlier_in_a_hidden_map_leaves_the_gradients_of_others_near():
+    class Struck(nn.Module):
+        def forward(self, x):
+            blow = torch.zeros_like(x)
+            blow[2, 3, 4, 5] = 1e4
+            return F.silu(x + blow)
+
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), Struck(), nn.Conv2d(8, 4, 3))
+    x, outputs = smooth(4, 3, 20, 18), torch.randn(4, 4, 18, 16)
+    outputs[2] = 0  # the gradient comes from the other images alone
+    grads = []
+    for context in (nullcontext(), compress_activations()):
+        net.zero_grad()
+        with context:
+            y = net(x)
+        y.backward(outputs)
+        grads.append(torch.cat([p.grad.flatten() for p in net.parameters()]))
+    assert distance(grads[1], grads[0]) < 0.05
+
+
+def test_second_derivatives_go_through_what_is_computed_again():
+    net, x = Chain(nn.SiLU()), smooth(4, 3, 20, 18)
+
+    def penalty(context):
+        net.zero_grad()
+        inner = x.clone().requires_grad_()
+        with context:
+            y = net(inner).square().sum()
+            (grad,) = torch.autograd.grad(y, inner, create_graph=True)
+            grad.square().sum().backward()
+        return torch.cat([p.grad.flatten() for p in net.parameters()])
+
+    expected = penalty(nullcontext())
+    assert distance(penalty(compress_activations(error=1e-6)), expected) < 1e-3
+
+
 class Dense(nn.Module):
     """Each layer reads all maps before it: joined pairwise, or all at once as torchvision's do."""
 

@@ -128,6 +128,14 @@ SPELLINGS = {
     ],
     F.avg_pool1d: [lambda x: F.avg_pool1d(flat(x), TWO), lambda x: F.avg_pool1d(input=flat(x), kernel_size=(2,))],
     F.avg_pool2d: [lambda x: F.avg_pool2d(x, TWO, ONE), lambda x: F.avg_pool2d(input=x, kernel_size=2, stride=(1,))],
+    F.avg_pool3d: [
+        lambda x: F.avg_pool3d(volume(x), TWO),
+        lambda x: F.avg_pool3d(input=volume(x), kernel_size=(2, 2, 1)),
+    ],
+    F.scaled_dot_product_attention: [
+        lambda x: F.scaled_dot_product_attention(x, x, x.sin()),
+        lambda x: F.scaled_dot_product_attention(query=x, key=x + 1, value=x, is_causal=True),
+    ],
     F.adaptive_avg_pool1d: [
         lambda x: F.adaptive_avg_pool1d(flat(x), 3),
         lambda x: F.adaptive_avg_pool1d(input=flat(x), output_size=TWO),
@@ -236,7 +244,7 @@ CALLS = [(function, i, call) for function, calls in SPELLINGS.items() for i, cal
 BITS = {
     *(F.relu, F.relu_, torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_, F.leaky_relu, F.leaky_relu_),
     *(F.hardtanh, F.hardtanh_, F.relu6, F.dropout, torch.dropout, torch.max_pool1d, torch.max_pool2d),
-    *(F.avg_pool1d, F.avg_pool2d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d),
+    *(F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d),
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -62,6 +62,11 @@ class Coder:
         object.__setattr__(self, "rounding", real(self.rounding, "rounding"))
         if not 0 <= self.rounding <= 1:
             raise ValueError(f"rounding={self.rounding} must be between 0 and 1; 0.5 rounds to the nearest")
+
+    @property
+    def of_rows(self) -> Coder:
+        """For numbers without an order."""
+        return replace(self, basis="none")
 
     def pack(self, x: Tensor, seed: int = 0) -> Coded:
         """Maps (B, C, H, W), (B, C, L) or (B, C, D, H, W), floating point -> `Coded`. Outside autograd.

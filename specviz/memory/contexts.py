@@ -15,10 +15,11 @@ from spectral_kernels.dispatch import one_of, real
 from torch import nn
 from torch.autograd.graph import disable_saved_tensors_hooks, saved_tensors_hooks
 
+from specviz.memory.axes import Packer
 from specviz.memory.coded import Coder
 from specviz.memory.left import warn_once
 from specviz.memory.roles import Roles, is_recorded
-from specviz.memory.saving import CompressionStats, Packer, Saving, unpack
+from specviz.memory.saving import CompressionStats, Saving, unpack
 
 Storage = Literal["small", "fast"]
 STORAGES: tuple[Storage, ...] = ("small", "fast")
@@ -94,14 +95,16 @@ def compress_activations(
     >>> 0 < stats.share < 1
     True
 
-    The forward pass stays exactly the same; gradients are computed from the stored maps. The maps (B, C, H, W) and
-    (B, C, L) that convolutions, normalisations, products, smooth activations and custom autograd functions save are
-    stored as whole multiples of one step for each tensor. ReLU, its relatives and dropout store one bit for each
-    element, and max pooling stores the position of each maximum within its window, in as few bits as the window needs:
-    these are exact. All other tensors stay as they are, and exact: parameters, integers, matrices, maps of under 8
-    pixels, tensors of under 4 KiB, tensors that do not require a gradient (the images themselves, which stay in memory
-    anyway), and what any other operation saves, because the gradient of, say, a square root does not tolerate an error
-    in it.
+    The forward pass stays exactly the same; gradients are computed from the stored maps. The maps (B, C, L),
+    (B, C, H, W) and (B, C, D, H, W) that convolutions, normalisations, products, smooth activations and custom autograd
+    functions save are stored as whole multiples of one step for each tensor; so are tokens (B, T, D), matrices, and
+    the queries, keys and values of `scaled_dot_product_attention`, as they are and without a transform, and maps with
+    channels last, as layer norms and linear layers see them, with one along their own axes. ReLU, its relatives and
+    dropout store one bit for each element, and max pooling stores the position of each maximum within its window, in as
+    few bits as the window needs: these are exact. All other tensors stay as they are, and exact: parameters, integers,
+    maps of under 8 pixels, tensors of under 4 KiB, tensors that do not require a gradient (the images themselves, which
+    stay in memory anyway), and what any other operation saves, because the gradient of, say, a square root does not
+    tolerate an error in it. Recurrent layers and `MultiheadAttention` run where the saver cannot see what saves.
 
     error    the RMS error of maps as read back, as a share of the RMS of a tensor's maps about their means; 0.05 when
              not given. It is met within about 5 %. Gradients are off by about as much or less: see below

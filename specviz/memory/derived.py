@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from specviz.memory.axes import Axes
 from specviz.memory.kept import Kept, Substitute
 
 MOST_READ = 4  # stored numbers, of which one is computed: reading more takes longer than its bytes are worth
@@ -155,24 +156,27 @@ class Making:
     """The role of an operation whose output may be computed again: what is known of it before and while it runs.
 
     role     what becomes of the tensors that it saves
-    compute  makes the output of what was kept of the tensors that it saved, in their order, and of the inputs
+    compute  makes the output of what was kept of the tensors that it saved, in their order, and of the inputs; None
+             where that takes too long
     inputs   that the output is computed from; none where that is the first map that it saves
     late     whether it saves its inputs, so that they are known afterwards
     joins    the dimension of the output along which the inputs stand one behind the other, if they do
     least    of the saved tensors must be kept, or nothing is known of the output
     saves    of what it saves a copy, before it changes that in place
+    axes     of the output's maps
     """
 
-    role: Callable[[Tensor], Substitute | str | None]
-    compute: Callable[..., Tensor]
+    role: Callable[[Tensor], Substitute | Axes | str]
+    compute: Callable[..., Tensor] | None = None
     inputs: Sequence[Tensor] = ()
     late: bool = False
     joins: int | None = None
     least: int = 0
     saves: Tensor | None = None
+    axes: Axes = Axes.MAPS
     known: Recipe | None = None  # of `saves`
     parts: list[Recipe | weakref.ref[Handle] | Kept | Slice | None] = field(default_factory=list)
     kept: list[Substitute] = field(default_factory=list)
 
-    def __call__(self, x: Tensor) -> Substitute | str | None:
+    def __call__(self, x: Tensor) -> Substitute | Axes | str:
         return self.role(x)

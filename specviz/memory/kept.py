@@ -145,5 +145,6 @@ class Window:
 
 def layout_of(x: Tensor) -> torch.memory_format:
     """The memory format to bring a tensor back in: channels last where it is so and in no other way contiguous."""
-    last = x.ndim == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if last else torch.contiguous_format
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.ndim)
+    is_last = last is not None and not x.is_contiguous() and x.is_contiguous(memory_format=last)
+    return last if last is not None and is_last else torch.contiguous_format

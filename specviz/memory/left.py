@@ -9,6 +9,8 @@ from spectral_kernels import dispatch
 from spectral_kernels.process import Lock
 from torch import Tensor
 
+from specviz.memory.axes import Axes
+
 MIN_PIXELS = 8  # a map's mean and scale alone take 8 bytes
 MIN_BYTES = 4096  # of a tensor: what is smaller costs more time than it saves memory
 
@@ -19,8 +21,8 @@ _CHECKPOINT = "torch.utils.checkpoint saves memory there"
 # By name: what is the case, and what to do.
 REASONS = {
     "dimensions": (
-        "most of what was saved does not have the 3 or 4 dimensions of maps, (B, C, L) or (B, C, H, W)",
-        f"Volumes (B, C, D, H, W) and matrices stay as they are; {_CHECKPOINT}.",
+        "most of what was saved does not have the 2 to 5 dimensions of maps and tokens, (N, D) to (B, C, D, H, W)",
+        f"It stays as it is; {_CHECKPOINT}.",
     ),
     "small": (
         f"the maps are small: under {MIN_BYTES} bytes a tensor, or under {MIN_PIXELS} pixels a map",
@@ -101,15 +103,15 @@ class Left:
         return max(left, key=left.__getitem__) if left else None
 
 
-def why_no_map(x: Tensor) -> str | None:
+def why_no_map(x: Tensor, axes: Axes = Axes.MAPS) -> str | None:
     """The reason why a plain tensor is no map to be compressed; None if it is one."""
     if not x.requires_grad or x.is_leaf:
         return "exact"
     if x.device.type not in ("cpu", "cuda") or x.dtype not in DTYPES:
         return "kind"
-    if x.ndim not in (3, 4):
+    if not 2 <= x.ndim <= 5:
         return "dimensions"
-    is_small = x.shape[2:].numel() < MIN_PIXELS or x.nbytes < MIN_BYTES
+    is_small = axes.size(x).numel() < MIN_PIXELS or x.nbytes < MIN_BYTES
     return "small" if is_small or x.untyped_storage().nbytes() < x.nbytes else None  # an expanded tensor is small
 
 

@@ -65,6 +65,10 @@ class _Uniform:
     bits: int
     draws = True
 
+    @property
+    def of_rows(self) -> _Uniform:
+        return self
+
     def pack(self, x: Tensor, seed: int) -> _Stored:
         maps = x.detach().float().reshape(x.shape[:2].numel(), -1)
         low, high = maps.aminmax(dim=1)
@@ -86,6 +90,10 @@ class _Uniform:
 @dataclass(frozen=True)
 class _Half:
     draws = False
+
+    @property
+    def of_rows(self) -> _Half:
+        return self
 
     def pack(self, x: Tensor, seed: int) -> _Stored:
         dtype = x.dtype

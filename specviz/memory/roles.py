@@ -16,12 +16,13 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules._functions import SyncBatchNorm
 from torch.overrides import TorchFunctionMode
 
+from specviz.memory.axes import Axes
 from specviz.memory.derived import Making
 from specviz.memory.kept import Gate, Kept, Positions, ShapeOnly, Substitute, Window
 
-# What becomes of one saved tensor: kept in another form; None: stored as a map, if it is one; or the reason, by its
-# name in `specviz.memory.left`, why it stays as it is.
-Role = Callable[[Tensor], "Substitute | str | None"]
+# What becomes of one saved tensor: kept in another form; stored as maps along these axes, if it is large enough; or the
+# reason, by its name in `specviz.memory.left`, why it stays as it is.
+Role = Callable[[Tensor], "Substitute | Axes | str"]
 
 running = threading.local()  # `role`, while a thread's function mode runs an operation
 
@@ -97,8 +98,37 @@ def _stays(reason: str) -> Role:
 _EXACT, _TRANSFORMED, _UNSEEN, _COMPILED = (_stays(r) for r in ("operation", "transform", "unseen", "compiled"))
 
 
-def _as_map(x: Tensor) -> None:
-    return None
+def _as_map(x: Tensor) -> Axes:
+    return Axes.MAPS
+
+
+def _as_rows(x: Tensor) -> Axes:
+    return Axes.ROWS
+
+
+def _as_last(x: Tensor) -> Axes:
+    return Axes.LAST
+
+
+def _rows(*args: Any, **kwargs: Any) -> Role:
+    """Smooth, of numbers without an order."""
+    return _as_rows
+
+
+def _linear(*args: Any, **kwargs: Any) -> Role:
+    return Making(_as_last, axes=Axes.LAST)
+
+
+def _layer_norm(input: Tensor, normalized_shape: Any, *args: Any, **kwargs: Any) -> Role:
+    over_channels = len(normalized_shape) == 1
+    axes = Axes.LAST if over_channels else Axes.MAPS
+    again: Callable[[Tensor], Tensor] = lambda x: F.layer_norm(x, normalized_shape, *args, **kwargs)  # noqa: E731
+    return Making(_as_last if over_channels else _as_map, again, saves=input, axes=axes)
+
+
+def _attention(query: Tensor, *args: Any, **kwargs: Any) -> Role:
+    """The sums of the softmax have fewer axes, and stay exact."""
+    return lambda x: Axes.ROWS if x.ndim == query.ndim else "operation"
 
 
 def _smooth(*args: Any, **kwargs: Any) -> Role:
@@ -178,9 +208,10 @@ def _batch_norm(
         mean, var = running_mean.detach().clone(), running_var.detach().clone()
     statistics: list[Tensor] = []  # the last two that it saves are the batch's mean and the inverse of its deviation
 
-    def role(x: Tensor) -> None:
+    def role(x: Tensor) -> Axes:
         if x.ndim == 1 and x.is_floating_point():
             statistics.append(x.detach())
+        return Axes.MAPS
 
     def again(x: Tensor) -> Tensor:
         if mean is not None or len(statistics) < 2:
@@ -214,8 +245,8 @@ def _instance_norm(
 def _convolution(input: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Role:
     """Its weight is no map, though it has the shape of one: autocast saves a copy, which is no parameter."""
 
-    def role(x: Tensor) -> str | None:
-        return "operation" if x.shape == weight.shape and not _is_same(x, input) else None
+    def role(x: Tensor) -> str | Axes:
+        return "operation" if x.shape == weight.shape and not _is_same(x, input) else Axes.MAPS
 
     return role
 
@@ -299,7 +330,8 @@ def _max_pool(
 
     def again(shape: ShapeOnly, positions: Positions, x: Tensor) -> Tensor:
         places = positions.unpack()
-        return x.flatten(2).gather(2, places.flatten(2)).view(*x.shape[:2], *places.shape[4 - x.ndim + 2 :])
+        axes = 1 if places.ndim > x.ndim else 2  # one-dimensional pooling is that of maps with one row
+        return x.flatten(-axes).gather(-1, places.flatten(-2)).view(*x.shape[:-axes], *places.shape[-axes:])
 
     return Making(role, again, (input,), least=2)
 
@@ -312,8 +344,15 @@ def _pair(value: Any, rows: int | None) -> tuple[int, int]:
 
 _BACKWARD = {Tensor.backward, torch.autograd.grad}
 
-_AVERAGES = (F.avg_pool1d, F.avg_pool2d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)
-_SMOOTH = (F.group_norm, F.layer_norm, F.silu, F.gelu, F.mish, F.softplus, F.hardswish, F.logsigmoid)
+_AVERAGES = (
+    F.avg_pool1d,
+    F.avg_pool2d,
+    F.avg_pool3d,
+    F.adaptive_avg_pool1d,
+    F.adaptive_avg_pool2d,
+    F.adaptive_avg_pool3d,
+)
+_SMOOTH = (F.group_norm, F.silu, F.gelu, F.mish, F.softplus, F.hardswish, F.logsigmoid)
 _SIGNATURES = {func: inspect.signature(func) for func in (*_AVERAGES, *_SMOOTH) if inspect.isfunction(func)}
 
 # Each role is made from the arguments of the call that is about to run.
@@ -335,10 +374,13 @@ ROLES: dict[Any, Callable[..., Role]] = {
     **dict.fromkeys([torch.cat, torch.concat, torch.concatenate], _joined),
     F.instance_norm: _instance_norm,
     **{func: _again(func) for func in _SMOOTH},
-    **dict.fromkeys([F.linear, F.bilinear, torch.matmul, Tensor.matmul, torch.bmm, Tensor.bmm, torch.einsum], _smooth),
+    F.linear: _linear,
+    F.layer_norm: _layer_norm,
+    F.scaled_dot_product_attention: _attention,
+    **dict.fromkeys([F.bilinear, torch.matmul, Tensor.matmul, torch.bmm, Tensor.bmm, torch.einsum, F.softmax], _rows),
     **dict.fromkeys([torch.addcmul, Tensor.addcmul, torch.square], _smooth),
     **dict.fromkeys([Tensor.square, torch.lerp, Tensor.lerp, torch.sin, Tensor.sin, torch.cos, Tensor.cos], _smooth),
-    **dict.fromkeys([F.sigmoid, torch.sigmoid, Tensor.sigmoid, F.tanh, torch.tanh, Tensor.tanh, F.softmax], _smooth),
+    **dict.fromkeys([F.sigmoid, torch.sigmoid, Tensor.sigmoid, F.tanh, torch.tanh, Tensor.tanh], _smooth),
     **dict.fromkeys([F.elu, F.celu, F.selu], _smooth),
 }
 

@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from spectral_kernels.dispatch import untraced
@@ -17,24 +17,14 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from specviz.memory import axes as axes_of
+from specviz.memory.axes import Axes, Packer
 from specviz.memory.derived import MOST_READ, Handle, Making, Recipe, Shelf, Slice, Stored
 from specviz.memory.kept import Gate, Kept, Positions, Substitute, layout_of
 from specviz.memory.left import MIN_PIXELS, Left, why_no_map
 from specviz.memory.roles import is_plain, is_recorded, running_role
 
 _counting = Lock()  # of all stats: threads share a handle's
-
-
-class Packer(Protocol):
-    """How maps are stored: (B, C, H, W) or (B, C, L) -> something with `nbytes` and `unpack()`.
-
-    `draws` says whether that takes random numbers.
-    """
-
-    @property
-    def draws(self) -> bool: ...
-
-    def pack(self, x: Tensor, seed: int) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -104,6 +94,7 @@ class Saving:
         self.shelf = Shelf()
         # Of a tensor's version how it comes out of others: for as long as it lives.
         self.recipes: Any = WeakTensorKeyDictionary()
+        self.axes: Any = WeakTensorKeyDictionary()  # of tensors whose maps stand along others than usual
         self.seed = _seed_from_torch()
         self.lock = Lock()
 
@@ -118,13 +109,14 @@ class Saving:
             if not is_plain(tensor):
                 return self.as_it_is(tensor, "exact" if tensor.is_leaf else "kind")
             packed = role(tensor)
-            if packed is None or isinstance(packed, str):
-                reason = packed if packed in ("compiled", "transform") else why_no_map(tensor) or packed
-                if reason is not None:
-                    return self.as_it_is(tensor, reason)
+            if isinstance(packed, Axes | str):
+                axes = packed if isinstance(packed, Axes) and packed is not Axes.MAPS else self.axes_of(tensor, role)
+                reason = packed if packed in ("compiled", "transform") else why_no_map(tensor, axes)
+                if reason is not None or isinstance(packed, str):
+                    return self.as_it_is(tensor, reason or str(packed))
                 if isinstance(role, Making) and not role.inputs and not role.parts:
-                    return self.as_source(tensor, role)
-                return self.as_map(tensor)
+                    return self.as_source(tensor, role, axes)
+                return self.as_map(tensor, axes)
             self.has_bits = True
             if isinstance(role, Making):
                 role.kept.append(packed)
@@ -144,7 +136,7 @@ class Saving:
         reason = None if self.has_maps else self.left.reason
         return None if self.has_bits and reason == "exact" else reason
 
-    def as_map(self, x: Tensor) -> Handle:
+    def as_map(self, x: Tensor, axes: Axes = Axes.MAPS) -> Handle:
         self.has_maps = True
         key = _key(x)
         with self.lock:
@@ -153,37 +145,53 @@ class Saving:
                 storage, recipe, stored = StorageWeakRef(x.untyped_storage()), self.recipe_of(x), list[Stored]()
 
                 def store(part: Slice) -> Handle:
-                    stored.append(self.store(part.of(x), part.key, part.storage))
+                    stored.append(self.store(part.of(x), axes, part.key, part.storage))
                     return stored[-1]
 
                 if recipe is not None:
                     handle = recipe.bind(self.shelf, MOST_READ * x.numel(), store, storage)
                 if handle is None:
-                    handle = self.store(x, key, storage)
+                    handle = self.store(x, axes, key, storage)
                     stored.append(handle)
                 self.copies[key] = handle
                 self.stats._add_map(tuple(x.shape), sum(part.packed.nbytes for part in stored), x.nbytes)
             handle.expected += 1
         return handle
 
-    def store(self, x: Tensor, key: Hashable, storage: StorageWeakRef) -> Stored:
+    def store(self, x: Tensor, axes: Axes, key: Hashable, storage: StorageWeakRef) -> Stored:
         with torch.autocast(x.device.type, enabled=False):
-            packed = self.packer.pack(x, self.seed)
+            packed = axes_of.pack(self.packer, x, axes, self.seed)
         self.seed = (self.seed + (1 << 20)) & ((1 << 62) - 1)  # room for a seed a slab
         self.copies[key] = handle = Stored(packed, self.shelf, x.numel(), storage)
         return handle
 
-    def as_source(self, x: Tensor, making: Making) -> Handle:
+    def axes_of(self, x: Tensor, role: Any) -> Axes:
+        """Those of the operation that made a tensor, or a copy of what this one saves."""
+        made = role.saves if isinstance(role, Making) and role.saves is not None else x
+        axes: Axes = self.axes.get(made, Axes.MAPS)
+        return axes
+
+    def as_source(self, x: Tensor, making: Making, axes: Axes) -> Handle:
         """The first map that an operation saves, its input or a copy of that, is what its output is made of."""
         if making.known is not None and x is not making.saves:
             self.recipes[x] = x._version, making.known
-        handle = self.as_map(x)
+        handle = self.as_map(x, axes)
         making.parts.append(weakref.ref(handle))
         return handle
 
     def recipe_of(self, x: Tensor) -> Recipe | None:
         version, recipe = self.recipes.get(x, (-1, None))
-        return recipe if version == x._version else None
+        return recipe if version == x._version else self.recipe_of_view(x)
+
+    def recipe_of_view(self, x: Tensor) -> Recipe | None:
+        """Of what a linear layer makes of its input, which it saves: the same numbers in fewer dimensions."""
+        base = x._base
+        if base is None or not (is_plain(base) and base.is_contiguous() and x.is_contiguous()):
+            return None
+        part = self.part_of(base) if base.numel() == x.numel() and base.dtype == x.dtype else None
+        if part is None:
+            return None
+        return Recipe((part,), lambda y, shape=x.shape: y.reshape(shape), x.dtype, torch.contiguous_format)
 
     def before(self, making: Making) -> None:
         """Looks up what the operation may change."""
@@ -200,7 +208,11 @@ class Saving:
     def after(self, making: Making, result: Any) -> None:
         """Remembers how the result came out of maps that are stored, if it did."""
         with torch._C.DisableTorchFunction():
-            if not (isinstance(result, Tensor) and is_plain(result)) or why_no_map(result) is not None:
+            if not (isinstance(result, Tensor) and is_plain(result)) or why_no_map(result, making.axes) is not None:
+                return
+            if making.axes is not Axes.MAPS:
+                self.axes[result] = making.axes
+            if making.compute is None:
                 return
             if making.late:
                 making.parts += [
