@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.checkpoint import checkpoint
 
 from specviz.memory import compress_activations, measure_step, quantise_activations, saving
@@ -110,6 +111,30 @@ def test_series_do_likewise(middle):
     got, stats = gradient(net, x, compress_activations(error=1e-6))
     assert distance(got, expected) < 1e-4
     assert [m.stored_bytes > 0 for m in stats.maps].count(True) == 1
+
+
+@pytest.mark.parametrize("name", [*COMPUTED, *SMOOTH])
+def test_what_is_computed_again_is_not_held(name):
+    net, x = Chain({**COMPUTED, **SMOOTH}[name]), smooth(4, 3, 20, 18)
+    with compress_activations() as stats:
+        first = net.first(x)
+        second = net.norm(first)
+        third = net.middle(second)
+        storages = [StorageWeakRef(y.untyped_storage()) for y in (first, second, third)]
+        y = net.last(third)
+        del first, second, third
+        gc.collect()
+        assert all(storage.expired() for storage in storages)
+    assert stats.tensors >= 2
+    y.sum().backward()
+
+
+def test_tensors_of_inference_are_let_through():
+    with torch.inference_mode():
+        x = smooth(4, 3, 20, 18)
+    with compress_activations():
+        y = F.relu(F.max_pool2d(F.gelu(x + x), 2))
+        assert torch.cat([y, y * y]).shape == (8, 3, 10, 9)
 
 
 def plain_cnn(layers=6, C=12):

@@ -189,8 +189,8 @@ def _bound(func: Any, args: Any, kwargs: Any) -> tuple[Tensor, Callable[[Tensor]
         args = ()
         if "inplace" in rest:
             rest["inplace"] = False
-    input = args[0] if args else rest.pop("input")
-    return input, lambda x: func(x, *args[1:], **rest)
+    input, others = args[0] if args else rest.pop("input"), tuple(args[1:])  # the call must not hold the input
+    return input, lambda x: func(x, *others, **rest)
 
 
 def _batch_norm(
@@ -214,7 +214,7 @@ def _batch_norm(
         return Axes.MAPS
 
     def again(x: Tensor) -> Tensor:
-        if mean is not None or len(statistics) < 2:
+        if mean is not None or len(statistics) < 2 or x.device.type != "cpu":  # whose kernels save the same everywhere
             return F.batch_norm(x, mean, var, weight, bias, mean is None, 0.0, float(eps))
         var_of_batch = statistics[-1] ** -2 - float(eps)
         return F.batch_norm(x, statistics[-2], var_of_batch, weight, bias, False, 0.0, float(eps))

@@ -180,6 +180,8 @@ class Saving:
         return handle
 
     def recipe_of(self, x: Tensor) -> Recipe | None:
+        if x.is_inference():  # which has no version
+            return None
         version, recipe = self.recipes.get(x, (-1, None))
         return recipe if version == x._version else self.recipe_of_view(x)
 
@@ -202,7 +204,9 @@ class Saving:
                 making.parts += map(self.part_of, making.inputs)
 
     def part_of(self, x: Tensor) -> Recipe | weakref.ref[Handle] | None:
-        handle = self.copies.get(_key(x)) if is_plain(x) else None
+        if not is_plain(x) or x.is_inference():
+            return None
+        handle = self.copies.get(_key(x))
         return self.recipe_of(x) if handle is None else weakref.ref(handle)
 
     def after(self, making: Making, result: Any) -> None:
