@@ -140,7 +140,7 @@ def test_a_live_step_is_measured_anew_where_the_slider_stops(page):
     explorer.scroll_into_view_if_needed()
     before = shown_facts(explorer)
     drawn = wait_until(page, lambda curves: top(curves, "compressed") > 0, lambda: curves_of(explorer))
-    explorer.get_by_role("slider", name="threshold").focus()
+    explorer.get_by_role("slider", name="error").focus()
     page.keyboard.press("End")
     facts = wait_until(page, lambda facts: facts != before, lambda: shown_facts(explorer))
     share = [float(shown["maps stored"].split(" in ")[1].rstrip("%")) for shown in (before, facts)]

@@ -111,9 +111,9 @@ def compress_activations(
     storage  "small": the DCT-II of blocks of 8 pixels along each axis, in Rice codes, which takes the fewest bytes;
              "fast": the pixels themselves, 16 of which share a width, for layers that take less time than a transform
 
-    Former arguments, with a DeprecationWarning: `threshold` asks for error=threshold/5, whose gradients are at least as
-    close as those of thresholded spectra were at the former default, and in fewer bytes. `relative_to`, `values` and
-    `unbiased` have no effect on an error so found, but that a threshold of 0 asks for what the values were precise to.
+    Former arguments, with a DeprecationWarning: `threshold` asks for error=threshold/5, whose gradients are about as
+    close as those of thresholded spectra were, in half the bytes or fewer. `relative_to`, `values` and `unbiased` have
+    no effect on an error so found, but that a threshold of 0 asks for what the values were precise to.
 
     `stats` are totals over the context: see `CompressionStats`. A tensor that several operations save is stored once,
     and what can be computed from stored maps is not stored: where a convolution follows a norm, a ReLU or another
@@ -165,7 +165,7 @@ _PRECISE_TO = {"8-bit": 5e-3, "float16": 5e-4, "float32": 1e-6}
 
 
 def _former_error(given: dict[str, Any], error: float | None) -> float:
-    """The error whose gradients are about as close as, or closer than, those of the former arguments."""
+    """The error whose gradients are about as close as those of the former arguments."""
     one_of(given.get("relative_to", "tensor"), "relative_to", ("map", "tensor"))
     values = given.get("values", "8-bit")
     one_of(values, "values", tuple(_PRECISE_TO))
