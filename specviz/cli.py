@@ -404,7 +404,10 @@ def codes(out: Out = Path("data/results"), rounds: Count = 5) -> None:
 
 @bench.command()
 def predict(out: Out = Path("data/results")) -> None:
-    """Training steps as predicted without running them, beside what they take: bytes kept, at the peak, in all."""
+    """Bytes of training steps, predicted and measured.
+
+    What `memory.predict_step` says without running a step, beside `memory.measure_step`: kept, at the peak, in all.
+    """
     from specviz.bench.predict import run
 
     _in_words(lambda: run(out))
