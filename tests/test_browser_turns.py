@@ -41,7 +41,7 @@ def explorer():
 
 
 def handle(page, number: int):
-    return page.locator(".specviz-explorer").nth(number).get_by_role("slider", name="threshold")
+    return page.locator(".specviz-explorer").nth(number).get_by_role("slider", name="error")
 
 
 def test_two_live_steps_moved_at_once_end_at_their_last_values_with_the_kernel_alive():
@@ -52,18 +52,18 @@ def test_two_live_steps_moved_at_once_end_at_their_last_values_with_the_kernel_a
                 handle(page, number).focus()
                 for _ in range(1 + (turn + number) % 3):
                     page.keyboard.press(key)
-        ends = [float(handle(page, number).get_attribute("aria-valuenow")) / 20 for number in (0, 1)]
-        assert ends[0] != ends[1] != 0.25
-        facts = f"[e.facts()['threshold'] for e in (first, second)] == {ends}"
+        ends = [(1 + float(handle(page, number).get_attribute("aria-valuenow"))) / 100 for number in (0, 1)]
+        assert ends[0] != ends[1] != 0.05
+        facts = f"[e.facts()['error'] for e in (first, second)] == {ends}"
         wait_until(page, lambda answer: answer == "True", lambda: in_kernel(page, "", facts))
         assert in_kernel(page, "", "(len(threads), most)") == "(2, 1)"
         for number, name in enumerate(("first", "second")):
             check_undisturbed(page, page.locator(".specviz-explorer").nth(number), name, ends[number])
 
 
-def check_undisturbed(page, own, name: str, threshold: float):
+def check_undisturbed(page, own, name: str, error: float):
     """The page, the facts and the curve are those of an explorer that nobody disturbed."""
-    alone = in_kernel(page, f"alone = explorer(); alone.set(threshold={threshold})", "alone.panels.facts")
+    alone = in_kernel(page, f"alone = explorer(); alone.set(error={error})", "alone.panels.facts")
     expected = {fact[0]: fact[1] for fact in ast.literal_eval(alone)}
     wait_until(page, lambda shown: shown == expected, lambda: shown_facts(own))
     assert in_kernel(page, "", f"{name}.facts() == alone.facts()") == "True"

@@ -836,3 +836,17 @@ def test_maps_of_many_slabs_come_back_in_their_places(count, monkeypatch):
     x = torch.randn(count, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     for code in CODES:
         assert (Coder(0.01, code=code).pack(x).unpack() - x).abs().max() < 0.1
+
+
+def test_a_heads_matrix_stays_exact_and_tokens_do_not():
+    torch.manual_seed(0)
+    head = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.Sigmoid(), torch.nn.Linear(64, 10))
+    with compress_activations() as stats:
+        head(torch.rand(32, 64))
+        scale = torch.rand((), requires_grad=True)
+        torch.sigmoid(scale * 1.0).expand(40, 40).exp()  # a matrix whose base has no axis
+    assert stats.tensors == 0
+    with compress_activations() as stats:
+        head(torch.rand(8, 32, 64))
+        head(torch.rand(5000, 64))  # 1.2 MiB
+    assert [m.shape for m in stats.maps if m.stored_bytes] == [(8, 32, 64), (5000, 64)]  # the others follow from these

@@ -13,8 +13,8 @@ from specviz.memory.axes import Axes
 
 MIN_PIXELS = 8  # a map's mean and scale alone take 8 bytes
 MIN_BYTES = 4096  # of a tensor: what is smaller costs more time than it saves memory
-# Of a matrix: the inputs of a classifier's head are few bytes, and an error in them moved VGG-16's gradient from 3.5 to
-# 5.0 % off for a thousandth of its bytes.
+# Of a matrix with a row an example: the inputs of a classifier's head are few bytes, and an error in them moved the
+# gradient of VGG-16 from 3.5 to 5.0 % off for a thousandth of its bytes. Those of tokens have a row a token.
 MIN_MATRIX_BYTES = 1 << 20
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -115,7 +115,8 @@ def why_no_map(x: Tensor, axes: Axes = Axes.MAPS) -> str | None:
         return "kind"
     if not 2 <= x.ndim <= 5:
         return "dimensions"
-    least = MIN_MATRIX_BYTES if x.ndim == 2 else MIN_BYTES
+    base = x._base
+    least = MIN_MATRIX_BYTES if x.ndim == 2 and (base is None or base.shape[:1] == x.shape[:1]) else MIN_BYTES
     is_small = axes.size(x).numel() < MIN_PIXELS or x.nbytes < least
     return "small" if is_small or x.untyped_storage().nbytes() < x.nbytes else None  # an expanded tensor is small
 
