@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from specviz.memory.contexts import Compression
 from specviz.memory.recorder import LOSS, MODEL, OPTIMIZER, CpuEvents, Layers, Recorder
-from specviz.memory.step import _held, _scalar, _storage_bytes
+from specviz.memory.step import StepTotals, _held, _scalar, _storage_bytes, made_optimizer
 
 # What an operation holds besides its arguments and results is found by trying it, where that is not little: in
 # convolutions, which bring tensors into another layout, and in the operators of this project.
@@ -35,7 +35,7 @@ _RECURRENT = torch.ops.aten.mkldnn_rnn_layer.default  # of whose results fake te
 
 
 @dataclass(frozen=True)
-class PredictedStep:
+class PredictedStep(StepTotals):
     """What a step would hold, in the terms of `StepMemory`. `print(step)` shows the bytes.
 
     peak_at  layer and phase in which the peak is reached
@@ -58,18 +58,9 @@ class PredictedStep:
     saved_by_layer: dict[str, int]
     peak_at: tuple[str, str]
 
-    @property
-    def total_bytes(self) -> int:
-        """All that the step needs at most: the peak, parameters, buffers, batch, gradients and optimiser state."""
-        held = self.parameter_bytes + self.buffer_bytes + self.batch_bytes + self.gradient_bytes
-        return self.peak_bytes + held + self.optimizer_bytes
-
     def __str__(self) -> str:
-        named = [f.name for f in fields(self) if f.name.endswith("_bytes")]
-        rows = [f"  {name.removesuffix('_bytes'):<10}{getattr(self, name) / 2**20:>12.2f} MiB" for name in named]
         kind = "training" if self.training else "inference"
-        first = f"one {kind} step on {self.device} as predicted, its peak in {', '.join(self.peak_at)}"
-        return "\n".join([first, *rows])
+        return self._table(f"one {kind} step on {self.device} as predicted, its peak in {', '.join(self.peak_at)}")
 
 
 @process.turn
@@ -266,13 +257,7 @@ class _Step:
         if given is None:
             return None
         if not isinstance(given, Optimizer):
-            made = given([self.fakes(p) for p in self.model.parameters()])
-            if not isinstance(made, Optimizer):
-                raise TypeError(
-                    f"optimizer gave a {type(made).__name__}; pass a torch.optim.Optimizer, or a callable that makes "
-                    "one from parameters, such as torch.optim.Adam"
-                )
-            return made
+            return made_optimizer(given, [self.fakes(p) for p in self.model.parameters()])
         if not set(_held(given)) & set(self.model.parameters()):
             raise ValueError("the optimizer holds none of the model's parameters; make it from model.parameters() anew")
         groups = [{**group, "params": [self.fakes(p) for p in group["params"]]} for group in given.param_groups]

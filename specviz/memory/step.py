@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,8 +21,31 @@ from specviz.memory.unchanged import unchanged
 from specviz.record_types import StepRecord
 
 
+class StepTotals:
+    """What a step's bytes come to, measured or predicted."""
+
+    peak_bytes: int
+    parameter_bytes: int
+    buffer_bytes: int
+    batch_bytes: int
+    gradient_bytes: int
+    optimizer_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """All that the step needs at most: the peak, parameters, buffers, batch, gradients and optimiser state."""
+        held = self.parameter_bytes + self.buffer_bytes + self.batch_bytes + self.gradient_bytes
+        return self.peak_bytes + held + self.optimizer_bytes
+
+    def _table(self, first: str) -> str:
+        """A line, and one for each count of bytes."""
+        named = {name: size for name, size in vars(self).items() if name.endswith("_bytes")}
+        rows = [f"  {name.removesuffix('_bytes'):<10}{size / 2**20:>12.2f} MiB" for name, size in named.items()]
+        return "\n".join([first, *rows])
+
+
 @dataclass(frozen=True)
-class StepMemory:
+class StepMemory(StepTotals):
     """What one step of a model held in the memory of its device, in bytes of torch's allocator.
 
     `peak_bytes, average_bytes, saved_bytes, workspace_bytes` and `timeline` do not count what exists before the step:
@@ -66,12 +89,6 @@ class StepMemory:
     timeline: Timeline
 
     @property
-    def total_bytes(self) -> int:
-        """All that the step needs at most: the peak, parameters, buffers, batch, gradients and optimiser state."""
-        held = self.parameter_bytes + self.buffer_bytes + self.batch_bytes + self.gradient_bytes
-        return self.peak_bytes + held + self.optimizer_bytes
-
-    @property
     def peak_at(self) -> tuple[str, str]:
         """Layer and phase in which the peak was reached."""
         index = int(self.timeline.alive_bytes.argmax())
@@ -105,11 +122,8 @@ class StepMemory:
         }
 
     def __str__(self) -> str:
-        layer, phase = self.peak_at
-        named = [f.name for f in fields(self) if f.name.endswith("_bytes")]
-        rows = [f"  {name.removesuffix('_bytes'):<10}{getattr(self, name) / 2**20:>12.2f} MiB" for name in named]
         kind = "training" if self.training else "inference"
-        return "\n".join([f"one {kind} step on {self.device}, its peak in {layer}, {phase}", *rows])
+        return self._table(f"one {kind} step on {self.device}, its peak in {', '.join(self.peak_at)}")
 
 
 @process.turn
@@ -275,14 +289,20 @@ def _own(x: Any) -> Any:
 def _optimizer(optimizer: Any, model: nn.Module) -> Optimizer | None:
     if optimizer is None:
         return None
-    made = optimizer if isinstance(optimizer, Optimizer) else optimizer(model.parameters())
+    made = optimizer if isinstance(optimizer, Optimizer) else made_optimizer(optimizer, model.parameters())
+    if not set(_held(made)) & set(model.parameters()):
+        raise ValueError("the optimizer holds none of the model's parameters; make it from model.parameters() anew")
+    return made
+
+
+def made_optimizer(make: Callable[..., Optimizer], parameters: Iterable[Tensor]) -> Optimizer:
+    """What a callable makes of parameters; TypeError where that is no optimiser."""
+    made = make(parameters)
     if not isinstance(made, Optimizer):
         raise TypeError(
             f"optimizer gave a {type(made).__name__}; pass a torch.optim.Optimizer, or a callable that makes one from "
             "parameters, such as torch.optim.Adam"
         )
-    if not set(_held(made)) & set(model.parameters()):
-        raise ValueError("the optimizer holds none of the model's parameters; make it from model.parameters() anew")
     return made
 
 
