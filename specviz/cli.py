@@ -259,7 +259,7 @@ def results(
         return _show_claims()
     if name is None:
         raise typer.BadParameter("give an experiment's name, or --claims", param_hint="EXPERIMENT")
-    from specviz.experiments import answers, grouped, judge
+    from specviz.experiments import answers, grouped
     from specviz.experiments import export as export_to
     from specviz.experiments.results import check_metrics, metrics_of
 
@@ -273,8 +273,6 @@ def results(
         questions = experiment.scale(size).questions
         for answer in _or_exit(lambda: answers(questions, found.records.values())):
             print(_plain(str(answer)))
-        if experiment.claims and not questions:
-            print(_plain(str(judge(experiment.claims, found.records.values()))))
     print(f"{len(found.records):,} of {len(trials):,} trials have a record")
     _list("missing", {trial: "" for trial in found.missing})
     _list("failed", {trial: str(failure["error"]) for trial, failure in found.failed.items()})

@@ -19,17 +19,18 @@ from html import escape
 from itertools import islice
 from numbers import Real
 from statistics import stdev, variance
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, get_args
 
 import numpy as np
 import torch
 
 import specviz.functional as SF
-from specviz.compare import mean, paired, select
+from specviz.compare import Claim, Effect, judge, paired
+from specviz.compare.verdicts import Outcome
 from specviz.extras import needs
 from specviz.figures.colours import BLUE, GREEN, GREY, ORANGE
 from specviz.functional.activation import NotContinuous, check_activation
-from specviz.record_types import BenchMemory, Record
+from specviz.record_types import BenchMemory
 from specviz.spectra import HalfSpectrum, real_bins
 
 
@@ -694,36 +695,55 @@ def _wrong_width(ratio: float, n: int, ours: list[float], theirs: list[float], s
     )
 
 
+_OUTCOMES = '"supported", "refuted" or "cannot tell"'
+# Differences, ours less theirs, and the margin. By the mean alone, or by the margin alone, some come out wrong.
+_LOSSES: tuple[tuple[list[float], float], ...] = (
+    ([0.012, 0.004, -0.003, 0.009, 0.001], 0.02),
+    ([-0.004, -0.021, 0.013, -0.008, 0.010], 0.01),
+    ([-0.031, -0.027, -0.035, -0.029, -0.033], 0.02),
+    ([-0.012, -0.014, -0.011, -0.015, -0.013], 0.02),
+    ([-0.060, 0.010, -0.055, 0.020, -0.040], 0.02),
+)
+
+
 @_in_words
-def check_best_beta(beta: Any, runs: list[Record], network: str, dataset: str, room: float) -> Verdict:
-    """Is this the beta with the best mean accuracy among those whose step keeps at most this share of the plain bytes?
+def check_verdict(function: Callable[[list[float], float], Any]) -> Verdict:
+    """Does function(differences, margin) say whether ours loses at most the margin: by `compare.judge`'s rule?
 
-    runs  records of `specviz sweep specnet-beta`
-    room  most that the step may keep, as a share of the bytes that the plain network's step keeps
+    It returns "supported", "refuted" or "cannot tell". The interval is Student's, at 95 %.
 
-    >>> runs = sv.records.shipped("specnet-beta")
-    >>> sv.exercises.check_best_beta(None, runs, "vgg16", "cifar10", room=0.5)
-    … Not answered yet: which of the recorded betas?
+    >>> def verdict(differences, margin):
+    ...     found = sv.compare.Paired.of(differences)
+    ...     return "supported" if found.low > -margin else "refuted" if found.high < -margin else "cannot tell"
+    >>> sv.exercises.check_verdict(verdict).solved
+    True
     """
-    answer = _number(beta)
-    if answer is None:
-        return Verdict(None, "Not answered yet: which of the recorded betas?")
-    where = {"network": network, "dataset": dataset}
-    plain = mean(select(runs, {"variant": "relu", **where}), "memory.saved_bytes")
-    found = {}
-    for run in select(runs, where):
-        if run["labels"]["variant"].startswith("specnet"):
-            chosen = select(runs, {"variant": run["labels"]["variant"], **where})
-            share = mean(chosen, "memory.saved_bytes") / plain
-            found[run["config"]["network_options"]["beta"]] = share, mean(chosen, "epochs.-1.test_accuracy")
-    if answer not in found:
-        return Verdict(
-            False, f"beta {answer:g} was not recorded. Hint: {', '.join(f'{b:g}' for b in sorted(found))} were."
-        )
-    share, accuracy = found[answer]
-    words = f"beta {answer:g} keeps {share:.0%} of the bytes and gets {accuracy:.1%} right"
-    if share > room:
-        return Verdict(False, f"{words}. Hint: only {room:.0%} fit.")
-    if accuracy < max(a for s, a in found.values() if s <= room):
-        return Verdict(False, f"{words}. Hint: another one that fits gets more right.")
-    return Verdict(True, f"Right: {words}.")
+    asked = _asked(function)
+    for differences, margin in _LOSSES:
+        answer = None if asked is None else asked(differences[:], margin)
+        if answer is None:
+            return Verdict(None, f"Not answered yet: return {_OUTCOMES}.")
+        if not isinstance(answer, str):
+            return Verdict(False, f"{_kind(answer)} is no verdict. Hint: return {_OUTCOMES}.")
+        if answer not in get_args(Outcome):
+            return Verdict(False, f"{answer[:40]!r} is no verdict. Hint: return {_OUTCOMES}.")
+        claim = Claim("ours loses at most this", "non-inferior", margin, margin / 2, len(differences))
+        found = judge(claim, differences)
+        if answer != found.outcome:
+            points = ", ".join(f"{100 * difference:+.1f}" for difference in differences)
+            words = f"Of {points} points, with a margin of {100 * margin:g}, the rule says {found.outcome}"
+            return Verdict(False, f"{words}, you say {answer}. Hint: {_missed(found.effects[''], answer, margin)}")
+    return Verdict(True, "Right: the whole interval decides, and where it holds the margin's end nothing does.")
+
+
+def _missed(effect: Effect, answer: str, margin: float) -> str:
+    """What the answer did not look at."""
+    assert effect.low is not None
+    assert effect.high is not None
+    low, high = 100 * effect.low, 100 * effect.high
+    interval = f"the interval is {low:+.1f} to {high:+.1f} points, and the boundary at {-100 * margin:g}"
+    if effect.outcome == "cannot tell":
+        return f"{interval} lies inside it."
+    if answer == "cannot tell":
+        return f"{interval} lies outside it: that decides. Zero is not the boundary."
+    return f"{interval}. Look at which side of it the whole interval lies."

@@ -22,6 +22,8 @@ import numpy as np, specviz as sv
 from specviz.figures import Matrix
 from specviz.widgets import *
 photo = sv.datasets.photo("camera")[:128, :128]
+claim = sv.compare.Claim("Ours loses at most a point", "non-inferior", margin=0.01, expected_sd=0.01, pairs=10)
+found = sv.compare.Evidence(claim, {"": [-0.02, -0.01] * 5}, source="A paper")
 """
 EXPLORERS = [
     *(
@@ -31,6 +33,7 @@ EXPLORERS = [
     *(f"{name}()" for name in ("Speed", "SpecNet", "Memory", "Step", "Training", "LiveTraining", "Parametrisation")),
     *(f"{name}()" for name in ("Wave", "WaveSum", "HiddenWave", "Stripes")),
     *(f"{name}(photo)" for name in ("Row", "Rebuild")),
+    "Verdict([found])",
 ]
 CELLS = [re.sub(r"^(\w+)\(", r"\1Explorer(", explorer) + ".view" for explorer in EXPLORERS]
 CELLS += ['FigureView(Matrix("Times", "side", "layer", ["8", "16"], ["conv", "pool"], np.eye(2), "ms")).view']

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from specviz import records
-from specviz.compare import NothingToCompare, number, paired, ranked, signed
+from specviz.compare import NothingToCompare, mean, number, paired, ranked, select, signed
 
 
 def test_a_path_into_a_record_may_count_from_the_end_of_a_list():
@@ -36,6 +36,17 @@ def test_pairs_share_a_seed_and_their_interval_is_students():
         paired(runs(s1=0.5), runs(s2=0.4), "epochs.0.acc")
     with pytest.raises(ValueError, match="two records have the seed 1"):
         paired([*runs(s1=0.5), *runs(s1=0.6)], plain, "epochs.0.acc")
+
+
+def test_runs_that_diverged_are_not_compared():
+    def run(variant, seed, accuracy, status="finished"):
+        return {"labels": {"variant": variant}, "seed": seed, "status": status, "accuracy": accuracy}
+
+    rows = [run("a", 0, 0.9), run("a", 1, 0.1, status="diverged"), run("b", 0, 0.9)]
+    assert [row["seed"] for row in select(rows, {"variant": "a"})] == [0]
+    assert mean(select(rows, {"variant": "a"}), "accuracy") == 0.9
+    with pytest.raises(ValueError, match="no record has 'absent'"):
+        mean(rows, "absent")
 
 
 def scores(*rows: list[float]) -> dict[str, dict[str, float]]:

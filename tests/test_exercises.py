@@ -224,38 +224,25 @@ def test_the_interval_of_a_paired_difference_is_told_from_three_usual_mistakes()
         assert hint in verdict.message
 
 
-def spec_runs():
-    figures = {
-        "relu": (None, 100, 0.6),
-        "specnet 0": (0.0, 90, 0.55),
-        "specnet 0.5": (0.5, 30, 0.5),
-        "specnet 1": (1.0, 20, 0.52),
-    }
-    return [
-        {
-            "labels": {"variant": variant, "network": "lenet", "dataset": "cifar10"},
-            "config": {"network_options": {"beta": beta}},
-            "seed": seed,
-            "epochs": [{"test_accuracy": accuracy + seed / 100}],
-            "memory": {"saved_bytes": kept},
-        }
-        for variant, (beta, kept, accuracy) in figures.items()
-        for seed in range(2)
-    ]
+def by_interval(differences, margin):
+    found = sv.compare.Paired.of(differences)
+    return "supported" if found.low > -margin else "refuted" if found.high < -margin else "cannot tell"
 
 
 @pytest.mark.parametrize(
-    ("beta", "solved", "hint"),
+    ("function", "solved", "hint"),
     [
-        (None, None, "Not answered"),
-        (1, True, "keeps 20% of the bytes and gets 52.5% right"),
-        (0.5, False, "another one that fits"),
-        (0, False, "only 40% fit"),
-        (2, False, "0, 0.5, 1 were"),
+        (lambda differences, margin: None, None, "Not answered"),
+        (by_interval, True, "the whole interval decides"),
+        (lambda d, margin: "supported" if sum(d) / len(d) > -margin else "refuted", False, "lies inside it"),
+        (lambda d, margin: "cannot tell", False, "that decides. Zero is not the boundary"),
+        (lambda d, margin: "supported" if sv.compare.Paired.of(d).high > 0 else "refuted", False, "lies inside it"),
+        (lambda d, margin: True, False, "is no verdict"),
+        (lambda d, margin: "Supported", False, "'Supported' is no verdict"),
     ],
 )
-def test_the_best_beta_fits_and_gets_the_most_right(beta, solved, hint):
-    verdict = exercises.check_best_beta(beta, spec_runs(), "lenet", "cifar10", 0.4)
+def test_the_whole_interval_gives_the_verdict(function, solved, hint):
+    verdict = exercises.check_verdict(function)
     assert verdict.solved is solved
     assert hint in verdict.message
 
@@ -352,12 +339,14 @@ ANSWERED = {
     "check_odd_activation": lambda answer: exercises.check_odd_activation(answer, 0.5),
     "check_largest_batch": lambda answer: exercises.check_largest_batch(answer, {"peak_bytes": 300, "batch": 3}, 1099),
     "check_paired_difference": exercises.check_paired_difference,
-    "check_best_beta": lambda answer: exercises.check_best_beta(answer, spec_runs(), "lenet", "cifar10", 0.4),
+    "check_verdict": exercises.check_verdict,
 }
 OF_A_FUNCTION = {
     name
     for name in ANSWERED
-    if name.endswith(("partner", "beta_for_share", "convolution", "intensity", "pooling", "activation", "difference"))
+    if name.endswith(
+        ("partner", "beta_for_share", "convolution", "intensity", "pooling", "activation", "difference", "verdict")
+    )
 }
 
 
@@ -393,7 +382,6 @@ def test_percent_are_what_the_exercise_asks_for():
     assert exercises.check_lost_wave(ELNINO, "84 %", 12).solved
     assert exercises.check_lost_wave(ELNINO, "84%", 12).solved
     assert "from 0 to less than 1; 84 is none" in exercises.check_lost_wave(ELNINO, 84, 12).message
-    assert "without %" in exercises.check_best_beta("50 %", spec_runs(), "lenet", "cifar10", 0.4).message
     assert "without %" in exercises.check_share(explorer(), "50 %", 0.1).message
 
 
@@ -441,7 +429,6 @@ def test_every_exercise_has_a_hint_and_a_solution_that_is_right(path):
         "photo": sv.datasets.photo("camera"),
         "secret": sv.widgets.hidden_signal(2),
         "temperature": ELNINO,
-        "runs": {"specnet-beta": sv.records.shipped("specnet-beta")},
         "recorded": lambda network, form: next(
             row
             for row in sv.records.shipped("bench-memory")

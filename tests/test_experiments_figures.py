@@ -5,7 +5,11 @@ import pytest
 
 from specviz import compare, records
 from specviz.experiments import Experiment, Scale, find, names
+from specviz.experiments.convergence import epochs_to
 from specviz.experiments.curves import epoch_seconds, in_order, over_epochs, with_spread
+from specviz.experiments.library.bandlimited_compression import between, matrix
+from specviz.experiments.library.bandlimited_series import by_dataset, scores
+from specviz.experiments.library.rippel_convergence import speedups
 from specviz.figures import Line, LinePlot, Table
 
 
@@ -41,7 +45,7 @@ def test_a_figure_is_drawn_of_the_records_that_finished():
         small({"seeds": "a table"})
 
 
-SHIPPED = [name for name in names() if find(name).claims and name in records.shipped_names()]
+SHIPPED = [name for name in names() if find(name).figures and name in records.shipped_names()]
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -148,3 +152,79 @@ def test_filters_on_cats_and_dogs_are_drawn_trial_by_trial():
     assert draw("accuracy", rows).rows[0][:5] == ["spatial", 7, 62.5, 75, 62.5]
     assert (draw("loss", rows).lines[0].y[0], draw("loss", rows).y_title) == (0.625, "cross-entropy")
     assert draw("trials", rows).csv().count("spatial") == 2
+
+
+def test_values_between_points_lie_on_the_line():
+    assert between([(0, 1), (2, 3)], 0.5) == 1.5
+    assert between([(0, 1), (0, 5)], 0) == 1
+    assert between([(0, 1), (2, 3)], 2.1) is None
+    assert between([], 0) is None
+
+
+def test_epochs_to_an_error_count_parts_of_an_epoch():
+    assert epochs_to([0.9, 0.5, 0.1], 0.9) == 1
+    assert epochs_to([0.9, 0.5, 0.1], 0.3) == pytest.approx(2.5)
+    assert epochs_to([0.9, 0.95], 0.5) is None
+    assert epochs_to([], 0.5) is None
+
+
+@pytest.mark.parametrize("faster", ["spectral-param", "spatial"])
+def test_a_curve_that_falls_in_fewer_epochs_has_a_speed_up_of_their_quotient(faster):
+    rows = []
+    for form in ("spatial", "spectral-param"):
+        rate = 0.2 if form == faster else 0.1
+        epochs = [{"train_accuracy": rate * epoch, "test_accuracy": 0.1} for epoch in range(5)]
+        options = {"network_options.kernel_size": 3, "network_options.convolution": form}
+        for seed in range(2):
+            row = run("adam", seed, network="rippel_deep") | {"epochs": epochs}
+            rows.append(row | {"labels": row["labels"] | options})
+    # Epochs count from 1, where both curves are 0: the slow one is at 0.4 after 5, the fast one after 3.
+    expected = 5 / 3 if faster == "spectral-param" else 3 / 5
+    assert speedups(rows, "adam")["rippel_deep", 3] == pytest.approx(expected)
+    assert speedups(rows, "sgd") == {}
+
+
+def test_the_matrix_of_compressions_has_the_mean_of_every_training_in_every_use():
+    found = {0.0: 0.7, 0.25: 0.65, 0.5: 0.6, 0.75: 0.5, 0.85: 0.4}
+    rows = []
+    for trained in found:
+        for seed in range(2):
+            used = [(u, a - abs(u - trained) / 10 + (seed - 0.5) / 50) for u, a in found.items()]
+            tried = [{"compression": u, "test_accuracy": a} for u, a in used]
+            rows.append(run(f"compression {trained:g}", seed) | {"inference": tried})
+    assert matrix(rows)[0.5][0.25] == pytest.approx(0.625)
+    assert matrix(rows)[0.85][0.0] == pytest.approx(0.615)
+
+
+def series(accuracies, sets=12, seeds=2):
+    """Trainings of each compression on every data set; seeds differ by two points."""
+    return [
+        run(None, seed, accuracy + (seed - 0.5) / 50, dataset=f"ucr/set{d}")
+        | {
+            "config": {"dataset": f"ucr/set{d}", "network_options": {"compression": compression}},
+            "inference": [{"compression": c, "test_accuracy": a / 2} for c, a in accuracies.items()],
+        }
+        for d in range(sets)
+        for compression, accuracy in accuracies.items()
+        for seed in range(seeds)
+    ]
+
+
+def test_series_are_scored_by_the_mean_over_seeds_in_training_or_in_use_alone():
+    rows = series({0.0: 0.9, 0.25: 0.8, 0.5: 0.7})
+    assert by_dataset(rows, 0.5) == {f"set{d}": pytest.approx(0.7) for d in range(12)}
+    assert by_dataset(rows, 0.5, "use")["set3"] == pytest.approx(0.35)
+    assert by_dataset(rows, 0.75) == by_dataset(rows, 0.75, "use") == {}
+    assert scores(rows)["set3"] == pytest.approx({"0%": 0.9, "25%": 0.8, "50%": 0.7})
+    assert scores(rows, "use")["set3"] == pytest.approx({"0%": 0.45, "25%": 0.4, "50%": 0.35})
+    assert scores([]) == {}
+
+
+def test_a_data_set_that_lacks_a_compression_is_not_ranked():
+    rows = [
+        row
+        for row in series({0.0: 0.9, 0.25: 0.8, 0.5: 0.7})
+        if (row["config"]["dataset"], row["config"]["network_options"]["compression"]) != ("ucr/set3", 0.25)
+    ]
+    assert "set3" not in scores(rows)
+    assert len(scores(rows)) == 11

@@ -8,7 +8,7 @@ import torch
 
 from specviz import records
 from specviz.datasets import photo
-from specviz.experiments import find, judge, names, run
+from specviz.experiments import find, names, run
 from specviz.experiments.library import specnet_beta
 from specviz.training import Config
 
@@ -30,6 +30,11 @@ def gun_point(tmp_path, monkeypatch):
     monkeypatch.setenv("SPECVIZ_DATA", str(tmp_path / "sets"))
 
 
+def test_every_paper_s_experiment_asks_questions():
+    asks = {name for name in names() for scale in find(name).scales.values() if scale.questions}
+    assert set(names()) - asks == {"noop", "saved-activations", "trained-networks"}
+
+
 @pytest.mark.usefixtures("gun_point")
 @pytest.mark.parametrize("name", TRAINED)
 def test_every_experiment_runs_at_its_tiny_scale(name, tmp_path, monkeypatch):
@@ -39,7 +44,6 @@ def test_every_experiment_runs_at_its_tiny_scale(name, tmp_path, monkeypatch):
     assert outcome.failed == {}
     assert outcome.done == len(experiment.trials("tiny")) >= 2
     records = [json.loads(path.read_text()) for path in (tmp_path / "records" / name / "tiny").glob("*.json")]
-    assert judge(experiment.claims, records).runs == len(records)  # of so few, whatever it says
     for record in records:
         assert record["status"] == "finished"
         assert len(record["epochs"]) == record["config"]["epochs"]

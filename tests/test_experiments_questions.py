@@ -202,7 +202,8 @@ def test_seriess_overnight_questions_are_of_data_sets_not_of_seeds():
             for share, accuracy in ((0.0, 0.9), (0.5, 0.89 + noise), (0.75, 0.8 + noise)):
                 tried = [{"compression": used, "test_accuracy": 0.7 + noise} for used in (0.0, 0.5, 0.75)]
                 row = record(f"compression {share:g}", seed, accuracy + 0.01 * (seed - 1), trained=1.0)
-                made.append(row | {"config": {"dataset": f"ucr/{place}"}, "inference": tried})
+                config = {"dataset": f"ucr/{place}", "network_options": {"compression": share}}
+                made.append(row | {"config": config, "inference": tried})
     found = answers(scale.questions, made)
     assert [a.verdict.outcome for a in found] == ["supported", "supported", "refuted", "refuted"]
     assert found[0].verdict.effects[""].count == 15
@@ -214,11 +215,13 @@ def test_answers_stand_in_a_figure_in_margins_of_their_claims():
         Claim("ours loses at most 2 points", "non-inferior", 0.02, 0.01, 5), lambda r: {"": pairs(r, "ours", "plain")}
     )
     found = answers([question(), steady], rows(0.05))
-    figure = forest("Two", found)
+    figure = forest("Two", [answer.verdict for answer in found])
     assert [row.outcome for row in figure.rows] == ["supported", "supported"]
     assert figure.rows[0].mean == pytest.approx(0.05 / 0.02)
     assert "+5 points" in figure.rows[0].text
     broken = answers([question(must_learn={"plain": 0.99})], rows(0.05))
-    assert forest("One", broken).rows[0].outcome == "cannot tell", "as its verdict, whatever the interval says"
+    assert forest("One", [broken[0].verdict]).rows[0].outcome == "cannot tell", (
+        "as its verdict, whatever the interval says"
+    )
     with pytest.raises(ValueError, match="no row to draw"):
-        forest("None", answers([question()], []))
+        forest("None", [answers([question()], [])[0].verdict])

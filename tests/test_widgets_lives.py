@@ -12,6 +12,7 @@ import torch
 from ipywidgets.widgets import widget as registry
 
 import specviz as sv
+from specviz.compare import Claim, Evidence
 from specviz.figures import Violins
 from specviz.widgets import (
     ActivationExplorer,
@@ -35,6 +36,7 @@ from specviz.widgets import (
     SymmetryExplorer,
     ThresholdExplorer,
     TrainingExplorer,
+    VerdictExplorer,
     WaveExplorer,
     WaveSumExplorer,
 )
@@ -52,6 +54,11 @@ def small_step() -> StepExplorer:
     return StepExplorer(torch.nn.Conv2d(3, 4, 3), torch.rand(2, 3, 8, 8))
 
 
+EVIDENCE = Evidence(
+    Claim("Ours loses at most a point", "non-inferior", margin=0.01, expected_sd=0.01, pairs=10),
+    {"": [-0.02, -0.01] * 5},
+    source="A paper",
+)
 EVERY = {
     **{
         make.__name__: lambda make=make: make(image())
@@ -65,6 +72,7 @@ EVERY = {
     "LiveTrainingExplorer": lambda: LiveTrainingExplorer([]),
     "ParametrisationExplorer": lambda: ParametrisationExplorer(taps=3),
     "StepExplorer": small_step,
+    "VerdictExplorer": lambda: VerdictExplorer([EVIDENCE]),
     "FigureView": lambda: FigureView(Violins("v", "y", {"one": [1.0, 2.0, 4.0]})),
 }  # fmt: skip
 

@@ -39,6 +39,7 @@ OTHERS = {
     "RowExplorer": {"row": 3, "waves": 5},
     "StripesExplorer": {"down": 2, "across": -3},
     "RebuildExplorer": {"waves": 30},
+    "VerdictExplorer": {"margins": 4},
 }
 
 

@@ -2,12 +2,13 @@
 
 from specviz.compare.ranks import Ranks, Signed, ranked, signed
 from specviz.compare.seeds import NothingToCompare, Paired, Summary, finished, mean, number, paired, select
-from specviz.compare.verdicts import LEVEL, Claim, Effect, Verdict, judge
+from specviz.compare.verdicts import LEVEL, Claim, Effect, Evidence, Verdict, judge
 
 __all__ = [
     "LEVEL",
     "Claim",
     "Effect",
+    "Evidence",
     "NothingToCompare",
     "Paired",
     "Ranks",

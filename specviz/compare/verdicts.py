@@ -14,7 +14,8 @@ import datetime
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from statistics import fmean, stdev
 from typing import Any, Literal, get_args
 
@@ -166,23 +167,69 @@ def judge(
     'supported'
     """
     groups = dict(differences) if isinstance(differences, Mapping) else {"": differences}
-    if len(groups) != claim.settings:
-        raise ValueError(f"{claim.says!r} is about {claim.settings} settings; differences of {len(groups)} are given")
-    for name, values in groups.items():
-        if bad := [value for value in values if not math.isfinite(value)]:
-            raise ValueError(f"a difference{' of ' + name if name else ''} is {bad[0]}; finite numbers are expected")
-    if claim.fixed and (old := [day for day in days if day[:10] < claim.fixed]):
-        raise ValueError(f"{claim.says!r} was fixed on {claim.fixed}; a record of {min(old)[:10]} may not answer it")
-    samples = {name: _Sample(list(values)) for name, values in groups.items()}
-    order = sorted(samples, key=lambda name: samples[name].p(claim))
-    effects: dict[str, Effect] = {}
-    going_on = True  # Holm: from the first that is not decided on, none is
-    for rank, name in enumerate(order):
-        level = LEVEL / (len(order) - rank)
-        effect = samples[name].effect(claim, level, decided=going_on)
-        going_on = going_on and effect.outcome != "cannot tell"
-        effects[name] = effect
-    effects = {name: effects[name] for name in groups}
+    return Evidence(claim, groups, unhealthy, days).verdict()
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What decides a claim, kept, so that it can be asked again with another margin.
+
+    claim        as it was fixed
+    differences  {setting: ours less theirs, one for each pair}
+    unhealthy    why the runs cannot answer, and days when they were made, as `judge` takes them
+    source       whose claim it is, such as a paper
+
+    >>> claim = sv.compare.Claim("Ours loses at most a point", "non-inferior", margin=0.01, expected_sd=0.01, pairs=10)
+    >>> found = sv.compare.Evidence(claim, {"": [-0.02, -0.01] * 5})
+    >>> found.verdict().outcome, found.verdict(margins=2).outcome
+    ('refuted', 'supported')
+    """
+
+    claim: Claim
+    differences: Mapping[str, Sequence[float]]
+    unhealthy: str = ""
+    days: Sequence[str] = ()
+    source: str = ""
+
+    def verdict(self, margins: float = 1.0) -> Verdict:
+        """The verdict by a margin so many times as wide as the one that was fixed: only at 1 it is the claim's own.
+
+        ValueError for what is not above 0, and as `judge`.
+        """
+        if not (math.isfinite(margins) and margins > 0):
+            raise ValueError(f"margins={margins}; a finite number above 0 is expected")
+        # The plan was sound for its own margin; a narrower one is only asked about.
+        claim = replace(self.claim, margin=margins * self.claim.margin, expected_sd=margins * self.claim.expected_sd)
+        samples = self._samples
+        order = sorted(samples, key=lambda name: samples[name].p(claim))
+        effects: dict[str, Effect] = {}
+        going_on = True  # Holm: from the first that is not decided on, none is
+        for rank, name in enumerate(order):
+            effect = samples[name].effect(claim, LEVEL / (len(order) - rank), decided=going_on)
+            going_on = going_on and effect.outcome != "cannot tell"
+            effects[name] = effect
+        return _verdict(claim, {name: effects[name] for name in samples}, self.unhealthy)
+
+    @cached_property
+    def _samples(self) -> dict[str, _Sample]:
+        """The differences, checked."""
+        claim = self.claim
+        if len(self.differences) != claim.settings:
+            count = len(self.differences)
+            raise ValueError(f"{claim.says!r} is about {claim.settings} settings; differences of {count} are given")
+        for name, values in self.differences.items():
+            if bad := [value for value in values if not math.isfinite(value)]:
+                raise ValueError(
+                    f"a difference{' of ' + name if name else ''} is {bad[0]}; finite numbers are expected"
+                )
+        if claim.fixed and (old := [day for day in self.days if day[:10] < claim.fixed]):
+            raise ValueError(
+                f"{claim.says!r} was fixed on {claim.fixed}; a record of {min(old)[:10]} may not answer it"
+            )
+        return {name: _Sample(list(values)) for name, values in self.differences.items()}
+
+
+def _verdict(claim: Claim, effects: dict[str, Effect], unhealthy: str) -> Verdict:
     outcomes = {effect.outcome for effect in effects.values()}
     outcome: Outcome = "cannot tell"
     if unhealthy:

@@ -1,9 +1,18 @@
 """Experiments: what is asked, what is varied, and one record a trial, from a laptop to a cluster."""
 
-from specviz.experiments.claims import Claim, Finding, Judgement, judge
 from specviz.experiments.experiment import Experiment, Scale, Trial
 from specviz.experiments.find import find, names
-from specviz.experiments.papers import PaperClaim, paper_claims, verdict_of
+from specviz.experiments.papers import (
+    Answered,
+    PaperClaim,
+    about,
+    answered,
+    by_paper,
+    counted,
+    paper_claims,
+    unfolding,
+    verdict_of,
+)
 from specviz.experiments.questions import Answer, Question, answers, forest, pairs, unhealthy
 from specviz.experiments.ranges import Choice, IntRange, LogRange, Range
 from specviz.experiments.results import grouped
@@ -14,12 +23,10 @@ from specviz.experiments.trial import Outcome, TrialFailed, run
 
 __all__ = [
     "Answer",
+    "Answered",
     "Choice",
-    "Claim",
     "Experiment",
-    "Finding",
     "IntRange",
-    "Judgement",
     "LogRange",
     "Outcome",
     "PaperClaim",
@@ -30,18 +37,22 @@ __all__ = [
     "SweepError",
     "Trial",
     "TrialFailed",
+    "about",
+    "answered",
     "answers",
+    "by_paper",
+    "counted",
     "export",
     "find",
     "forest",
     "grouped",
-    "judge",
     "names",
     "pairs",
     "paper_claims",
     "run",
     "search",
     "sweep",
+    "unfolding",
     "unhealthy",
     "verdict_of",
 ]

@@ -34,7 +34,6 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from specviz import records
 from specviz.compare import NothingToCompare, finished
-from specviz.experiments.claims import Claim
 from specviz.experiments.plain import numbers_of, plain
 from specviz.experiments.questions import Question
 from specviz.experiments.ranges import SearchRange
@@ -99,6 +98,8 @@ class Scale:
         paths = list(self.grid)
         if pairs := [(a, b) for a, b in combinations(paths, 2) if _overlap(a, b)]:
             raise ValueError(f"the grid sets {pairs[0][0]!r} and {pairs[0][1]!r}, of which one is a part of the other")
+        if bad := [question for question in self.questions if not isinstance(question, Question)]:
+            raise TypeError(f"questions holds {bad[0]!r}; a Question is expected")
         if self.variants and hasattr(self.base, "variant"):
             raise ValueError(f"{base}.variant has the name that the group of settings goes by; rename that field")
 
@@ -134,7 +135,6 @@ class Experiment:
     run       config -> dictionary of plain numbers, text and lists, the results
     scales    {"tiny": seconds, "laptop": minutes, "paper": a cluster, ...}
     plot      what to draw, as in {"x": "network_options.beta", "y": "test_accuracy"}
-    claims    what the paper says, each with the question that records answer
     figures   {name: finished records -> a plot, a matrix or a table}: what `draw` draws
     search    {dotted path: LogRange(1e-4, 1e-1), ...}: where `specviz search` looks
     metric    dotted path into the record of what a search makes best, e.g. "test_accuracy"
@@ -148,7 +148,6 @@ class Experiment:
     scales: Mapping[str, Scale]
     paper: str = ""
     plot: Mapping[str, Any] = field(default_factory=dict)
-    claims: Sequence[Claim] = ()
     figures: Mapping[str, Callable[[Sequence[Any]], Figure | Table]] = field(default_factory=dict)
     search: Mapping[str, SearchRange] = field(default_factory=dict)
     metric: str = ""
@@ -167,8 +166,6 @@ class Experiment:
             raise TypeError(f"run is {self.run!r}; a function of a config is expected")
         if not isinstance(self.question, str):
             raise TypeError(f"question is {self.question!r}; text is expected")
-        if bad := [claim for claim in self.claims if not isinstance(claim, Claim)]:
-            raise TypeError(f"claims holds {bad[0]!r}; a Claim is expected")
         if bad_figures := [name for name, draw in self.figures.items() if not callable(draw)]:
             raise TypeError(f"figures[{bad_figures[0]!r}] is no function of records")
         shown = self.plot.get("y", [])

@@ -12,15 +12,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from specviz import records
-from specviz.compare import Verdict
+from specviz.compare import Evidence, Verdict
 from specviz.experiments.code import code_of
 from specviz.experiments.find import find, names
-from specviz.experiments.questions import Question, answers, margin
+from specviz.experiments.questions import Question, evidence_of, margin
 from specviz.experiments.store import collect_shipped
 from specviz.record_types import Record
+
+if TYPE_CHECKING:
+    from specviz.figures import Table, Unfolding
 
 OURS = "ours"  # in place of a paper
 OUTCOMES = ("supported", "refuted", "cannot tell", "no verdict")
@@ -209,29 +212,35 @@ def verdict_of(claim: PaperClaim, found: Recorded | None = None) -> Verdict | No
     """
     if claim.asked is None:
         return None
-    question, experiment, scale = claim.asked.question, claim.asked.experiment, claim.asked.scale
-    found = recorded(experiment, scale) if found is None else found
+    found = recorded(claim.asked.experiment, claim.asked.scale) if found is None else found
+    return _judged(claim, claim.asked, found)[0]
+
+
+def _judged(claim: PaperClaim, asked: Asked, found: Recorded) -> tuple[Verdict, Evidence | None]:
+    question = asked.question
     if not found.rows:
         apart = f" ({found.so_far})" if found.older else ""
-        why = f"no record yet{apart}; specviz sweep {experiment} --scale {scale} makes them"
-        return Verdict(question.claim, "cannot tell", {}, why)
+        why = f"no record yet{apart}; specviz sweep {asked.experiment} --scale {asked.scale} makes them"
+        return Verdict(question.claim, "cannot tell", {}, why), None
     try:
-        (answer,) = answers([question], found.rows)
-    except ValueError as error:  # a record that is older than the claim
-        return Verdict(question.claim, "cannot tell", {}, str(error))
-    return answer.verdict
+        evidence = evidence_of(question, found.rows, claim.paper)
+        return evidence.verdict(), evidence
+    except ValueError as error:  # nothing to compare, or a record that is older than the claim
+        return Verdict(question.claim, "cannot tell", {}, str(error)), None
 
 
 @dataclass(frozen=True)
 class Answered:
     """A claim and what became of it. `str` is one line: the place, both numbers, the margin and why.
 
-    so_far  what its records lack, as `Recorded.so_far`
+    so_far    what its records lack, as `Recorded.so_far`
+    evidence  what the verdict is from; None if there is no record, or if it may not answer
     """
 
     claim: PaperClaim
     verdict: Verdict | None
     so_far: str = ""
+    evidence: Evidence | None = None
 
     @property
     def outcome(self) -> str:
@@ -240,21 +249,35 @@ class Answered:
             return self.verdict.outcome
         return self.claim.exact.outcome if self.claim.exact is not None else OUTCOMES[-1]
 
+    @property
+    def printed(self) -> str:
+        """What the paper prints, in words; "" if it has no number."""
+        return "; ".join(f"{quantity}: {_numbers(number)}" for quantity, number in self.claim.printed.items())
+
+    @property
+    def measured(self) -> str:
+        """Our effects, or the test that decides; "" if there are neither."""
+        if self.claim.exact is not None:
+            return f"exact: {self.claim.exact.test.partition('::')[0]} decides it"
+        return self.verdict.measured if self.verdict is not None else ""
+
+    @property
+    def reason(self) -> str:
+        """Why there is no verdict, or none yet; "" of one that is decided on all of its records."""
+        if self.verdict is None:
+            return self.claim.why
+        return ", ".join(filter(None, (self.verdict.why, self.so_far if self.verdict.effects else "")))
+
     def __str__(self) -> str:
-        claim, verdict = self.claim, self.verdict
-        parts = [f"{claim.place}: {claim.says}"]
-        if claim.printed:
-            printed = "; ".join(f"{quantity}: {_numbers(number)}" for quantity, number in claim.printed.items())
-            parts.append(f"Printed {printed}")
-        if verdict is not None:
-            measured = [f"Ours: {verdict.measured}"] if verdict.effects else []
-            missing = self.so_far if verdict.effects else ""
-            parts += [*measured, f"Margin {margin(verdict.claim)}", *filter(None, (verdict.why, missing))]
-        elif claim.exact is not None:
-            parts.append(f"Exact: {claim.exact.test.partition('::')[0]} decides it")
-        else:
-            parts.append(claim.why)
-        return " ".join(f"{part[0].upper()}{part[1:]}." for part in parts)
+        ours = "" if self.claim.exact is not None or not self.measured else "Ours: "
+        parts = [
+            f"{self.claim.place}: {self.claim.says}",
+            self.printed and f"Printed {self.printed}",
+            f"{ours}{self.measured}",
+            f"Margin {margin(self.verdict.claim)}" if self.verdict is not None else "",
+            self.reason,
+        ]
+        return " ".join(f"{part[0].upper()}{part[1:]}." for part in parts if part)
 
 
 def answered(claims: Iterable[PaperClaim]) -> Iterator[Answered]:
@@ -267,13 +290,60 @@ def answered(claims: Iterable[PaperClaim]) -> Iterator[Answered]:
         scale = claim.asked.experiment, claim.asked.scale
         if scale not in found:
             found[scale] = recorded(*scale)
-        yield Answered(claim, verdict_of(claim, found[scale]), found[scale].so_far)
+        verdict, evidence = _judged(claim, claim.asked, found[scale])
+        yield Answered(claim, verdict, found[scale].so_far, evidence)
 
 
 def counted(outcomes: Sequence[str]) -> str:
     """How many claims have each outcome, in words."""
     counts = ", ".join(f"{outcomes.count(outcome)} {outcome}" for outcome in OUTCOMES)
-    return f"{len(outcomes)} claims: {counts}."
+    return f"{len(outcomes)} claim{'s' * (len(outcomes) != 1)}: {counts}."
+
+
+def by_paper(found: Iterable[Answered]) -> Table:
+    """How many claims of each paper have each outcome, and in the last row of all."""
+    from specviz.figures import Table
+
+    outcomes: dict[str, list[str]] = {}
+    for each in found:
+        outcomes.setdefault(_headed(each.claim.paper), []).append(each.outcome)
+    outcomes["All"] = [outcome for each in outcomes.values() for outcome in each]
+    rows = [[paper, len(each), *(each.count(outcome) for outcome in OUTCOMES)] for paper, each in outcomes.items()]
+    return Table("Claims by what became of them", ["paper", "claims", *OUTCOMES], rows)
+
+
+def unfolding(found: Iterable[Answered]) -> Unfolding:
+    """The claims, to unfold paper by paper: what is printed and measured, the margin, why there is no verdict."""
+    from specviz.figures import Table, Unfolding
+
+    papers: dict[str, list[Answered]] = {}
+    for each in found:
+        papers.setdefault(_headed(each.claim.paper), []).append(each)
+    return Unfolding(
+        {
+            f"{paper}: {counted([each.outcome for each in own])[:-1]}": Table(paper, _COLUMNS, list(map(_row, own)))
+            for paper, own in papers.items()
+        }
+    )
+
+
+_COLUMNS = ("verdict", "place", "claim", "printed", "ours", "margin", "why")
+
+
+def about(found: Iterable[Answered], experiment: str) -> list[Answered]:
+    """The claims that records of an experiment are to decide."""
+    return [each for each in found if each.claim.asked is not None and each.claim.asked.experiment == experiment]
+
+
+def _row(each: Answered) -> list[str | None]:
+    claim = each.claim
+    fixed = margin(each.verdict.claim) if each.verdict is not None else None
+    measured = each.measured or None
+    return [each.outcome, claim.place, claim.says, each.printed or None, measured, fixed, each.reason or None]
+
+
+def _headed(paper: str) -> str:
+    return f"{paper[0].upper()}{paper[1:]}"
 
 
 def _numbers(printed: Printed) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from specviz.compare import Claim, NothingToCompare, Verdict, finished, judge, number
+from specviz.compare import Claim, Evidence, NothingToCompare, Verdict, finished, number
 from specviz.record_types import Record
 
 if TYPE_CHECKING:
@@ -61,16 +61,16 @@ def answers(questions: Iterable[Question], records: Iterable[Record]) -> list[An
     return [Answer(question, _answer(question, every)) for question in questions]
 
 
-def forest(title: str, found: Sequence[Answer]) -> Forest:
-    """The answers' effects as a figure: a row for each setting that has an interval.
+def forest(title: str, verdicts: Iterable[Verdict]) -> Forest:
+    """The effects of verdicts as a figure: a row for each setting that has an interval.
 
     Raises ValueError where none has: nothing was measured of any.
     """
     from specviz.figures import Forest, ForestRow
 
     rows = []
-    for answer in found:
-        claim, verdict = answer.question.claim, answer.verdict
+    for verdict in verdicts:
+        claim = verdict.claim
         for setting, effect in verdict.effects.items():
             if effect.low is None or effect.high is None:
                 continue
@@ -81,14 +81,21 @@ def forest(title: str, found: Sequence[Answer]) -> Forest:
     return Forest(title, rows)
 
 
+def evidence_of(question: Question, records: Iterable[Record], source: str = "") -> Evidence:
+    """What the records of a scale have that decides a question. NothingToCompare where they have nothing."""
+    every = list(records)
+    runs = finished(every)
+    days = [record["made"] for record in runs if "made" in record]
+    return Evidence(
+        question.claim, question.differences(runs), unhealthy(every, question.must_learn or {}), days, source
+    )
+
+
 def _answer(question: Question, records: Sequence[Record]) -> Verdict:
-    runs = finished(records)
     try:
-        differences = question.differences(runs)
+        return evidence_of(question, records).verdict()
     except NothingToCompare as error:
         return Verdict(question.claim, "cannot tell", {}, str(error))
-    days = [record["made"] for record in runs if "made" in record]
-    return judge(question.claim, differences, days=days, unhealthy=unhealthy(records, question.must_learn or {}))
 
 
 def unhealthy(records: Iterable[Record], needed: Mapping[str, float]) -> str:

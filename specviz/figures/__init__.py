@@ -20,7 +20,7 @@ from specviz.figures.panels import MAX_SHOWN, Panel
 from specviz.figures.pictures import Pictures
 from specviz.figures.ranks import RankDiagram
 from specviz.figures.still import still_picture
-from specviz.figures.tables import Table
+from specviz.figures.tables import Table, Unfolding
 from specviz.figures.violins import Violins
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "Pictures",
     "RankDiagram",
     "Table",
+    "Unfolding",
     "Violins",
     "colour_table",
     "file_content",

@@ -1,8 +1,8 @@
-"""A table of words and numbers, as a notebook shows it and as CSV."""
+"""Tables of words and numbers, as a notebook shows them and as CSV; and tables to unfold."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +57,31 @@ class Table:
     def csv(self) -> str:
         """The table with every digit of its numbers."""
         return table([list(self.columns), *self.rows])
+
+
+@dataclass(frozen=True)
+class Unfolding:
+    """Tables that a page shows by their headings alone, until one is clicked on.
+
+    parts  {heading: table}
+
+    >>> part = sv.figures.Table("Accuracy", ["network", "%"], [["lenet", 91]])
+    >>> sv.figures.Unfolding({"One network": part})
+    One network
+    network  %
+    lenet    91
+    """
+
+    parts: Mapping[str, Table]
+
+    def __repr__(self) -> str:
+        return "\n\n".join(f"{heading}\n{repr(part).partition(chr(10))[2]}" for heading, part in self.parts.items())
+
+    def _repr_html_(self) -> str:
+        return "".join(
+            f"<details><summary><b>{for_html(heading)}</b></summary>{part._repr_html_()}</details>"
+            for heading, part in self.parts.items()
+        )
 
 
 def _text(value: Any, format_: str) -> str:

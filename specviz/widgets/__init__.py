@@ -25,6 +25,7 @@ with needs("lab"):
     from specviz.widgets.symmetry import SymmetryExplorer
     from specviz.widgets.threshold import ThresholdExplorer
     from specviz.widgets.training import TrainingExplorer
+    from specviz.widgets.verdicts import VerdictExplorer
     from specviz.widgets.waves import WaveExplorer, WaveSumExplorer
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "SymmetryExplorer",
     "ThresholdExplorer",
     "TrainingExplorer",
+    "VerdictExplorer",
     "WaveExplorer",
     "WaveSumExplorer",
     "hidden_signal",

@@ -384,7 +384,7 @@ def _crafted_experiments() -> tuple[bytes, ...]:
     changes = [
         ("name=\"own\"", "name=3"), ("run=run", "run=None"), ("[0, 1]", "None"), ("[0, 1]", "['x', object()]"),
         ("scales={", "scales=[{"), ("Scale(base=Config()", "Scale(base=None"), ("seed: int = 0", "seed: str = 'a'"),
-        ("frozen=True", "frozen=False"), ("run=run", "run=run, plot=3"), ("run=run", "run=run, claims=[3]"),
+        ("frozen=True", "frozen=False"), ("run=run", "run=run, plot=3"), ("run=run", "run=run, figures={\"x\": 3}"),
         ("grid=", "grids="), ("import Experiment", "import Experimen"), ("beta: float = 0.0", "beta: float"),
         ("{\"beta\"", "{3"), ("question=\"?\"", "question=None"), ("grid={", "adjust=lambda c: 1 / 0, grid={"),
         ("grid={", "only=lambda c: c.nothing, grid={"), ("grid={", "variants=3, grid={"),

@@ -1,7 +1,6 @@
 """Band-limited training on pictures: accuracy over compression, and over compression in training and in use."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from statistics import fmean
@@ -10,9 +9,7 @@ from typing import Any
 import numpy as np
 
 from specviz import nn as snn
-from specviz.compare import Claim as Rule
-from specviz.compare import NothingToCompare, Paired, mean, number, paired, select
-from specviz.experiments.claims import Claim, Finding, beats
+from specviz.compare import Claim, NothingToCompare, mean, number, paired, select
 from specviz.experiments.curves import (
     COLOURS,
     LAST,
@@ -106,25 +103,6 @@ def share_discarded(record: Record, epoch: int = -1) -> float:
     return fmean(record["epochs"][epoch]["share_discarded"].values())
 
 
-def _half_is_enough(records: Sequence[Record]) -> Finding | None:
-    half, all_ = (select(records, {"variant": f"compression {share:g}"}) for share in (0.5, 0.0))
-    if not (half and all_):
-        return None
-    difference = paired(half, all_, LAST)
-    return Finding(100 * difference.mean >= -1.5, f"{difference.points} over {difference.count} seeds")
-
-
-def _matched_is_best(records: Sequence[Record]) -> Finding | None:
-    """For each compression in use: trained with it, against whichever other training serves it best, seed by seed."""
-    trained = [share for share in IN_USE if _at(records, share, share)]
-    differences = {}
-    for used in trained if len(trained) > 1 else ():
-        others = {o: paired(_at(records, used, used), _at(records, o, used), "accuracy") for o in trained if o != used}
-        rival = min(others, key=lambda other: others[other].mean)
-        differences[f"at {used:.0%} (the best other: {rival:.0%})"] = others[rival]
-    return beats(differences)
-
-
 def _at(records: Sequence[Record], trained: float, used: float) -> list[dict[str, float]]:
     """Seed and accuracy of each network trained with one compression, when another is in use."""
     return [
@@ -135,82 +113,12 @@ def _at(records: Sequence[Record], trained: float, used: float) -> list[dict[str
     ]
 
 
-def _fixed_beats_energy(records: Sequence[Record]) -> Finding | None:
-    """At equal shares left out: each seed's fixed compressions, interpolated, against its own energy."""
-    fixed: dict[int, list[tuple[float, float]]] = {}
-    for share in SHARES:
-        for record in select(records, {"variant": f"compression {share:g}"}):
-            fixed.setdefault(record["seed"], []).append(
-                (share_discarded(record), record["epochs"][-1]["test_accuracy"])
-            )
-    found = {}
-    for energy in ENERGIES:
-        differences = [
-            at_its_share - record["epochs"][-1]["test_accuracy"]
-            for record in select(records, {"variant": f"energy {energy:g}"})
-            if (at_its_share := between(sorted(fixed.get(record["seed"], [])), share_discarded(record))) is not None
-        ]
-        if len(differences) > 1:
-            found[f"at energy {energy:g}"] = Paired.of(differences)
-    return beats(found)
-
-
 def between(curve: Sequence[tuple[float, float]], x: float) -> float | None:
     """The value at x of a curve of points sorted by x, along the straight line between two; None outside."""
     for (x0, y0), (x1, y1) in pairwise(curve):
         if x0 <= x <= x1:
             return y0 if x0 == x1 else y0 + (y1 - y0) * (x - x0) / (x1 - x0)
     return None
-
-
-def _early_needs_less(records: Sequence[Record]) -> Finding | None:
-    changes = [
-        share_discarded(record, 0) - share_discarded(record)
-        for energy in ENERGIES
-        for record in select(records, {"variant": f"energy {energy:g}"})
-        if len(record["epochs"]) > 1
-    ]
-    if not changes:
-        return None
-    grew = sum(change > 0 for change in changes)
-    measured = f"from the first epoch to the last the share kept grew in {grew} of {len(changes)} trainings, "
-    return Finding(2 * grew > len(changes), measured + f"by {100 * fmean(changes):+.1f} points on average")
-
-
-def _better_than_smaller_pictures(records: Sequence[Record]) -> Finding | None:
-    sides = {}
-    for share in SHARES:
-        ours, smaller = (
-            select(records, {"variant": f"{kind} {share:g}"}) for kind in ("compression", "smaller pictures")
-        )
-        if ours and smaller:
-            sides[f"at {share:.0%}"] = ours, smaller
-    found = beats({name: paired(ours, smaller, LAST) for name, (ours, smaller) in sides.items()})
-    return found and replace(found, measured=found.measured + _cost_of_smaller(list(sides.values())))
-
-
-def _cost_of_smaller(sides: Sequence[tuple[Sequence[Record], Sequence[Record]]]) -> str:
-    """The rival's time and bytes as shares of band-limiting's, so far as it was measured: the least and the most."""
-    costs = []
-    for resource, metric in (("processor time", "epochs.-1.epoch_cpu_seconds"), ("peak bytes", "memory.peak_bytes")):
-        try:
-            shares = [mean(smaller, metric) / mean(ours, metric) for ours, smaller in sides]
-        except NothingToCompare:
-            continue
-        costs.append(f"{min(shares):.0%} to {max(shares):.0%} of its {resource}")
-    return f"; the smaller pictures take {' and '.join(costs)}" if costs else ""
-
-
-CLAIMS = [
-    Claim("Half the spectrum may go for at most 1.5 points (Table 1: 1.4 for ResNet-18)", _half_is_enough),
-    Claim("The compression of use is the best one to train with (Figure 5)", _matched_is_best),
-    Claim("A fixed compression is better than one by energy (Figure 3)", _fixed_beats_energy),
-    Claim("In energy mode early training needs fewer coefficients (Figure 4)", _early_needs_less),
-    Claim(
-        "Band-limiting beats smaller pictures of as many pixels, which cost less than it does (our question)",
-        _better_than_smaller_pictures,
-    ),
-]
 
 
 def by_variant(records: Sequence[Record], *kinds: str) -> dict[str, list[Record]]:
@@ -433,13 +341,13 @@ def _fewer_bytes(records: Sequence[Record]) -> dict[str, list[float]]:
 # Expected spreads are those of the laptop scale's networks, which learnt less and scatter more than these will.
 QUESTIONS = [
     Question(
-        Rule("Half the spectrum may go for at most 2 points", "non-inferior", 0.02, 0.01, 5, fixed=_FIXED),
+        Claim("Half the spectrum may go for at most 2 points", "non-inferior", 0.02, 0.01, 5, fixed=_FIXED),
         partial(_learnt, "compression 0.5", "compression 0"),
         printed="Dziedzic et al., Table 1: 1.4 points for ResNet-18",
         must_learn=MUST_LEARN,
     ),
     Question(
-        Rule(
+        Claim(
             "Who trains with the compression of use is ahead of who trains with none",
             "superior", 0.02, 0.01, 5, settings=2, fixed=_FIXED,
         ),
@@ -448,7 +356,7 @@ QUESTIONS = [
         must_learn=MUST_LEARN,
     ),
     Question(
-        Rule(
+        Claim(
             "A fixed compression is ahead of energy mode at equal shares left out",
             "superior", 0.02, 0.01, 5, settings=3, fixed=_FIXED,
         ),
@@ -457,13 +365,13 @@ QUESTIONS = [
         must_learn=MUST_LEARN,
     ),
     Question(
-        Rule("In energy mode the share kept grows over training", "superior", 0.02, 0.03, 15, fixed=_FIXED),
+        Claim("In energy mode the share kept grows over training", "superior", 0.02, 0.03, 15, fixed=_FIXED),
         _growth,
         printed="Dziedzic et al., Figure 4",
         must_learn=MUST_LEARN,
     ),
     Question(
-        Rule(
+        Claim(
             "Half the spectrum is ahead of pictures of half the pixels, which cost less",
             "superior", 0.02, 0.01, 5, fixed=_FIXED,
         ),
@@ -471,7 +379,7 @@ QUESTIONS = [
         must_learn=MUST_LEARN,
     ),
     Question(
-        Rule(
+        Claim(
             "With half the spectrum a step holds fewer bytes, on average and the weights apart",
             "superior", 0.05, 0.02, 5, fixed=_FIXED,
         ),
@@ -521,7 +429,6 @@ experiment = Experiment(
         ),
         "paper": Scale(base=_base(epochs=100, batch=128, augmentation="crop-flip"), variants=VARIANTS, seeds=3),
     },
-    claims=CLAIMS,
     figures=FIGURES,
     plot={"x": "variant", "y": "epochs.-1.test_accuracy"},
 )

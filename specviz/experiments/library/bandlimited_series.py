@@ -7,13 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from specviz.compare import LEVEL, NothingToCompare, select, signed
-from specviz.compare import Claim as Rule
-from specviz.experiments.claims import Claim, Finding
+from specviz.compare import Claim, NothingToCompare, ranked
 from specviz.experiments.experiment import Experiment, Scale
-from specviz.experiments.library.bandlimited_compression import run
+from specviz.experiments.library.bandlimited_compression import IN_USE, run
 from specviz.experiments.questions import Question
-from specviz.figures import Matrix
+from specviz.figures import Matrix, RankDiagram
 from specviz.record_types import Record
 from specviz.training import Config
 
@@ -32,48 +30,32 @@ def _base(**changes: Any) -> Config:
     return Config(**(usual | {"batch": 16, "optimizer": "adam", "learning_rate": 1e-3} | changes))
 
 
+def by_dataset(records: Sequence[Record], share: float, where: str = "training and use") -> dict[str, float]:
+    """Data set -> mean test accuracy over seeds, with a share left out: in both, or in "use" alone."""
+    found: dict[str, list[float]] = {}
+    for record in records:
+        trained = record["config"]["network_options"]["compression"]
+        tried = {row["compression"]: row["test_accuracy"] for row in record["inference"]}
+        if where == "training and use" and trained == share:
+            accuracy = record["epochs"][-1]["test_accuracy"]
+        elif where == "use" and trained == 0 and share in tried:
+            accuracy = tried[share]
+        else:
+            continue
+        found.setdefault(record["config"]["dataset"].removeprefix("ucr/"), []).append(accuracy)
+    return {dataset: fmean(values) for dataset, values in found.items()}
+
+
 def scores(records: Sequence[Record], where: str = "training and use") -> dict[str, dict[str, float]]:
-    """Data set -> compression -> mean test accuracy; data sets that lack a compression are left out.
+    """Data set -> compression, as "50%" -> mean test accuracy; data sets that lack a compression are left out.
 
     where  "training and use", or "use": of networks that were trained with all coefficients. What is tried in use are
            the shares of `bandlimited_compression.IN_USE`, whose largest is not the largest of SHARES
     """
-    found: dict[str, dict[str, list[float]]] = {}
-    for record in select(records, {} if where == "training and use" else {COMPRESSION: 0.0}):
-        row = found.setdefault(record["config"]["dataset"].removeprefix("ucr/"), {})
-        if where == "use":
-            tried = [(used["compression"], used["test_accuracy"]) for used in record["inference"]]
-        else:
-            tried = [(record["labels"][COMPRESSION], record["epochs"][-1]["test_accuracy"])]
-        for compression, accuracy in tried:
-            row.setdefault(f"{compression:.0%}", []).append(accuracy)
-    most = max(map(len, found.values()), default=0)
-    whole = {dataset: row for dataset, row in found.items() if len(row) == most}
-    return {dataset: {name: fmean(values) for name, values in row.items()} for dataset, row in whole.items()}
-
-
-def _not_worse(where: str, compression: str, records: Sequence[Record]) -> Finding | None:
-    """One setting against none: Wilcoxon's test; Nemenyi's, which is for all of the pairs, would see less."""
-    rows = [row for row in scores(records, where).values() if {"0%", compression} <= row.keys()]
-    found = signed([row[compression] for row in rows], [row["0%"] for row in rows])
-    measured = (
-        f"worse on {found.lower} data sets, better on {found.higher}, {100 * found.mean:+.1f} points on average "
-        f"(Wilcoxon p = {found.p:.2g})"
-    )
-    return Finding(found.p >= LEVEL or found.mean >= 0, measured)
-
-
-CLAIMS = [
-    Claim(
-        "Half a series' spectrum may go, in training and in use, without a significant loss",
-        partial(_not_worse, "training and use", "50%"),
-    ),
-    Claim("So may three quarters, without a significant loss", partial(_not_worse, "training and use", "75%")),
-    Claim(
-        "Half may go in use alone, after training with all of it, without a significant loss (our question)",
-        partial(_not_worse, "use", "50%"),
-    ),
-]
+    shares = SHARES if where == "training and use" else IN_USE
+    columns = {f"{share:.0%}": each for share in shares if (each := by_dataset(records, share, where))}
+    whole = set.intersection(*(set(each) for each in columns.values())) if columns else set()
+    return {dataset: {name: each[dataset] for name, each in columns.items()} for dataset in sorted(whole)}
 
 
 def _accuracy(records: Sequence[Record]) -> Matrix:
@@ -82,6 +64,10 @@ def _accuracy(records: Sequence[Record]) -> Matrix:
     title, x_title = f"Accuracy on {len(rows)} data sets, %", "left out in training and in use"
     columns, y_title = list(next(iter(rows.values()))), "data set of the UCR archive"
     return Matrix(title, x_title, y_title, columns, list(rows), values, unit="accuracy, %", number_format=".0f")
+
+
+def _ranks(where: str, records: Sequence[Record]) -> RankDiagram:
+    return RankDiagram(f"Ranks by accuracy, compression in {where}", ranked(scores(records, where)))
 
 
 # Of different kinds: outlines, spectra, movements, power, sensors, hearts, and drawn by a rule. 15 epochs of some 100
@@ -102,17 +88,6 @@ def _overnight(**changes: Any) -> Config:
     return _base(**usual | {"schedule": "cosine"} | changes)
 
 
-def by_dataset(records: Sequence[Record], share: float, where: str = "training and use") -> dict[str, float]:
-    """Data set -> mean test accuracy over seeds, with a share left out: in both, or in "use" alone."""
-    trained = share if where == "training and use" else 0.0
-    found: dict[str, list[float]] = {}
-    for record in select(records, {"variant": f"compression {trained:g}"}):
-        tried = {row["compression"]: row["test_accuracy"] for row in record["inference"]}
-        accuracy = record["epochs"][-1]["test_accuracy"] if trained == share else tried[share]
-        found.setdefault(record["config"]["dataset"].removeprefix("ucr/"), []).append(accuracy)
-    return {dataset: fmean(values) for dataset, values in found.items()}
-
-
 def _less(ours: tuple[float, str], theirs: tuple[float, str], records: Sequence[Record]) -> dict[str, list[float]]:
     """Each data set's accuracy under one setting less that under another; a setting is a share, and where it goes."""
     first, second = by_dataset(records, *ours), by_dataset(records, *theirs)
@@ -125,7 +100,7 @@ def _less(ours: tuple[float, str], theirs: tuple[float, str], records: Sequence[
 _WHOLE, _IN_BOTH, _IN_USE = (0.0, "training and use"), (0.5, "training and use"), (0.5, "use")
 QUESTIONS = [
     Question(
-        Rule(
+        Claim(
             "At half of the spectrum in use, networks trained with half are ahead of those trained with all",
             "superior", 0.02, 0.03, 15, fixed=_FIXED,
         ),
@@ -135,7 +110,7 @@ QUESTIONS = [
     ),
     *(
         Question(
-            Rule(f"{name} for at most 2 points over data sets", "non-inferior", 0.02, 0.03, 15, fixed=_FIXED),
+            Claim(f"{name} for at most 2 points over data sets", "non-inferior", 0.02, 0.03, 15, fixed=_FIXED),
             partial(_less, setting, _WHOLE),
             must_learn=MUST_LEARN,
         )
@@ -176,7 +151,9 @@ experiment = Experiment(
             seeds=5,
         ),
     },
-    claims=CLAIMS,
-    figures={"accuracy": _accuracy},
+    figures={
+        "accuracy": _accuracy,
+        **{f"ranks, compression in {where}": partial(_ranks, where) for where in ("training and use", "use")},
+    },
     plot={"x": COMPRESSION, "y": "epochs.-1.test_accuracy"},
 )

@@ -3,14 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from statistics import stdev
 from typing import Any, NotRequired
 
 import numpy as np
 
-from specviz.compare import LEVEL, NothingToCompare, number, paired, select
-from specviz.compare import Claim as Rule
-from specviz.experiments.claims import Claim, Finding, beats
+from specviz.compare import Claim, NothingToCompare, select
 from specviz.experiments.convergence import speed_up
 from specviz.experiments.curves import COLOURS, accuracies, over_epochs
 from specviz.experiments.experiment import Experiment, Scale
@@ -76,44 +73,6 @@ def run(config: Config) -> FilteredRun:
 def _base(**changes: Any) -> Config:
     usual: dict[str, Any] = {"experiment": "parametric-cats-dogs", "network": "wood_larson", "dataset": "cats-dogs"}
     return Config(**(usual | {"batch": 32, "optimizer": "adam", "learning_rate": 3e-4} | changes))
-
-
-LAST = "epochs.-1.test_accuracy"
-
-
-def _better_than_spatial(records: Sequence[Record]) -> Finding | None:
-    spatial = select(records, {"variant": "spatial"})
-    sides = {kind: select(records, {"variant": kind}) for kind in ("linear", "gaussian")}
-    return beats({f"({kind})": paired(ours, spatial, LAST) for kind, ours in sides.items() if ours and spatial})
-
-
-def _spread_is_smaller(records: Sequence[Record]) -> Finding | None:
-    """Smaller deviations alone say little of a few trials: Brown and Forsythe's test has to see them, too.
-
-    It compares distances from the median, and so does not take the trials for bell-shaped, which those of a network
-    that either begins to learn or does not are not.
-    """
-    trials = {}
-    for kind in ("spatial", "linear", "gaussian"):
-        values = [100 * v for r in select(records, {"variant": kind}) if (v := number(r, LAST)) is not None]
-        if len(values) < 3:
-            return None
-        trials[kind] = values
-    from scipy.stats import levene
-
-    spatial = trials.pop("spatial")
-    holds, measured = [], [f"spatial {stdev(spatial):.1f}"]
-    for kind, values in trials.items():
-        p = float(levene(spatial, values, center="median").pvalue)
-        holds.append(stdev(values) < stdev(spatial) and p < LEVEL)
-        measured.append(f"{kind} {stdev(values):.1f} (p = {p:.2g})")
-    return Finding(all(holds), f"standard deviations in points, and Brown and Forsythe's test: {', '.join(measured)}")
-
-
-CLAIMS = [
-    Claim("Linear and Gaussian filters beat spatial ones (Table III: by 2.8 and 3.0 on average)", _better_than_spatial),
-    Claim("Their accuracy varies less from trial to trial (Table III)", _spread_is_smaller),
-]
 
 
 def _by_kind(records: Sequence[Record]) -> dict[str, list[Record]]:
@@ -222,7 +181,7 @@ def _overfit(records: Sequence[Record]) -> dict[str, list[float]]:
 
 QUESTIONS = [
     Question(
-        Rule(
+        Claim(
             "Linear and Gaussian filters are ahead of spatial ones",
             "superior", 0.03, 0.03, 10, settings=2, fixed=_FIXED,
         ),
@@ -231,7 +190,7 @@ QUESTIONS = [
         must_learn=MUST_LEARN,
     ),
     Question(
-        Rule(
+        Claim(
             "Filters of 4 and 12 numbers lose at most 3 points to full spectra of 22,500",
             "non-inferior", 0.03, 0.03, 10, settings=2, fixed=_FIXED,
         ),
@@ -240,7 +199,7 @@ QUESTIONS = [
         must_learn={f"full, {head}": 0.6 for head in HEADS},
     ),
     Question(
-        Rule(
+        Claim(
             "Their accuracy varies less from trial to trial than spatial filters'",
             "superior", 0.02, 0.02, 10, settings=2, fixed=_FIXED,
         ),
@@ -249,13 +208,13 @@ QUESTIONS = [
         must_learn=MUST_LEARN,
     ),
     Question(
-        Rule("Full spectra are ahead of spatial filters", "superior", 0.03, 0.03, 10, fixed=_FIXED),
+        Claim("Full spectra are ahead of spatial filters", "superior", 0.03, 0.03, 10, fixed=_FIXED),
         _full_less_spatial,
         printed="Wood & Larson, Figure 6 and Table III: by 1.5 points",
         must_learn=MUST_LEARN,
     ),
     Question(
-        Rule(
+        Claim(
             "Linear and Gaussian filters reach an equal training loss in at most half of spatial filters' epochs",
             "superior", 0.5, 0.5, 10, settings=2, value=2.0, unit="times", fixed=_FIXED,
         ),
@@ -264,13 +223,13 @@ QUESTIONS = [
         must_learn=MUST_LEARN,
     ),
     Question(
-        Rule("Spatial filters do better without max pooling than with it", "superior", 0.03, 0.03, 10, fixed=_FIXED),
+        Claim("Spatial filters do better without max pooling than with it", "superior", 0.03, 0.03, 10, fixed=_FIXED),
         _without_max_pooling,
         printed="Wood & Larson, section IV",
         must_learn=MUST_LEARN,
     ),
     Question(
-        Rule(
+        Claim(
             "Full spectra's accuracy in training is further above that in test than linear and Gaussian filters'",
             "superior", 0.03, 0.03, 10, settings=2, fixed=_FIXED,
         ),
@@ -317,7 +276,7 @@ def _kept_better(side: int, records: Sequence[Record]) -> dict[str, list[float]]
 
 ABOUT_SIZES = [
     Question(
-        Rule(
+        Claim(
             "Linear and Gaussian filters trained at 100 pixels lose at most 3 points at 150",
             "non-inferior", 0.03, 0.03, 10, settings=2, fixed=_FIXED,
         ),
@@ -325,7 +284,7 @@ ABOUT_SIZES = [
         must_learn={"spatial": 0.6},
     ),
     Question(
-        Rule(
+        Claim(
             "They lose less there than spatial filters do",
             "superior", 0.03, 0.03, 10, settings=2, fixed=_FIXED,
         ),
@@ -366,7 +325,6 @@ experiment = Experiment(
         ),
         "paper": Scale(base=_base(epochs=10, augmentation="shift-rotate"), variants=FILTERS, seeds=20),
     },
-    claims=CLAIMS,
     figures={"accuracy": _accuracy, "trials": _trials, "loss": _loss},
     plot={"x": "variant", "y": "epochs.-1.test_accuracy"},
 )

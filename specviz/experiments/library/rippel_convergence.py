@@ -2,14 +2,12 @@
 
 from collections.abc import Sequence
 from functools import partial
-from statistics import fmean, median
+from statistics import fmean
 from typing import Any, Literal
 
 import numpy as np
 
-from specviz.compare import Claim as Rule
-from specviz.compare import NothingToCompare, select
-from specviz.experiments.claims import Claim, Finding
+from specviz.compare import Claim, NothingToCompare, select
 from specviz.experiments.convergence import speed_up
 from specviz.experiments.curves import accuracies
 from specviz.experiments.experiment import Experiment, Scale
@@ -67,26 +65,6 @@ def speedups(records: Sequence[Record], optimiser: str, split: Split = "train") 
                 spatial, spectral = (_errors(side, split) for side in sides)
                 found[network, taps] = speed_up(spatial, spectral)
     return found
-
-
-def _converges_faster(optimiser: str, split: Split, records: Sequence[Record]) -> Finding | None:
-    found = speedups(records, optimiser, split)
-    if not found:
-        return None
-    measured = f"{median(found.values()):.2f} times in the middle, from {min(found.values()):.2f} to "
-    return Finding(min(found.values()) >= 2, measured + f"{max(found.values()):.2f}")
-
-
-CLAIMS = [
-    Claim(
-        f"Filters trained as spectra reach an equal {split}ing error in 2 to 5 times fewer epochs under {name}"
-        if split == "train"
-        else f"The same for the error on test images under {name}",
-        partial(_converges_faster, optimiser, split),
-    )
-    for optimiser, name in (("adam", "Adam"), ("sgd", "SGD"))
-    for split in ("train", "test")
-]
 
 
 def _speed_up(records: Sequence[Record]) -> Table:
@@ -189,7 +167,7 @@ def _gains(optimiser: str, records: Sequence[Record]) -> dict[str, list[float]]:
 
 QUESTIONS = [
     Question(
-        Rule(
+        Claim(
             "Filters trained as spectra reach an equal training error in at most half of the epochs under Adam",
             "superior", 0.5, 0.4, 10, settings=2, value=2.0, unit="times", fixed=_FIXED,
         ),
@@ -198,7 +176,7 @@ QUESTIONS = [
         must_learn=MUST_LEARN,
     ),
     Question(
-        Rule(
+        Claim(
             "They reach it in fewer epochs under Adam",
             "superior", 0.4, 0.4, 10, settings=2, value=1.0, unit="times", fixed=_FIXED,
         ),
@@ -206,14 +184,14 @@ QUESTIONS = [
         must_learn=MUST_LEARN,
     ),
     Question(
-        Rule(
+        Claim(
             "They end with a higher test accuracy under Adam", "superior", 0.02, 0.02, 10, settings=2, fixed=_FIXED
         ),
         partial(_gains, "adam"),
         must_learn=MUST_LEARN,
     ),
     Question(
-        Rule(
+        Claim(
             "Under SGD, which cannot tell orthogonal coordinates apart, they end with the same test accuracy",
             "equivalent", 0.01, 0.01, 10, settings=2, fixed=_FIXED,
         ),
@@ -238,7 +216,7 @@ def _on_less_off(records: Sequence[Record]) -> dict[str, list[float]]:
 
 ABOUT_DROPOUT = [
     Question(
-        Rule(
+        Claim(
             "Frequency dropout makes a network that learns its pictures by heart right more often on others",
             "superior", 0.02, 0.02, 10, fixed=_FIXED,
         ),
@@ -295,7 +273,6 @@ experiment = Experiment(
             only=_sensible,
         ),
     },
-    claims=CLAIMS,
     figures={"speed-up": _speed_up, "error": _error, "frequency dropout": _frequency_dropout},
     plot={"x": "epochs", "y": "epochs.-1.train_loss"},
     search={"learning_rate": LogRange(1e-3, 0.3), "network_options.convolution": Choice(*FORMS)},

@@ -7,8 +7,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from specviz.compare import Claim as Rule
-from specviz.compare import NothingToCompare
+from specviz.compare import Claim, NothingToCompare
 from specviz.experiments.experiment import Experiment, Scale
 from specviz.experiments.questions import Question
 from specviz.figures import Table
@@ -88,7 +87,7 @@ def _less(rival: str, records: Sequence[PoolingRecord]) -> dict[str, list[float]
 # Five photographs are the fewest pairs; the errors are shares of the picture's norm.
 QUESTIONS = [
     Question(
-        Rule(
+        Claim(
             f"Cropping the spectrum loses less of a picture than {rival} pooling to the same size",
             "superior", 0.05, 0.02, 5, settings=4, fixed=_FIXED,
         ),

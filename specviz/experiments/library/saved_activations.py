@@ -5,11 +5,9 @@ that takes its place: see `sv.memory.compress_activations`.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 from specviz.compare import mean, paired, select
-from specviz.experiments.claims import Claim, Finding, cells
 from specviz.experiments.curves import (
     COLOURS,
     LAST,
@@ -54,32 +52,6 @@ def _paired(config: Config) -> bool:
     """The default threshold and a rival beside plain training, over all seeds and both sets; the rest over three."""
     over_all = any(all(getattr(config, name) == value for name, value in WAYS[way].items()) for way in PAIRED)
     return over_all or (config.dataset == "cifar10" and config.seed < 3)
-
-
-def _no_loss(way: str, records: Sequence[Record]) -> Finding | None:
-    measured, lossless = [], []
-    for name, (ours, plain) in cells(records, way, "plain"):
-        d = paired(ours, plain, "epochs.-1.test_accuracy")
-        if d.high is None or d.count < 3:  # of two seeds, hardly an interval lies clear of zero
-            continue
-        measured.append(f"{name} {d.points}")
-        lossless.append(d.high >= 0)
-    return Finding(all(lossless), ", ".join(measured)) if measured else None
-
-
-def _small(way: str, records: Sequence[Record]) -> Finding | None:
-    shares = {name: mean(ours, "epochs.-1.stored_share") for name, (ours, _) in cells(records, way, "plain")}
-    if not shares:
-        return None
-    measured = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
-    return Finding(max(shares.values()) <= 0.2, measured)
-
-
-CLAIMS = [
-    Claim("Compressed maps take at most 20 % of their bytes at the default threshold", partial(_small, DEFAULT)),
-    Claim("They cost no accuracy that these trainings can measure", partial(_no_loss, DEFAULT)),
-    Claim("Nor do maps of 2 bits, their rival", partial(_no_loss, "2-bit maps")),
-]
 
 
 def _clock(records: Sequence[Record]) -> tuple[Clock, str]:
@@ -181,7 +153,6 @@ experiment = Experiment(
             seeds=SEEDS,
         ),
     },
-    claims=CLAIMS,
     figures={"measured": _measured, "accuracy over bytes": _over_bytes, "accuracy over time": _over_time},
     plot={"x": "epochs.-1.stored_share", "y": "epochs.-1.test_accuracy", "by": "variant"},
 )

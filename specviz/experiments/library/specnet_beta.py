@@ -3,14 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from statistics import fmean
 from typing import Any
 
 import numpy as np
 
-from specviz.compare import Claim as Rule
-from specviz.compare import NothingToCompare, Summary, mean, number, paired, select
-from specviz.experiments.claims import Claim, Finding, cells
+from specviz.compare import Claim, NothingToCompare, Summary, mean, number, select
 from specviz.experiments.curves import COLOURS, accuracies, epoch_seconds, point, with_spread
 from specviz.experiments.experiment import Experiment, Scale
 from specviz.experiments.questions import Question, pairs
@@ -40,47 +37,6 @@ def _base(**changes: Any) -> Config:
 def _narrow(config: Config) -> Config:
     width, rate = NARROW[config.network]
     return replace(config, learning_rate=rate, network_options={**config.network_options, "width": width})
-
-
-def _memory(records: Sequence[Record]) -> Finding | None:
-    """Bytes beside the weights, at the fullest moment of a step."""
-    shares = {
-        name: mean(spec, "memory.peak_bytes") / mean(plain, "memory.peak_bytes")
-        for name, (spec, plain) in cells(records, "specnet 1", "relu")
-    }
-    if not shares:
-        return None
-    least, most = min(shares, key=shares.__getitem__), max(shares, key=shares.__getitem__)
-    measured = f"the peak is {fmean(shares.values()):.0%} on average, from {shares[least]:.0%} ({least}) to "
-    return Finding(fmean(shares.values()) <= 0.37, measured + f"{shares[most]:.0%} ({most})")
-
-
-def _falls_by_at_most(points: float, variant: str, baseline: str, records: Sequence[Record]) -> Finding | None:
-    sides = cells(records, variant, baseline)
-    losses = {name: -100 * paired(ours, plain, "epochs.-1.test_accuracy").mean for name, (ours, plain) in sides}
-    if not losses:
-        return None
-    within = sum(loss <= points for loss in losses.values())
-    least, most = min(losses, key=losses.__getitem__), max(losses, key=losses.__getitem__)
-    measured = (
-        f"{fmean(losses.values()):.1f} points lost on average, from {losses[least]:.1f} ({least}) to "
-        f"{losses[most]:.1f} ({most}); {within} of {len(losses)} cells lose no more than {points:g}"
-    )
-    return Finding(fmean(losses.values()) <= points, measured)
-
-
-CLAIMS = [
-    Claim("At beta 1 a training step holds at most 37 % of the plain network's bytes on average (Table 1)", _memory),
-    Claim(
-        "At beta 1 accuracy is within 3 points of the plain network's on average (Table 2: 1.6 to 3.0)",
-        partial(_falls_by_at_most, 3.0, "specnet 1", "relu"),
-    ),
-    Claim(
-        "A threshold, with the wider first weights that it needs, is nearly free: beta 1 is within a point of beta 0 "
-        "on average (our question)",
-        partial(_falls_by_at_most, 1.0, "specnet 1", "specnet 0"),
-    ),
-]
 
 
 def _published_shares(row: Published) -> tuple[float | None, ...]:
@@ -308,7 +264,7 @@ IN = {
 QUESTIONS = [
     *(
         Question(
-            Rule(
+            Claim(
                 f"Accuracy is above 95 % of the plain network's at beta 0.5, {words}",
                 "superior", margin=0.02, expected_sd=0.02, pairs=10, fixed="2026-11-29",
             ),
@@ -320,7 +276,7 @@ QUESTIONS = [
     ),
     *(
         Question(
-            Rule(
+            Claim(
                 f"A step holds under half of others' bytes, on average and the weights apart, at beta 1, {words}",
                 "superior", margin=0.1, expected_sd=0.1, pairs=10, settings=2, fixed="2026-11-29",
             ),
@@ -331,7 +287,7 @@ QUESTIONS = [
         for change, words in IN.items()
     ),
     Question(
-        Rule(
+        Claim(
             "From beta 0.5 to 1.5 a step's bytes fall and the error rises, both as shares of the plain network's",
             "superior", margin=0.03, expected_sd=0.03, pairs=10, settings=2, fixed="2026-11-29",
         ),
@@ -340,7 +296,7 @@ QUESTIONS = [
         must_learn=MUST_LEARN,
     ),
     Question(
-        Rule(
+        Claim(
             "After two of five epochs SpecNet has the same share of its last accuracy as the plain network, at beta 1",
             "equivalent", margin=0.1, expected_sd=0.05, pairs=10, fixed="2026-11-29",
         ),
@@ -349,7 +305,7 @@ QUESTIONS = [
         must_learn=MUST_LEARN,
     ),
     Question(
-        Rule(
+        Claim(
             "A step of the paper's block holds at most 37 % of the plain network's bytes, on average, at beta 1",
             "non-inferior", margin=0.1, expected_sd=0.1, pairs=10, fixed="2026-11-29",
         ),
@@ -376,7 +332,7 @@ def _thumbnail_less(variant: str, records: Sequence[Record]) -> dict[str, list[f
 
 ABOUT_WHAT_IS_SEEN = [
     Question(
-        Rule(
+        Claim(
             f"Linear layers on a 5 x 5 thumbnail are ahead of SpecNet's LeNet that {words}",
             "superior", 0.02, 0.015, 5, fixed="2026-11-29",
         ),
@@ -428,7 +384,6 @@ experiment = Experiment(
             seeds=5,
         ),
     },
-    claims=CLAIMS,
     figures=FIGURES,
     plot={"x": "variant", "y": "epochs.-1.test_accuracy"},
     search={
