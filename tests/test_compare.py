@@ -86,9 +86,9 @@ def shipped_series() -> dict[str, dict[str, float]]:
     rows: dict[str, dict[str, float]] = {}
     for record in records.shipped("bandlimited-series"):
         if record["seed"] == 0:
-            labels = record["labels"]
-            setting = f"{labels['network_options.compression']}"
-            rows.setdefault(labels["dataset"], {})[setting] = record["epochs"][-1]["test_accuracy"]
+            config = record["config"]
+            setting = f"{config['network_options']['compression']}"
+            rows.setdefault(config["dataset"], {})[setting] = record["epochs"][-1]["test_accuracy"]
     return rows
 
 

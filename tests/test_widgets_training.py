@@ -98,6 +98,27 @@ def test_curves_are_means_over_seeds_with_one_standard_deviation_around_them():
     assert explorer.still().startswith(b"\x89PNG")
 
 
+def test_a_forest_holds_each_data_set_against_its_baseline_and_the_margin():
+    unlike = [elsewhere(row, dataset="fashion-mnist") for row in (record("specnet 0.5", 0), record("relu", 0))]
+    explorer = TrainingExplorer([*ROWS, *unlike])
+    explorer.set(setting=0.5, dataset="cifar10")
+    forest = explorer.forest()
+    (row,) = forest.rows  # of one seed there is no interval
+    half = 4.3027 * 0.03 / 3**0.5
+    assert row.label == "lenet, cifar10"
+    assert (row.mean, row.low, row.outcome) == (
+        pytest.approx(-0.27 / 0.02),
+        pytest.approx((-0.27 - half) / 0.02, rel=1e-4),
+        "refuted",
+    )
+    assert "beta 0.5 less those of relu, after the last epoch" in forest.title
+    early = explorer.forest(when="first", margin=0.5)
+    assert (early.rows[0].mean, early.rows[0].outcome) == (pytest.approx(-0.18), "supported")
+    explorer.set(setting=1.5)
+    with pytest.raises(ValueError, match="no row to draw"):
+        explorer.forest()
+
+
 def test_the_slider_has_a_tick_for_each_recorded_setting_however_far_apart():
     explorer = TrainingExplorer(ROWS)
     slider = explorer.setting
@@ -297,7 +318,7 @@ def test_missing_records_are_no_obstacle_and_no_records_at_all_are_said(monkeypa
 
     monkeypatch.setattr(sv.records, "shipped", shipped)
     assert TrainingExplorer().experiment.options == ("specnet-beta",)
-    words = "there are no records of specnet-beta, .* `specviz sweep.*`specviz results NAME .*--export"
+    words = "there are no records of .*specnet-beta, .* `specviz sweep.*`specviz results NAME .*--export"
     with pytest.raises(ValueError, match=words):
         TrainingExplorer([])
     with pytest.raises(ValueError, match="there are no records"):

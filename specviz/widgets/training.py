@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 
 from specviz import records
-from specviz.compare import Summary, finished, number, paired
-from specviz.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, Line, LinePlot
+from specviz.compare import Claim, Summary, finished, judge, number, paired
+from specviz.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, Forest, ForestRow, Line, LinePlot
 from specviz.record_types import Clock, Metric, Published, Record
 from specviz.widgets.explorer import Explorer
 from specviz.widgets.specification import Choice, Fact, Slider, Specification, View
 
 ACCURACY = "epochs.-1.test_accuracy"
+When = Literal["first", "last"]
 THEIRS = {"is wider": "wider network", "was trained far longer": "trained far longer"}  # in a fact, in a legend
 # An epoch's time by its field, the better one first: a processor's seconds do not depend on what else ran beside it.
 CLOCKS: dict[Clock, str] = {"epoch_cpu_seconds": "processor time", "epoch_seconds": "wall-clock time"}
@@ -54,6 +55,7 @@ class Sweep:
 
 
 SWEEPS = (
+    Sweep("bandlimited-series", "network_options.compression", "band-limited", ("compression 0",), "compression"),
     Sweep("specnet-beta", "network_options.beta", "SpecNet", ("relu", "tanh", "specnet 0"), "SpecNet"),
     Sweep("bandlimited-compression", "network_options.compression", "band-limited", ("compression 0",), "compression"),
     Sweep("saved-activations", "saved_maps_options.threshold", "compressed maps", ("plain",), "compress"),
@@ -298,6 +300,17 @@ class TrainingExplorer(Explorer):
         options = {"experiment": recorded.experiments, "network": recorded.networks, "dataset": recorded.datasets}
         return {"options": options[name](*values.values())}
 
+    def forest(self, when: When = "last", margin: float = 0.02) -> Forest:
+        """How far right answers lie from the baseline's, network by network and data set by data set, as a figure.
+
+        when    after the "last" epoch or the "first"
+        margin  the loss that matters, a share: a row is "supported" where less is lost, and "refuted" where more is
+
+        The differences are taken seed by seed, at the experiment and the setting on screen. ValueError where nothing
+        has two seeds in common with the baseline.
+        """
+        return forest(self.source, self.values["experiment"], self.values["setting"], when, margin)
+
     def all_facts(self) -> list[dict[str, Any]]:
         """The facts of every setting on record; what is on screen stays."""
         return [
@@ -307,6 +320,37 @@ class TrainingExplorer(Explorer):
             for dataset in self.source.datasets(experiment, network)
             for setting in self.source.chosen(experiment, network, dataset).settings()
         ]
+
+
+def forest(recorded: Recorded, experiment: str, setting: float, when: When, margin: float) -> Forest:
+    """See `TrainingExplorer.forest`."""
+    metric = ACCURACY if when == "last" else "epochs.0.test_accuracy"
+    rows = []
+    for network in recorded.networks(experiment):
+        for dataset in recorded.datasets(experiment, network):
+            runs = recorded.chosen(experiment, network, dataset)
+            own, base = finished(runs.at(setting)), finished(next(iter(runs.baselines().values()), []))
+            pairs = list(_pairs(own, base, metric))
+            if len(pairs) < 2:
+                continue
+            claim = Claim(f"{network}, {dataset}", "non-inferior", margin, margin / 10, len(pairs))
+            verdict = judge(claim, pairs)
+            effect = verdict.effects[""]
+            assert effect.low is not None  # of two pairs or more there is an interval
+            assert effect.high is not None
+            mean, low, high = (value / margin for value in (effect.mean, effect.low, effect.high))
+            rows.append(ForestRow(claim.says, mean, low, high, verdict.outcome, verdict.words()))
+    sweep = recorded.sweeps[experiment]
+    title = f"Right answers at {sweep.number} {setting:g} less those of {sweep.baselines[0]}, after the {when} epoch"
+    return Forest(title, rows, f"from no difference, in margins of {100 * margin:g} points")
+
+
+def _pairs(own: list[Record], base: list[Record], metric: str) -> Iterator[float]:
+    theirs = {row["seed"]: number(row, metric) for row in base}
+    for row in own:
+        ours, other = number(row, metric), theirs.get(row["seed"])
+        if ours is not None and other is not None:
+            yield ours - other
 
 
 def _ahead(row: Record) -> list[str]:
