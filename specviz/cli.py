@@ -127,6 +127,52 @@ def machine() -> None:
 
 
 @app.command()
+def assignment(
+    notebook: Annotated[str, typer.Argument(help="A notebook of the course, as 02.", metavar="NN")],
+    out: Annotated[Path, typer.Option(help="Folder for the copies.", file_okay=False)],
+) -> None:
+    """Make a notebook an assignment, without solutions.
+
+    release/ has the copy for students: no solutions, hints kept, a locked cell for each check. source/ has the one with
+    solutions. Both are in the format of nbgrader, which you need not have: `specviz grade` grades what is handed in.
+    """
+    from specviz.assignments import write_assignment
+
+    def write() -> None:
+        made = write_assignment(notebook, out)
+        print(f"to hand out     {made.release}  ({made.points} point{'s' * (made.points != 1)})")
+        print(f"with solutions  {made.source}")
+        if made.config_is_yours:
+            print(f"{out / 'nbgrader_config.py'} was there already and is left as it was")
+
+    _in_words(write)
+
+
+@app.command()
+def grade(
+    files: Annotated[list[Path], typer.Argument(help="Notebooks that were handed in.", metavar="FILE...")],
+    seconds: Annotated[float, typer.Option(help="Limit for a notebook; a cell may take a fifth of it.")] = 300.0,
+) -> None:
+    """Grade notebooks by the course's own checks.
+
+    Each is run in a kernel of its own. Checks and outputs that are stored in it are not looked at. Its code runs as
+    you: grade notebooks of people whom you do not trust in an account or a container that has nothing to lose. It ends
+    with 1 if a file could not be graded.
+    """
+    from specviz.assignments import grade
+
+    refused = False
+    for file in files:
+        try:
+            print(_plain(f"{file}: {grade(file, seconds)}"), flush=True)
+        except (ValueError, OSError) as error:
+            refused = True
+            print(_plain(str(error)), file=sys.stderr)
+    if refused:
+        raise typer.Exit(1)
+
+
+@app.command()
 def experiments() -> None:
     """List the project's experiments and their trials."""
     with needs("lab"):

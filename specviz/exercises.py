@@ -12,7 +12,7 @@ import io
 import math
 import traceback
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import update_wrapper, wraps
 from html import escape
@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 import specviz.functional as SF
+from specviz import progress
 from specviz.compare import Claim, Effect, judge, paired
 from specviz.compare.verdicts import Outcome
 from specviz.extras import needs
@@ -45,6 +46,7 @@ class Verdict:
     solved: bool | None
     message: str
     picture: bytes | None = None  # PNG
+    part: str = ""  # which of several exercises that share a check
 
     def __repr__(self) -> str:
         mark = {None: "…", True: "✓", False: "✗"}[self.solved]
@@ -83,14 +85,19 @@ class _Unusable(Exception):
 
 
 def _in_words(check: Callable[P, Verdict]) -> Callable[P, Verdict]:
-    """The check, with what is wrong with the kind of an answer as its verdict."""
+    """The check, with what is wrong with the kind of an answer as its verdict; in a notebook, a solution is kept."""
+    name = check.__name__.removeprefix("check_")
 
     @wraps(check)
     def checked(*arguments: P.args, **keywords: P.kwargs) -> Verdict:
         try:
-            return check(*arguments, **keywords)
+            verdict = check(*arguments, **keywords)
         except _Unusable as error:
             return Verdict(False, str(error))
+        if not verdict.solved or not progress.in_notebook():
+            return verdict
+        trouble = progress.keep(f"{name}-{verdict.part}" if verdict.part else name)
+        return replace(verdict, message=f"{verdict.message} {trouble}".rstrip())
 
     return checked
 
@@ -636,7 +643,8 @@ def check_largest_batch(batch: Any, row: BenchMemory, room_bytes: int) -> Verdic
     right = int(room_bytes // each)
     words = f"{batch:g} images take {batch * each / 2**20:.0f} of {room_bytes / 2**20:.0f} MiB"
     if batch == right:
-        return Verdict(True, f"Right: {words}, and by this estimate one more would not.")
+        right_words = f"Right: {words}, and by this estimate one more would not."
+        return Verdict(True, right_words, part=row.get("form", ""))
     if batch > room_bytes / each:
         return Verdict(False, f"{words}. Hint: the recorded peak is {row['batch']} images' together.")
     return Verdict(False, f"{words}. Hint: more fit, if only whole images; divide the room by one image's share.")

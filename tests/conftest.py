@@ -5,7 +5,15 @@ import sys
 import pytest
 
 # Files that take long, the longest first: begun last, one would keep one of two processes busy and the other waiting.
-LONG = ("test_browser", "test_training", "test_experiments", "test_bench", "test_memory", "test_widgets")
+LONG = (
+    "test_browser",
+    "test_training",
+    "test_experiments",
+    "test_bench",
+    "test_memory",
+    "test_widgets",
+    "test_assignments",
+)
 # What `make quick` leaves out besides: compilers, forks, other processes, pages, memory that is filled on purpose.
 NOT_QUICK = (
     "test_torture",
@@ -16,6 +24,8 @@ NOT_QUICK = (
     "test_kernels_compile",
     "test_import_flow",
     "test_lab",
+    "test_progress",
+    "test_slides",
 )
 
 

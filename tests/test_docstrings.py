@@ -24,6 +24,7 @@ ROOMS = (
     "datasets",
     "figures",
     "exercises",
+    "progress",
 )
 NAMES = {"torch": torch, "np": np, "sv": sv, "snn": snn, "SF": SF}  # what an example need not import
 

@@ -28,9 +28,10 @@ FLOW = [
     ["memory"],
     ["training"],
     ["figures"],
-    ["widgets"],
+    ["widgets", "progress"],
     ["experiments", "exercises"],
     ["lab"],
+    ["assignments"],
     ["bench"],
     ["cli"],
 ]
@@ -129,8 +130,10 @@ PACKAGES = {
     # What is looked at.
     "figures": {"numpy"} | {"matplotlib", "nbconvert"},
     "widgets": {"numba", "numpy", "torch"} | {"anywidget", "ipywidgets", "plotly", "traitlets"},
+    "progress": {"platformdirs"},
     "exercises": {"numpy", "torch"} | {"matplotlib"},
     "lab": set(),
+    "assignments": {"jupyter_client", "nbformat"},
     "cli": {"rich", "typer"},
     # What runs for hours.
     "training": {"torch"} | {"lightning", "safetensors"},

@@ -1,4 +1,4 @@
-"""Alternative texts in the web pages that nbconvert makes of notebooks."""
+"""Alternative texts in the web pages that nbconvert makes of notebooks, and a style for its slides."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ with needs("lab"):
     from nbconvert.preprocessors import Preprocessor
 
 _PICTURE = "image/png"
+# reveal.js has slides of one size: long lines of code would run out of it, and tall figures and tables too.
+_SLIDES = """\
+.reveal .highlight pre, .reveal .jp-OutputArea-output pre { white-space: pre-wrap; overflow-wrap: anywhere; }
+.reveal .jp-OutputArea-output pre { font-size: 15px; }
+.reveal .jp-OutputArea-output img { max-height: 680px; width: auto; }
+.reveal table { font-size: 17px; }
+"""
 
 
 class AltTexts(Preprocessor):
@@ -30,6 +37,16 @@ class AltTexts(Preprocessor):
                 source = "".join(data.pop(_PICTURE)).replace("\n", "")
                 data["text/html"] = f'<img alt="{escape(words)}" src="data:{_PICTURE};base64,{escape(source)}">'
         return cell, resources
+
+
+class SlideStyle(Preprocessor):
+    """Keep code, figures and tables inside a slide."""
+
+    def preprocess(self, nb: Any, resources: Any) -> tuple[Any, Any]:
+        """The notebook with the style under its title: what is put among the page's own styles, nbconvert replaces."""
+        if nb.cells and nb.cells[0].cell_type == "markdown":
+            nb.cells[0].source += f"\n\n<style>{_SLIDES}</style>"
+        return nb, resources
 
 
 def _words(output: Any) -> str:
