@@ -38,7 +38,8 @@ def unchanged(
             module._buffers.update(own)
         with torch.no_grad():
             for tensor, value in zip(tensors, values, strict=True):
-                tensor.copy_(value)
+                if not _holds(tensor, value):  # a write that changes nothing would end a graph that saved the tensor
+                    tensor.copy_(value)
         torch.set_rng_state(of_torch)
         random.setstate(of_python)
         np.random.set_state(of_numpy)  # noqa: NPY002
@@ -62,6 +63,10 @@ def unchanged(
         if optimizer is not None:
             vars(optimizer).clear()
             vars(optimizer).update(attributes)
+
+
+def _holds(tensor: Tensor, value: Tensor) -> bool:
+    return tensor.layout == torch.strided and torch.equal(tensor.detach().to("cpu"), value)
 
 
 def _expanded(tensor: Tensor) -> bool:
