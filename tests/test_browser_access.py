@@ -199,7 +199,8 @@ def test_the_keyboards_place_is_seen_on_every_kind_of_control(themed):
 
 
 def test_every_control_is_of_a_kind_whose_focus_is_seen(page):
-    kinds = ".noUi-handle, .widget-toggle-button, select, button, input, .specviz-canvas, .specviz-column-list, .modebar-btn"
+    kinds = ".noUi-handle, .widget-toggle-button, select, button, input, .specviz-canvas, .modebar-btn"
+    kinds += ", .specviz-column-list"
     stops = """(kinds) => [...document.querySelectorAll('.specviz-explorer *')]
       .filter((node) => node.tabIndex >= 0 && !node.matches(kinds)).map((node) => node.outerHTML.slice(0, 200))"""
     assert page.evaluate(stops, kinds) == []

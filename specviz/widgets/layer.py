@@ -19,7 +19,7 @@ from specviz.functional.band_limited.plan import make_plan
 from specviz.memory.axes import Axes
 from specviz.memory.calls import LayerCall
 from specviz.memory.coded import Coder
-from specviz.memory.left import DTYPES, MIN_BYTES, MIN_PIXELS
+from specviz.memory.left import DTYPES, MIN_BYTES, MIN_MATRIX_BYTES, MIN_PIXELS
 from specviz.spectra import HalfSpectrum
 from specviz.widgets.pictures import Picture
 
@@ -62,8 +62,8 @@ class Layer(Picture):
         return self.map[:: math.ceil(self.map.numel() / MOST)]
 
 
-def maps_of(call: LayerCall) -> Tensor | None:
-    """A call's maps (C, H, W) float32, a series' as (C, 1, L), of a volume the middle slice; None without a spectrum.
+def whole_maps_of(call: LayerCall) -> Tensor | None:
+    """A call's maps (C, *size) float32 with all their axes; None without a spectrum.
 
     That are values without neighbours, such as those of tokens and classifiers, and maps of one pixel.
     """
@@ -75,6 +75,14 @@ def maps_of(call: LayerCall) -> Tensor | None:
         return None
     x = (x.abs() if x.is_complex() else x).float()
     x = x.movedim(-1, 0) if axes is Axes.LAST else x
+    return x if x[0].numel() > 1 else None
+
+
+def maps_of(call: LayerCall) -> Tensor | None:
+    """A call's maps as they are shown: (C, H, W), a series' as (C, 1, L), of a volume the middle slice."""
+    x = whole_maps_of(call)
+    if x is None:
+        return None
     x = x[:, None] if x.ndim == 2 else x[:, x.shape[1] // 2] if x.ndim == 4 else x
     return x if x.shape[-1] * x.shape[-2] > 1 else None
 
@@ -95,10 +103,12 @@ def error_of(x: Tensor, original: Tensor) -> float:
 
 
 def slow_share(maps: Tensor) -> float | None:
-    """The share of maps' energy, their means apart, in waves slower than 4 pixels along each axis; None of constants.
+    """The share of maps' energy, their means apart, in waves slower than 4 pixels along each axis.
 
-    White noise has a quarter there.
+    White noise has a quarter there, on small maps less. None of constants, and of up to 4 pixels, which are too few.
     """
+    if max(maps.shape[-2:]) <= 4:
+        return None
     maps = maps[:: math.ceil(len(maps) / FEW)].nan_to_num(0.0, 0.0, 0.0)
     X = HalfSpectrum.of(maps)
     H, W = X.size
@@ -201,7 +211,7 @@ def _twin(layer: Layer) -> tuple[Any, str]:
     conv: Any = layer.call.layer
     kind: Any = snn.BandLimitedConv1d if isinstance(conv, nn.Conv1d) else snn.BandLimitedConv2d
     if not isinstance(conv, nn.Conv1d | nn.Conv2d):
-        return None, "it is no convolution of torch's in one or two dimensions"
+        return None, "it is no ordinary convolution in one or two dimensions"
     bare = type(conv).__new__(type(conv))  # whatever is attached to the layer stays there alone
     parts = {name: copy.copy(v) if isinstance(v, dict | set) else v for name, v in vars(conv).items()}
     vars(bare).update({name: type(v)() if "hook" in name and isinstance(v, dict) else v for name, v in parts.items()})
@@ -261,29 +271,36 @@ class StoredLayer:
 
 def why_exact(call: LayerCall, pixels: int) -> str:
     """Why the saver would leave an output of so many pixels a map, or numbers a row, as it is."""
-    size: int = math.prod(call.shape) * (call.output.element_size() if call.output is not None else 0)
+    size = math.prod(call.shape) * bytes_each(call)
     if call.output is None or call.output.dtype not in DTYPES:
         return "it holds no real floating-point numbers"
     if pixels < MIN_PIXELS or size < MIN_BYTES:
         return f"it is small: under {MIN_PIXELS} pixels a map, or {MIN_BYTES} bytes in all"
-    if len(call.shape) == 2:
-        return "a matrix with a row an example is few bytes"
+    if len(call.shape) == 2 and size < MIN_MATRIX_BYTES:
+        return f"it is a matrix with a row an example, of under {MIN_MATRIX_BYTES >> 20} MiB"
     return ""
 
 
 def stored(layer: Layer, channel: int, error: float) -> StoredLayer:
     """Some channels of the example, as the saver stores maps; one of them is the channel that is looked at."""
-    stride = math.ceil(layer.map.numel() / MOST)
-    places = sorted({*range(0, layer.channels, stride), channel})
-    maps = layer.map if stride == 1 else layer.map[places]
-    exact_because = why_exact(layer.call, math.prod(layer.sizes))
+    call, whole = layer.call, whole_maps_of(layer.call)
+    assert whole is not None
+    exact_because = why_exact(call, math.prod(layer.sizes))
     if exact_because:
         return StoredLayer(layer.map[channel], 1.0, 0.0, exact_because)
-    given = maps[None, :, 0] if layer.is_series else maps[None]
-    packed = Coder(error=error).pack(given)
-    back = packed.unpack().view(maps.shape)
-    dense = maps.numel() * (layer.call.output.element_size() if layer.call.output is not None else 4)
-    return StoredLayer(back[places.index(channel)], packed.nbytes / dense, error_of(back, maps))
+    places = sorted({*range(0, layer.channels, math.ceil(whole.numel() / MOST)), channel})
+    maps = whole[places].nan_to_num(0.0, 0.0, 0.0)
+    packed = Coder(error=error).pack(maps[None])
+    back = packed.unpack()[0]
+    off = error_of(back.flatten(1)[:, None], maps.flatten(1)[:, None])
+    own = back[places.index(channel)]
+    own = own[len(own) // 2] if own.ndim == 3 else own.view(layer.size)
+    return StoredLayer(own, packed.nbytes / (maps.numel() * bytes_each(call)), off)
+
+
+def bytes_each(call: LayerCall) -> int:
+    """Of a number of a call's output; 0 where it is not held."""
+    return 0 if call.output is None else call.output.element_size()
 
 
 def stored_rows(call: LayerCall, rows: Tensor, error: float) -> StoredLayer:
@@ -291,9 +308,10 @@ def stored_rows(call: LayerCall, rows: Tensor, error: float) -> StoredLayer:
     exact_because = why_exact(call, rows.shape[-1])
     if exact_because or not rows.isfinite().all():
         return StoredLayer(torch.zeros(0), 1.0, 0.0, exact_because or "it holds values that are not finite")
+    rows = rows[:: math.ceil(rows.numel() / MOST)]
     packed = Coder(error=error).of_rows.pack(rows[None])
-    dense = rows.numel() * (call.output.element_size() if call.output is not None else 4)
-    return StoredLayer(torch.zeros(0), packed.nbytes / dense, error_of(packed.unpack()[0][:, None], rows[:, None]))
+    off = error_of(packed.unpack()[0][:, None], rows[:, None])
+    return StoredLayer(torch.zeros(0), packed.nbytes / (rows.numel() * bytes_each(call)), off)
 
 
 def fitted_on() -> str:

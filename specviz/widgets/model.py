@@ -23,6 +23,7 @@ from specviz.widgets.layer import (
     Layer,
     StoredLayer,
     band,
+    bytes_each,
     error_of,
     fitted_on,
     maps_of,
@@ -39,7 +40,7 @@ from specviz.widgets.specification import Choice, Entry, Fact, Slider, Specifica
 from specviz.widgets.threshold import weight_above
 from specviz.widgets.tiles import Tiles, look_of
 
-SLOW = "share of the maps' energy, their means apart, in waves slower than 4 pixels; white noise has a quarter there"
+SLOW = "share of the maps' energy, their means apart, in waves slower than 4 pixels; white noise has a quarter"
 ERROR = "RMS of the change, as a share of the maps' RMS about their means"
 NOTHING = Entry("(no layer)", "(no layer)")
 _POINTS = 200  # of a curve
@@ -59,6 +60,7 @@ class Apart:
     def take(self, example: int) -> None:
         """Run the model, unless this example's maps are held already."""
         if example == self.example:
+            self.failed = ""
             return
         try:
             calls = layer_calls(self.model, self.batch, example)
@@ -138,7 +140,7 @@ def _with_spectrum(layer: Layer, channel: int, compression: float, side: float, 
             looks[key], probe[key] = look, map
         of_volume = ", middle slice" if len(layer.sizes) == 3 else ""
         looks["map"] = look | {"title": f"Channel {channel}{of_volume}"}
-    facts = _facts(layer, channel, compression, banded, (side, pool_error), error, kept)
+    facts = _facts(layer, channel, (compression, side, error), banded, (small, pool_error), kept)
 
     def curves() -> list[LinePlot]:
         own = [_series(layer, channel, banded, small[at], kept)] if layer.is_series else []
@@ -162,17 +164,18 @@ def _general(call: LayerCall, about: str) -> list[Fact]:
 def _facts(
     layer: Layer,
     channel: int,
-    compression: float,
+    asked: tuple[float, float, float],
     banded: Band,
-    pooling: tuple[float, float],
-    error: float,
+    pooling: tuple[Tensor, float],
     kept: StoredLayer,
 ) -> list[Fact]:
-    side, pool_error = pooling
+    (compression, side, error), (small, pool_error) = asked, pooling
+    dense = _dense(layer.call)
     band_error = error_of(banded.maps, layer.map[layer.block(channel)])
-    exact = (
-        f"as it is: {kept.exact_because}" if kept.exact_because else "{stored_share:.1f %}, off by {stored_error:.1f %}"
-    )
+    size, how = "as it is", kept.exact_because
+    if not how:
+        off = f"{100 * kept.error:.1f} %" if math.isfinite(kept.error) else "nothing"
+        size, how = "{stored_share:.1f %}, off by " + off, "by compress_activations"
     which = "what spectralize would put in its place" if banded.time is not None else "its maps without these"
     return [
         *_general(layer.call, f"channels are {'last' if layer.call.axes.value == 'last' else 'second'}"),
@@ -188,11 +191,11 @@ def _facts(
         Fact("kept_because", banded.kept_because),
         Fact("side", side),
         Fact("pooled_error", _number(pool_error), f"pooled to {side:g}", "off by {:.1f %}", f"enlarged again; {ERROR}"),
-        Fact("pooled_bytes", math.ceil(_dense(layer.call) * side ** len(layer.sizes[-2:])), "pooled in", "{:bytes}"),
+        Fact("pooled_bytes", dense * small[0].numel() // layer.map[0].numel(), "pooled in", "{:bytes}"),
         Fact("error", error),
         Fact("stored_error", _number(kept.error)),
         Fact("stored_share", kept.share),
-        Fact("stored_bytes", round(kept.share * _dense(layer.call)), "stored", exact, "by compress_activations"),
+        Fact("stored_bytes", round(kept.share * dense), "stored", size, how),
         Fact("not_finite", layer.not_finite),
     ]
 
@@ -202,7 +205,7 @@ def _number(value: float) -> float | None:
 
 
 def _dense(call: LayerCall) -> int:
-    return math.prod(call.shape) * (0 if call.output is None else call.output.element_size())
+    return math.prod(call.shape) * bytes_each(call)
 
 
 def _verdict(layer: Layer, banded: Band, kept: StoredLayer) -> str:
