@@ -329,12 +329,12 @@ def _why_none(call: LayerCall, rows: Tensor, kept: StoredLayer) -> str:
     elif not rows.numel():
         reason = "this output is empty"
     else:
-        of = (
+        values = (
             f"the {rows.shape[-1]:,} values of each of {len(rows):,} rows"
             if len(rows) > 1
             else f"its {rows.shape[-1]:,} values"
         )
-        reason = f"{of} stand in no order, so that no wave runs along them"
+        reason = f"{values} stand in no order, so that no wave runs along them"
     return f"There is no spectrum here: {reason}. Would it pay here? In memory {_in_memory(kept)}."
 
 

@@ -37,7 +37,7 @@ class Tiles:
 
     def __init__(self, maps: Tensor, chosen: int, first: int) -> None:
         count, H, W = maps.shape
-        self.of, self.chosen, self.first = maps, chosen, first
+        self.tiled, self.chosen, self.first = maps, chosen, first
         self.columns = 1 if H == 1 else math.ceil(math.sqrt(count))
         self.reduced = math.ceil(max(H, W) * self.columns / _LARGEST)
         h, w = math.ceil(H / self.reduced), math.ceil(W / self.reduced)
@@ -50,13 +50,13 @@ class Tiles:
 
     def maps(self) -> np.ndarray:
         """The maps as they are, in common colours: (h, w, 3) uint8."""
-        look = look_of(self.of)
-        levels = to_bytes(self._shown(self.of, "mean").numpy(), look["low"], look["high"])
+        look = look_of(self.tiled)
+        levels = to_bytes(self._shown(self.tiled, "mean").numpy(), look["low"], look["high"])
         return self._laid(colour_table(look["table"])[levels])
 
     def spectra(self) -> np.ndarray:
         """The logarithms of their coefficients' magnitudes, zero frequency in each one's middle."""
-        X = HalfSpectrum.of(self.of)
+        X = HalfSpectrum.of(self.tiled)
         logs = X.values.abs().clamp_min(1e-30).log10()
         logs = torch.stack([centred_plane(each, X.size[1]) for each in logs])
         high = max(float(logs.max()), -20.0)
@@ -87,11 +87,11 @@ class Tiles:
         row, column = (
             min(at // (n + self.gap), most) for at, n, most in zip((y, x), self.size, self._last, strict=True)
         )
-        return min(row * self.columns + column, len(self.of) - 1)
+        return min(row * self.columns + column, len(self.tiled) - 1)
 
     @property
     def _last(self) -> tuple[int, int]:
-        return math.ceil(len(self.of) / self.columns) - 1, self.columns - 1
+        return math.ceil(len(self.tiled) / self.columns) - 1, self.columns - 1
 
     def pick(self, x: int, y: int) -> dict[str, Any]:
         """The channel that a click chooses."""
@@ -103,10 +103,10 @@ class Tiles:
 
     def read(self, x: int, y: int) -> str:
         """The channel, row, column and value under the pointer."""
-        at, (_, H, W) = self.place(x, y), self.of.shape
+        at, (_, H, W) = self.place(x, y), self.tiled.shape
         own = [
             (pixel - self.gap - index * (n + self.gap)) // times * self.reduced
             for pixel, index, n, times in zip((y, x), divmod(at, self.columns), self.size, self.repeated, strict=True)
         ]
         row, column = min(max(own[0], 0), H - 1), min(max(own[1], 0), W - 1)
-        return f"{self.name(x, y)}   row {row}, column {column}   {float(self.of[at, row, column]):.4f}"
+        return f"{self.name(x, y)}   row {row}, column {column}   {float(self.tiled[at, row, column]):.4f}"
