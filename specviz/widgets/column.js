@@ -66,7 +66,7 @@ function render({ model, el: root }) {
       if (!chosen || node.hidden) return;
       list.setAttribute("aria-activedescendant", node.id);
       // Not scrollIntoView, which would move the page too.
-      const top = node.offsetTop - list.offsetTop;
+      const top = node.offsetTop; // of the list, which is positioned
       if (top < list.scrollTop) list.scrollTop = top;
       else if (top + node.offsetHeight > list.scrollTop + list.clientHeight)
         list.scrollTop = top + node.offsetHeight - list.clientHeight;

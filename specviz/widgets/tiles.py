@@ -14,7 +14,7 @@ from specviz.figures import colour_table, to_bytes
 from specviz.spectra import HalfSpectrum
 from specviz.widgets.pictures import centred_plane
 
-_SMALL, _LARGEST = 40, 1024  # pixels: of a small tile, and of all of them along a side
+_SMALLEST, _LARGEST = 200, 1024  # pixels of all tiles along a side
 _DECADES = 5  # of magnitudes that are shown
 _GAP, _CHOSEN = (128, 128, 128), (213, 94, 0)
 
@@ -41,9 +41,9 @@ class Tiles:
         self.columns = 1 if H == 1 else math.ceil(math.sqrt(count))
         self.reduced = math.ceil(max(H, W) * self.columns / _LARGEST)
         h, w = math.ceil(H / self.reduced), math.ceil(W / self.reduced)
-        self.repeated = (1, 1) if H == 1 else (max(1, _SMALL // max(h, w)),) * 2
+        self.repeated = (1, 1) if H == 1 else (max(1, _SMALLEST // (self.columns * max(h, w))),) * 2
         if H == 1:
-            across = max(1, 4 * _SMALL // w)
+            across = max(1, _SMALLEST // w)
             self.repeated = max(1, round(0.6 * across * w / count)), across
         self.size = h * self.repeated[0], w * self.repeated[1]
         self.gap = max(2, max(self.size) * self.columns // 110) if H > 1 else max(2, self.size[1] // 110)
