@@ -30,7 +30,10 @@ EXPLORERS = [
         f"{name}(photo)"
         for name in ("Threshold", "Symmetry", "Convolution", "BandLimit", "Pooling", "Filter", "Activation")
     ),
-    *(f"{name}()" for name in ("Speed", "SpecNet", "Memory", "Step", "Training", "LiveTraining", "Parametrisation")),
+    *(
+        f"{name}()"
+        for name in ("Speed", "SpecNet", "Memory", "Model", "Step", "Training", "LiveTraining", "Parametrisation")
+    ),
     *(f"{name}()" for name in ("Wave", "WaveSum", "HiddenWave", "Stripes")),
     *(f"{name}(photo)" for name in ("Row", "Rebuild")),
     "Verdict([found])",
@@ -186,6 +189,8 @@ def test_the_keyboards_place_is_seen_on_every_kind_of_control(themed):
         "upload": ".specviz-upload > button",
         "start": ".widget-button:not(:disabled)",
         "tick": ".widget-checkbox input",
+        "column": ".specviz-column-list",
+        "filter": ".specviz-column-filter",
         "picture": ".specviz-canvas",
         "hints": ".specviz-explain",
         "save": ".specviz-export button",
@@ -198,6 +203,7 @@ def test_the_keyboards_place_is_seen_on_every_kind_of_control(themed):
 
 def test_every_control_is_of_a_kind_whose_focus_is_seen(page):
     kinds = ".noUi-handle, .widget-toggle-button, select, button, input, .specviz-canvas, .modebar-btn"
+    kinds += ", .specviz-column-list"
     stops = """(kinds) => [...document.querySelectorAll('.specviz-explorer *')]
       .filter((node) => node.tabIndex >= 0 && !node.matches(kinds)).map((node) => node.outerHTML.slice(0, 200))"""
     assert page.evaluate(stops, kinds) == []

@@ -25,6 +25,7 @@ from specviz.widgets import (
     HiddenWaveExplorer,
     LiveTrainingExplorer,
     MemoryExplorer,
+    ModelExplorer,
     ParametrisationExplorer,
     PoolingExplorer,
     RebuildExplorer,
@@ -59,6 +60,13 @@ EVIDENCE = Evidence(
     {"": [-0.02, -0.01] * 5},
     source="A paper",
 )
+
+
+def small_model() -> ModelExplorer:
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 2))
+    return ModelExplorer(model, torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)))
+
+
 EVERY = {
     **{
         make.__name__: lambda make=make: make(image())
@@ -71,6 +79,7 @@ EVERY = {
     **{make.__name__: make for make in (HiddenWaveExplorer, StripesExplorer, WaveExplorer, WaveSumExplorer)},
     "LiveTrainingExplorer": lambda: LiveTrainingExplorer([]),
     "ParametrisationExplorer": lambda: ParametrisationExplorer(taps=3),
+    "ModelExplorer": small_model,
     "StepExplorer": small_step,
     "VerdictExplorer": lambda: VerdictExplorer([EVIDENCE]),
     "FigureView": lambda: FigureView(Violins("v", "y", {"one": [1.0, 2.0, 4.0]})),

@@ -29,6 +29,7 @@ OTHERS = {
     "SpecNetExplorer": {"block": 3, "channel": 15, "beta": 0.5},
     "SpeedExplorer": {"what": "step"},
     "MemoryExplorer": {"beta": 0.5},
+    "ModelExplorer": {"layer": "1", "channel": 2, "example": 1},
     "StepExplorer": {"batch": 1},
     "TrainingExplorer": {"experiment": "saved-activations"},
     "LiveTrainingExplorer": {"form": "tanh", "seed": 4},

@@ -72,6 +72,7 @@ def draw_panel(axes: Any, panel: Panel, frame: np.ndarray) -> None:
         left, right, bottom, top = extents[panel.axes]
         axes.set_xticks([left, (left + right) / 2, right], panel.ticks[0])
         axes.set_yticks([top, (top + bottom) / 2, bottom], panel.ticks[1])
+        axes.tick_params(length=3.5 if any(map(any, panel.ticks)) else 0)
     axes.set_title(panel.title, fontsize=10)
     axes.tick_params(labelsize=7)
     units = {"pixels": "pixels", "offset": "pixels from the middle"}

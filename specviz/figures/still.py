@@ -15,6 +15,7 @@ from specviz.figures.panels import Panel, draw_bar, draw_panel
 from specviz.figures.text import without_mathematics
 
 Arranged = Literal["row", "pairs", "left"]
+_IN_A_ROW = 5  # panels; of more, three
 
 
 def still_picture(
@@ -36,26 +37,37 @@ def still_picture(
 
 
 def still_figure(panels: list[Panel], frames: dict[str, np.ndarray], plots: list[LinePlot], caption: str) -> Any:
-    """What an explorer shows, as a matplotlib figure: panels in a row, the plots below, the facts as caption."""
+    """What an explorer shows, as a matplotlib figure: panels in a row, the plots below, facts as caption."""
     with needs("lab"):  # not pyplot, which would start a GUI backend and keep every figure alive
         from matplotlib.figure import Figure
 
     shown = [panel for panel in panels if panel.key in frames]
-    columns = max(len(shown), 1)
-    shares = [0.5 if panel.axes == "half" else 1.0 for panel in shown] or [1.0]  # half the columns, half the width
-    aspects = (frames[p.key].shape[0] / frames[p.key].shape[1] * s for p, s in zip(shown, shares, strict=False))
-    rows = [2.6 * min(max(aspects), 2.0) + 0.8, 0.12] if shown else [] if plots else [1.0]
+    rows = _rows(shown)
+    columns = max(map(len, rows), default=1)
+    shares = [0.5 if panel.axes == "half" else 1.0 for panel in shown[:columns]] or [1.0]  # half the columns and width
+    heights = [] if shown or plots else [1.0]
+    for row in rows:
+        aspect = max(_aspect(frames[p.key]) * s for p, s in zip(row, shares, strict=False))
+        heights += [2.6 * min(aspect, 2.0) + 0.8, 0.12]
     width = 2.9 * sum(shares) if shown else 8.7
-    heights = rows + [2.2 * plot.height / USUAL + legend_height(plot, width) for plot in plots]
+    first = len(heights)
+    heights += [2.2 * plot.height / USUAL + legend_height(plot, width) for plot in plots]
     figure = _captioned(Figure, width, sum(heights), caption)
     grid = figure.add_gridspec(len(heights), columns, height_ratios=heights, width_ratios=shares)
-    for column, panel in enumerate(shown):
-        draw_panel(figure.add_subplot(grid[0, column]), panel, frames[panel.key])
-        if panel.bar != "none":
-            draw_bar(figure.add_subplot(grid[1, column]), panel)
-    for row, plot in enumerate(plots, len(rows)):
-        draw_lines(figure.add_subplot(grid[row, :]), plot, width)
+    for at, row in enumerate(rows):
+        for column, panel in enumerate(row):
+            draw_panel(figure.add_subplot(grid[2 * at, column]), panel, frames[panel.key])
+            if panel.bar != "none":
+                draw_bar(figure.add_subplot(grid[2 * at + 1, column]), panel)
+    for at, plot in enumerate(plots, first):
+        draw_lines(figure.add_subplot(grid[at, :]), plot, width)
     return without_mathematics(figure)
+
+
+def _rows(shown: list[Panel]) -> list[list[Panel]]:
+    """Panels in one row, or in several of three where one would be too wide for its letters to be read."""
+    each = len(shown) if len(shown) <= _IN_A_ROW else 3
+    return [shown[i : i + each] for i in range(0, len(shown), max(each, 1))]
 
 
 def _pairs(panels: list[Panel], frames: dict[str, np.ndarray], plots: list[LinePlot], caption: str) -> Any:

@@ -28,6 +28,20 @@ _MARK = "specviz.mark "
 _CUDA_BLOCK = 512  # the CUDA allocator hands out multiples of this
 
 
+def hooked_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The layers that may have hooks, with their names; not those within compiled or scripted ones."""
+    opaque: tuple[str, ...] = ()
+    for name, module in model.named_modules():
+        if name.startswith(opaque):
+            continue  # hooks would change what was compiled
+        if module._compiled_call_impl is not None or isinstance(module, torch.jit.ScriptModule):
+            opaque += (f"{name}." if name else "",)
+            continue
+        if hasattr(module, "_orig_mod"):
+            opaque += (f"{name}." if name else "",)
+        yield name or MODEL, module
+
+
 class Layers:
     """Tells a recorder which layer runs, forward and backward, for as long as the context lasts.
 
@@ -45,16 +59,8 @@ class Layers:
         self.recorder.mark(self.layer, self.phase)
 
     def __enter__(self) -> Layers:
-        opaque: tuple[str, ...] = ()
-        for name, module in self.model.named_modules():
-            if name.startswith(opaque):
-                continue  # hooks would change what was compiled
-            if module._compiled_call_impl is not None or isinstance(module, torch.jit.ScriptModule):
-                opaque += (f"{name}." if name else "",)
-                continue
-            if hasattr(module, "_orig_mod"):
-                opaque += (f"{name}." if name else "",)
-            self._hook(module, name or MODEL)
+        for name, module in hooked_layers(self.model):
+            self._hook(module, name)
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -15,6 +15,7 @@ with needs("lab"):
     from specviz.widgets.hidden_wave import HiddenWaveExplorer, hidden_signal
     from specviz.widgets.live import LiveTrainingExplorer
     from specviz.widgets.memory import MemoryExplorer, StepExplorer
+    from specviz.widgets.model import ModelExplorer
     from specviz.widgets.parametrisation import ParametrisationExplorer
     from specviz.widgets.pooling import PoolingExplorer
     from specviz.widgets.rebuild import RebuildExplorer
@@ -41,6 +42,7 @@ __all__ = [
     "HiddenWaveExplorer",
     "LiveTrainingExplorer",
     "MemoryExplorer",
+    "ModelExplorer",
     "ParametrisationExplorer",
     "PoolingExplorer",
     "RebuildExplorer",

@@ -6,6 +6,7 @@ from typing import Any
 
 import ipywidgets as ipw
 
+from specviz.widgets.column import Column
 from specviz.widgets.specification import Choice, Control, Slider
 
 
@@ -85,6 +86,8 @@ def widget_of(control: Control) -> Any:
         return GridSlider(**vars(control))
     if control.look == "tick":
         return ipw.Checkbox(description=control.name, indent=False)
+    if control.look == "column":
+        return Column(control.name, control.options, control.measure)
     if control.look == "list":
         style = {"description_width": control.name_style["width"]} if control.name_style else {}
         layout = ipw.Layout(width=f"{control.width}px") if control.width else ipw.Layout()

@@ -119,7 +119,12 @@ class Explorer(Displayed):
             both = ipw.HBox([self.panels, self.grid])
             both.add_class("specviz-beside")
             figure = [both, self.sentence]
-        self.view = ExplorerView([row, *figure, self.export], self.still, self.summary, self.alt_text)
+        parts: list[ipw.Widget] = [row, *figure]
+        if specification.aside:
+            both = ipw.HBox([self._rows[specification.aside], ipw.VBox([row, self.sentence, self.panels, self.grid])])
+            both.add_class("specviz-aside")
+            parts = [both]
+        self.view = ExplorerView([*parts, self.export], self.still, self.summary, self.alt_text)
         self._own_widgets()
         if self.takes_pictures:
             self.load(source)
@@ -381,9 +386,10 @@ class Explorer(Displayed):
         self._redraw_by = None
         if self.shown is None:
             return
-        old = list(self.lines)
-        for i, plot in enumerate(self.shown.curves()):
-            lines = self.lines[i] if i < len(old) else None
+        old, plots = list(self.lines), self.shown.curves()
+        del self.lines[len(plots) :]
+        for i, plot in enumerate(plots):
+            lines = self.lines[i] if i < len(self.lines) else None
             if lines is None or _bands(lines.plot) != _bands(plot):
                 lines = LinesView(plot)
                 receive_in_turn(lines.figure)

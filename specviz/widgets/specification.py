@@ -16,6 +16,8 @@ from torch import Tensor
 from specviz.figures import LinePlot, Panel
 from specviz.widgets.pictures import Reader, pixel
 
+MANY = 30  # options that an error names
+
 # --- controls
 
 
@@ -90,19 +92,36 @@ class Slider(_Conditional):
 
 
 @dataclass(frozen=True)
-class Choice(_Conditional):
-    """One of some options, each a value or a pair (text, value), as buttons, as a list, or as a tick: yes or no.
+class Entry:
+    """One row of a column: its whole name, what is shown of it where it stands, its depth, and a bar.
 
-    width  in pixels, of each button or of the list; name_style: CSS of the name beside it
+    share  that the bar shows, from 0 to 1; None is no bar
+    """
+
+    name: str
+    short: str = ""
+    kind: str = ""
+    detail: str = ""
+    depth: int = 0
+    share: float | None = None
+
+
+@dataclass(frozen=True)
+class Choice(_Conditional):
+    """One of some options, each a value or a pair (text, value): buttons, a list, a column, or a tick for yes or no.
+
+    width    in pixels, of each button or of the list; name_style: CSS of the name beside it
+    measure  of a column, whose texts are entries: what their bars show
     """
 
     name: str
     options: tuple[Any, ...]
     value: Any = None  # the first
-    look: Literal["buttons", "list", "tick"] = "buttons"
+    look: Literal["buttons", "list", "column", "tick"] = "buttons"
     width: int | None = None
     name_style: Mapping[str, str] = field(default_factory=dict)
     tooltips: tuple[str, ...] = ()
+    measure: str = ""
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -117,7 +136,9 @@ class Choice(_Conditional):
                 return option
             if not isinstance(option, str) and number is not None and option == number:
                 return option
-        raise ValueError(f"{name}={value!r} is not one of {', '.join(map(str, self.values()))}")
+        *first, last = map(str, self.values())
+        some = [*first[:MANY], "...", last] if len(first) > MANY else [*first, last]
+        raise ValueError(f"{name}={value!r} is not one of {', '.join(some)}")
 
     def fit(self, value: Any) -> Any:
         """The value if it is an option, else the first one."""
@@ -149,6 +170,7 @@ class Specification:
     place     of the panels, with the facts: above the curves, below them, or on their left
     pairs     two panels beside each other, as large as the page lets them be
     at_once   curves move with the slider, and not when it rests: for few points
+    aside     a control that stands on the left of all the rest, such as a column; in a narrow window above it
     """
 
     label: str
@@ -159,6 +181,7 @@ class Specification:
     place: Literal["above", "below", "left"] = "above"
     pairs: bool = False
     at_once: bool = False
+    aside: str = ""
 
 
 # --- what is shown

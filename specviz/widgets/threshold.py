@@ -103,7 +103,7 @@ def magnitude_curve(picture: Picture, norm: str) -> Line:
     logs = X.values.abs().clamp_min(1e-30).log10()
     weights = X.multiplicity().expand(logs.shape)
     edges = torch.linspace(low, high, _CURVE_POINTS)
-    share = _weight_above(logs.flatten(), weights.flatten(), edges) / weights.sum()
+    share = weight_above(logs.flatten(), weights.flatten(), edges) / weights.sum()
     shown = share > 0  # the axis is logarithmic
     return Line("magnitude", 100 * share[shown].numpy(), (10 ** edges[shown]).numpy(), BLUE)
 
@@ -178,7 +178,7 @@ def _any_channel(mask: Tensor) -> Tensor:
     return mask.any(0) if mask.ndim == 3 else mask
 
 
-def _weight_above(values: Tensor, weights: Tensor, edges: Tensor) -> Tensor:
+def weight_above(values: Tensor, weights: Tensor, edges: Tensor) -> Tensor:
     """Sum of the weights of all values above each edge: (N,), (N,), ascending (E,) -> (E,) float64."""
     below = torch.bucketize(values, edges)  # index of the first edge >= value
     sums = torch.zeros(len(edges) + 1, dtype=torch.float64).index_add(0, below, weights.double())

@@ -70,7 +70,7 @@ class _Instead(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         pass
 
 
-def _model(name: str) -> nn.Module:
+def network(name: str) -> nn.Module:
     if importlib.util.find_spec("torchvision") is None:
         sys.meta_path.append(_Instead())
     import timm  # type: ignore[import-not-found]
@@ -79,7 +79,7 @@ def _model(name: str) -> nn.Module:
     return timm.create_model(name, num_classes=10).train()
 
 
-def _pictures() -> Tensor:
+def pictures() -> Tensor:
     """Photographs, not noise: what a threshold drops of noise is no measure."""
     photo = sv.datasets.photo("astronaut")
     tiles = photo.unfold(1, 128, 128).unfold(2, 128, 128).flatten(1, 2).transpose(0, 1)
@@ -106,7 +106,7 @@ def _distance(got: Tensor, right: Tensor) -> float:
 
 
 def _compressed(name: str, most: float, **options: Any) -> Any:
-    model, x = _model(name), _pictures()
+    model, x = network(name), pictures()
     y, gradient, _ = _step(copy.deepcopy(model), x)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -140,7 +140,7 @@ def _same(y: Tensor, again: Tensor, gradient: Tensor, near: Tensor) -> None:
 
 def _swapped(name: str, layer: Any, **options: Any) -> tuple[nn.Module, nn.Module]:
     """A network and its twin with layers swapped, in float64: by rounding alone the two must be the same."""
-    model = _model(name).double()
+    model = network(name).double()
     twin = copy.deepcopy(model)
     report = snn.spectralize(twin, layer, subclasses=True, **options)
     if not report.swapped:
@@ -156,7 +156,7 @@ def _swapped(name: str, layer: Any, **options: Any) -> tuple[nn.Module, nn.Modul
 def band_limited(name: str) -> None:
     """At compression 0 the same network; at 0.3 one that has a gradient for every parameter."""
     model, twin = _swapped(name, snn.BandLimitedConv2d, swap_slow=True)
-    x = _pictures().double()
+    x = pictures().double()
     y, gradient, _ = _step(model, x)
     again, near, _ = _step(twin, x)
     _same(y, again, gradient, near)
@@ -177,7 +177,7 @@ def band_limited(name: str) -> None:
 def spectral_param(name: str) -> None:
     """The same network in other parameters: by the input the gradient is the same."""
     model, twin = _swapped(name, snn.SpectralParamConv2d)
-    x, other = (_pictures().double().requires_grad_() for _ in range(2))
+    x, other = (pictures().double().requires_grad_() for _ in range(2))
     y, _, _ = _step(model, x)
     again, _, _ = _step(twin, other)
     assert x.grad is not None
@@ -189,7 +189,7 @@ def spectral_param(name: str) -> None:
 def spectral_pool(name: str) -> None:
     """Every pooling layer is swapped or named, and maps keep their sizes."""
     model, twin = _swapped(name, snn.SpectralPool2d)
-    x = _pictures().double()
+    x = pictures().double()
     y, _, _ = _step(model, x)
     again, gradient, _ = _step(twin, x)
     if again.shape != y.shape or not gradient.isfinite().all():

@@ -76,6 +76,12 @@ def choose_algorithm(plan: Plan, batch: int, channels: int, outputs: int, groups
     return best
 
 
+def estimated_share(plan: Plan, batch: int, channels: int, outputs: int, groups: int) -> float:
+    """The estimated time of the algorithm that is chosen, as a share of that of torch's own convolution."""
+    shape = batch, channels, outputs, groups
+    return estimated_ns(plan, *shape, choose_algorithm(plan, *shape)) / estimated_ns(plan, *shape, "direct")
+
+
 @dispatch.constant_result
 def chosen(numbers: tuple[int, ...], batch: int, channels: int, outputs: int, groups: int) -> Algorithm:
     """`choose_algorithm` for the plan that has these numbers; a compiler asks it, and does not look inside."""
