@@ -41,7 +41,7 @@ def test_every_number_is_read_where_it_is_used_so_that_it_can_be_set():
                 assert node.module != "spectral_kernels.calibration", path
             elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "calibration":
                 used.add(node.attr)
-    assert used == NUMBERS
+    assert used - {"FITS"} == NUMBERS  # which says where they come from
 
 
 def test_one_cache_keeps_tensors():
