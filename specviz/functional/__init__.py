@@ -1,7 +1,14 @@
 """Spectral operations as plain functions, imported as `SF`."""
 
 from specviz.functional.activation import activate
-from specviz.functional.band_limited import band_limited_conv1d, band_limited_conv2d
+from specviz.functional.band_limited import (
+    band_limited_conv1d,
+    band_limited_conv2d,
+    band_limited_conv3d,
+    band_limited_conv_transpose1d,
+    band_limited_conv_transpose2d,
+    band_limited_conv_transpose3d,
+)
 from specviz.functional.batch_norm import spectral_batch_norm2d
 from specviz.functional.parametric import parametric_bank, parametric_spectral_conv2d
 from specviz.functional.specnet import specnet_block2d, specnet_pixel_block2d, weight_gain
@@ -20,6 +27,10 @@ __all__ = [
     "activate",
     "band_limited_conv1d",
     "band_limited_conv2d",
+    "band_limited_conv3d",
+    "band_limited_conv_transpose1d",
+    "band_limited_conv_transpose2d",
+    "band_limited_conv_transpose3d",
     "compress",
     "count_kept",
     "energy_kept",
