@@ -16,10 +16,13 @@ from specviz.functional.spectral_param import filters_from_parameters, spectral_
 from specviz.functional.spectral_pool import (
     frequency_dropout1d,
     frequency_dropout2d,
+    frequency_dropout3d,
     spectral_pad1d,
     spectral_pad2d,
+    spectral_pad3d,
     spectral_pool1d,
     spectral_pool2d,
+    spectral_pool3d,
 )
 from specviz.functional.thresholding import compress, count_kept, energy_kept, psnr, share_kept, threshold
 
@@ -37,6 +40,7 @@ __all__ = [
     "filters_from_parameters",
     "frequency_dropout1d",
     "frequency_dropout2d",
+    "frequency_dropout3d",
     "parametric_bank",
     "parametric_spectral_conv2d",
     "psnr",
@@ -46,9 +50,11 @@ __all__ = [
     "spectral_batch_norm2d",
     "spectral_pad1d",
     "spectral_pad2d",
+    "spectral_pad3d",
     "spectral_parameters",
     "spectral_pool1d",
     "spectral_pool2d",
+    "spectral_pool3d",
     "threshold",
     "weight_gain",
 ]
