@@ -67,7 +67,7 @@ def unet3d(
     compression: float | None = None,
     energy: float | None = None,
 ) -> UNet:
-    """3-D U-Net: two 3 x 3 x 3 convolutions a level with batch norm and ReLU, 64 channels at the top, 512 at the bottom.
+    """3-D U-Net: two convolutions a level with batch norm and ReLU, 64 channels at the top, 512 at the bottom.
 
     x (B, in_channels, D, H, W) real, sides of at least 2 ** levels -> (B, num_classes, D, H, W) scores of each voxel
 
@@ -123,8 +123,8 @@ def _layers(convolution: Any, options: dict[str, Any]) -> tuple[Callable[..., nn
     if not isinstance(convolution, str) or convolution not in _CONVOLUTIONS:
         known = ", ".join(f'"{form}"' for form in _CONVOLUTIONS)
         raise ValueError(
-            f"unet3d: convolution={convolution!r} is unknown; pick {known}, or give a function of nn.Conv3d's arguments "
-            "that returns the layer"
+            f"unet3d: convolution={convolution!r} is unknown; pick {known}, or give a function of nn.Conv3d's "
+            "arguments that returns the layer"
         )
     conv, transposed = _CONVOLUTIONS[convolution]
     if not given:

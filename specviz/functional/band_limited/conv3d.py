@@ -68,7 +68,7 @@ def _convolved(x: Tensor, weight: Tensor, s: Settings) -> Convolved:
     sizes, taps = tracing.known(x.shape[2:]), tracing.known(weight.shape[2:])
     unread = s.asks_data and (tracing.leaves_a_program() or not tracing.is_readable(x))
     if sizes is None or taps is None or unread:
-        return _of_any_size(x, weight, s)
+        return _volumes_of_any_size(x, weight, s)
     layout = laid_out(sizes, taps, s.pads, s.strides, s.dilations, None, s.circular, s.compression)
     if s.asks_data and x.shape[0] and isinstance(layout, Volume):  # nothing says what an empty batch needs
         layout = with_bands(layout, bands_for_energy(x, layout, s.energy or 1.0))
@@ -95,7 +95,7 @@ def _conv_of_torch(x: Tensor, weight: Tensor, s: Settings) -> Tensor:
     return F.conv3d(x, weight, None, s.strides, around, s.dilations, s.groups)
 
 
-def _of_any_size(x: Tensor, weight: Tensor, s: Settings) -> Convolved:
+def _volumes_of_any_size(x: Tensor, weight: Tensor, s: Settings) -> Convolved:
     if s.is_complete and s.algorithm in ("auto", "direct"):
         return _conv_of_torch(x, weight, s), None, "direct"
     if in_onnx_export():

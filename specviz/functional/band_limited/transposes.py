@@ -101,7 +101,7 @@ def fastest(numbers: tuple[int, ...], batch: int, channels: int, outputs: int, g
 
 
 def way_of(layout: Layout, algorithm: Algorithm, x: Tensor, channels: int, outputs: int, groups: int) -> Algorithm:
-    """What will run: the algorithm that is asked for, or the fastest; in a program for elsewhere what all places know."""
+    """What will run: what is asked for, or the fastest; in a program for elsewhere what all places know."""
     check_direct(algorithm, layout.is_complete)
     if tracing.leaves_a_program() and (in_onnx_export() or algorithm not in ("fft", "lowpass")):
         return "direct" if layout.is_complete and algorithm in ("auto", "direct") else "gemm"
@@ -112,14 +112,14 @@ def way_of(layout: Layout, algorithm: Algorithm, x: Tensor, channels: int, outpu
 
 
 @constant_result
-def _planned(*shape: Any) -> tuple[int, ...]:
+def _layout_numbers(*shape: Any) -> tuple[int, ...]:
     """The numbers of a layout; a compiler asks for them, and does not look inside."""
     return lay_out(*shape).numbers
 
 
 def laid_out(*shape: Any) -> Layout:
     """`lay_out`, also under a compiler."""
-    return layout_of(_planned(*shape)) if torch.compiler.is_compiling() else lay_out(*shape)
+    return layout_of(_layout_numbers(*shape)) if torch.compiler.is_compiling() else lay_out(*shape)
 
 
 # --- The operators
@@ -150,13 +150,13 @@ def _fast(layout: Layout, algorithm: str, batch: int, channels: int, outputs: in
     return "gemm" if algorithm == "direct" and isinstance(layout, Volume) and layout.is_complete else algorithm
 
 
-def _to_map(call: Call, grad: Tensor) -> Tensor:
-    outputs, *laid = call.numbers
+def _back_in_map(call: Call, grad: Tensor) -> Tensor:
+    _, *laid = call.numbers
     return band_correlate_back(grad, call.tensors[1], call.held[1], list(call.shapes[0][2:]), *laid[:5], 0.0, "auto")
 
 
-def _to_taps(call: Call, grad: Tensor) -> Tensor:
-    outputs, *laid = call.numbers
+def _back_in_taps(call: Call, grad: Tensor) -> Tensor:
+    _, *laid = call.numbers
     return band_correlate_to_taps(call.tensors[0], grad, call.held[1], list(call.shapes[1][2:]), *laid[:5], 0.0)
 
 
@@ -166,7 +166,7 @@ def _to_taps(call: Call, grad: Tensor) -> Tensor:
         x.new_empty(x.shape[0], weight.shape[0], *outputs),
         torch.empty(len(stride), dtype=torch.int64, device="cpu"),
     ),
-    transposes={(0,): _to_map, (1,): _to_taps},
+    transposes={(0,): _back_in_map, (1,): _back_in_taps},
     tangents={
         (0,): lambda call, moved: (band_correlate(moved, call.tensors[1], call.held[1], *call.numbers)[0],),
         (1,): lambda call, moved: (band_correlate(call.tensors[0], moved, call.held[1], *call.numbers)[0],),
