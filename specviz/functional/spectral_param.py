@@ -29,7 +29,8 @@ def _matrix(sides: tuple[int, ...], orthogonal: bool, dtype: torch.dtype, device
     for axis, k in enumerate(sides):
         f = torch.arange(k, device=device)
         along = [k if a == axis else 1 for a in range(dims)]
-        # Of a pair, the member with the smaller column comes first; in a column that is its own mirror, the smaller row.
+        # Of a pair, the member with the smaller column comes first; in a column that is its own mirror, with the
+        # smaller row.
         stride = math.prod(sides[:axis])
         order, mirror_order = order + stride * f.reshape(along), mirror_order + stride * (-f % k).reshape(along)
         turns = turns + ((torch.outer(f, f) % k).double() / k).reshape(along + along)

@@ -379,7 +379,9 @@ def _resample_volumes(
     planes = _resample(name, x, new[1:], cutoff, nyquist, algorithm)
     series = planes.flatten(-2).mT.unsqueeze(-2)  # (..., h * w, 1, D)
     depths = _resample(name, series, (1, new[0]), cutoff, nyquist, algorithm)
-    return depths.squeeze(-2).mT.unflatten(-1, new[1:]).contiguous()
+    last = tracing.is_channels_last_3d(x)
+    y = depths.squeeze(-2).mT.unflatten(-1, new[1:])
+    return y.contiguous(memory_format=torch.channels_last_3d if last else torch.contiguous_format)
 
 
 def _check_volume_size(name: str, sides: tuple[int, ...], new: tuple[int, ...]) -> None:

@@ -29,7 +29,9 @@ _POOLINGS: dict[str, Callable[[], nn.Module]] = {
 
 
 class UNet(nn.Module):
-    """Down by pooling, up by transposed convolutions, with what each level had beside it: (B, C, D, H, W) -> (B, O, ...).
+    """Down by pooling, up by transposed convolutions, and beside these what each level had on the way down.
+
+    x (B, C, D, H, W) real -> (B, O, D, H, W) scores of each voxel
 
     >>> sv.models.unet3d(num_classes=4, width=0.1)(torch.rand(1, 1, 9, 16, 12)).shape
     torch.Size([1, 4, 9, 16, 12])

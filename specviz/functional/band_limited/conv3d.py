@@ -51,17 +51,9 @@ def convolve_volumes(
         y, layout, ran = _convolved(volumes.to(working), weight.to(working), settings)
         if bias is not None:
             y = y + bias.to(working)[:, None, None, None]
-    if _is_channels_last(volumes) or _is_channels_last(weight):  # as torch's convolution does
+    if tracing.is_channels_last_3d(volumes) or tracing.is_channels_last_3d(weight):  # as torch's convolution does
         y = y.contiguous(memory_format=torch.channels_last_3d)
     return (y if x.ndim == 5 else y[0]).to(result), layout, ran
-
-
-def _is_channels_last(x: Tensor) -> bool:
-    """Whether volumes lie in memory as (B, D, H, W, C), and not as (B, C, D, H, W) at the same time."""
-    if x.is_contiguous():
-        return False
-    _, C, D, H, W = tracing.shape_of(x)
-    return x.stride()[1:] == (1, H * W * C, W * C, C) and (x.shape[0] == 1 or x.stride(0) == D * H * W * C)
 
 
 def _convolved(x: Tensor, weight: Tensor, s: Settings) -> Convolved:

@@ -20,7 +20,7 @@ from torch import Tensor
 from specviz.functional import tracing
 from specviz.functional.band_limited.band import check_band
 from specviz.functional.band_limited.choice import ALGORITHMS, Algorithm
-from specviz.functional.band_limited.conv3d import Convolved, _is_channels_last
+from specviz.functional.band_limited.conv3d import Convolved
 from specviz.functional.band_limited.depth import axes_of
 from specviz.functional.band_limited.routes import Settings
 from specviz.functional.band_limited.transposes import band_correlate_back, correlate_back, laid_out, way_of
@@ -103,7 +103,9 @@ def convolve_transposed(
         if bias is not None:
             y = y + bias.to(working)[(..., *(None,) * dims)]
     is_last, last = (
-        (tracing.is_channels_last, torch.channels_last) if dims == 2 else (_is_channels_last, torch.channels_last_3d)
+        (tracing.is_channels_last, torch.channels_last)
+        if dims == 2
+        else (tracing.is_channels_last_3d, torch.channels_last_3d)
     )
     if dims > 1 and (is_last(maps) or is_last(weight)):  # as torch's convolution does
         y = y.contiguous(memory_format=last)
