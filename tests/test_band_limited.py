@@ -311,6 +311,26 @@ def test_only_retained_coefficients_and_the_taps_are_saved_for_backward():
         assert measured <= expected
 
 
+def test_of_a_volume_only_retained_coefficients_and_the_planes_taps_are_saved_for_backward():
+    x = randn(2, 4, 12, 14, 14, dtype=torch.float32).requires_grad_()
+    w = randn(4, 4, 3, 3, 3, dtype=torch.float32).requires_grad_()
+    for compression in (0.25, 0.5, 0.75):
+        stored = {}
+
+        def keep(tensor, stored=stored):
+            stored[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+            y, layout, _ = convolve_volumes(
+                x, w, None, 1, 1, 1, 1, compression=compression, energy=None, algorithm="gemm"
+            )
+        coefficients, T = 2 * 4 * layout.frequencies * 2 * 4, layout.d.k
+        planes_taps, waves = 4 * T * (2 * 4) * (2 * 4) * 9, 4 * 2 * T * (12 + 12 + 3)
+        assert y.requires_grad
+        assert sum(stored.values()) <= coefficients + planes_taps + waves
+
+
 def test_vmap_over_the_batch_is_the_batch():
     x, w = randn(3, 2, 4, 8, 8), randn(5, 4, 3, 3)
     for algorithm in ("gemm", "fft", "lowpass"):

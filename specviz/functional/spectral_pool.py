@@ -380,7 +380,7 @@ def _resample_volumes(
     series = planes.flatten(-2).mT.unsqueeze(-2)  # (..., h * w, 1, D)
     depths = _resample(name, series, (1, new[0]), cutoff, nyquist, algorithm)
     last = tracing.is_channels_last_3d(x)
-    y = depths.squeeze(-2).mT.unflatten(-1, new[1:])
+    y: Tensor = depths.squeeze(-2).mT.unflatten(-1, new[1:])
     return y.contiguous(memory_format=torch.channels_last_3d if last else torch.contiguous_format)
 
 

@@ -14,7 +14,7 @@ from specviz.functional import tracing
 from specviz.functional.band_limited.band import check_band
 from specviz.functional.band_limited.choice import ALGORITHMS, Algorithm
 from specviz.functional.band_limited.conv import _check_tensors, _pads
-from specviz.functional.band_limited.depth import Layout, Volume, bands_for_energy, with_bands
+from specviz.functional.band_limited.depth import Layout, Volume, axes_of, bands_for_energy, with_bands
 from specviz.functional.band_limited.routes import Settings
 from specviz.functional.band_limited.transposes import band_correlate, correlate, laid_out, way_of
 from specviz.functional.precision import no_autocast, working_dtypes
@@ -69,7 +69,7 @@ def _convolved(x: Tensor, weight: Tensor, s: Settings) -> Convolved:
     if ran == "direct" and layout.is_complete:
         return _conv_of_torch(x, weight, s), layout, ran
     if not tracing.leaves_a_program() and x.shape[0] == 0:
-        empty = x.new_zeros(0, outputs, *(axis.outputs for axis in layout.axes))
+        empty = x.new_zeros(0, outputs, *(axis.outputs for axis in axes_of(layout)))
         return empty + 0 * (x.sum() + weight.sum()), layout, ran
     return correlate(x, weight, layout, ran, s.groups), layout, ran
 
@@ -129,10 +129,10 @@ def band_limited_conv3d(
     algorithm    "auto", "gemm", "fft", "lowpass" or "direct" (compression 0 only); the same result beyond rounding
 
     The depth is transformed by a product with the cosines and sines of its band. At each of its frequencies planes are
-    convolved, by the algorithm's name in two dimensions. Autograd saves the volume's retained coefficients and the
-    planes' taps. In energy mode, or for many sizes, a compiled graph saves the volume, an exported program needs this
-    package where it runs, and ONNX raises ValueError. Dziedzic et al. (2019) have one and two dimensions; the third is
-    ours, by the same rule.
+    convolved, by the algorithm of that name in two dimensions. Autograd saves the volume's retained coefficients and
+    the planes' taps. In energy mode, or for many sizes, a compiled graph saves the volume, an exported program needs
+    this package where it runs, and ONNX raises ValueError. Dziedzic et al. (2019) have one and two dimensions; the
+    third is ours, by the same rule. Not measured on a GPU yet.
 
     >>> x, weight = torch.rand(2, 3, 8, 16, 16), torch.rand(4, 3, 3, 3, 3)
     >>> SF.band_limited_conv3d(x, weight, padding=1, compression=0.5).shape

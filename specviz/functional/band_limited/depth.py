@@ -101,7 +101,7 @@ def lay_out(
 def _joined_axes(axes: list[Axis], circular: bool) -> Layout:
     if len(axes) == 1:
         axes = [_axis(1, 1, (0, 0), 1, 1, True), *axes]  # the single row of a series is always whole
-        return Plan(*axes, 1, circular)
+        return Plan(axes[0], axes[1], 1, circular)
     plane = Plan(axes[-2], axes[-1], 2, circular)
     return Volume(axes[0], plane) if len(axes) == 3 else plane
 
@@ -159,14 +159,16 @@ def into_planes(x: Tensor, d: Axis, grid: Of, groups: int) -> Tensor:
     """(B, C, D, H, W) -> (B, T * G * 2 * C/G, H, W): at each frequency, of each group, its cosines and its sines."""
     (waves,) = constant(_depth_waves, d.numbers, grid, x.dtype, x.device)
     turned = torch.matmul(waves, x.flatten(-2)).unflatten(2, (d.k, 2)).unflatten(1, (groups, -1))
-    return turned.permute(0, 3, 1, 4, 2, 5).flatten(1, 4).unflatten(2, x.shape[-2:])
+    planes: Tensor = turned.permute(0, 3, 1, 4, 2, 5).flatten(1, 4).unflatten(2, x.shape[-2:])
+    return planes
 
 
 def out_of_planes(y: Tensor, d: Axis, grid: Of, groups: int) -> Tensor:
     """The transpose of `into_planes`: (B, T * G * 2 * C/G, H, W) -> (B, C, positions, H, W)."""
     (waves,) = constant(_depth_waves, d.numbers, grid, y.dtype, y.device)
     turned = y.flatten(-2).unflatten(1, (d.k, groups, 2, -1)).permute(0, 2, 4, 1, 3, 5).flatten(3, 4).flatten(1, 2)
-    return torch.matmul(waves.mT, turned).unflatten(-1, y.shape[-2:])
+    volumes: Tensor = torch.matmul(waves.mT, turned).unflatten(-1, y.shape[-2:])
+    return volumes
 
 
 def taps_of_planes(weight: Tensor, d: Axis, groups: int) -> Tensor:
@@ -174,7 +176,8 @@ def taps_of_planes(weight: Tensor, d: Axis, groups: int) -> Tensor:
     (waves,) = constant(_depth_waves, d.numbers, "taps", weight.dtype, weight.device)
     a, b = torch.matmul(waves, weight.flatten(-2)).unflatten(2, (d.k, 2)).unbind(3)
     blocks = torch.stack([torch.cat([a, b], 1), torch.cat([-b, a], 1)]).unflatten(1, (groups, -1))
-    return blocks.permute(4, 1, 0, 2, 3, 5).flatten(0, 3).unflatten(-1, weight.shape[-2:])
+    taps: Tensor = blocks.permute(4, 1, 0, 2, 3, 5).flatten(0, 3).unflatten(-1, weight.shape[-2:])
+    return taps
 
 
 def taps_from_planes(blocks: Tensor, d: Axis, groups: int) -> Tensor:
@@ -184,4 +187,5 @@ def taps_from_planes(blocks: Tensor, d: Axis, groups: int) -> Tensor:
     (cc, cs), (sc, ss) = ([parts[:, :, out, :, into] for into in (0, 1)] for out in (0, 1))
     turned = torch.stack([cc + ss, cs - sc], 1)  # (T, 2, G, O/G, C/G, taps)
     turned = turned.permute(2, 3, 4, 0, 1, 5).flatten(3, 4).flatten(0, 1)
-    return torch.matmul(waves.mT, turned).unflatten(-1, blocks.shape[-2:])
+    taps: Tensor = torch.matmul(waves.mT, turned).unflatten(-1, blocks.shape[-2:])
+    return taps

@@ -160,6 +160,14 @@ def _back_in_taps(call: Call, grad: Tensor) -> Tensor:
     return band_correlate_to_taps(call.tensors[0], grad, call.held[1], list(call.shapes[1][2:]), *laid[:5], 0.0)
 
 
+def _along_map_held(call: Call, moved: Tensor) -> tuple[Tensor]:
+    return (band_correlate(moved, call.tensors[1], call.held[1], *call.numbers)[0],)
+
+
+def _along_taps_held(call: Call, moved: Tensor) -> tuple[Tensor]:
+    return (band_correlate(call.tensors[0], moved, call.held[1], *call.numbers)[0],)
+
+
 @operator(
     "specviz::band_correlate",
     shape=lambda x, weight, band, outputs, stride, *_: (
@@ -167,10 +175,7 @@ def _back_in_taps(call: Call, grad: Tensor) -> Tensor:
         torch.empty(len(stride), dtype=torch.int64, device="cpu"),
     ),
     transposes={(0,): _back_in_map, (1,): _back_in_taps},
-    tangents={
-        (0,): lambda call, moved: (band_correlate(moved, call.tensors[1], call.held[1], *call.numbers)[0],),
-        (1,): lambda call, moved: (band_correlate(call.tensors[0], moved, call.held[1], *call.numbers)[0],),
-    },  # linear once the band is held
+    tangents={(0,): _along_map_held, (1,): _along_taps_held},  # linear once the band is held
     held=[1],
     samples=(),  # one by one: each has its own band
 )
@@ -211,6 +216,11 @@ def _again(call: Call, x: Tensor, weight: Tensor, outputs: Sequence[int]) -> Ten
     return y
 
 
+def _again_to_taps(call: Call, again: Tensor) -> Tensor:
+    y, _, band = call.tensors
+    return band_correlate_to_taps(again, y, band, list(call.shapes[1][2:]), *call.numbers[1:7])
+
+
 @operator(
     "specviz::band_correlate_back",
     shape=lambda y, weight, band, size, stride, padding, dilation, groups, *_: y.new_empty(
@@ -218,9 +228,7 @@ def _again(call: Call, x: Tensor, weight: Tensor, outputs: Sequence[int]) -> Ten
     ),
     transposes={
         (0,): lambda call, again: _again(call, again, call.tensors[1], call.shapes[0][2:]),
-        (1,): lambda call, again: band_correlate_to_taps(
-            again, call.tensors[0], call.tensors[2], list(call.shapes[1][2:]), *call.numbers[1:7]
-        ),
+        (1,): _again_to_taps,
     },
     samples=(),
 )
