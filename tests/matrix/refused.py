@@ -45,13 +45,6 @@ REFUSED: tuple[Refusal, ...] = (
         "a HalfSpectrum has no ONNX form",
     ),
     Refusal(
-        ("BandLimitedConv3d, energy",),
-        ("ONNX",),
-        "The band of volumes is chosen by an operator of this package, which ONNX does not know. With a compression it "
-        "can be exported.",
-        "band_limited_conv3d has no ONNX form",
-    ),
-    Refusal(
         ("SF.parametric_bank",),
         ("ONNX",),
         "Its result is complex, and ONNX has no complex numbers. The convolution with these filters can be exported.",
@@ -86,6 +79,13 @@ REFUSED: tuple[Refusal, ...] = (
         "How many coefficients a threshold keeps depends on their numbers, and the meta device has none. SF.threshold, "
         "which is dense, takes it.",
         "no kernel runs on device",
+    ),
+    Refusal(
+        ("BandLimitedConv3d, energy",),
+        ("ONNX",),
+        "The band of volumes is chosen by an operator of this package, which ONNX does not know. With a compression it "
+        "can be exported.",
+        "band_limited_conv3d has no ONNX form",
     ),
 )
 

@@ -95,9 +95,10 @@ def _volumes_of_any_size(x: Tensor, weight: Tensor, s: Settings) -> Convolved:
             "band_limited_conv3d has no ONNX form for volumes of many sizes, nor in energy mode: export it for one "
             "size, with a compression"
         )
+    sides, taps = tracing.shape_of(x), tracing.shape_of(weight)
     outputs = [
         (n + sum(pad) - d * (k - 1) - 1) // step + 1
-        for n, k, pad, step, d in zip(x.shape[2:], weight.shape[2:], s.pads, s.strides, s.dilations, strict=True)
+        for n, k, pad, step, d in zip(sides[2:], taps[2:], s.pads, s.strides, s.dilations, strict=True)
     ]
     around = [side for pair in s.pads for side in pair]
     y, _ = band_correlate(
