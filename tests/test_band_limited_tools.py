@@ -146,8 +146,10 @@ def test_one_node_of_torch_fx(name, model):
 @pytest.mark.parametrize("exporter", ["dynamo", "trace"])
 def test_an_onnx_program_of_real_matrix_products(name, model, exporter):
     pytest.importorskip("onnxruntime", reason="needs onnx, onnxscript and onnxruntime, of the dev extra")
-    with torch.no_grad():
+    # Of volumes torch's decompositions end in an IndexError where gradients are off.
+    with torch.set_grad_enabled(name == "volume" and exporter == "dynamo"):
         run = onnx_by(exporter, model, maps(name))
+    with torch.no_grad():
         for batch in (2, 5):
             x = maps(name, batch, seed=1)
             assert_close(run(x), model(x), rtol=1e-4, atol=1e-4)
@@ -307,7 +309,8 @@ def test_an_energy_of_volumes_is_asked_of_the_data_in_graphs_too():
     expected = layer(x)
     assert 0 < layer.last_share_discarded < 1
     program = torch.export.export(layer, (x,)).module()
-    for run in (torch.compile(layer, backend="aot_eager", fullgraph=True), program):
+    traced = torch.jit.trace(layer, (x,), check_trace=False)
+    for run in (torch.compile(layer, backend="aot_eager", fullgraph=True), program, traced):
         assert_close(run(x), expected)
         assert_close(run(x.flip(2)), layer(x.flip(2)))
     assert_close(torch.func.vmap(layer)(x), torch.stack([layer(one) for one in x]))  # each has its own band
