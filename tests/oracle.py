@@ -24,6 +24,17 @@ def smooth(n: int) -> int:
     return min(p for p in products if p >= n)
 
 
+def band(S: int, compression: float, dims: int) -> int:
+    """Frequencies |f| < k that an axis keeps: of planes the root of the share kept, of volumes its cube root."""
+    half = S // 2 + 1
+    if compression == 0:
+        return half
+    if dims == 1:
+        return max(1, half - int(half * compression) - 1)
+    room = half**dims * (1 - compression) * (1 + 1e-12)
+    return max(1, max(k for k in range(half + 1) if k**dims <= room))
+
+
 def band_limited(x, weight, *, stride=1, padding=0, dilation=1, groups=1, bands, circular=False):
     """The definition of band-limited convolution, by whole FFTs, in torch so that autograd gives its gradients.
 

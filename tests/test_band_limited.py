@@ -1,22 +1,34 @@
 """Band-limited convolution: torch's own at compression 0, the plain definition at every other, in every algorithm."""
 
 import copy
+import itertools
 import math
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import band_limited, smooth
+from oracle import band, band_limited, smooth
 from spectral_kernels import calibration
 from torch.autograd import gradcheck, gradgradcheck
 from torch.testing import assert_close
 
 import specviz.functional as SF
-from specviz.functional.band_limited import band_for_compression, choice, convolve, fast_size, published_floats
+from specviz.functional.band_limited import (
+    band_for_compression,
+    choice,
+    convolve,
+    convolve_volumes,
+    fast_size,
+    published_floats,
+    transposes,
+)
+from specviz.functional.band_limited.band import band_of_volume
+from specviz.functional.band_limited.depth import axes_of, lay_out
 from specviz.functional.band_limited.plan import make_plan
 
 
@@ -29,8 +41,8 @@ def algorithm(request, monkeypatch):
     return request.param
 
 
-conv = {1: F.conv1d, 2: F.conv2d}
-ours = {1: SF.band_limited_conv1d, 2: SF.band_limited_conv2d}
+conv = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+ours = {1: SF.band_limited_conv1d, 2: SF.band_limited_conv2d, 3: SF.band_limited_conv3d}
 
 
 def randn(*shape, seed=0, dtype=torch.float64):
@@ -50,7 +62,7 @@ def definition(x, weight, *, stride=1, padding=0, dilation=1, groups=1, compress
     else:
         pads = [(p, p) for p in both(0 if padding == "valid" else padding, dims)]
     sizes = [n if circular else smooth(n + sum(p)) for n, p in zip(x.shape[2:], pads, strict=True)]
-    bands = [band_for_compression(S, compression, dims) for S in sizes]
+    bands = [band(S, compression, dims) for S in sizes]
     return band_limited(
         x, weight, stride=both(stride, dims), padding=pads, dilation=d, groups=groups, bands=bands, circular=circular
     )
@@ -71,6 +83,10 @@ CASES = [
     (1, (2, 4, 17), (4, 2, 4), {"groups": 2, "stride": 2, "dilation": 2}),
     (1, (1, 2, 16), (2, 1, 8), {"padding": "same", "groups": 2}),
     (1, (1, 1, 1), (1, 1, 3), {"padding": 1}),
+    (3, (2, 3, 5, 6, 7), (4, 3, 3, 3, 3), {"padding": 1}),
+    (3, (1, 4, 6, 7, 5), (6, 2, 3, 2, 1), {"padding": (1, 0, 2), "groups": 2, "stride": (2, 1, 3)}),
+    (3, (2, 2, 7, 6, 6), (2, 1, 2, 3, 2), {"padding": "same", "groups": 2, "dilation": (2, 1, 2)}),
+    (3, (1, 1, 1, 4, 1), (2, 1, 1, 3, 1), {"padding": (0, 1, 0)}),
 ]
 ids = [f"{x}-{w}-{a}" for _, x, w, a in CASES]
 
@@ -93,6 +109,22 @@ def test_compression_0_is_torchs_convolution_with_all_its_gradients(case, algori
         assert_within(y, expected, forward)
         for grad, expected_grad in zip(grads, expected_grads, strict=True):
             assert_within(grad, expected_grad, backward)
+
+
+@pytest.mark.parametrize("side", [7, 8])
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("taps", [2, 3])
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_every_stride_padding_and_dilation_beside_torchs(dims, taps, groups, side):
+    x, w, b = randn(2, 2, *(side,) * dims), randn(4, 2 // groups, *(taps,) * dims, seed=1), randn(4, seed=2)
+    leaves = [t.requires_grad_() for t in (x, w, b)]
+    for stride, padding, dilation in itertools.product((1, 2, 3), (0, 1), (1, 2)):
+        arguments = (*leaves, stride, padding, dilation, groups)
+        y, expected = ours[dims](*arguments, algorithm="gemm"), conv[dims](*arguments)
+        assert_close(y, expected, rtol=0, atol=1e-11)
+        g = randn(*y.shape, seed=3)
+        for pair in zip(torch.autograd.grad(y, leaves, g), torch.autograd.grad(expected, leaves, g), strict=True):
+            assert_close(*pair, rtol=0, atol=1e-11)
 
 
 def assert_within(actual, expected, share):
@@ -152,6 +184,9 @@ def test_the_band_is_the_official_rule():
     # 2-D: k = floor(half * sqrt(1 - c)); 1-D: half - floor(half * c) - 1; at least one, all at 0.
     assert [band_for_compression(32, c, 2) for c in (0, 0.25, 0.5, 0.75, 0.999)] == [17, 14, 12, 8, 1]
     assert [band_for_compression(32, c, 1) for c in (0, 0.01, 0.25, 0.5, 0.999)] == [17, 16, 12, 8, 1]
+    # 3-D, by the same rule: k = floor(half * cbrt(1 - c)). Cubes are exact: 1 - 0.875 is the cube of 0.5.
+    assert [band_of_volume(32, c) for c in (0, 0.25, 0.5, 0.875, 0.9999)] == [17, 15, 13, 8, 1]
+    assert [band_of_volume(30, c) for c in (0, 0.875, 1 - 27 / 64)] == [16, 8, 12]
 
 
 @given(st.integers(1, 3000))
@@ -168,12 +203,25 @@ def test_the_true_share_discarded_counts_the_whole_plane():
     assert 0.4 < plan.share_discarded < 0.6
 
 
+def test_the_true_share_discarded_of_a_volume_counts_all_of_it():
+    x, w = randn(1, 1, 14, 30, 10), randn(1, 1, 3, 3, 3)
+    _, layout, _ = convolve_volumes(x, w, None, 1, 1, 1, 1, compression=0.5, energy=None, algorithm="auto")
+    inside = [torch.fft.fftfreq(axis.S, 1 / axis.S).abs() < axis.k for axis in layout.axes]
+    kept = (inside[0][:, None, None] & inside[1][:, None] & inside[2]).double().mean().item()
+    assert layout.share_discarded == pytest.approx(1 - kept)
+
+
 @settings(max_examples=30, deadline=None)
-@given(st.floats(0.01, 1), st.integers(0, 1000), st.sampled_from([(1, (2, 3, 21)), (2, (2, 3, 9, 14))]))
+@given(
+    st.floats(0.01, 1),
+    st.integers(0, 1000),
+    st.sampled_from([(1, (2, 3, 21)), (2, (2, 3, 9, 14)), (3, (1, 2, 5, 8, 6))]),
+)
 def test_energy_mode_takes_the_smallest_band_that_holds_the_share(energy, seed, case):
     dims, shape = case
-    x, w = randn(*shape, seed=seed).cumsum(-1), randn(2, 3, *(3,) * dims)
-    _, plan, _ = convolve(x, w, None, 1, 1, 1, 1, compression=0, energy=energy, algorithm="auto", dims=dims)
+    x, w = randn(*shape, seed=seed).cumsum(-1), randn(2, shape[1], *(3,) * dims)
+    run = convolve_volumes if dims == 3 else partial(convolve, dims=dims)
+    _, layout, _ = run(x, w, None, 1, 1, 1, 1, compression=0, energy=energy, algorithm="auto")
     sizes = [smooth(n + 2) for n in shape[2:]]
     power = torch.fft.fftn(x, s=sizes, dim=tuple(range(2, 2 + dims))).abs().square().sum((0, 1))
 
@@ -188,7 +236,7 @@ def test_energy_mode_takes_the_smallest_band_that_holds_the_share(energy, seed, 
     fractions = sorted({j / half for half in halves for j in range(1, half + 1)})
     bands = [[max(1, math.floor(half * f + 1e-9)) for half in halves] for f in fractions]
     expected = next(b for b in bands if held(b) >= energy - 1e-12) if energy < 1 else halves
-    assert [plan.h.k, plan.w.k][-dims:] == expected
+    assert [axis.k for axis in axes_of(layout)] == expected
 
 
 def test_all_the_energy_is_the_ordinary_convolution():
@@ -210,6 +258,29 @@ def test_gradients_of_first_and_second_order(algorithm, groups):
     assert gradgradcheck(run, (x, w))
     assert gradcheck(lambda x: run(x, w.detach()), (x,))
     assert gradcheck(lambda w: run(x.detach(), w), (w,))
+
+
+@pytest.mark.parametrize("algorithm", ["gemm", "fft", "lowpass"])
+def test_gradients_of_volumes_of_first_and_second_order(algorithm):
+    x, w = randn(1, 2, 3, 4, 3).requires_grad_(), randn(2, 1, 2, 3, 2, seed=1).requires_grad_()
+
+    def run(x, w):
+        return SF.band_limited_conv3d(x, w, padding=1, stride=(1, 2, 2), groups=2, compression=0.4, algorithm=algorithm)
+
+    assert gradcheck(run, (x, w))
+    assert gradgradcheck(run, (x, w))
+
+
+@pytest.mark.parametrize("algorithm", ["gemm", "fft", "lowpass", "direct"])
+@pytest.mark.parametrize(("side", "taps", "pad", "stride"), [(6, 3, 1, 1), (5, 3, 1, 2), (3, 5, 3, 1)])
+def test_a_circular_volume_wraps_around(side, taps, pad, stride, algorithm):
+    x, w = randn(2, 2, side, side + 1, side), randn(2, 2, taps, taps, taps, seed=1)
+    run = partial(convolve_volumes, x, w, None, stride, pad, 1, 1, energy=None, algorithm=algorithm, circular=True)
+    wrapped = F.conv3d(F.pad(x, (pad,) * 6, mode="circular"), w, stride=stride)
+    assert_close(run(compression=0.0)[0], wrapped, rtol=0, atol=1e-11)
+    if algorithm != "direct":
+        expected = definition(x, w, padding=pad, stride=stride, compression=0.6, circular=True)
+        assert_close(run(compression=0.6)[0], expected, rtol=0, atol=1e-11)
 
 
 def test_only_retained_coefficients_and_the_taps_are_saved_for_backward():
@@ -238,6 +309,26 @@ def test_only_retained_coefficients_and_the_taps_are_saved_for_backward():
     for compression in (0.25, 0.5, 0.75):
         measured, expected = bytes_saved(compression)
         assert measured <= expected
+
+
+def test_of_a_volume_only_retained_coefficients_and_the_planes_taps_are_saved_for_backward():
+    x = randn(2, 4, 12, 14, 14, dtype=torch.float32).requires_grad_()
+    w = randn(4, 4, 3, 3, 3, dtype=torch.float32).requires_grad_()
+    for compression in (0.25, 0.5, 0.75):
+        stored = {}
+
+        def keep(tensor, stored=stored):
+            stored[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+            y, layout, _ = convolve_volumes(
+                x, w, None, 1, 1, 1, 1, compression=compression, energy=None, algorithm="gemm"
+            )
+        coefficients, T = 2 * 4 * layout.frequencies * 2 * 4, layout.d.k
+        planes_taps, waves = 4 * T * (2 * 4) * (2 * 4) * 9, 4 * 2 * T * (12 + 12 + 3)
+        assert y.requires_grad
+        assert sum(stored.values()) <= coefficients + planes_taps + waves
 
 
 def test_vmap_over_the_batch_is_the_batch():
@@ -319,6 +410,42 @@ def test_empty_batches_single_maps_and_odd_memory_work():
     )
 
 
+def test_empty_batches_single_volumes_and_odd_memory_work():
+    w = randn(4, 3, 3, 3, 3)
+
+    def run(x, w=w, **options):
+        return SF.band_limited_conv3d(x, w, **({"compression": 0.5} | options))
+
+    for options in ({}, {"compression": 0.0}, {"compression": 0.0, "energy": 0.9}):
+        assert run(randn(0, 3, 8, 7, 6), **options).shape == (0, 4, 6, 5, 4)
+    assert run(randn(2, 3, 8, 7, 6).to("meta"), w.to("meta")).shape == (2, 4, 6, 5, 4)
+    x = randn(3, 5, 6, 7)
+    assert_close(run(x), run(x[None])[0])
+    strided = randn(2, 7, 6, 5, 3).permute(0, 4, 3, 2, 1)
+    assert_close(run(strided, w.flip(-1)), run(strided.contiguous(), w.flip(-1).contiguous()))
+    negative = torch.conj(1j * randn(1, 3, 5, 6, 7)).imag  # a view with the lazy negative bit
+    assert negative.is_neg()
+    assert_close(run(negative), run(negative.resolve_neg()))
+    last = randn(2, 3, 5, 6, 7).contiguous(memory_format=torch.channels_last_3d)
+    assert run(last).is_contiguous(memory_format=torch.channels_last_3d)
+    assert_close(run(last), run(last.contiguous()))
+    x = randn(2, 3, 5, 6, 7)
+    x[0, 0, 2, 2, 2] = math.nan
+    y = run(x)
+    assert y[0].isnan().any()
+    assert y[1].isfinite().all()
+    assert run(x, compression=0.0, energy=0.9).isnan().any()
+
+
+@pytest.mark.parametrize(("sides", "expected"), [((8, 16, 16), "direct"), ((24, 24, 24), "gemm")])
+def test_large_kernels_of_volumes_are_worth_their_spectra(sides, expected):
+    taps = 3 if expected == "direct" else 11
+    layout = lay_out(sides, (taps,) * 3, ((taps // 2,) * 2,) * 3, (1,) * 3, (1,) * 3, None, False, 0.0)
+    assert transposes.fastest(layout.numbers, 8, 32, 32, 1) == expected
+    layout = lay_out(sides, (taps,) * 3, ((taps // 2,) * 2,) * 3, (1,) * 3, (1,) * 3, None, False, 0.5)
+    assert transposes.fastest(layout.numbers, 8, 32, 32, 1) != "direct"
+
+
 @pytest.mark.parametrize(
     ("x_shape", "taps", "compression", "expected"),
     [
@@ -371,6 +498,27 @@ X, W = torch.zeros(2, 3, 8, 8), torch.zeros(4, 3, 3, 3)
 def test_bad_input_is_named(arguments, error, message):
     with pytest.raises(error, match=message):
         SF.band_limited_conv2d(**{"x": X, "weight": W, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"compression": 1.0}, ValueError, r"compression=1.0 must lie in \[0, 1\)"),
+        ({"energy": 0.5, "compression": 0.5}, ValueError, "both choose the band; give one of them"),
+        ({"algorithm": "direct", "compression": 0.5}, ValueError, "cannot leave out frequencies"),
+        ({"stride": (1, 2)}, ValueError, "or 3 of them"),
+        ({"groups": 2}, ValueError, "x has 3 channels, but weight .* with groups=2 takes 6"),
+        ({"dilation": 4}, ValueError, "the kernel spans 9 pixels .* more than the padded map's 8; use padding >= 1"),
+        ({"x": torch.zeros(8, 8, 8)}, ValueError, "band_limited_conv3d takes x of 5 dimensions"),
+        ({"x": torch.zeros(2, 3, 8, 0, 8)}, ValueError, "nothing to convolve"),
+        ({"x": torch.zeros(2, 3, 8, 8, 8).long()}, TypeError, "x is torch.int64: use .float"),
+        ({"weight": torch.zeros(4, 3, 3, 3, 3).double()}, TypeError, "x is torch.float32 but weight is torch.float64"),
+        ({"bias": torch.zeros(3)}, ValueError, "it must have one number for each output, 4"),
+    ],
+)
+def test_bad_volumes_are_named(arguments, error, message):
+    with pytest.raises(error, match=message):
+        SF.band_limited_conv3d(**{"x": torch.zeros(2, 3, 8, 8, 8), "weight": torch.zeros(4, 3, 3, 3, 3)} | arguments)
 
 
 def test_arguments_are_not_changed():

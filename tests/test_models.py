@@ -582,3 +582,76 @@ def test_amplitudes_commute_with_shifts_and_tanh_of_parts_does_not():
     )
     nothing = SpectralActivation(0.0, "amplitude")(HalfSpectrum.of(torch.zeros(1, 1, 4, 4, requires_grad=True)))
     nothing.values.abs().sum().backward()
+
+
+# --- Volumes
+
+UNETS = [
+    {},
+    {"convolution": "band-limited", "compression": 0.5},
+    {"convolution": "band-limited", "energy": 0.9, "pooling": "spectral"},
+    {"convolution": "spectral-param", "pooling": "spectral"},
+    {"convolution": lambda *arguments, **keywords: nn.Conv3d(*arguments, **keywords)},
+]
+
+
+def test_the_unet_has_as_many_parameters_as_its_paper_says():
+    with torch.device("meta"):
+        net = models.unet3d(3, in_channels=3)
+    # 19,069,955 in the paper, which counts no batch norms, and none of the up-convolutions' biases.
+    uncounted = sum(p.numel() for m in net.modules() if isinstance(m, nn.BatchNorm3d) for p in m.parameters())
+    uncounted += sum(up.bias.numel() for up in net.up)
+    assert sum(p.numel() for p in net.parameters()) - uncounted == 19_069_955
+
+
+@pytest.mark.parametrize("options", UNETS, ids=str)
+def test_a_unet_gives_every_voxel_its_scores_and_trains(options):
+    torch.manual_seed(0)
+    net = models.unet3d(3, width=0.05, levels=2, **options)
+    x = torch.randn(2, 1, 5, 8, 11)  # odd sides come back
+    labels = (x[:, 0] > 0).long()
+    optimiser, losses = torch.optim.Adam(net.parameters(), 0.01), []
+    for _ in range(6):
+        loss = F.cross_entropy(net(x), labels)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert net(x).shape == (2, 3, 5, 8, 11)
+    assert losses[-1] < losses[0]
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+    twin = copy.deepcopy(net).eval()
+    assert_close(twin(x), net.eval()(x))
+
+
+def test_at_compression_0_a_band_limited_unet_is_the_plain_one_and_one_can_become_the_other():
+    torch.manual_seed(0)
+    net = models.unet3d(width=0.05, levels=2).eval()
+    band = models.unet3d(width=0.05, levels=2, convolution="band-limited", compression=0.0).eval()
+    band.load_state_dict(net.state_dict())
+    x = torch.randn(1, 1, 6, 8, 7)
+    expected = net(x)
+    assert_close(band(x), expected, rtol=1e-4, atol=1e-5)
+    assert len(snn.spectralize(net, snn.BandLimitedConv3d).swapped) == 10
+    assert len(snn.spectralize(net, snn.BandLimitedConvTranspose3d).swapped) == 2
+    assert len(snn.spectralize(net, snn.SpectralPool3d).swapped) == 2
+    assert net(x).shape == expected.shape
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"compression": 0.5},
+            'unet3d: compression=0.5 is for band-limited convolutions; add convolution="band-limited"',
+        ),
+        ({"convolution": "specnet"}, "unet3d: convolution='specnet' is unknown; pick \"spatial\""),
+        ({"pooling": "stride"}, "unet3d: pooling='stride' is unknown"),
+        ({"levels": 0}, "unet3d: levels=0 must be a whole number, at least 1"),
+        ({"width": 0}, "unet3d: width=0.0 must be greater than 0"),
+        ({"convolution": "band-limited", "compression": 1.0}, "compression=1.0 must lie in"),
+    ],
+)
+def test_a_unet_without_sense_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        models.unet3d(**options)

@@ -23,6 +23,17 @@ ARGUMENTS = [
     (nn.Conv1d, snn.BandLimitedConv1d, (4, 6, 5), {"padding": 2, "stride": 2}, (2, 4, 17)),
     (nn.Conv1d, snn.BandLimitedConv1d, (4, 6, 5), {"padding": 2, "padding_mode": "circular"}, (2, 4, 17)),
     (nn.Conv1d, snn.BandLimitedConv1d, (4, 6, 4), {"padding": 3, "padding_mode": "reflect", "groups": 2}, (2, 4, 17)),
+    (nn.Conv3d, snn.BandLimitedConv3d, (4, 6, 3), {"padding": "same"}, (2, 4, 4, 7, 6)),
+    (nn.Conv3d, snn.BandLimitedConv3d, (4, 6, (1, 2, 3)), {"stride": (1, 2, 1), "dilation": 2}, (2, 4, 4, 7, 6)),
+    (nn.Conv3d, snn.BandLimitedConv3d, (4, 4, 3), {"padding": 1, "padding_mode": "circular"}, (2, 4, 4, 7, 6)),
+    (nn.Conv3d, snn.BandLimitedConv3d, (4, 4, 3), {"padding": (0, 1, 2), "padding_mode": "reflect"}, (2, 4, 4, 7, 6)),
+    (
+        nn.Conv3d,
+        snn.BandLimitedConv3d,
+        (4, 4, 3),
+        {"groups": 4, "padding_mode": "replicate", "padding": 1},
+        (2, 4, 4, 7, 6),
+    ),
 ]
 
 
@@ -57,6 +68,19 @@ def test_compression_may_be_set_at_any_time():
     layer.algorithm = "fft"
     layer(x)
     assert layer.last_algorithm == "fft"
+
+
+def test_a_volumes_band_may_be_set_at_any_time():
+    layer, x = snn.BandLimitedConv3d(3, 4, 3, padding=1), torch.randn(2, 3, 6, 12, 8)
+    assert_close(layer(x), F.conv3d(x, layer.weight, layer.bias, padding=1))
+    assert (layer.last_algorithm, layer.last_share_discarded) == ("direct", 0.0)
+    layer.compression = 0.5
+    assert_close(layer(x), SF.band_limited_conv3d(x, layer.weight, layer.bias, padding=1, compression=0.5))
+    assert layer.last_algorithm in ("gemm", "fft", "lowpass")
+    assert 0.4 < layer.last_share_discarded < 0.8
+    layer.energy = 0.9
+    assert_close(layer(x), SF.band_limited_conv3d(x, layer.weight, layer.bias, padding=1, energy=0.9))
+    assert (layer.compression, layer.energy) == (0.0, 0.9)
 
 
 @pytest.mark.parametrize(("name", "value"), [("compression", 1.0), ("compression", float("nan")), ("energy", 0.0)])

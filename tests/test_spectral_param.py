@@ -3,6 +3,7 @@
 import copy
 import inspect
 import io
+import itertools
 
 import numpy as np
 import pytest
@@ -54,7 +55,28 @@ def test_the_numbers_are_the_spectrums_and_give_the_filter_back(k_h, k_w, orthog
     )
 
 
+@pytest.mark.parametrize("orthogonal", [True, False])
+@pytest.mark.parametrize("sides", [(1, 1, 1), (2, 3, 4), (3, 3, 3), (4, 1, 2)])
+def test_the_numbers_of_a_filter_of_volumes_are_the_spectrums(sides, orthogonal):
+    w = filters(*sides)
+    X, factor = torch.fft.fftn(w, norm="ortho"), 2**0.5 if orthogonal else 1.0
+    expected, seen = torch.zeros(sides, dtype=w.dtype), set()
+    k_d, k_h, k_w = sides
+    for v, u, t in itertools.product(range(k_w), range(k_h), range(k_d)):  # the pair's first member in this order
+        bin_, mirror = (t, u, v), (-t % k_d, -u % k_h, -v % k_w)
+        if bin_ not in seen:
+            seen |= {bin_, mirror}
+            expected[mirror] = factor * X[bin_].imag
+            expected[bin_] = X[bin_].real * (1.0 if bin_ == mirror else factor)
+    numbers = SF.spectral_parameters(w, orthogonal=orthogonal, dims=3)
+    assert_close(numbers, expected)
+    assert_close(SF.filters_from_parameters(numbers, orthogonal=orthogonal, dims=3), w)
+    if k_d == 1:
+        assert torch.equal(numbers[0], SF.spectral_parameters(w[0], orthogonal=orthogonal))
+
+
 ARGUMENTS = [
+    (nn.Conv3d, snn.SpectralParamConv3d, (4, 6, (3, 2, 3)), {"padding": 1, "stride": (1, 2, 1)}, (2, 4, 5, 6, 4)),
     (nn.Conv2d, snn.SpectralParamConv2d, (4, 6, 3), {"padding": 1}, (2, 4, 9, 8)),
     (
         nn.Conv2d,
@@ -308,7 +330,11 @@ def test_pooling_layers_are_swapped_for_maps_of_the_same_size():
         snn.spectralize(model, snn.SpectralPool2d, skip=["0"])
 
 
-LAYERS = [(snn.SpectralParamConv1d, nn.Conv1d, (2, 9)), (snn.SpectralParamConv2d, nn.Conv2d, (2, 8, 9))]
+LAYERS = [
+    (snn.SpectralParamConv1d, nn.Conv1d, (2, 9)),
+    (snn.SpectralParamConv2d, nn.Conv2d, (2, 8, 9)),
+    (snn.SpectralParamConv3d, nn.Conv3d, (2, 4, 8, 9)),
+]
 
 
 @pytest.mark.parametrize(("ours", "theirs", "shape"), LAYERS)
@@ -456,7 +482,13 @@ def test_onnx_runs_it(ours, theirs, shape):
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: SF.spectral_parameters(torch.zeros(2, 3, 4, 4), dims=3), ValueError, "dims=3 must be 1 for filters"),
+        (lambda: SF.spectral_parameters(torch.zeros(2, 3, 4, 4), dims=4), ValueError, "dims=4 must be 1 for filters"),
+        (lambda: SF.spectral_parameters(torch.zeros(4, 4), dims=3), ValueError, r"end in \(k_d, k_h, k_w\)"),
+        (
+            lambda: SF.spectral_parameters(torch.zeros(17, 16, 16), dims=3),
+            ValueError,
+            "17 x 16 x 16 has more than 4096",
+        ),
         (lambda: SF.spectral_parameters(torch.zeros(2, 3, 4, 4), dims=0), ValueError, "dims=0 must be a whole number"),
         (lambda: SF.filters_from_parameters(torch.zeros(4), dims="1"), TypeError, "dims='1' must be a whole number"),
         (lambda: SF.spectral_parameters(torch.zeros(2, 2, dtype=torch.complex64)), TypeError, "real floating point"),

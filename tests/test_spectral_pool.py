@@ -60,6 +60,64 @@ def test_the_same_along_one_axis(n, m, algorithm):
     )
 
 
+VOLUMES = [((8, 8, 6), (4, 5, 3)), ((7, 9, 5), (4, 6, 5)), ((1, 6, 1), (1, 3, 1)), ((5, 4, 3), (1, 1, 1))]
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize(("sides", "new"), VOLUMES)
+def test_pooling_and_padding_of_volumes_equal_scipys_resampling(sides, new, algorithm):
+    def resampled(x, size):
+        for axis, n in zip((-3, -2, -1), size, strict=True):
+            x = torch.from_numpy(resample(x.numpy(), n, axis=axis))
+        return x
+
+    x = maps(2, 3, *sides)
+    small = SF.spectral_pool3d(x, new, algorithm=algorithm)
+    assert_close(small, resampled(x, new))
+    assert_close(SF.spectral_pad3d(small, sides, algorithm=algorithm), resampled(small, sides))
+    assert_close(small.mean((-3, -2, -1)), x.mean((-3, -2, -1)))
+    leaf = maps(*sides).requires_grad_()
+    assert gradcheck(lambda x: SF.spectral_pool3d(x, new, algorithm=algorithm), (leaf,))
+
+
+@pytest.mark.parametrize("cutoff", [0.0, 0.3, 0.8, 1.0])
+@pytest.mark.parametrize("sides", [(8, 7, 6), (1, 5, 4)])
+def test_frequency_dropout_of_a_volume_is_a_brick_wall(sides, cutoff):
+    x = maps(2, *sides)
+    X = torch.fft.fftn(x, dim=(-3, -2, -1))
+    for axis, n in zip((-3, -2, -1), sides, strict=True):
+        mask = torch.fft.fftfreq(n, 1 / n).abs() <= cutoff * (1 + n / 2)
+        X = X * mask.reshape([-1 if axis == a else 1 for a in (-3, -2, -1)])
+    assert_close(SF.frequency_dropout3d(x, cutoff), torch.fft.ifftn(X, dim=(-3, -2, -1)).real)
+    fused = SF.spectral_pool3d(x, [max(1, n // 2) for n in sides], cutoff=cutoff)
+    assert_close(fused, SF.frequency_dropout3d(SF.spectral_pool3d(x, [max(1, n // 2) for n in sides]), cutoff))
+
+
+def test_odd_volumes_in_memory_and_of_other_types():
+    x = maps(2, 3, 4, 6, 5)
+    small = SF.spectral_pool3d(x, (2, 3, 5))
+    assert SF.spectral_pool3d(x[:0], 2).shape == (0, 3, 2, 2, 2)
+    assert SF.spectral_pool3d(x.to("meta"), 2).shape == (2, 3, 2, 2, 2)
+    strided = maps(5, 6, 4, 3, 2).permute(4, 3, 2, 1, 0)
+    assert_close(SF.spectral_pool3d(strided, 2), SF.spectral_pool3d(strided.contiguous(), 2))
+    negative = torch.conj(1j * x).imag
+    assert negative.is_neg()
+    assert_close(SF.spectral_pool3d(negative, 2), SF.spectral_pool3d(negative.resolve_neg(), 2))
+    for dtype in (torch.float16, torch.bfloat16):
+        half = SF.spectral_pool3d(x.to(dtype), (2, 3, 5))
+        assert half.dtype == dtype
+        assert_close(half.double(), SF.spectral_pool3d(x.to(dtype).double(), (2, 3, 5)), rtol=0.02, atol=0.02)
+    last = x.contiguous(memory_format=torch.channels_last_3d)
+    pooled = SF.spectral_pool3d(last, (2, 3, 5))
+    assert pooled.is_contiguous(memory_format=torch.channels_last_3d)
+    assert_close(pooled, small)
+    x[0, 0, 0, 0, 0] = math.nan
+    y = SF.spectral_pool3d(x, 2)
+    assert y[0, 0].isnan().all()
+    assert y[1].isfinite().all()
+    assert_close(torch.func.vmap(lambda x: SF.spectral_pool3d(x, 2))(x), y, equal_nan=True)
+
+
 @pytest.mark.parametrize("side", [8, 9])  # even has a Nyquist row, odd has none
 def test_pooling_keeps_a_slow_wave_and_drops_a_fast_one(side):
     slow, fast = wave(side, cycles=1), wave(side, cycles=3)
@@ -254,6 +312,28 @@ def test_in_place_of_another_pooling_it_gives_maps_of_the_same_size(layer):
         assert twin(x).shape == layer(x).shape
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.MaxPool3d(2),
+        nn.MaxPool3d(3, 2, 1, ceil_mode=True),
+        nn.MaxPool3d((1, 2, 3), (1, 2, 1), dilation=(1, 2, 1)),
+        nn.AvgPool3d((2, 1, 2)),
+        nn.AdaptiveAvgPool3d((2, None, 3)),
+        nn.AdaptiveMaxPool3d(20),
+    ],
+    ids=str,
+)
+def test_in_place_of_another_pooling_it_gives_volumes_of_the_same_size(layer):
+    net = nn.Sequential(layer)
+    for sides in [(8, 9, 10), (7, 12, 9)]:
+        x = maps(1, 2, *sides)
+        twin = copy.deepcopy(net)
+        assert snn.spectralize(twin, snn.SpectralPool3d).swapped == ["0"]
+        assert twin(x).shape == net(x).shape
+        assert_close(twin(x).mean((-3, -2, -1)), x.mean((-3, -2, -1)))
+
+
 def test_dropout_draws_once_for_the_batch_and_not_at_all_in_eval():
     layer = snn.FrequencyDropout2d(generator=torch.Generator().manual_seed(3))
     x = maps(4, 2, 16, 16)
@@ -330,6 +410,16 @@ X = torch.zeros(1, 2, 6, 5)
         (lambda: SF.spectral_pad2d(X, (5, 9)), ValueError, r"size=\(5, 9\) for a 6x5 map.*spectral_pool2d to shrink"),
         (lambda: SF.spectral_pool1d(X, 6), ValueError, "size=6 for a series of 5"),
         (lambda: SF.spectral_pad1d(X, 4), ValueError, "size=4 for a series of 5"),
+        (
+            lambda: SF.spectral_pool3d(X, (3, 6, 5)),
+            ValueError,
+            r"cannot enlarge: size=\(3, 6, 5\) for a 2x6x5 volume. Pick size <= \(2, 6, 5\), or use spectral_pad3d",
+        ),
+        (lambda: SF.spectral_pad3d(X, (2, 6, 4)), ValueError, "cannot shrink: .* or use spectral_pool3d to shrink"),
+        (lambda: SF.spectral_pool3d(X[0, 0], 2), ValueError, r"takes volumes \(..., D, H, W\)"),
+        (lambda: SF.spectral_pool3d(X, (2, 2)), ValueError, "must be whole pixels"),
+        (lambda: SF.spectral_pool3d(X.long(), 2), TypeError, "not torch.int64; convert with .float()"),
+        (lambda: snn.SpectralPool3d(scale=(0.5, 0.5)), ValueError, r"scale=\(0.5, 0.5\) must lie"),
         (lambda: SF.spectral_pool2d(X, 0), ValueError, "size=0 must be whole pixels, at least 1"),
         (lambda: SF.spectral_pool2d(X, (2, 2.5)), ValueError, r"size=\(2, 2.5\) must be whole pixels"),
         (lambda: SF.spectral_pool2d(X, (2, 2, 2)), ValueError, "must be whole pixels"),

@@ -25,7 +25,9 @@ LAYERS = {
     "scale": lambda: snn.SpectralPool2d(scale=0.5),
     "like": lambda: snn.SpectralPool2d.like(nn.MaxPool2d(3, 2, 1, ceil_mode=True)),
     "series": lambda: snn.SpectralPool1d(scale=0.5),
+    "volume": lambda: snn.SpectralPool3d(scale=(0.5, 0.7, 0.5)),
 }
+POINTWISE = {"series": nn.Conv1d, "volume": nn.Conv3d}
 
 
 @pytest.fixture(params=LAYERS)
@@ -37,17 +39,18 @@ def name(request):
 
 @pytest.fixture
 def model(name):
-    return nn.Sequential(nn.Conv1d(3, 3, 1) if name == "series" else nn.Conv2d(3, 3, 1), LAYERS[name]())
+    return nn.Sequential(POINTWISE.get(name, nn.Conv2d)(3, 3, 1), LAYERS[name]())
 
 
 def maps(name, batch=2, side=8, seed=0, dtype=torch.float32):
-    shape = (batch, 3, side) if name == "series" else (batch, 3, side + 1, side)
-    return randn(*shape, seed=seed, dtype=dtype)
+    sides = {"series": (side,), "volume": (side - 2, side + 1, side)}.get(name, (side + 1, side))
+    return randn(batch, 3, *sides, seed=seed, dtype=dtype)
 
 
 def sizes_of(name, batch_only=False):
-    sides = {2: Dim("length", min=6)} if name == "series" else {2: Dim("H", min=6), 3: Dim("W", min=6)}
-    return ({0: Dim("batch", min=2)} | ({} if batch_only else sides),)
+    axes = {"series": ("L",), "volume": ("D", "H", "W")}.get(name, ("H", "W"))
+    sides = {} if batch_only else {2 + i: Dim(axis, min=4) for i, axis in enumerate(axes)}
+    return ({0: Dim("batch", min=2), **sides},)
 
 
 def test_compiled_whole_and_for_all_sizes_at_once(name, model):

@@ -22,45 +22,52 @@ from specviz.functional.tracing import is_channels_last
 MAX_TAPS = 4096  # the map is a matrix of taps x taps: 64 MiB in float32
 
 
-def _matrix(k_h: int, k_w: int, orthogonal: bool, dtype: torch.dtype, device: torch.device) -> tuple[Tensor]:
-    """Numbers of the spectrum from taps: (k_h k_w, k_h k_w). Row (u, v) is a cosine, or the sine of its mirror."""
-    u, v = torch.arange(k_h, device=device)[:, None], torch.arange(k_w, device=device)[None, :]
-    mirror = (-u % k_h) * k_w + (-v % k_w)
-    place = u * k_w + v
-    # Of a pair, the member with the smaller column comes first; in a column that is its own mirror, the smaller row.
-    order, mirror_order = v * k_h + u, (-v % k_w) * k_h + (-u % k_h)
-    first, own = order < mirror_order, place == mirror
-    turns_down = (torch.outer(u.flatten(), u.flatten()) % k_h).double() / k_h
-    turns_across = (torch.outer(v.flatten(), v.flatten()) % k_w).double() / k_w
-    angle = 2 * math.pi * (turns_down[:, None, :, None] + turns_across[None, :, None, :]).reshape(k_h * k_w, -1)
+def _matrix(sides: tuple[int, ...], orthogonal: bool, dtype: torch.dtype, device: torch.device) -> tuple[Tensor]:
+    """Numbers of the spectrum from taps: (taps, taps). A row is a cosine, or the sine of its mirror."""
+    dims, order, mirror_order = len(sides), torch.tensor(0, device=device), torch.tensor(0, device=device)
+    turns = torch.zeros((1,) * 2 * dims, dtype=torch.float64, device=device)
+    for axis, k in enumerate(sides):
+        f = torch.arange(k, device=device)
+        along = [k if a == axis else 1 for a in range(dims)]
+        # Of a pair, the member with the smaller column comes first; in a column that is its own mirror, with the
+        # smaller row.
+        stride = math.prod(sides[:axis])
+        order, mirror_order = order + stride * f.reshape(along), mirror_order + stride * (-f % k).reshape(along)
+        turns = turns + ((torch.outer(f, f) % k).double() / k).reshape(along + along)
+    first, own = order < mirror_order, order == mirror_order
+    taps = math.prod(sides)
+    angle = 2 * math.pi * turns.reshape(taps, taps)
     # At the second member stands the first one's imaginary part, -sum w sin(-angle).
     waves = torch.where((first | own).reshape(-1, 1), angle.cos(), angle.sin())
     factor = waves.new_tensor(math.sqrt(2) if orthogonal else 1.0).where(~own.reshape(-1, 1), 1.0)
-    return ((waves * factor / math.sqrt(k_h * k_w)).to(dtype),)
+    return ((waves * factor / math.sqrt(taps)).to(dtype),)
 
 
-def _inverse(k_h: int, k_w: int, orthogonal: bool, dtype: torch.dtype, device: torch.device) -> tuple[Tensor]:
-    (matrix,) = _matrix(k_h, k_w, orthogonal, torch.float64, device)
+def _inverse(sides: tuple[int, ...], orthogonal: bool, dtype: torch.dtype, device: torch.device) -> tuple[Tensor]:
+    (matrix,) = _matrix(sides, orthogonal, torch.float64, device)
     return ((matrix.mT / matrix.square().sum(1)).to(dtype),)  # rows are orthogonal in either case
 
 
+_SHAPES = {1: "(k,)", 2: "(k_h, k_w)", 3: "(k_d, k_h, k_w)"}
+
+
 def _map(make: Any, x: Tensor, orthogonal: bool, dims: int) -> Tensor:
-    if whole(dims, "dims", 1) > 2:
-        raise ValueError(f"dims={dims!r} must be 1 for filters (..., k), or 2 for (..., k_h, k_w)")
+    if whole(dims, "dims", 1) > 3:
+        raise ValueError(
+            f"dims={dims!r} must be 1 for filters (..., k), 2 for (..., k_h, k_w), or 3 for (..., k_d, k_h, k_w)"
+        )
     if not x.is_floating_point():
         raise TypeError(f"filters and their spectral numbers are real floating point, not {x.dtype}")
     if x.ndim < dims or 0 in x.shape[-dims:]:
+        raise ValueError(f"filters end in {_SHAPES[dims]} of at least one tap, got {tuple(x.shape)}")
+    sides = tuple(x.shape[-dims:])
+    if math.prod(sides) > MAX_TAPS:
         raise ValueError(
-            f"filters end in {'(k_h, k_w)' if dims == 2 else '(k,)'} of at least one tap, got {tuple(x.shape)}"
-        )
-    k_h, k_w = x.shape[-2:] if dims == 2 else (1, x.shape[-1])
-    if k_h * k_w > MAX_TAPS:
-        raise ValueError(
-            f"a filter of {k_h} x {k_w} has more than {MAX_TAPS} taps; filters as large as the map are "
+            f"a filter of {' x '.join(map(str, sides))} has more than {MAX_TAPS} taps; filters as large as the map are "
             'snn.ParametricSpectralConv2d(kind="full")'
         )
     working = torch.promote_types(x.dtype, torch.float32)  # half precision is rounded to once, at the end
-    (matrix,) = constant(make, k_h, k_w, orthogonal, working, x.device)
+    (matrix,) = constant(make, sides, orthogonal, working, x.device)
     with no_autocast(x.device.type):
         numbers = x.reshape(*x.shape[: x.ndim - dims], -1).to(working) @ matrix.mT
     numbers = numbers.reshape(x.shape).to(x.dtype)
@@ -73,7 +80,7 @@ def spectral_parameters(weight: Tensor, *, orthogonal: bool = True, dims: int = 
 
     orthogonal  True multiplies bins that have a partner by sqrt(2), so that the sum of squares stays. False leaves the
                 factor out, and a replication of the paper trains these: pairs then learn twice as fast as real bins
-    dims        2, or 1 for filters (..., k)
+    dims        2, or 1 for filters (..., k), 3 for (..., k_d, k_h, k_w)
 
     >>> w = torch.rand(8, 3, 5, 5)
     >>> w_hat = SF.spectral_parameters(w)

@@ -359,3 +359,88 @@ def _dropped(name: str, x: Tensor, dims: int, cutoff: float, algorithm: Algorith
         return x
     y = _resample(name, maps, size, share, 1.0, algorithm)
     return y if dims == 2 else y[..., 0, :]
+
+
+# --- Volumes: planes, then the depth as series
+
+
+def _resample_volumes(
+    name: str,
+    x: Tensor,
+    new: tuple[int, int, int],
+    cutoff: float | Tensor | None,
+    nyquist: float,
+    algorithm: Algorithm,
+) -> Tensor:
+    """(..., D, H, W) -> (..., d, h, w): the resizing is one of each axis."""
+    sides = tracing.known(x.shape[-3:])
+    if sides is not None and tracing.known(new) is not None:
+        _check_volume_size(name, sides, new)
+    planes = _resample(name, x, new[1:], cutoff, nyquist, algorithm)
+    series = planes.flatten(-2).mT.unsqueeze(-2)  # (..., h * w, 1, D)
+    depths = _resample(name, series, (1, new[0]), cutoff, nyquist, algorithm)
+    last = tracing.is_channels_last_3d(x)
+    y: Tensor = depths.squeeze(-2).mT.unflatten(-1, new[1:])
+    return y.contiguous(memory_format=torch.channels_last_3d if last else torch.contiguous_format)
+
+
+def _check_volume_size(name: str, sides: tuple[int, ...], new: tuple[int, ...]) -> None:
+    pairs = list(zip(sides, new, strict=True))
+    pools, pads = name.startswith("spectral_pool"), name.startswith("spectral_pad")
+    if not (pools and any(n < m for n, m in pairs)) and not (pads and any(n > m for n, m in pairs)):
+        return
+    does, sign, other = ("enlarge", "<=", "pad") if pools else ("shrink", ">=", "pool")
+    raise ValueError(
+        f"{name} cannot {does}: size={tuple(new)} for a {'x'.join(map(str, sides))} volume. "
+        f"Pick size {sign} {tuple(sides)}, or use spectral_{other}3d to {does}."
+    )
+
+
+def _check_volumes(name: str, x: Tensor, algorithm: str, nyquist: str = "sum") -> None:
+    if x.ndim < 3 or 0 in tracing.shape_of(x)[-3:]:
+        raise ValueError(f"{name} takes volumes (..., D, H, W) of at least one voxel, got {tuple(tracing.shape_of(x))}")
+    _check(name, x, 2, algorithm, nyquist)
+
+
+@one_node
+def spectral_pool3d(
+    x: Tensor,
+    size: int | Sequence[int],
+    *,
+    cutoff: float | None = None,
+    nyquist: Nyquist = "sum",
+    algorithm: Algorithm = "auto",
+) -> Tensor:
+    """`spectral_pool2d` of volumes: x (..., D, H, W) real -> (..., d, h, w), no axis larger than before.
+
+    >>> SF.spectral_pool3d(torch.rand(2, 3, 8, 16, 16), (4, 8, 8)).shape
+    torch.Size([2, 3, 4, 8, 8])
+    """
+    _check_volumes("spectral_pool3d", x, algorithm, nyquist)
+    d, h, w = whole_sizes("spectral_pool3d", size, 3)
+    return _resample_volumes("spectral_pool3d", x, (d, h, w), check_cutoff(cutoff), NYQUIST[nyquist], algorithm)
+
+
+@one_node
+def spectral_pad3d(x: Tensor, size: int | Sequence[int], *, algorithm: Algorithm = "auto") -> Tensor:
+    """`spectral_pad2d` of volumes: x (..., D, H, W) real -> (..., d, h, w), no axis smaller than before.
+
+    >>> SF.spectral_pad3d(torch.rand(2, 3, 4, 8, 8), (8, 16, 16)).shape
+    torch.Size([2, 3, 8, 16, 16])
+    """
+    _check_volumes("spectral_pad3d", x, algorithm)
+    d, h, w = whole_sizes("spectral_pad3d", size, 3)
+    return _resample_volumes("spectral_pad3d", x, (d, h, w), None, 1.0, algorithm)
+
+
+@one_node
+def frequency_dropout3d(x: Tensor, cutoff: float, *, algorithm: Algorithm = "auto") -> Tensor:
+    """`frequency_dropout2d` of volumes: x (..., D, H, W) real -> the same shape.
+
+    >>> SF.frequency_dropout3d(torch.rand(2, 3, 8, 16, 16), cutoff=0.5).shape
+    torch.Size([2, 3, 8, 16, 16])
+    """
+    _check_volumes("frequency_dropout3d", x, algorithm)
+    planes = _dropped("frequency_dropout3d", x, 2, cutoff, algorithm)
+    depths = _dropped("frequency_dropout3d", planes.movedim(-3, -1), 1, cutoff, algorithm)
+    return depths.movedim(-1, -3)

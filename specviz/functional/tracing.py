@@ -60,3 +60,11 @@ def is_channels_last(x: Tensor) -> bool:
     B, C, H, W = shape_of(x)
     # is_contiguous(memory_format=...) would ask the same, but not under vmap.
     return x.stride()[1:] == (1, W * C, C) and (B == 1 or x.stride(0) == H * W * C)
+
+
+def is_channels_last_3d(x: Tensor) -> bool:
+    """Whether volumes lie in memory as (B, D, H, W, C), and not as (B, C, D, H, W) at the same time."""
+    if x.ndim != 5 or x.is_contiguous():
+        return False
+    B, C, D, H, W = shape_of(x)
+    return x.stride()[1:] == (1, H * W * C, W * C, C) and (B == 1 or x.stride(0) == D * H * W * C)

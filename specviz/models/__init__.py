@@ -5,7 +5,8 @@ twin = sv.models.vgg16(10, activation="tanh")                              # Spe
 spec = sv.models.vgg16(10, convolution="specnet", beta=1.0)                # Spec-VGG-16
 band = sv.models.resnet18(10, convolution="band-limited", compression=0.5)
 
-and the papers' own: Rippel's three nets, Wood & Larson's, and the fully convolutional net for time series.
+and the papers' own: Rippel's three nets, Wood & Larson's, and the fully convolutional net for time series. For volumes
+there is a U-Net, `unet3d`.
 """
 
 from specviz.models.beta import set_beta
@@ -16,6 +17,7 @@ from specviz.models.resnet import resnet9, resnet18
 from specviz.models.rippel import rippel_deep, rippel_generic, rippel_pooling
 from specviz.models.seen import frequencies_seen
 from specviz.models.series import fcn
+from specviz.models.unet import unet3d
 from specviz.models.wood_larson import wood_larson
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "rippel_generic",
     "rippel_pooling",
     "set_beta",
+    "unet3d",
     "vgg7",
     "vgg11",
     "vgg16",
@@ -40,5 +43,5 @@ __all__ = [
 ]
 
 BUILDERS = tuple(
-    name for name in __all__ if name not in ("frequencies_seen", "set_beta")
-)  # of networks, as a training config names them
+    name for name in __all__ if name not in ("frequencies_seen", "set_beta", "unet3d")
+)  # of networks that classify, as a training config names them

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from spectral_kernels.dispatch import one_of
+from spectral_kernels.dispatch import one_of, wholes
 from torch import Tensor, nn
 
 from specviz.functional import band_limited as band
@@ -153,3 +153,148 @@ class BandLimitedConv1d(_BandLimited, nn.Conv1d):
 
     replaces = (nn.Conv1d,)
     dims = 1
+
+
+class BandLimitedConv3d(_BandLimited, nn.Conv3d):
+    """`torch.nn.Conv3d` without its high frequencies; see `BandLimitedConv2d`. x (B, C, D, H, W) or (C, D, H, W).
+
+    Each axis keeps the share cbrt(1 - compression) of its half.
+
+    >>> snn.BandLimitedConv3d(3, 4, 3, padding=1, compression=0.5)(torch.rand(2, 3, 8, 16, 16)).shape
+    torch.Size([2, 4, 8, 16, 16])
+    """
+
+    replaces = (nn.Conv3d,)
+    dims = 3
+
+    @one_node
+    def forward(self, input: Tensor) -> Tensor:
+        x, padding = input, self.padding
+        if self.padding_mode in ("reflect", "replicate"):
+            x, padding = F.pad(x, self._reversed_padding_repeated_twice, mode=self.padding_mode), (0, 0, 0)
+        y, layout, self.last_algorithm = band.convolve_volumes(
+            x,
+            self.weight,
+            self.bias,
+            self.stride,
+            padding,
+            self.dilation,
+            self.groups,
+            compression=self._compression,
+            energy=self._energy,
+            algorithm=self._algorithm,
+            circular=self.padding_mode == "circular",
+        )
+        self.last_share_discarded = None if layout is None else layout.share_discarded
+        return y
+
+
+class _BandLimitedTranspose(_BandLimited):
+    """The band of a transposed convolution, which no energy chooses; mixed in before torch's own class."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int] = 1,
+        padding: int | Sequence[int] = 0,
+        output_padding: int | Sequence[int] = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: int | Sequence[int] = 1,
+        padding_mode: Literal["zeros"] = "zeros",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        *,
+        compression: float = 0.0,
+        algorithm: band.Algorithm = "auto",
+    ) -> None:
+        C, O, taps, strides, pads, dilations, groups = whole_numbers(
+            self.dims, in_channels, out_channels, kernel_size, stride, padding, dilation, groups
+        )
+        more = wholes(output_padding, self.dims, "output_padding")
+        conv: Any = super(_BandLimited, self)
+        conv.__init__(C, O, taps, strides, pads, more, groups, bias, dilations, padding_mode, device, dtype)
+        self.set_band(compression)
+        self.algorithm = algorithm
+
+    def set_band(self, compression: float = 0.0, energy: float | None = None) -> None:
+        """Choose the share of the coefficients that is left out. ValueError for an energy: there is no such mode."""
+        if energy is not None:
+            raise ValueError(
+                f"{type(self).__name__} has no energy mode: the maps whose energy={energy} would choose the band are "
+                "those that come out; set its compression"
+            )
+        super().set_band(compression)
+
+    @one_node
+    def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        layer: Any = self  # one of torch's transposed convolutions
+        more = layer._output_padding(
+            input, output_size, layer.stride, layer.padding, layer.kernel_size, self.dims, layer.dilation
+        )
+        y, layout, self.last_algorithm = band.convolve_transposed(
+            input,
+            layer.weight,
+            layer.bias,
+            layer.stride,
+            layer.padding,
+            more,
+            layer.groups,
+            layer.dilation,
+            compression=self._compression,
+            algorithm=self._algorithm,
+            dims=self.dims,
+        )
+        self.last_share_discarded = None if layout is None else layout.share_discarded
+        return y
+
+    @classmethod
+    def like(cls, conv: nn.Module, **options: Any) -> Any:
+        """A band-limited layer with an ordinary one's configuration and its very parameters."""
+        ordinary: Any = conv
+        return super().like(conv, output_padding=ordinary.output_padding, **options)
+
+
+class BandLimitedConvTranspose2d(_BandLimitedTranspose, nn.ConvTranspose2d):
+    """`torch.nn.ConvTranspose2d` without high frequencies: its arguments, its parameters, its `state_dict`.
+
+    x (B, C, h, w) or (C, h, w), output_size as in torch -> as ConvTranspose2d
+
+    compression  share of the coefficients that the band of the enlarged maps discards, in [0, 1); it may be set at any
+                 time: `layer.compression = 0.3`. There is no energy mode
+    algorithm    "auto", "gemm", "fft", "lowpass" or "direct"; `layer.last_algorithm` says which one ran
+
+    It is the transpose of `BandLimitedConv2d` with the same weight, so what a stride of 2 puts between the pixels is
+    low-passed as it comes: no checkerboard of a frequency that the band leaves out. At compression 0 it is the ordinary
+    transposed convolution.
+
+    >>> snn.BandLimitedConvTranspose2d(8, 3, 4, stride=2, padding=1, compression=0.5)(torch.rand(2, 8, 16, 16)).shape
+    torch.Size([2, 3, 32, 32])
+    """
+
+    replaces = (nn.ConvTranspose2d,)
+    dims = 2
+
+
+class BandLimitedConvTranspose1d(_BandLimitedTranspose, nn.ConvTranspose1d):
+    """`torch.nn.ConvTranspose1d` without high frequencies; see `BandLimitedConvTranspose2d`. x (B, C, l) or (C, l).
+
+    >>> snn.BandLimitedConvTranspose1d(8, 3, 4, stride=2, padding=1, compression=0.5)(torch.rand(2, 8, 50)).shape
+    torch.Size([2, 3, 100])
+    """
+
+    replaces = (nn.ConvTranspose1d,)
+    dims = 1
+
+
+class BandLimitedConvTranspose3d(_BandLimitedTranspose, nn.ConvTranspose3d):
+    """`torch.nn.ConvTranspose3d` without high frequencies; see `BandLimitedConvTranspose2d`. x (B, C, d, h, w).
+
+    >>> snn.BandLimitedConvTranspose3d(4, 3, 2, stride=2, compression=0.5)(torch.rand(2, 4, 4, 8, 8)).shape
+    torch.Size([2, 3, 8, 16, 16])
+    """
+
+    replaces = (nn.ConvTranspose3d,)
+    dims = 3

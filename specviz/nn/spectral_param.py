@@ -118,9 +118,9 @@ class _SpectralParam(nn.Module):
         return super().extra_repr() + ("" if self.orthogonal else ", orthogonal=False")
 
     def to_conv(self) -> Any:
-        """An ordinary `nn.Conv2d` (or 1d) with the same filters and bias."""
+        """An ordinary `nn.Conv2d` (or 1d, 3d) with the same filters and bias."""
         layer: Any = self
-        conv = empty_twin(nn.Conv2d if self.dims == 2 else nn.Conv1d, layer)
+        conv = empty_twin((nn.Conv1d, nn.Conv2d, nn.Conv3d)[self.dims - 1], layer)
         conv.weight = nn.Parameter(self.filters().detach(), requires_grad=self.weight_hat.requires_grad)
         conv.bias = _copied(layer.bias)
         return conv.train(self.training)
@@ -175,3 +175,15 @@ class SpectralParamConv1d(_SpectralParam, nn.Conv1d):
     replaces = (nn.Conv1d,)
     renews_parameters = True
     dims = 1
+
+
+class SpectralParamConv3d(_SpectralParam, nn.Conv3d):
+    """`torch.nn.Conv3d` trained in the Fourier domain; see `SpectralParamConv2d`. x (B, C, D, H, W) or (C, D, H, W).
+
+    >>> snn.SpectralParamConv3d(3, 4, 3, padding=1)(torch.rand(2, 3, 8, 16, 16)).shape
+    torch.Size([2, 4, 8, 16, 16])
+    """
+
+    replaces = (nn.Conv3d,)
+    renews_parameters = True
+    dims = 3

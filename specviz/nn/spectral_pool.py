@@ -103,6 +103,16 @@ class FrequencyDropout1d(_FrequencyDropout):
     _drop = staticmethod(pooling.frequency_dropout1d)
 
 
+class FrequencyDropout3d(_FrequencyDropout):
+    """`FrequencyDropout2d` of volumes: x (..., D, H, W) real -> the same shape, the same arguments.
+
+    >>> snn.FrequencyDropout3d(1, 3)(torch.rand(2, 3, 8, 16, 16)).shape
+    torch.Size([2, 3, 8, 16, 16])
+    """
+
+    _drop = staticmethod(pooling.frequency_dropout3d)
+
+
 class _SpectralPool(nn.Module):
     """What the layers of one and two dimensions share."""
 
@@ -220,6 +230,20 @@ class SpectralPool1d(_SpectralPool):
     dims = 1
     replaces = (nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d, nn.AdaptiveMaxPool1d)
     _pool, _pad = staticmethod(pooling.spectral_pool1d), staticmethod(pooling.spectral_pad1d)
+
+
+class SpectralPool3d(_SpectralPool):
+    """`SpectralPool2d` of volumes: x (B, C, D, H, W) or (C, D, H, W) real -> (..., d, h, w).
+
+    size or scale for three axes, or one number for all; dropout a `FrequencyDropout3d`.
+
+    >>> snn.SpectralPool3d(scale=0.5)(torch.rand(2, 3, 8, 16, 16)).shape
+    torch.Size([2, 3, 4, 8, 8])
+    """
+
+    dims = 3
+    replaces = (nn.MaxPool3d, nn.AvgPool3d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool3d)
+    _pool, _pad = staticmethod(pooling.spectral_pool3d), staticmethod(pooling.spectral_pad3d)
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn.modules import pooling
 from torch.nn.modules.conv import _ConvNd
 
-from specviz.nn.band_limited import BandLimitedConv1d, BandLimitedConv2d
-from specviz.nn.spectral_pool import SpectralPool1d, SpectralPool2d
+from specviz.nn.band_limited import _BandLimited
+from specviz.nn.spectral_pool import _SpectralPool
 from specviz.nn.subclasses import ordinary
 from specviz.nn.twins import CannotReplace, check_forward, check_has_weight, take_over
 
@@ -97,10 +97,11 @@ def spectralize(
     """Swap every layer of a kind in place for its spectral sibling.
 
     layer               takes the place of
-        `snn.BandLimitedConv2d`, `1d`       every `nn.Conv2d`, `1d`: its very parameters, the same `state_dict`
-        `snn.SpectralParamConv2d`, `1d`     every `nn.Conv2d`, `1d`: the same filters as new parameters, `weight_hat`
+        `snn.BandLimitedConv2d`, `1d`, `3d`  every `nn.Conv2d`, `1d`, `3d`: its very parameters, the same `state_dict`
+        `snn.BandLimitedConvTranspose2d`, `1d`, `3d`  every `nn.ConvTranspose2d`, `1d`, `3d`, likewise
+        `snn.SpectralParamConv2d`, `1d`, `3d`  the same, its filters as new parameters, `weight_hat`
         `snn.ParametricSpectralConv2d`      every `nn.Conv2d` that keeps the map's size: new filters, which start anew
-        `snn.SpectralPool2d`, `1d`          max, average, adaptive max and adaptive average pooling: maps of the same
+        `snn.SpectralPool2d`, `1d`, `3d`    max, average, adaptive max and adaptive average pooling: maps of the same
                                             sizes. The mean stays, so an adaptive average to one pixel is unchanged
     skip                names to leave, or a function of (name, layer) that says whether to leave it
     skip_kernels_up_to  leave layers whose kernel is at most this wide on every axis; 1 leaves the pointwise ones
@@ -130,11 +131,11 @@ def spectralize(
     if not hasattr(layer, "replaces"):
         raise TypeError(
             f"layer={layer!r} does not take the place of another; pick snn.BandLimitedConv2d, snn.SpectralParamConv2d, "
-            "snn.ParametricSpectralConv2d, snn.SpectralPool2d or a 1d one"
+            "snn.BandLimitedConvTranspose2d, snn.ParametricSpectralConv2d, snn.SpectralPool2d, or a 1d or 3d one"
         )
     up_to = whole(skip_kernels_up_to, "skip_kernels_up_to")
     chosen_classes = _classes(subclasses)
-    pools = issubclass(layer, SpectralPool1d | SpectralPool2d)
+    pools = issubclass(layer, _SpectralPool)
     kinds = "pooling layers" if pools else "convolutions"
     family = (*(_POOLS if pools else (_ConvNd,)), layer)
     candidates: dict[str, nn.Module] = {name: m for name, m in model.named_modules() if isinstance(m, family)}
@@ -185,7 +186,7 @@ def _reason(
         return _another(module, layer)
     if hasattr(module, "kernel_size") and max(kernel := _kernel(module)) <= up_to:
         return f"its kernel {kernel} is at most {up_to} wide"
-    if not swap_slow and issubclass(layer, BandLimitedConv1d | BandLimitedConv2d) and (reason := _slow(module)):
+    if not swap_slow and issubclass(layer, _BandLimited) and (reason := _slow(module)):
         return reason
     if getattr(layer, "renews_parameters", False) and id(module._parameters.get("weight")) in tied:
         return "its weight is tied to another layer's, and new parameters would not be"

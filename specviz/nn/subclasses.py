@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from spectral_kernels import process
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from specviz.nn.band_limited import BandLimitedConv1d, BandLimitedConv2d
-from specviz.nn.spectral_param import SpectralParamConv1d, SpectralParamConv2d
+from specviz.nn.band_limited import BandLimitedConv1d, BandLimitedConv2d, BandLimitedConv3d
+from specviz.nn.spectral_param import SpectralParamConv1d, SpectralParamConv2d, SpectralParamConv3d
 from specviz.nn.twins import CannotReplace, empty_twin
 
 
@@ -43,6 +43,10 @@ class BandLimitedConv1dSame(_PadsBySize, BandLimitedConv1d):
     """The same in one dimension."""
 
 
+class BandLimitedConv3dSame(_PadsBySize, BandLimitedConv3d):
+    """The same in three dimensions."""
+
+
 class SpectralParamConv2dSame(_PadsBySize, SpectralParamConv2d):
     """Takes the place of a strided `Conv2dSame`."""
 
@@ -51,11 +55,17 @@ class SpectralParamConv1dSame(_PadsBySize, SpectralParamConv1d):
     """The same in one dimension."""
 
 
+class SpectralParamConv3dSame(_PadsBySize, SpectralParamConv3d):
+    """The same in three dimensions."""
+
+
 _SAME: dict[Any, Any] = {
     BandLimitedConv1d: BandLimitedConv1dSame,
     BandLimitedConv2d: BandLimitedConv2dSame,
+    BandLimitedConv3d: BandLimitedConv3dSame,
     SpectralParamConv1d: SpectralParamConv1dSame,
     SpectralParamConv2d: SpectralParamConv2dSame,
+    SpectralParamConv3d: SpectralParamConv3dSame,
 }
 
 
@@ -75,12 +85,14 @@ def ordinary(module: nn.Module, base: Any, layer: Any) -> tuple[nn.Module, Any]:
 
 @torch.no_grad()
 def _ordinary_conv(module: Any, base: Any, layer: Any) -> tuple[nn.Module, Any]:
-    as_set = _conv_like(module, base, module.padding)
-    if not _has_own(module, base, "forward", "_conv_forward"):
+    as_set, transposed = _conv_like(module, base, module.padding), issubclass(base, _ConvTransposeNd)
+    if not _has_own(module, base, "forward", *(() if transposed else ("_conv_forward",))):
         return as_set, layer
     tried = [(x, _tried(module, x)) for x in _maps(module, base)]
     if all(_alike(y, as_set(x)) for x, y in tried):
         return as_set, layer
+    if transposed:  # which has no way to pad by the map's size
+        raise CannotReplace(_not_the_same(module, base, "values"))
     bare, strides = _conv_like(module, base, 0), module.stride
     if all(_alike(y, bare(pad_same(x, module.kernel_size, strides, module.dilation))) for x, y in tried):
         if max(strides) == 1:
@@ -127,7 +139,8 @@ def _not_the_same(module: nn.Module, base: Any, subject: str) -> str:
 
 
 def _conv_like(module: Any, base: Any, padding: Any) -> nn.Module:
-    conv: nn.Module = empty_twin(base, module, padding=padding)
+    more = {"output_padding": module.output_padding} if issubclass(base, _ConvTransposeNd) else {}
+    conv: nn.Module = empty_twin(base, module, padding=padding, **more)
     conv.weight, conv.bias = module.weight, module.bias
     conv.train(module.training)
     return conv

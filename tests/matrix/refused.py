@@ -80,6 +80,13 @@ REFUSED: tuple[Refusal, ...] = (
         "which is dense, takes it.",
         "no kernel runs on device",
     ),
+    Refusal(
+        ("BandLimitedConv3d, energy",),
+        ("ONNX",),
+        "The band of volumes is chosen by an operator of this package, which ONNX does not know. With a compression it "
+        "can be exported.",
+        "band_limited_conv3d has no ONNX form",
+    ),
 )
 
 

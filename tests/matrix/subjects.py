@@ -264,8 +264,9 @@ def _model(name: str, **options: Any) -> nn.Module:
     return _settle(getattr(sv.models, name)(4, **options))
 
 
-MAPS, SERIES = (4, 2, 12, 9), (4, 2, 13)
-OTHER_MAPS, OTHER_SERIES = (10, 13), (16,)
+MAPS, SERIES, VOLUMES = (4, 2, 12, 9), (4, 2, 13), (4, 2, 5, 8, 6)
+OTHER_SIZES = {3: (16,), 4: (10, 13), 5: (6, 7, 9)}  # of series, maps and volumes, by their axes
+OTHER_MAPS = OTHER_SIZES[4]
 IMAGES = (2, 3, 32, 32)
 
 
@@ -282,7 +283,7 @@ def _layer(
         shape,
         (f"nn.{name}",),
         layer=make,
-        **{"other_size": OTHER_MAPS if len(shape) == 4 else OTHER_SERIES, **own},
+        **{"other_size": OTHER_SIZES[len(shape)], **own},
     )
 
 
@@ -296,7 +297,7 @@ def _function(name: str, family: str, shape: tuple[int, ...], *, title: str = ""
         lambda: Call(name, settings, **tensors()),
         shape,
         (f"functional.{name}",),
-        **{"other_size": OTHER_MAPS if len(shape) == 4 else OTHER_SERIES, **own},
+        **{"other_size": OTHER_SIZES[len(shape)], **own},
     )
 
 
@@ -356,8 +357,27 @@ def _band_limited() -> list[Subject]:
             "BandLimitedConv1d", "BandLimitedConv1d, fft", family, SERIES,
             2, 4, 3, padding=1, compression=0.5, algorithm="fft",
         ),
+        _layer("BandLimitedConv3d", "", family, VOLUMES, 2, 4, 3, padding=1, compression=0.5),
+        _layer("BandLimitedConv3d", "BandLimitedConv3d, energy", family, VOLUMES, 2, 4, 3, padding=1, energy=0.8),
+        _layer("BandLimitedConvTranspose1d", "", family, SERIES, 2, 4, 3, stride=2, compression=0.5),
+        _layer("BandLimitedConvTranspose2d", "", family, MAPS, 2, 4, 3, stride=2, padding=1, compression=0.5),
+        _layer(
+            "BandLimitedConvTranspose2d", "BandLimitedConvTranspose2d, fft", family, MAPS,
+            2, 4, 3, stride=2, padding=1, compression=0.5, algorithm="fft",
+        ),
+        _layer("BandLimitedConvTranspose3d", "", family, VOLUMES, 2, 4, 2, stride=2, compression=0.5),
         _function("band_limited_conv2d", family, MAPS, padding=1, compression=0.5, tensors=_conv_weights(4, 2, 3, 3)),
         _function("band_limited_conv1d", family, SERIES, padding=1, compression=0.5, tensors=_conv_weights(4, 2, 3)),
+        _function(
+            "band_limited_conv3d", family, VOLUMES, padding=1, compression=0.5, tensors=_conv_weights(4, 2, 3, 3, 3)
+        ),
+        *(
+            _function(
+                f"band_limited_conv_transpose{len(shape) - 2}d", family, shape, stride=2, compression=0.5,
+                tensors=_conv_weights(2, 2, *(3,) * (len(shape) - 2)),
+            )
+            for shape in (SERIES, MAPS, VOLUMES)
+        ),
     ]  # fmt: skip
 
 
@@ -377,20 +397,25 @@ def _pooling() -> list[Subject]:
             draws=lambda: _all_draws(6),
         ),
         _layer("SpectralPool1d", "", family, SERIES, scale=0.7),
+        _layer("SpectralPool3d", "", family, VOLUMES, scale=0.7),
         _layer("FrequencyDropout2d", "", family, MAPS, 1, 2, training=False),
         _layer(
             "FrequencyDropout2d", "FrequencyDropout2d, training", family, MAPS,
             1, 2, training=True, draws=lambda: _all_draws(None),
         ),
         _layer("FrequencyDropout1d", "", family, SERIES, 1, 2, training=False),
+        _layer("FrequencyDropout3d", "", family, VOLUMES, 1, 2, training=False),
         _function("spectral_pool2d", family, MAPS, size=(6, 5), cutoff=0.8),
         _function("spectral_pool2d", family, MAPS, title="spectral_pool2d, fft", size=(6, 5), algorithm="fft"),
         _function("spectral_pool1d", family, SERIES, size=8),
+        _function("spectral_pool3d", family, VOLUMES, size=(3, 5, 4), cutoff=0.8),
         _function("spectral_pad2d", family, MAPS, size=(14, 15)),
         _function("spectral_pad2d", family, MAPS, title="spectral_pad2d, fft", size=(14, 15), algorithm="fft"),
         _function("spectral_pad1d", family, SERIES, size=17),
+        _function("spectral_pad3d", family, VOLUMES, size=(7, 9, 10)),
         _function("frequency_dropout2d", family, MAPS, cutoff=0.5),
         _function("frequency_dropout1d", family, SERIES, cutoff=0.5),
+        _function("frequency_dropout3d", family, VOLUMES, cutoff=0.5),
     ]  # fmt: skip
 
 
@@ -415,6 +440,7 @@ def _spectral_param() -> list[Subject]:
     return [
         _layer("SpectralParamConv2d", "", family, MAPS, 2, 4, 3, padding=1),
         _layer("SpectralParamConv1d", "", family, SERIES, 2, 4, 3, padding=1),
+        _layer("SpectralParamConv3d", "", family, VOLUMES, 2, 4, 3, padding=1),
         _function("spectral_parameters", family, (4, 2, 3, 5), other_size=(5, 3), maps=False),
         _function("filters_from_parameters", family, (4, 2, 3, 5), other_size=(5, 3), maps=False),
     ]
@@ -545,6 +571,9 @@ def _models() -> list[Subject]:
         _network("rippel_generic", "spectral-param", width=0.05, **spectral),
         _network("rippel_pooling", "", width=0.05),
         _network("fcn", "", in_channels=2, width=0.05, compression=0.5, shape=(4, 2, 24)),
+        _network(
+            "unet3d", "band-limited", in_channels=2, width=0.05, levels=1, pooling="spectral", shape=VOLUMES, **band
+        ),
         _network("mlp", "", image_size=16, shape=(2, 3, 16, 16)),
         _network("wood_larson", "gaussian", image_size=16, filters="gaussian", channels=3, shape=(2, 3, 16, 16)),
         _network("wood_larson", "full", image_size=16, filters="full", channels=3, shape=(2, 3, 16, 16)),

@@ -47,6 +47,11 @@ def band_for_compression(S: int, compression: float, dims: int) -> int:
     return max(1, half - math.floor(half * compression) - 1)
 
 
+def band_of_volume(S: int, compression: float) -> int:
+    """`band_for_compression` in 3-D, by the same rule: each axis keeps the share cbrt(1 - compression) of its half."""
+    return max(1, math.floor((S // 2 + 1) * math.cbrt(1 - compression) + 1e-9))  # cbrt(0.125) falls short of 0.5
+
+
 def energy_by_band(x: Tensor, plan: Plan) -> tuple[list[tuple[int, int]], Tensor]:
     """Every band (k_h, k_w) that an energy may choose, rising, and the padded map's energy in each: (bands,) float64.
 
