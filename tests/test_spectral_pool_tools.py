@@ -78,7 +78,7 @@ def test_exported_and_then_eager_again(name, model, strict):
 
 
 def test_nothing_fake_is_left_behind(name):
-    side = {"size": 31, "fft": 33, "scale": 34, "like": 35, "series": 37}[name]
+    side = {"size": 31, "fft": 33, "scale": 34, "like": 35, "series": 37, "volume": 14}[name]
     x, layer = maps(name, side=side), LAYERS[name]()
     with FakeTensorMode():
         shape = layer(torch.empty(x.shape)).shape

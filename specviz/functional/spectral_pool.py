@@ -377,10 +377,10 @@ def _resample_volumes(
     if sides is not None and tracing.known(new) is not None:
         _check_volume_size(name, sides, new)
     planes = _resample(name, x, new[1:], cutoff, nyquist, algorithm)
-    series = planes.flatten(-2).mT.unsqueeze(-2)  # (..., h * w, 1, D)
+    series = planes.flatten(-2).transpose(-2, -1).unsqueeze(-2)  # (..., h * w, 1, D)
     depths = _resample(name, series, (1, new[0]), cutoff, nyquist, algorithm)
     last = tracing.is_channels_last_3d(x)
-    y: Tensor = depths.squeeze(-2).mT.unflatten(-1, new[1:])
+    y: Tensor = depths.squeeze(-2).transpose(-2, -1).unflatten(-1, new[1:])
     return y.contiguous(memory_format=torch.channels_last_3d if last else torch.contiguous_format)
 
 

@@ -62,7 +62,8 @@ def _remembered(make: Callable[..., tuple[Tensor, ...]], *arguments: Any) -> tup
         if key in _kept:
             _kept.move_to_end(key)
             return _kept[key]
-    with torch.inference_mode(False), torch.no_grad(), torch._C._DisableFuncTorch(), untraced(), torch.device("cpu"):
+    # no_grad comes first: torch.export sees it, but not that inference_mode(False) turns gradients on until it ends.
+    with torch.no_grad(), torch.inference_mode(False), torch._C._DisableFuncTorch(), untraced(), torch.device("cpu"):
         tensors = make(*arguments)
     with _lock:
         _kept[key] = tensors
