@@ -1,7 +1,7 @@
 """Which code a trial computes with, as a digest: runs of the same digest may stand side by side.
 
-Comments, docstrings, annotations and the layout of lines are no part of it, and neither is what the trial cannot reach:
-a layer that its network has no instance of may change, and new ones may come.
+Comments, docstrings, annotations, lists of public names and the layout of lines are no part of it, and neither is what
+the trial cannot reach: a layer that its network has no instance of may change, and new ones may come.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class _Definition:
     """A function, class or value of a module's outermost level, and all names that it uses."""
 
     room: str
+    module: str
     name: str
     text: str
     uses: frozenset[str]
@@ -92,10 +93,17 @@ def _reached(definitions: Sequence[_Definition], layers: Set[str]) -> list[_Defi
     new = {each for each in definitions if each.room == "training" or each.name in layers}
     reached = set(new)
     while new:
-        used = {(each.room, name) for each in new for name in each.uses - absent}
-        new = {each for room, name in used for each in by_name.get(name, ()) if each.room in _USES[room]} - reached
+        new = {found for each in new for name in each.uses - absent for found in _meant(by_name, each, name)} - reached
         reached |= new
     return list(reached)
+
+
+def _meant(by_name: dict[str, list[_Definition]], user: _Definition, name: str) -> list[_Definition]:
+    """What a name may stand for where it is used: of a private one, and of an import's, the module's own alone."""
+    candidates = [each for each in by_name.get(name, ()) if each.room in _USES[user.room]]
+    own = [each for each in candidates if (each.room, each.module) == (user.room, user.module)]
+    private = name.startswith("_") or any(each.text.startswith("Import") for each in own)
+    return own if own and private else candidates
 
 
 @cache
@@ -115,7 +123,11 @@ def _all_layers() -> frozenset[str]:
 @cache
 def _definitions() -> list[_Definition]:
     paths = sorted((room, path) for room in _ROOMS for path in (_PACKAGE / room).rglob("*.py"))
-    return [each for room, path in paths for each in _of_module(room, path.stem, path.read_text("utf-8"))]
+    return [
+        each
+        for room, path in paths
+        for each in _of_module(room, path.relative_to(_PACKAGE).as_posix(), path.read_text("utf-8"))
+    ]
 
 
 @cache
@@ -126,7 +138,8 @@ def _of_module(room: str, module: str, text: str) -> list[_Definition]:
         if isinstance(statement, ast.Import | ast.ImportFrom) and not any(alias.asname for alias in statement.names):
             continue  # what is imported is reached by its own name
         dump, uses = ast.dump(statement), frozenset(_names(statement))
-        found += [_Definition(room, name, dump, uses) for name in _bound(statement) or [module]]
+        names = [name for name in _bound(statement) or [Path(module).stem] if name != "__all__"]
+        found += [_Definition(room, module, name, dump, uses) for name in names]
     return found
 
 
