@@ -282,6 +282,10 @@ POOLS = {
     "1d": lambda x: F.max_pool1d(x.flatten(2), 5, 2, 1),
     "1d of one series": lambda x: F.max_pool1d(x.flatten(2)[0], 7),
     "one map": lambda x: F.max_pool2d(x[0], 4),
+    "3d": lambda x: F.max_pool3d(x.contiguous(), 2),
+    "3d of one volume, dilated": lambda x: F.max_pool3d(x.contiguous(), (3, 2, 3), 1, (1, 1, 0), (2, 1, 3)),
+    "3d, as wide as it gets": lambda x: F.max_pool3d(x.contiguous()[:, None], (1, 20, 10)),
+    "3d, wider than a plane": lambda x: F.max_pool3d(x.contiguous()[:, None], (3, 21, 5), 2, (1, 10, 2)),
 }
 SAVED_EXACTLY = {
     "sqrt": lambda x: (x.abs() + 0.1).sqrt(),
