@@ -128,7 +128,8 @@ SPELLINGS = {
     ],
     torch.max_pool2d: [*pools(F.max_pool2d, torch.max_pool2d, F.max_pool2d_with_indices), *POOL2D],
     torch.max_pool3d: [
-        lambda x, call=call: call(volume(x)) for call in pools(F.max_pool3d, torch.max_pool3d, F.max_pool3d_with_indices)
+        lambda x, call=call: call(volume(x))
+        for call in pools(F.max_pool3d, torch.max_pool3d, F.max_pool3d_with_indices)
     ],
     torch.max_pool1d: [
         lambda x, call=call: call(flat(x)) for call in pools(F.max_pool1d, torch.max_pool1d, F.max_pool1d_with_indices)

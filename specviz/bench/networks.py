@@ -19,7 +19,7 @@ from specviz.datasets import photo
 
 BATCH = 32
 CLASSES = 10
-Kind = Literal["2-D", "3-D", "1-D", "tokens", "recurrent", "dense"]
+Kind = Literal["2-D", "3-D", "1-D", "tokens", "recurrent"]
 Batch = tuple[Tensor, Tensor]  # inputs and targets
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -39,6 +39,10 @@ class Network:
     batch: Callable[[int], Batch]
     loss: Loss = F.cross_entropy
 
+    def batch_on(self, device: str, seed: int = 0) -> Batch:
+        inputs, targets = self.batch(seed)
+        return inputs.to(device), targets.to(device)
+
     def trained(self, steps: int, device: str = "cpu") -> nn.Module:
         """The network after a few steps: freshly drawn weights make other maps than trained ones."""
         torch.manual_seed(0)
@@ -46,7 +50,7 @@ class Network:
         optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
         for step in range(steps):
             optimizer.zero_grad()
-            inputs, targets = (t.to(device) for t in self.batch(step + 1))
+            inputs, targets = self.batch_on(device, step + 1)
             self.loss(net(inputs), targets).backward()
             optimizer.step()
         return net
@@ -72,7 +76,7 @@ def _enlarged(seed: int) -> Batch:
     return F.avg_pool2d(x, 4), x
 
 
-def _volumes(seed: int, side: int = 24, count: int = 8) -> Batch:
+def _volumes(seed: int, side: int = 24, count: int = 4) -> Batch:
     """What a window sees that moves over a photograph, and which third of the brightnesses it is of."""
     generator = torch.Generator().manual_seed(seed)
     pictures = [photo(name).mean(0) if photo(name).ndim == 3 else photo(name) for name in PHOTOS]
@@ -177,8 +181,8 @@ def _decoder() -> nn.Module:
     def larger(C: int, O: int) -> list[nn.Module]:
         return [nn.Upsample(scale_factor=2), nn.Conv2d(C, O, 3, padding=1)]
 
-    layers = [nn.Conv2d(3, 64, 3, padding=1), block(64), *larger(64, 64), block(64), *larger(64, 32), block(32)]
-    return nn.Sequential(*layers, nn.GroupNorm(8, 32), nn.SiLU(), nn.Conv2d(32, 3, 3, padding=1))
+    layers = [nn.Conv2d(3, 32, 3, padding=1), block(32), *larger(32, 32), block(32), *larger(32, 16), block(16)]
+    return nn.Sequential(*layers, nn.GroupNorm(8, 16), nn.SiLU(), nn.Conv2d(16, 3, 3, padding=1))
 
 
 def _resnet1d() -> nn.Module:
@@ -305,15 +309,16 @@ def _pooled() -> nn.Module:
 
 
 NETWORKS: dict[str, Network] = {
-    "mlp": Network("dense", models.mlp, _images),
     "lenet": Network("2-D", models.lenet, _images),
     "alexnet": Network("2-D", lambda: models.alexnet(width=0.25), _images),
     "vgg7": Network("2-D", models.vgg7, _images),
-    "vgg16": Network("2-D", lambda: models.vgg16(batch_norm=True), _images),
+    "vgg16": Network("2-D", lambda: models.vgg16(batch_norm=True, width=0.5), _images),
     "resnet9": Network("2-D", models.resnet9, _images),
-    "resnet18": Network("2-D", lambda: models.resnet18(batch_norm=True), _images),
-    "resnet18, channels last": Network("2-D", lambda: _ChannelsLast(models.resnet18(batch_norm=True, width=0.5)), _images),
-    "densenet40": Network("2-D", lambda: models.densenet40(batch_norm=True, width=0.5), _images),
+    "resnet18": Network("2-D", lambda: models.resnet18(batch_norm=True, width=0.5), _images),
+    "resnet18, channels last": Network(
+        "2-D", lambda: _ChannelsLast(models.resnet18(batch_norm=True, width=0.5)), _images
+    ),
+    "densenet40": Network("2-D", lambda: models.densenet40(batch_norm=True, width=0.25), _images),
     "wood_larson": Network(
         "2-D", lambda: models.wood_larson(CLASSES, image_size=64, filters="gaussian"), lambda seed: _images(seed, 64)
     ),
@@ -324,9 +329,9 @@ NETWORKS: dict[str, Network] = {
     "mobilenet": Network("2-D", lambda: _inverted(nn.Hardswish, nn.Hardsigmoid), _images),
     "efficientnet": Network("2-D", lambda: _inverted(nn.SiLU, nn.Sigmoid), _images),
     "convnext": Network("2-D", _convnext, _images),
-    "unet": Network("2-D", lambda: _unet(2, 3, (32, 64, 128)), _segmented),
+    "unet": Network("2-D", lambda: _unet(2, 3, (16, 32, 64)), _segmented),
     "vae decoder": Network("2-D", _decoder, _enlarged, F.mse_loss),
-    "unet, 3-D": Network("3-D", lambda: _unet(3, 1, (16, 32, 64)), _volumes),
+    "unet, 3-D": Network("3-D", lambda: _unet(3, 1, (8, 16, 32)), _volumes),
     "resnet, 1-D": Network("1-D", _resnet1d, _series),
     "vit": Network("tokens", _vit, _images),
     "gpt": Network(

@@ -33,7 +33,7 @@ class BenchPredict(BenchRecord):
 def measure(name: str, device: str) -> BenchPredict:
     torch.manual_seed(0)
     network = NETWORKS[name]
-    net, (x, targets) = network.make().to(device), (t.to(device) for t in network.batch(0))
+    net, (x, targets) = network.make().to(device), network.batch_on(device)
     kinds: dict[str, Any] = {"loss": network.loss, "targets": targets, "optimizer": torch.optim.Adam}
     found, real = (step(net, x, **kinds) for step in (predict_step, measure_step))
     return BenchPredict(
@@ -66,6 +66,6 @@ def run(out: Path) -> None:
     }
     columns = "network: {network} | saved, MB: {saved_bytes:MB} | predicted: {saved:.4f} x | peak, MB: {peak_bytes:MB}"
     columns += " | predicted: {peak:.4f} x | all, MB: {total_bytes:MB} | predicted: {total:.4f} x"
-    harness.show(f"predicted steps, Adam", rows, columns, ratios, left=("network",))
+    harness.show("predicted steps, Adam", rows, columns, ratios, left=("network",))
     harness.write(out, rows)
     harness.tell(harness.missed(aims, rows))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from statistics import median
@@ -19,7 +19,12 @@ from torch.optim import Optimizer
 
 from specviz.memory.checkpoint import checkpoint_activations
 from specviz.memory.contexts import ERROR, compress_activations
-from specviz.memory.rivals import bfloat16_activations, quantise_activations
+from specviz.memory.rivals import (
+    bfloat16_activations,
+    divided_activations,
+    low_pass_activations,
+    quantise_activations,
+)
 from specviz.memory.step import _scalar, measure_step
 from specviz.memory.unchanged import unchanged
 
@@ -28,6 +33,8 @@ _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2*
 _SEGMENTS = (2, 4, 8)
 _ERRORS = (0.02, 0.05, 0.1, 0.2)
 _BITS = (8, 4, 2)
+_GROUP = 256  # numbers, as ActNN groups them
+_CUTOFFS = (0.5, 0.25)
 
 
 @dataclass(frozen=True)
@@ -121,7 +128,7 @@ class Fit:
         return "\n".join([*(line.rstrip() for line in lines), last])
 
 
-def ways(device: str = "cpu") -> dict[str, tuple[Context, bool]]:
+def ways(device: str = "cpu", rivals: bool = False) -> dict[str, tuple[Context, bool]]:
     """The ways that `fit` tries: name -> (a context for a model, whether gradients are exact)."""
     found: dict[str, tuple[Context, bool]] = {"plain": (lambda model: nullcontext(), True)}
     found["bfloat16 maps"] = (lambda model: bfloat16_activations(), False)
@@ -134,6 +141,17 @@ def ways(device: str = "cpu") -> dict[str, tuple[Context, bool]]:
         found[f"checkpoint {segments}"] = (lambda model, s=segments: checkpoint_activations(model, s), True)  # type: ignore[misc]
     if device == "cuda":
         found["save on CPU"] = (lambda model: torch.autograd.graph.save_on_cpu(pin_memory=True), True)
+    return found | (_rivals() if rivals else {})
+
+
+def _rivals() -> dict[str, tuple[Context, bool]]:
+    """What papers store: ActNN's groups, DIVISION, a DCT with a cut-off; and three bits."""
+    found: dict[str, tuple[Context, bool]] = {"3-bit maps": (lambda model: quantise_activations(3), False)}
+    for bits in _BITS:
+        found[f"{bits}-bit groups"] = (lambda model, b=bits: quantise_activations(b, _GROUP), False)  # type: ignore[misc]
+    found["DIVISION"] = (lambda model: divided_activations(), False)
+    for cutoff in _CUTOFFS:
+        found[f"DCT to {cutoff:g}"] = (lambda model, c=cutoff: low_pass_activations(c), False)  # type: ignore[misc]
     return found
 
 
@@ -148,6 +166,7 @@ def fit(
     optimizer: Optimizer | Callable[..., Optimizer] | None = None,
     error: float = 0.1,
     rounds: int = 3,
+    rivals: bool = False,
 ) -> Fit:
     """Measure every way to make a model's step in less memory, and name the fastest that keeps a budget.
 
@@ -161,6 +180,8 @@ def fit(
              the batch, and the peak of what comes and goes
     error    the most that gradients may be off by, as a share of their norm; another batch's are off by more than 1
     rounds   steps of each way that are timed, in turns
+    rivals   whether to try what papers store too: 3 bits, bits of groups of 256 (ActNN), means of 8 x 8 pixels and 2
+             bits (DIVISION), a DCT with a cut-off (Vu et al.)
 
     The model, its gradients, the optimiser and random numbers are restored afterwards, as by `measure_step`.
 
@@ -179,7 +200,7 @@ def fit(
     rows, refused, contexts = [], {}, {}
     step = _Step(model, batch, loss, targets, device)
     kinds: dict[str, Any] = {"loss": loss, "targets": targets, "optimizer": optimizer}
-    tried = ways(device.type)
+    tried = ways(device.type, rivals)
     steps = {name: (lambda way=way: way(model)) for name, (way, _) in tried.items()}
     exact: Tensor | None = None
     for name, (_, is_exact) in tried.items():
@@ -296,10 +317,12 @@ def _leads(row: FitRow, rows: Sequence[FitRow]) -> bool:
     def costs(each: FitRow) -> tuple[float, ...]:
         return each.total_bytes, each.step_ms, each.gradient_error
 
-    own = costs(row)
-    return not any(
-        all(a <= b for a, b in zip(costs(other), own, strict=True)) and costs(other) != own for other in rows
-    )
+    return leads(costs(row), map(costs, rows))
+
+
+def leads(costs: tuple[float, ...], others: Iterable[tuple[float, ...]]) -> bool:
+    """Whether nothing else costs as little in every respect, and less in one: whether it is on the Pareto front."""
+    return not any(other != costs and all(a <= b for a, b in zip(other, costs, strict=True)) for other in others)
 
 
 def _bytes(budget: int | str) -> int:

@@ -197,9 +197,7 @@ class Saving:
         if part is None:
             return None
         size, stride = x.shape, x.stride()
-        return Recipe(
-            (part,), lambda y: y.contiguous().as_strided(size, stride), x.dtype, torch.contiguous_format
-        )
+        return Recipe((part,), lambda y: y.contiguous().as_strided(size, stride), x.dtype, torch.contiguous_format)
 
     def before(self, making: Making) -> None:
         """Looks up what the operation may change."""
