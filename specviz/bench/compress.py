@@ -21,7 +21,7 @@ from specviz.memory.fit import Context, leads, ways
 from specviz.record_types import BenchRecord
 
 NAMES = ("resnet18", "vgg16", "densenet40", "mobilenet", "unet")
-WARMED = 10  # steps of training before measuring
+WARMED = 5  # steps of training before measuring
 
 
 class BenchCompress(BenchRecord):
@@ -74,20 +74,20 @@ def measure(name: str, network: Network, device: str, rounds: int, warmed: int =
     run: dict[str, Callable[[], Any]] = {
         way: partial(_gradient, nets[way], network, context, batch) for way, (context, _) in tried.items()
     }
+    found = {way: run[way]() for way in tried}
+    exact, _ = found["plain"]
+    other, _ = _gradient(copy.deepcopy(net), network, tried["plain"][0], other_batch)
     ms = least_ms(run, rounds)
-    plain, _ = tried["plain"]
-    exact, other = (_gradient(copy.deepcopy(net), network, plain, each)[0] for each in (batch, other_batch))
     rows = []
     for way, (context, is_exact) in tried.items():
-        fresh = copy.deepcopy(net)
         memory = measure_step(
-            fresh,
+            nets[way],
             batch[0],
             loss=lambda y, t: network.loss(y.float(), t),
             targets=batch[1],
-            context=partial(context, fresh),
+            context=partial(context, nets[way]),
         )
-        gradient, stats = _gradient(fresh, network, context, batch)
+        gradient, stats = found[way]
         row = BenchCompress(
             experiment="bench-compress",
             device=device,

@@ -30,18 +30,17 @@ def medians_ms(sides: dict[str, Callable[[], Any]], rounds: int = 9) -> dict[str
 
 
 def least_ms(sides: dict[str, Callable[[], Any]], rounds: int) -> dict[str, tuple[float, float]]:
-    """Least wall and processor milliseconds (of all threads) of each side over interleaved rounds, after a warm-up.
+    """Least wall and processor milliseconds (of all threads) of each side over interleaved rounds.
 
-    Where others use the machine too, the least processor time says more than any wall time.
+    Each side has run before. Where others use the machine too, the least processor time says more than any wall time.
     """
     least = dict.fromkeys(sides, (math.inf, math.inf))
-    for round in range(rounds + 1):
+    for _ in range(rounds):
         for name, run in sides.items():
             processor, wall = time.process_time(), time.perf_counter()
             run()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             taken = 1e3 * (time.perf_counter() - wall), 1e3 * (time.process_time() - processor)
-            if round:
-                least[name] = min(least[name][0], taken[0]), min(least[name][1], taken[1])
+            least[name] = min(least[name][0], taken[0]), min(least[name][1], taken[1])
     return least
