@@ -103,9 +103,9 @@ def test_a_low_pass_keeps_the_first_cosines_of_each_axis(shape, cutoff):
 @pytest.mark.parametrize("packer", [Uniform(2), Uniform(3), Uniform(2, 256), Divided(2)], ids=str)
 def test_what_is_rounded_at_random_is_right_on_average(packer):
     x = torch.rand(1, 2, 16, 16)
-    mean = torch.stack([packer.pack(x, seed).unpack() for seed in range(2000)]).mean(0)
-    # A step is at most a third of the range, and the mean of 2,000 draws within five deviations, 0.5 steps each.
-    assert float((mean - x).abs().max()) < 5 * 0.5 / 3 / math.sqrt(2000) + 0.01 * (packer != Uniform(2))
+    mean = torch.stack([packer.pack(x, seed).unpack() for seed in range(400)]).mean(0)
+    # A step is at most a third of the range, and the mean of 400 draws within five deviations, 0.5 steps each.
+    assert float((mean - x).abs().max()) < 5 * 0.5 / 3 / math.sqrt(400) + 0.01 * (packer != Uniform(2))
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_of_numbers_without_an_order_no_low_frequencies_are_kept():
         grads.append(torch.autograd.grad(y.square().sum() + y.sum(), tokens)[0])
     assert grads[0].isfinite().all()
     with low_pass_activations(0.25) as stats:
-        (tokens * 1.0).mul(2.0).softmax(-1).sum().backward()
+        nn.functional.softmax(tokens * 1.0, -1).sum().backward()
     assert stats.share == 1  # they stay as they are
 
 

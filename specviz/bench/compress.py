@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -21,25 +21,31 @@ from specviz.memory.fit import Context, leads, ways
 from specviz.record_types import BenchRecord
 
 NAMES = ("resnet18", "vgg16", "densenet40", "mobilenet", "unet")
-WARMED = 5  # steps of training before measuring
+WARMED = 20  # steps of training before measuring
 
 
-class BenchCompress(BenchRecord):
+class _Younger(TypedDict, total=False):
+    """What records have that are younger than some."""
+
+    step_cpu_ms: float  # of all threads, the least
+    step_cpu_ratio: float  # to plain training
+    is_exact: bool  # the gradient, but for the order of sums
+    on_front: bool  # whether no other way has as low a peak, as short a step and as near a gradient
+
+
+class BenchCompress(BenchRecord, _Younger):
     """A network's training step by one way to keep its maps; of `specviz bench compress`."""
 
     network: str
     image_size: int
     batch: int
+    width: float
     way: str
     saved_bytes: int
     peak_bytes: int
     average_bytes: int
     step_ms: float  # the least
     step_ratio: float  # to plain training
-    step_cpu_ms: float  # of all threads, the least
-    step_cpu_ratio: float
-    is_exact: bool  # the gradient, but for the order of sums
-    on_front: bool  # whether no other way has as low a peak, as short a step and as near a gradient
     gradient_error: float  # shares of the plain gradient's norm
     other_batch_error: float
     map_share: float | None
@@ -94,6 +100,7 @@ def measure(name: str, network: Network, device: str, rounds: int, warmed: int =
             network=name,
             image_size=batch[0].shape[-1],
             batch=len(batch[0]),
+            width=network.width,
             way=way,
             saved_bytes=memory.saved_bytes,
             peak_bytes=memory.peak_bytes,
@@ -113,7 +120,7 @@ def measure(name: str, network: Network, device: str, rounds: int, warmed: int =
         )
         rows.append(row)
     every = [_costs(row) for row in rows]
-    return [row | {"on_front": leads(_costs(row), every)} for row in rows]  # type: ignore[typeddict-item]
+    return [row | {"on_front": leads(_costs(row), every)} for row in rows]
 
 
 def _costs(row: BenchCompress) -> tuple[float, ...]:

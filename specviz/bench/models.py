@@ -20,7 +20,8 @@ from specviz.memory import CompressionStats, compress_activations, measure_step
 from specviz.memory.contexts import STORAGES, Storage
 from specviz.record_types import BenchRecord
 
-WARMED = 5  # steps of training before measuring
+MOST_EXAMPLES = 16  # of a batch
+WARMED = 3  # steps of training before measuring
 MOST = {"2-D": 0.12, "3-D": 0.15, "tokens": 0.25, "recurrent": 0.25}  # the aims: bytes kept, as a share of plain's
 SLOWEST = {"small": 1.35, "fast": 1.2}  # and a step's time
 
@@ -67,8 +68,8 @@ def _step(net: nn.Module, network: Network, batch: tuple[Tensor, Tensor], way: s
 def measure(name: str, device: str, rounds: int, warmed: int = WARMED) -> list[BenchModel]:
     """One network: a record for each storage, timed beside plain training in one run."""
     network = NETWORKS[name]
-    trained = network.trained(warmed, device)
-    batch, other_batch = (network.batch_on(device, seed) for seed in (0, 99))
+    trained = network.trained(warmed, device, MOST_EXAMPLES)
+    batch, other_batch = (network.batch_on(device, seed, MOST_EXAMPLES) for seed in (0, 99))
     nets = {way: copy.deepcopy(trained) for way in WAYS}
     run: dict[str, Callable[[], Any]] = {way: partial(_step, nets[way], network, batch, way) for way in WAYS}
     found = {way: run[way]() for way in WAYS}

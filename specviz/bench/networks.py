@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 import specviz.nn as snn
 from specviz import models
-from specviz.bench.memory import PHOTOS, photographs
-from specviz.datasets import photo
+from specviz.bench.memory import photographs
+from specviz.datasets import PHOTOS, photo
 
 BATCH = 32
 CLASSES = 10
@@ -32,25 +32,28 @@ class Network:
     make   the network
     batch  inputs and targets, by a seed
     loss   of its output and the targets
+    width  of its channels, as a share of the usual ones
     """
 
     kind: Kind
     make: Callable[[], nn.Module]
     batch: Callable[[int], Batch]
     loss: Loss = F.cross_entropy
+    width: float = 1.0
 
-    def batch_on(self, device: str, seed: int = 0) -> Batch:
+    def batch_on(self, device: str, seed: int = 0, most: int = BATCH) -> Batch:
+        """At most so many of a batch's examples."""
         inputs, targets = self.batch(seed)
-        return inputs.to(device), targets.to(device)
+        return inputs[:most].to(device), targets[:most].to(device)
 
-    def trained(self, steps: int, device: str = "cpu") -> nn.Module:
+    def trained(self, steps: int, device: str = "cpu", most: int = BATCH) -> nn.Module:
         """The network after a few steps: freshly drawn weights make other maps than trained ones."""
         torch.manual_seed(0)
         net = self.make().to(device)
         optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
         for step in range(steps):
             optimizer.zero_grad()
-            inputs, targets = self.batch_on(device, step + 1)
+            inputs, targets = self.batch_on(device, step + 1, most)
             self.loss(net(inputs), targets).backward()
             optimizer.step()
         return net
@@ -208,7 +211,8 @@ class _Excited(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.gate(x)
+        y: Tensor = x * self.gate(x)
+        return y
 
 
 def _inverted(activation: type[nn.Module], gate: type[nn.Module]) -> nn.Module:
@@ -310,15 +314,15 @@ def _pooled() -> nn.Module:
 
 NETWORKS: dict[str, Network] = {
     "lenet": Network("2-D", models.lenet, _images),
-    "alexnet": Network("2-D", lambda: models.alexnet(width=0.25), _images),
+    "alexnet": Network("2-D", lambda: models.alexnet(width=0.25), _images, width=0.25),
     "vgg7": Network("2-D", models.vgg7, _images),
-    "vgg16": Network("2-D", lambda: models.vgg16(batch_norm=True, width=0.5), _images),
+    "vgg16": Network("2-D", lambda: models.vgg16(batch_norm=True, width=0.5), _images, width=0.5),
     "resnet9": Network("2-D", models.resnet9, _images),
-    "resnet18": Network("2-D", lambda: models.resnet18(batch_norm=True, width=0.5), _images),
+    "resnet18": Network("2-D", lambda: models.resnet18(batch_norm=True, width=0.5), _images, width=0.5),
     "resnet18, channels last": Network(
         "2-D", lambda: _ChannelsLast(models.resnet18(batch_norm=True, width=0.5)), _images
     ),
-    "densenet40": Network("2-D", lambda: models.densenet40(batch_norm=True, width=0.25), _images),
+    "densenet40": Network("2-D", lambda: models.densenet40(batch_norm=True, width=0.25), _images, width=0.25),
     "wood_larson": Network(
         "2-D", lambda: models.wood_larson(CLASSES, image_size=64, filters="gaussian"), lambda seed: _images(seed, 64)
     ),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -19,6 +21,7 @@ from torch.optim import Optimizer
 
 from specviz.memory.checkpoint import checkpoint_activations
 from specviz.memory.contexts import ERROR, compress_activations
+from specviz.memory.predict import predict_step
 from specviz.memory.rivals import (
     bfloat16_activations,
     divided_activations,
@@ -185,7 +188,8 @@ def fit(
 
     The model, its gradients, the optimiser and random numbers are restored afterwards, as by `measure_step`.
 
-    Raises ValueError for a budget, an error or rounds out of range, and whatever the plain step raises. A way that
+    Raises ValueError for a budget, an error or rounds out of range, for a step that `predict_step` predicts to need
+    more than the machine's memory, which is not run, and whatever the plain step raises. A way that
     cannot be taken, such as checkpoints of a model without a chain of modules, is left out, and the table says why.
 
     >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3))
@@ -197,18 +201,33 @@ def fit(
     if not 0 <= error < math.inf:
         raise ValueError(f"error={error} must be a finite number, at least 0")
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    rows, refused, contexts = [], {}, {}
-    step = _Step(model, batch, loss, targets, device)
     kinds: dict[str, Any] = {"loss": loss, "targets": targets, "optimizer": optimizer}
-    tried = ways(device.type, rivals)
-    steps = {name: (lambda way=way: way(model)) for name, (way, _) in tried.items()}
+    check_the_machine(model, batch, device, kinds)
+    rows, refused, contexts = measured(model, batch, ways(device.type, rivals), kinds, rounds)
+    return Fit(marked(rows, limit, error), limit, error, contexts, refused)
+
+
+Contexts = dict[str, Callable[[], AbstractContextManager[Any]]]
+
+
+def measured(
+    model: nn.Module, batch: Any, tried: Mapping[str, tuple[Context, bool]], kinds: Mapping[str, Any], rounds: int
+) -> tuple[list[FitRow], dict[str, str], Contexts]:
+    """A row for each way, the first of which is plain; why others are left out; and each way's context.
+
+    kinds  the arguments of `measure_step` that say what a step is
+    """
+    rows, refused, contexts = list[FitRow](), dict[str, str](), Contexts()
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    step = _Step(model, batch, kinds.get("loss"), kinds.get("targets"), device)
+    steps: Contexts = {name: partial(way, model) for name, (way, _) in tried.items()}
     exact: Tensor | None = None
     for name, (_, is_exact) in tried.items():
         try:
             memory = measure_step(model, batch, **kinds, context=steps[name], points=8)
             gradient = step.gradient(steps[name])
         except (ValueError, RuntimeError) as failure:
-            if name == "plain":
+            if exact is None:
                 raise
             refused[name] = str(failure).splitlines()[0]
             continue
@@ -217,9 +236,50 @@ def fit(
         rows.append(FitRow(name, memory.total_bytes, memory.peak_bytes, memory.saved_bytes, 0.0, off, is_exact))
         contexts[name] = steps[name]
     times = step.times(contexts, rounds)
-    rows = [replace(row, step_ms=times[row.way]) for row in rows]
-    kept = [replace(r, fits=r.total_bytes <= limit and r.gradient_error <= error, front=_leads(r, rows)) for r in rows]
-    return Fit(kept, limit, error, contexts, refused)
+    return [replace(row, step_ms=times[row.way]) for row in rows], refused, contexts
+
+
+def marked(rows: Sequence[FitRow], limit: int, error: float) -> list[FitRow]:
+    """The rows with what fits a budget of bytes and an error, and what is on the front."""
+    every = [_costs(row) for row in rows]
+    return [
+        replace(
+            row,
+            fits=row.total_bytes <= limit and row.gradient_error <= error,
+            front=leads(_costs(row), every),
+        )
+        for row in rows
+    ]
+
+
+def _costs(row: FitRow) -> tuple[float, ...]:
+    return row.total_bytes, row.step_ms, row.gradient_error
+
+
+def check_the_machine(model: nn.Module, batch: Any, device: torch.device, kinds: Mapping[str, Any]) -> None:
+    """Raises ValueError where a plain step is predicted to need more memory than the device has."""
+    has = memory_of(device)
+    if has is None:
+        return
+    try:
+        needs = predict_step(model, batch, **kinds).total_bytes
+    except Exception:  # what cannot be predicted is measured, which says what is wrong with it
+        return
+    if needs > has:
+        raise ValueError(
+            f"a plain step is predicted to need {_size(needs)}, and {device} has {_size(has)}, so that nothing is run. "
+            "Use a smaller batch: predict_step says what one would need."
+        )
+
+
+def memory_of(device: torch.device) -> int | None:
+    """Bytes of memory that a device has; None where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
 
 
 def largest_batch(
@@ -311,13 +371,6 @@ class _Step:
                     if turn:  # the first is a warm-up
                         taken[name].append(1e3 * (time.perf_counter() - began))
         return {name: median(values) for name, values in taken.items()}
-
-
-def _leads(row: FitRow, rows: Sequence[FitRow]) -> bool:
-    def costs(each: FitRow) -> tuple[float, ...]:
-        return each.total_bytes, each.step_ms, each.gradient_error
-
-    return leads(costs(row), map(costs, rows))
 
 
 def leads(costs: tuple[float, ...], others: Iterable[tuple[float, ...]]) -> bool:

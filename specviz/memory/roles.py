@@ -336,8 +336,9 @@ def _max_pool(dims: int) -> Callable[..., Role]:
             if x.is_floating_point():
                 return ShapeOnly.of(x)
             no_stride = stride is None or (isinstance(stride, list | tuple) and not stride)
-            sides = kernel_size, kernel_size if no_stride else stride, padding, dilation
-            window = Window(*(_sides(s, dims) for s in sides), tuple(input.shape[-dims:]))
+            sides = (kernel_size, kernel_size if no_stride else stride, padding, dilation)
+            kernel, step, padded, spread = (_sides(side, dims) for side in sides)
+            window = Window(kernel, step, padded, spread, tuple(input.shape[-dims:]))
             if dims == 1:
                 window = window.with_one_row()
             if x.dtype != torch.int64 or not window.is_narrow or window.bits > 8:
