@@ -168,7 +168,9 @@ def test_a_step_that_the_machine_has_no_memory_for_is_predicted_and_not_run(monk
     module = sys.modules["specviz.memory.fit"]
     monkeypatch.setattr(module, "measure_step", lambda *args, **kinds: pytest.fail("it was run"))
     monkeypatch.setattr(module, "memory_of", lambda device: 50_000)
-    with pytest.raises(ValueError, match=r"a plain step is predicted to need 1.1 MiB, and cpu has 48.8 KiB, so that no"):
+    with pytest.raises(
+        ValueError, match=r"a plain step is predicted to need 1.1 MiB, and cpu has 48.8 KiB, so that no"
+    ):
         fit(small_net(), batch()[0], budget="1 GiB")
     needs = predict_step(small_net(), batch()[0]).total_bytes
     monkeypatch.setattr(module, "memory_of", lambda device: needs)
