@@ -436,6 +436,17 @@ def compress(out: Out = Path("data/results"), rounds: Count = 5) -> None:
 
 
 @bench.command()
+def models(out: Out = Path("data/results"), rounds: Count = 5) -> None:
+    """Saved maps compressed, in networks of many kinds.
+
+    compress_activations at its default error: bytes of a step, its peak, its time, gradients, beside plain training.
+    """
+    from specviz.bench.models import run
+
+    _in_words(lambda: run(out, rounds))
+
+
+@bench.command()
 def codes(out: Out = Path("data/results"), rounds: Count = 5) -> None:
     """Saved maps as codes: time and bits of the kernels.
 

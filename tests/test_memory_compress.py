@@ -282,6 +282,10 @@ POOLS = {
     "1d": lambda x: F.max_pool1d(x.flatten(2), 5, 2, 1),
     "1d of one series": lambda x: F.max_pool1d(x.flatten(2)[0], 7),
     "one map": lambda x: F.max_pool2d(x[0], 4),
+    "3d": lambda x: F.max_pool3d(x.contiguous(), 2),
+    "3d of one volume, dilated": lambda x: F.max_pool3d(x.contiguous(), (3, 2, 3), 1, (1, 1, 0), (2, 1, 3)),
+    "3d, as wide as it gets": lambda x: F.max_pool3d(x.contiguous()[:, None], (1, 20, 10)),
+    "3d, wider than a plane": lambda x: F.max_pool3d(x.contiguous()[:, None], (3, 21, 5), 2, (1, 10, 2)),
 }
 SAVED_EXACTLY = {
     "sqrt": lambda x: (x.abs() + 0.1).sqrt(),
@@ -768,8 +772,8 @@ def test_unknown_options_are_refused():
         compress_activations(storage="tiny")
     with pytest.raises(TypeError, match="error='0.5' must be a real number"):
         compress_activations(error="0.5")
-    with pytest.raises(ValueError, match="bits=3 must be 2, 4 or 8"):
-        quantise_activations(3)
+    with pytest.raises(ValueError, match="bits=5 must be 2, 3, 4 or 8"):
+        quantise_activations(5)
     with pytest.raises(TypeError, match=r"maps are \(B, C, L\), \(B, C, H, W\)"):
         Coder().pack(torch.ones(3, 3))
 

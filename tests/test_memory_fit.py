@@ -2,6 +2,7 @@
 
 import copy
 import re
+import sys
 from contextlib import nullcontext
 
 import pytest
@@ -11,9 +12,9 @@ from torch import nn
 
 import specviz as sv
 from specviz import models
-from specviz.memory import Fit, FitRow, checkpoint_activations, fit, largest_batch, measure_step
+from specviz.memory import Fit, FitRow, checkpoint_activations, fit, largest_batch, measure_step, predict_step
 from specviz.memory.checkpoint import _chains
-from specviz.memory.fit import _bytes
+from specviz.memory.fit import _bytes, marked
 
 
 def small_net():
@@ -157,10 +158,40 @@ def test_the_fastest_way_within_budget_and_error_is_taken(found):
 
 
 def test_the_front_is_what_nothing_beats():
-    from specviz.memory.fit import _leads
-
     rows = [row("a", 100, 1.0, 0.0), row("b", 100, 2.0, 0.0), row("c", 50, 3.0, 0.1), row("d", 100, 1.0, 0.0)]
-    assert [_leads(each, rows) for each in rows] == [True, False, True, True]
+    assert [each.front for each in marked(rows, 100, 0.1)] == [True, False, True, True]
+    assert [each.fits for each in marked(rows, 99, 0.1)] == [False, False, True, False]
+    assert not any(each.fits for each in marked(rows, 99, 0.09))
+
+
+def test_a_step_that_the_machine_has_no_memory_for_is_predicted_and_not_run(monkeypatch):
+    module = sys.modules["specviz.memory.fit"]
+    monkeypatch.setattr(module, "measure_step", lambda *args, **kinds: pytest.fail("it was run"))
+    monkeypatch.setattr(module, "memory_of", lambda device: 50_000)
+    with pytest.raises(
+        ValueError, match=r"a plain step is predicted to need 1.1 MiB, and cpu has 48.8 KiB, so that no"
+    ):
+        fit(small_net(), batch()[0], budget="1 GiB")
+    needs = predict_step(small_net(), batch()[0]).total_bytes
+    monkeypatch.setattr(module, "memory_of", lambda device: needs)
+    with pytest.raises(pytest.fail.Exception, match="it was run"):
+        fit(small_net(), batch()[0], budget="1 GiB")
+
+
+def test_what_cannot_be_predicted_is_measured(monkeypatch):
+    module = sys.modules["specviz.memory.fit"]
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), Asking(), nn.Conv2d(4, 4, 3))
+    monkeypatch.setattr(module, "ways", lambda device, rivals: {"plain": (lambda model: nullcontext(), True)})
+    assert fit(net, torch.rand(2, 3, 16, 16), budget="1 GiB", rounds=1).chosen == "plain"
+    monkeypatch.setattr(module, "memory_of", lambda device: None)  # a system that does not say
+    assert fit(small_net(), batch()[0], budget="1 GiB", rounds=1).chosen == "plain"
+
+
+class Asking(nn.Module):
+    """It asks for the value of a number."""
+
+    def forward(self, x):
+        return x * 2 if float(x.mean()) > 0 else x
 
 
 def test_a_table_shows_every_way_and_what_was_left_out():

@@ -13,7 +13,8 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
-from specviz.memory import compress_activations, compressed, quantise_activations
+import specviz.functional as SF
+from specviz.memory import compress_activations, compressed, measure_step, quantise_activations
 from specviz.memory.roles import ROLES
 
 pytestmark = [
@@ -86,6 +87,9 @@ POOL2D = [
     lambda x: F.max_pool2d(x, torch.Size([2, 3]), dilation=[2, 1]),
     lambda x: torch.max_pool2d(x, kernel_size=[3, 2], stride=[2, 1], padding=[1, 0], dilation=[1, 1]),
 ]
+LSTM, GRU, RNN = (
+    kind(16, 8, 2, batch_first=True, bidirectional=True).requires_grad_(False) for kind in (nn.LSTM, nn.GRU, nn.RNN)
+)
 SPELLINGS = {
     F.relu: [F.relu, lambda x: F.relu(x, True), lambda x: F.relu(input=x, inplace=False)],
     F.relu_: [F.relu_],
@@ -123,6 +127,10 @@ SPELLINGS = {
         lambda x: torch.dropout(input=x, p=torch.tensor(0.25), train=True),
     ],
     torch.max_pool2d: [*pools(F.max_pool2d, torch.max_pool2d, F.max_pool2d_with_indices), *POOL2D],
+    torch.max_pool3d: [
+        lambda x, call=call: call(volume(x))
+        for call in pools(F.max_pool3d, torch.max_pool3d, F.max_pool3d_with_indices)
+    ],
     torch.max_pool1d: [
         lambda x, call=call: call(flat(x)) for call in pools(F.max_pool1d, torch.max_pool1d, F.max_pool1d_with_indices)
     ],
@@ -185,6 +193,18 @@ SPELLINGS = {
     torch.Tensor.matmul: [lambda x: x.matmul(x.mT), lambda x: x.matmul(other=MATRIX.T), lambda x: x @ x.mT],
     torch.bmm: [lambda x: torch.bmm(x[0], x[1].mT), lambda x: torch.bmm(input=x[0], mat2=x[1].mT)],
     torch.Tensor.bmm: [lambda x: x[0].bmm(x[1].mT), lambda x: x[0].bmm(mat2=x[1].mT)],
+    torch.baddbmm: [
+        lambda x: torch.baddbmm(x[1] @ x[1].mT, x[0], x[1].mT),
+        lambda x: torch.baddbmm(input=x[0] @ x[1].mT, batch1=x[0], batch2=x[1].mT, beta=TWO),
+    ],
+    torch.lstm: [lambda x: LSTM(x.flatten(1, 2))[0], lambda x: torch.cat(LSTM(x.flatten(1, 2))[1])],
+    torch.gru: [lambda x: GRU(x.flatten(1, 2))[0]],
+    torch.rnn_tanh: [lambda x: RNN(x.flatten(1, 2))[0]],
+    torch.rnn_relu: [lambda x: nn.RNN(16, 8, nonlinearity="relu").requires_grad_(False)(x.flatten(1, 2))[0]],
+    torch.ops.spectral_kernels.filter_maps.default: [
+        lambda x: SF.parametric_spectral_conv2d(x, torch.ones(5, 6, 4), kind="linear"),
+        lambda x: SF.parametric_spectral_conv2d(x=x, weight=torch.ones(5, 6, 12), kind="gaussian"),
+    ],
     torch.einsum: [
         lambda x: torch.einsum("bchw,ow->bcho", x, MATRIX),
         lambda x: torch.einsum(x, [0, 1, 2, 3], x, [0, 1, 2, 4], [0, 1, 3, 4]),
@@ -239,11 +259,13 @@ SPELLINGS = {
     F.logsigmoid: [F.logsigmoid],
 }
 # These are what torch calls them by once it has looked at their arguments: reached through the names above.
-REACHED = {F.max_pool1d, F.max_pool2d, F.max_pool1d_with_indices, F.max_pool2d_with_indices}
+REACHED = {F.max_pool1d, F.max_pool2d, F.max_pool3d}
+REACHED |= {F.max_pool1d_with_indices, F.max_pool2d_with_indices, F.max_pool3d_with_indices}
 CALLS = [(function, i, call) for function, calls in SPELLINGS.items() for i, call in enumerate(calls)]
 BITS = {
     *(F.relu, F.relu_, torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_, F.leaky_relu, F.leaky_relu_),
     *(F.hardtanh, F.hardtanh_, F.relu6, F.dropout, torch.dropout, torch.max_pool1d, torch.max_pool2d),
+    *(torch.max_pool3d, torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu),
     *(F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d),
 }
 
@@ -347,7 +369,6 @@ def escapes():
         "LSTM": of_rows(Recurrent(nn.LSTM)),
         "GRU": of_rows(Recurrent(nn.GRU)),
         "RNN": of_rows(Recurrent(nn.RNN)),
-        "MultiheadAttention": of_rows(Attention()),
         "checkpoint": lambda x: checkpoint(two_relus_and_a_root, x, use_reentrant=False),
         "checkpoint, reentrant": lambda x: checkpoint(two_relus_and_a_root, x, use_reentrant=True),
         "torch.compile": torch.compile(two_relus_and_a_root, backend="aot_eager"),
@@ -361,6 +382,105 @@ ESCAPES = escapes()
 def test_where_the_operation_is_unknown_the_gradient_is_plains(function):
     plain, got, stats = both(function, compress_activations(error=COARSE))
     assert torch.equal(got[0], plain[0])
+    assert torch.equal(got[1], plain[1])
+    assert stats.tensors == 0
+
+
+# --- Recurrent layers keep their inputs, and compute the rest again
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_layers": 2},
+        {"num_layers": 3, "bidirectional": True, "bias": False},
+        {"num_layers": 2, "dropout": 0.5},
+        {"batch_first": True},
+        {"proj_size": 5, "num_layers": 2, "bidirectional": True},
+    ],
+    ids=str,
+)
+def test_recurrent_layers_keep_few_bytes_and_have_plains_gradient(kind, options):
+    if kind is not nn.LSTM and "proj_size" in options:
+        pytest.skip("only an LSTM projects")
+    torch.manual_seed(0)
+    layers, x = kind(16, 32, **options), torch.randn(50, 8, 16)
+    grads, outputs, kept = [], [], []
+    for context in (nullcontext, lambda: compress_activations(error=COARSE)):
+        layers.zero_grad()
+        torch.manual_seed(1)
+        with context():
+            y, state = layers(x)
+        (y.square().mean() + sum(s.sum() for s in (state if isinstance(state, tuple) else (state,)))).backward()
+        outputs.append(y)
+        grads.append([p.grad.clone() for p in layers.parameters()])
+        kept.append(measure_step(layers, x, loss=lambda out: out[0].mean(), context=context).saved_bytes)
+    assert torch.equal(*outputs)
+    assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
+    assert kept[1] < 0.5 * kept[0]
+
+
+def test_layers_that_are_computed_again_one_after_another_hold_less_at_once():
+    layers, x = nn.LSTM(16, 32, 4), torch.randn(100, 16, 16)
+    plain, ours = (
+        measure_step(layers, x, loss=lambda out: out[0].mean(), context=context).peak_bytes
+        for context in (nullcontext, compress_activations)
+    )
+    assert ours < 0.5 * plain
+
+
+def test_packed_sequences_pass_and_nothing_is_warned_of():
+    torch.manual_seed(0)
+    layers, x = nn.LSTM(16, 8, 2), torch.randn(20, 4, 16)
+    packed = nn.utils.rnn.pack_padded_sequence(x, torch.tensor([20, 10, 5, 2]))
+    grads = []
+    for context in (nullcontext(), compress_activations()):
+        layers.zero_grad()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with context:
+                y = layers(packed)[0].data
+            y.square().sum().backward()
+        grads.append([p.grad.clone() for p in layers.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
+
+
+# --- Attention
+
+
+@pytest.mark.parametrize("options", [{"need_weights": False}, {}, {"average_attn_weights": False}], ids=str)
+def test_attention_is_compressed_and_says_the_same(options):
+    torch.manual_seed(0)
+    attention = nn.MultiheadAttention(32, 4, batch_first=True)
+
+    def call(x):
+        rows = x.reshape(4, 36, 32)
+        y, weights = attention(rows, rows, rows, **options)
+        return y if weights is None else torch.cat([y.flatten(), weights.flatten()])
+
+    plain, got, stats = both(call, compress_activations(**LOSSLESS))
+    assert torch.equal(got[0], plain[0])
+    torch.testing.assert_close(got[1], plain[1], rtol=1e-4, atol=1e-5 * float(plain[1].abs().max()))
+    assert stats.tensors >= 4  # the input, queries, keys and values
+
+
+# --- What looks like tokens and is none
+
+
+def test_a_linear_layers_weight_is_no_matrix_of_tokens():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(600, 400), nn.Linear(400, 300))  # weights of 1 MiB and half of one
+    plain, got, stats = both(lambda x: net(x), compress_activations(error=COARSE), (32, 600))
+    assert torch.equal(got[1], plain[1])
+    assert stats.tensors == 0
+
+
+def test_a_row_an_example_stays_exact_if_it_is_a_slice_of_tokens():
+    torch.manual_seed(0)
+    net = nn.Linear(64, 10)
+    plain, got, stats = both(lambda x: net(x.mul(1.0)[:, -1]), compress_activations(error=COARSE), (32, 100, 64))
+    net(torch.ones(1, 64))
     assert torch.equal(got[1], plain[1])
     assert stats.tensors == 0
 

@@ -7,7 +7,20 @@ from typing import Any, Literal, NotRequired, get_args, get_origin, get_type_hin
 import pytest
 
 from specviz import records
-from specviz.bench import codes, compress, filters, memory, pool, predict, roofline, slider, start, sweep, threshold
+from specviz.bench import (
+    codes,
+    compress,
+    filters,
+    memory,
+    models,
+    pool,
+    predict,
+    roofline,
+    slider,
+    start,
+    sweep,
+    threshold,
+)
 from specviz.bench import training as bench_training
 from specviz.experiments.library.rippel_pooling import PoolingRecord
 from specviz.memory import StepMemory
@@ -31,6 +44,7 @@ BENCHES: dict[str, Any] = {
     "bench-conv": BenchConv,
     "bench-filters": filters.BenchFilters,
     "bench-memory": BenchMemory,
+    "bench-models": models.BenchModel,
     "bench-pool": pool.BenchPool,
     "bench-predict": predict.BenchPredict,
     "bench-roofline": roofline.BenchRoofline,

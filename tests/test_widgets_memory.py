@@ -1,5 +1,7 @@
 """MemoryExplorer reads records; StepExplorer measures a model that it leaves as it was."""
 
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -117,3 +119,53 @@ def test_the_step_explorer_says_what_it_cannot_measure():
     linear = sv.widgets.StepExplorer(nn.Linear(4, 4), torch.randn(3, 4))
     assert linear.facts()["tensors"] == 0
     assert any("saves no maps" in str(fact) for fact in linear.panels.facts)
+
+
+def test_the_step_explorer_shows_all_ways_beside_plain():
+    model, x = net(), torch.randn(4, 3, 24, 24)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    explorer = sv.widgets.StepExplorer(model, x, error=0.07)
+    table = explorer.table()
+    assert explorer.panels.message == ""
+    rows = {row.way: row for row in table.rows}
+    assert {"plain", "error 0.07", "error 0.2", "2-bit maps", "checkpoint 2"} <= set(rows)
+    assert not {"DIVISION", "2-bit groups"} & set(rows)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    f = explorer.facts()
+    assert f["front"] == [row.way for row in table.rows if row.front]
+    assert f["budget_bytes"] == round(0.6 * rows["plain"].total_bytes)
+    assert f["chosen"] in ("", *(row.way for row in table.rows if row.fits))
+    shown = {label: text for label, text, _ in explorer.shown.rows()}
+    assert shown["plain"] == "100% kept, 100% at most, 1.0 × the time, exact"
+    assert f"gradient off by {rows['2-bit maps'].gradient_error:.1%}" in shown["2-bit maps"]
+    first, second = explorer.shown.curves()
+    drawn = {line.name: len(line.x) for line in first.lines}
+    assert drawn["exact"] + drawn["exact, none beats it"] == sum(row.exact for row in table.rows)
+    assert sum(count for name, count in drawn.items() if "beats" in name) == len(f["front"])
+    assert sum(drawn.values()) == len(table.rows)
+    assert sum(len(line.x) for line in second.lines) == sum(not row.exact for row in table.rows)  # whose axis has no 0
+    explorer.set(budget=100)
+    assert explorer.facts()["chosen"] == explorer.table().chosen != ""
+
+
+def test_rivals_are_switched_on_and_off():
+    explorer = sv.widgets.StepExplorer(net(), torch.randn(2, 3, 16, 16))
+    explorer.set(show="ways", rivals=True)
+    assert explorer.panels.message == ""
+    assert {"DIVISION", "2-bit groups", "3-bit maps"} <= {row.way for row in explorer.table().rows}
+    explorer.set(rivals=False)
+    assert "DIVISION" not in {row.way for row in explorer.table().rows}
+
+
+def test_a_batch_that_the_machine_has_no_memory_for_is_not_run(monkeypatch):
+    monkeypatch.setattr(sys.modules["specviz.memory.fit"], "memory_of", lambda device: 1000)
+    monkeypatch.setattr("specviz.widgets.memory.measure_step", lambda *args, **kinds: pytest.fail("it was run"))
+    explorer = sv.widgets.StepExplorer(net(), torch.randn(4, 3, 24, 24))
+    assert "and cpu has 1000 B, so that nothing is run" in explorer.panels.message
+
+
+@pytest.mark.slow
+def test_it_opens_with_a_step_for_which_it_pays():
+    f = sv.widgets.StepExplorer().facts()
+    assert f["compressed_saved_bytes"] < 0.15 * f["plain_saved_bytes"]
+    assert f["compressed_peak_bytes"] < 0.7 * f["plain_peak_bytes"]

@@ -104,8 +104,8 @@ def compress_activations(
     few bits as the window needs: these are exact. All other tensors stay as they are, and exact: parameters, integers,
     maps of under 8 pixels, tensors of under 4 KiB, matrices with a row an example of under 1 MiB, tensors that do not
     require a gradient (the images themselves, which stay in memory anyway), and what any other operation saves, because
-    the gradient of, say, a square root does not tolerate an error in it. Recurrent layers and `MultiheadAttention` run
-    where the saver cannot see what saves.
+    the gradient of, say, a square root does not tolerate an error in it. Recurrent layers, LSTM, GRU and RNN,
+    keep their inputs exactly and are computed again, on the CPU one after another: their gradients are the plain ones.
 
     error    the RMS error of maps as read back, as a share of the RMS of a tensor's maps about their means; 0.05 when
              not given. It is met within about 5 %. Gradients are off by about as much or less: see below

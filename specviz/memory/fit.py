@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -19,7 +21,13 @@ from torch.optim import Optimizer
 
 from specviz.memory.checkpoint import checkpoint_activations
 from specviz.memory.contexts import ERROR, compress_activations
-from specviz.memory.rivals import bfloat16_activations, quantise_activations
+from specviz.memory.predict import predict_step
+from specviz.memory.rivals import (
+    bfloat16_activations,
+    divided_activations,
+    low_pass_activations,
+    quantise_activations,
+)
 from specviz.memory.step import _scalar, measure_step
 from specviz.memory.unchanged import unchanged
 
@@ -28,6 +36,8 @@ _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2*
 _SEGMENTS = (2, 4, 8)
 _ERRORS = (0.02, 0.05, 0.1, 0.2)
 _BITS = (8, 4, 2)
+_GROUP = 256  # numbers, as ActNN groups them
+_CUTOFFS = (0.5, 0.25)
 
 
 @dataclass(frozen=True)
@@ -121,7 +131,7 @@ class Fit:
         return "\n".join([*(line.rstrip() for line in lines), last])
 
 
-def ways(device: str = "cpu") -> dict[str, tuple[Context, bool]]:
+def ways(device: str = "cpu", rivals: bool = False) -> dict[str, tuple[Context, bool]]:
     """The ways that `fit` tries: name -> (a context for a model, whether gradients are exact)."""
     found: dict[str, tuple[Context, bool]] = {"plain": (lambda model: nullcontext(), True)}
     found["bfloat16 maps"] = (lambda model: bfloat16_activations(), False)
@@ -134,6 +144,17 @@ def ways(device: str = "cpu") -> dict[str, tuple[Context, bool]]:
         found[f"checkpoint {segments}"] = (lambda model, s=segments: checkpoint_activations(model, s), True)  # type: ignore[misc]
     if device == "cuda":
         found["save on CPU"] = (lambda model: torch.autograd.graph.save_on_cpu(pin_memory=True), True)
+    return found | (_rivals() if rivals else {})
+
+
+def _rivals() -> dict[str, tuple[Context, bool]]:
+    """What papers store: ActNN's groups, DIVISION, a DCT with a cut-off; and three bits."""
+    found: dict[str, tuple[Context, bool]] = {"3-bit maps": (lambda model: quantise_activations(3), False)}
+    for bits in _BITS:
+        found[f"{bits}-bit groups"] = (lambda model, b=bits: quantise_activations(b, _GROUP), False)  # type: ignore[misc]
+    found["DIVISION"] = (lambda model: divided_activations(), False)
+    for cutoff in _CUTOFFS:
+        found[f"DCT to {cutoff:g}"] = (lambda model, c=cutoff: low_pass_activations(c), False)  # type: ignore[misc]
     return found
 
 
@@ -148,6 +169,7 @@ def fit(
     optimizer: Optimizer | Callable[..., Optimizer] | None = None,
     error: float = 0.1,
     rounds: int = 3,
+    rivals: bool = False,
 ) -> Fit:
     """Measure every way to make a model's step in less memory, and name the fastest that keeps a budget.
 
@@ -161,10 +183,13 @@ def fit(
              the batch, and the peak of what comes and goes
     error    the most that gradients may be off by, as a share of their norm; another batch's are off by more than 1
     rounds   steps of each way that are timed, in turns
+    rivals   whether to try what papers store too: 3 bits, bits of groups of 256 (ActNN), means of 8 x 8 pixels and 2
+             bits (DIVISION), a DCT with a cut-off (Vu et al.)
 
     The model, its gradients, the optimiser and random numbers are restored afterwards, as by `measure_step`.
 
-    Raises ValueError for a budget, an error or rounds out of range, and whatever the plain step raises. A way that
+    Raises ValueError for a budget, an error or rounds out of range, for a step that `predict_step` predicts to need
+    more than the machine's memory, which is not run, and whatever the plain step raises. A way that
     cannot be taken, such as checkpoints of a model without a chain of modules, is left out, and the table says why.
 
     >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3))
@@ -176,18 +201,33 @@ def fit(
     if not 0 <= error < math.inf:
         raise ValueError(f"error={error} must be a finite number, at least 0")
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    rows, refused, contexts = [], {}, {}
-    step = _Step(model, batch, loss, targets, device)
     kinds: dict[str, Any] = {"loss": loss, "targets": targets, "optimizer": optimizer}
-    tried = ways(device.type)
-    steps = {name: (lambda way=way: way(model)) for name, (way, _) in tried.items()}
+    check_the_machine(model, batch, device, kinds)
+    rows, refused, contexts = measured(model, batch, ways(device.type, rivals), kinds, rounds)
+    return Fit(marked(rows, limit, error), limit, error, contexts, refused)
+
+
+Contexts = dict[str, Callable[[], AbstractContextManager[Any]]]
+
+
+def measured(
+    model: nn.Module, batch: Any, tried: Mapping[str, tuple[Context, bool]], kinds: Mapping[str, Any], rounds: int
+) -> tuple[list[FitRow], dict[str, str], Contexts]:
+    """A row for each way, the first of which is plain; why others are left out; and each way's context.
+
+    kinds  the arguments of `measure_step` that say what a step is
+    """
+    rows, refused, contexts = list[FitRow](), dict[str, str](), Contexts()
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    step = _Step(model, batch, kinds.get("loss"), kinds.get("targets"), device)
+    steps: Contexts = {name: partial(way, model) for name, (way, _) in tried.items()}
     exact: Tensor | None = None
     for name, (_, is_exact) in tried.items():
         try:
             memory = measure_step(model, batch, **kinds, context=steps[name], points=8)
             gradient = step.gradient(steps[name])
         except (ValueError, RuntimeError) as failure:
-            if name == "plain":
+            if exact is None:
                 raise
             refused[name] = str(failure).splitlines()[0]
             continue
@@ -196,9 +236,50 @@ def fit(
         rows.append(FitRow(name, memory.total_bytes, memory.peak_bytes, memory.saved_bytes, 0.0, off, is_exact))
         contexts[name] = steps[name]
     times = step.times(contexts, rounds)
-    rows = [replace(row, step_ms=times[row.way]) for row in rows]
-    kept = [replace(r, fits=r.total_bytes <= limit and r.gradient_error <= error, front=_leads(r, rows)) for r in rows]
-    return Fit(kept, limit, error, contexts, refused)
+    return [replace(row, step_ms=times[row.way]) for row in rows], refused, contexts
+
+
+def marked(rows: Sequence[FitRow], limit: int, error: float) -> list[FitRow]:
+    """The rows with what fits a budget of bytes and an error, and what is on the front."""
+    every = [_costs(row) for row in rows]
+    return [
+        replace(
+            row,
+            fits=row.total_bytes <= limit and row.gradient_error <= error,
+            front=leads(_costs(row), every),
+        )
+        for row in rows
+    ]
+
+
+def _costs(row: FitRow) -> tuple[float, ...]:
+    return row.total_bytes, row.step_ms, row.gradient_error
+
+
+def check_the_machine(model: nn.Module, batch: Any, device: torch.device, kinds: Mapping[str, Any]) -> None:
+    """Raises ValueError where a plain step is predicted to need more memory than the device has."""
+    has = memory_of(device)
+    if has is None:
+        return
+    try:
+        needs = predict_step(model, batch, **kinds).total_bytes
+    except Exception:  # what cannot be predicted is measured, which says what is wrong with it
+        return
+    if needs > has:
+        raise ValueError(
+            f"a plain step is predicted to need {_size(needs)}, and {device} has {_size(has)}, so that nothing is run. "
+            "Use a smaller batch: predict_step says what one would need."
+        )
+
+
+def memory_of(device: torch.device) -> int | None:
+    """Bytes of memory that a device has; None where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
 
 
 def largest_batch(
@@ -292,14 +373,9 @@ class _Step:
         return {name: median(values) for name, values in taken.items()}
 
 
-def _leads(row: FitRow, rows: Sequence[FitRow]) -> bool:
-    def costs(each: FitRow) -> tuple[float, ...]:
-        return each.total_bytes, each.step_ms, each.gradient_error
-
-    own = costs(row)
-    return not any(
-        all(a <= b for a, b in zip(costs(other), own, strict=True)) and costs(other) != own for other in rows
-    )
+def leads(costs: tuple[float, ...], others: Iterable[tuple[float, ...]]) -> bool:
+    """Whether nothing else costs as little in every respect, and less in one: whether it is on the Pareto front."""
+    return not any(other != costs and all(a <= b for a, b in zip(other, costs, strict=True)) for other in others)
 
 
 def _bytes(budget: int | str) -> int:

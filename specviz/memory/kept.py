@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -103,10 +104,13 @@ class Positions:
     @staticmethod
     def of(indices: Tensor, window: Window) -> Positions:
         width = window.bits
-        offset = indices.contiguous() - window.corners(indices)
-        # An index is row * W + column, and a window is narrower than W.
-        row = torch.div(offset, window.columns, rounding_mode="floor")
-        code = (row // window.dilation[0]) * window.kernel[1] + (offset - row * window.columns) // window.dilation[1]
+        rest = indices.contiguous() - window.corners(indices)
+        code = torch.zeros_like(rest)
+        for step, side, dilation in zip(window.steps, window.kernel, window.dilation, strict=True):
+            # An index is that of a row times the row's length, and so on; a window is narrower than the axis.
+            along = torch.div(rest, step, rounding_mode="floor")
+            rest -= along * step
+            code = code.mul_(side).add_(along.floor_divide_(dilation))
         return Positions(pack_bits(code.reshape(-1).to(torch.uint8), width), width, tuple(indices.shape), window)
 
     @property
@@ -115,32 +119,52 @@ class Positions:
 
     def unpack(self) -> Tensor:
         code = unpack_bits(self.codes, self.width, torch.Size(self.shape).numel()).view(self.shape).long()
-        row = torch.div(code, self.window.kernel[1], rounding_mode="floor")
-        column = code - row * self.window.kernel[1]
-        offset = row * (self.window.dilation[0] * self.window.columns) + column * self.window.dilation[1]
-        return offset + self.window.corners(code)
+        index = self.window.corners(code).expand(self.shape).clone()
+        for step, side, dilation in zip(
+            *(reversed(each) for each in (self.window.steps, self.window.kernel, self.window.dilation)), strict=True
+        ):
+            index += code.remainder(side).mul_(step * dilation)
+            code.floor_divide_(side)
+        return index
 
 
 @dataclass(frozen=True)
 class Window:
-    """The windows of a max-pooling over maps with `columns` columns."""
+    """The windows of a max-pooling over maps of `size`: rows and columns, and planes before them of volumes."""
 
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    dilation: tuple[int, int]
-    columns: int
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    size: tuple[int, ...]
+
+    def with_one_row(self) -> Window:
+        """Of maps that have columns alone."""
+        one = (1,)
+        return Window(one + self.kernel, one + self.stride, (0, *self.padding), one + self.dilation, one + self.size)
 
     @property
     def bits(self) -> int:
-        places = self.kernel[0] * self.kernel[1]
-        return next(bits for bits in (1, 2, 4, 8, 64) if places <= 1 << bits)
+        return next(bits for bits in (1, 2, 4, 8, 64) if math.prod(self.kernel) <= 1 << bits)
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """By how much an index grows along each axis."""
+        return tuple(math.prod(self.size[axis + 1 :]) for axis in range(len(self.size)))
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether a window is narrower than every axis but the first, so that a place in it has one index."""
+        sides = zip(self.kernel[1:], self.dilation[1:], self.size[1:], strict=True)
+        return all((side - 1) * dilation < length for side, dilation, length in sides)
 
     def corners(self, like: Tensor) -> Tensor:
-        """Index of each window's first place, which padding may put outside: (rows, columns)."""
-        rows, columns = (torch.arange(n, device=like.device) for n in like.shape[-2:])
-        top, left = rows * self.stride[0] - self.padding[0], columns * self.stride[1] - self.padding[1]
-        return top[:, None] * self.columns + left
+        """Index of each window's first place, which padding may put outside: (*size of the pooled map)."""
+        index = torch.zeros((), dtype=torch.int64, device=like.device)
+        pooled = like.shape[-len(self.size) :]
+        for count, stride, padding, step in zip(pooled, self.stride, self.padding, self.steps, strict=True):
+            index = index[..., None] + (torch.arange(count, device=like.device) * stride - padding) * step
+        return index
 
 
 def layout_of(x: Tensor) -> torch.memory_format:

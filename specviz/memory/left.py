@@ -21,6 +21,8 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 _CHECKPOINT = "torch.utils.checkpoint saves memory there"
 
+AGAIN = "runs again"  # no reason to warn: it is an input of what is computed again
+
 # By name: what is the case, and what to do.
 REASONS = {
     "dimensions": (
@@ -109,14 +111,15 @@ class Left:
 
 def why_no_map(x: Tensor, axes: Axes = Axes.MAPS) -> str | None:
     """The reason why a plain tensor is no map to be compressed; None if it is one."""
-    if not x.requires_grad or x.is_leaf:
+    if not x.requires_grad or x.is_leaf or (x._base is not None and x._base.is_leaf):  # a weight, transposed
         return "exact"
     if x.device.type not in ("cpu", "cuda") or x.dtype not in DTYPES:
         return "kind"
     if not 2 <= x.ndim <= 5:
         return "dimensions"
     base = x._base
-    least = MIN_MATRIX_BYTES if x.ndim == 2 and (base is None or base.shape[:1] == x.shape[:1]) else MIN_BYTES
+    is_tokens = x.ndim != 2 or (base is not None and base.numel() == x.numel() and base.shape[:1] != x.shape[:1])
+    least = MIN_BYTES if is_tokens else MIN_MATRIX_BYTES
     is_small = axes.size(x).numel() < MIN_PIXELS or x.nbytes < least
     return "small" if is_small or x.untyped_storage().nbytes() < x.nbytes else None  # an expanded tensor is small
 

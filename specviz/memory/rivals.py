@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from spectral_kernels.bits import pack_bits, unpack_bits
-from spectral_kernels.dispatch import whole
+from spectral_kernels.dispatch import real, whole
 from torch import Tensor
 
+from specviz.memory.coded import analyse, synthesise
 from specviz.memory.contexts import Compression
 
+PLANES = {2: (2,), 3: (2, 1), 4: (4,), 8: (8,)}  # bits of a code, and of the pieces that are packed by themselves
+CELL = 8  # pixels along each axis, of which DIVISION keeps the mean
 
-def quantise_activations(bits: Literal[2, 4, 8] = 2) -> Compression:
-    """Store saved maps in `bits` bits a pixel, inside the context, between each map's least and greatest value.
 
-    Numbers are rounded at random, so that the stored map is right on average (Chen et al. 2021, ActNN, which groups 256
-    numbers where we take a map, and shares out its bits between maps; we give every map the same). It stores the same
-    tensors as `compress_activations`, gates and max-pooling as bits too. Raises ValueError for other bits.
+def quantise_activations(bits: Literal[2, 3, 4, 8] = 2, group: int | None = None) -> Compression:
+    """Store saved maps in `bits` bits a pixel, inside the context, between the least and greatest value of a group.
+
+    group  how many numbers, one behind the other in memory, share two ends in bfloat16; None: a map, in float32. Of the
+           last group, what is missing is stored too
+
+    Numbers are rounded at random, so that what is stored is right on average. With groups of 256 it is ActNN's way
+    (Chen et al. 2021), which also shares out its bits between groups; we give every group the same. It stores the same
+    tensors as `compress_activations`, gates and max-pooling as bits too. Raises ValueError for other bits or groups.
 
     >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Sigmoid(), torch.nn.Conv2d(8, 8, 3))
     >>> with sv.memory.quantise_activations(bits=2) as stats:
@@ -28,9 +37,10 @@ def quantise_activations(bits: Literal[2, 4, 8] = 2) -> Compression:
     True
     """
     bits = whole(bits, "bits")  # type: ignore[assignment]
-    if bits not in (2, 4, 8):
-        raise ValueError(f"bits={bits!r} must be 2, 4 or 8")
-    return Compression(_Uniform(bits), "quantise_activations")
+    if bits not in PLANES:
+        raise ValueError(f"bits={bits!r} must be 2, 3, 4 or 8")
+    group = None if group is None else whole(group, "group", 1)
+    return Compression(Uniform(bits, group), "quantise_activations")
 
 
 def bfloat16_activations() -> Compression:
@@ -42,7 +52,43 @@ def bfloat16_activations() -> Compression:
     >>> stats.share
     0.5
     """
-    return Compression(_Half(), "bfloat16_activations")
+    return Compression(Half(), "bfloat16_activations")
+
+
+def divided_activations(bits: Literal[2, 3, 4, 8] = 2) -> Compression:
+    """Store the means of saved maps' cells of 8 x 8 pixels in bfloat16, and what is left in `bits` bits a pixel.
+
+    DIVISION (Wang et al. 2023, "DIVISION: Memory Efficient Training via Dual Activation Precision"): the low
+    frequencies precisely, the high ones in 2 bits between each map's ends, rounded at random. Cells at an axis's end
+    are smaller. Numbers without an order have no low frequencies: they are stored in `bits` bits.
+
+    >>> with sv.memory.rivals.divided_activations() as stats:
+    ...     y = torch.rand(4, 8, 32, 32, requires_grad=True).mul(1).sin()
+    >>> stats.share * 32  # bits a pixel: 2, a 64th of 16, and two ends a map
+    2.3125
+    """
+    bits = whole(bits, "bits")  # type: ignore[assignment]
+    if bits not in PLANES:
+        raise ValueError(f"bits={bits!r} must be 2, 3, 4 or 8")
+    return Compression(Divided(bits), "divided_activations")
+
+
+def low_pass_activations(cutoff: float = 0.25) -> Compression:
+    """Store the low frequencies of saved maps, by the DCT-II of the whole map; the others are lost.
+
+    cutoff  share of the coefficients of each axis that are kept, 0 < cutoff <= 1, rounded up to whole ones
+
+    Vu et al. (TMLR 2024). Numbers without an order have no low frequencies: they stay as they are.
+
+    >>> with sv.memory.rivals.low_pass_activations(0.25) as stats:
+    ...     y = torch.rand(4, 8, 32, 32, requires_grad=True).mul(1).sin()
+    >>> stats.share
+    0.0625
+    """
+    cutoff = real(cutoff, "cutoff")
+    if not 0 < cutoff <= 1:
+        raise ValueError(f"cutoff={cutoff} must be over 0 and at most 1: the share of each axis's coefficients kept")
+    return Compression(LowPass(cutoff), "low_pass_activations")
 
 
 @dataclass(frozen=True)
@@ -61,40 +107,126 @@ class _Stored:
 
 
 @dataclass(frozen=True)
-class _Uniform:
+class Uniform:
+    """Codes of `bits` bits between the ends of a map, or of `group` numbers."""
+
     bits: int
+    group: int | None = None
     draws = True
 
     @property
-    def of_rows(self) -> _Uniform:
+    def of_rows(self) -> Uniform:
         return self
 
     def pack(self, x: Tensor, seed: int) -> _Stored:
-        maps = x.detach().float().reshape(x.shape[:2].numel(), -1)
-        low, high = maps.aminmax(dim=1)
+        shape, dtype, count = x.shape, x.dtype, x.numel()
+        numbers = x.detach().float()
+        if self.group is None:
+            groups = numbers.reshape(shape[:2].numel(), -1)
+        else:
+            missing = -count % self.group
+            groups = F.pad(numbers.reshape(1, -1), (0, missing), "replicate" if count else "constant")
+            groups = groups.view(-1, self.group)
+        low, high = groups.aminmax(dim=1)
         step = (high - low) / (2**self.bits - 1)
+        if self.group is not None:
+            low, step = low.bfloat16(), step.bfloat16()
         # A generator of its own: the model's draws stay what they were.
         generator = torch.Generator(x.device).manual_seed(seed)
-        level = (maps - low[:, None]) / step.clamp(min=1e-30)[:, None]
+        level = (groups - low.float()[:, None]) / step.float().clamp(min=1e-30)[:, None]
         level += torch.rand(level.shape, device=x.device, generator=generator)
-        codes = level.floor_().clamp_(0, 2**self.bits - 1).nan_to_num_(0).to(torch.uint8)
-        dtype, shape = x.dtype, x.shape
+        codes = level.floor_().clamp_(0, 2**self.bits - 1).nan_to_num_(0).to(torch.uint8).flatten()
+        pieces, places = [], codes.numel()
+        for width in PLANES[self.bits]:
+            pieces.append(pack_bits(codes & (2**width - 1), width))
+            codes = codes >> width
 
-        def restored(codes: Tensor, low: Tensor, step: Tensor) -> Tensor:
-            levels = unpack_bits(codes, self.bits, shape.numel()).view(len(low), -1)
-            return torch.addcmul(low[:, None], levels, step[:, None]).view(shape).to(dtype)
+        def restored(low: Tensor, step: Tensor, *pieces: Tensor) -> Tensor:
+            levels = torch.zeros(places, dtype=torch.uint8, device=low.device)
+            shift = 0
+            for width, piece in zip(PLANES[self.bits], pieces, strict=True):
+                levels |= unpack_bits(piece, width, places) << shift
+                shift += width
+            groups = torch.addcmul(low.float()[:, None], levels.view(len(low), -1), step.float()[:, None])
+            return groups.flatten()[:count].view(shape).to(dtype)
 
-        return _Stored((pack_bits(codes.flatten(), self.bits), low, step), restored)
+        return _Stored((low, step, *pieces), restored)
 
 
 @dataclass(frozen=True)
-class _Half:
+class Half:
     draws = False
 
     @property
-    def of_rows(self) -> _Half:
+    def of_rows(self) -> Half:
         return self
 
     def pack(self, x: Tensor, seed: int) -> _Stored:
         dtype = x.dtype
         return _Stored((x.detach().to(torch.bfloat16, copy=True),), lambda maps: maps.to(dtype))
+
+
+@dataclass(frozen=True)
+class Divided:
+    """Means of cells in bfloat16, and what is left of the maps in codes of few bits."""
+
+    bits: int
+    draws = True
+
+    @property
+    def of_rows(self) -> Uniform:
+        return Uniform(self.bits)
+
+    def pack(self, x: Tensor, seed: int) -> _Stored:
+        size, dtype = x.shape[2:], x.dtype
+        average = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[len(size) - 1]
+        cells = [min(CELL, side) for side in size]
+        mean = average(x.detach().float().contiguous(), cells, ceil_mode=True).bfloat16()
+
+        def low(mean: Tensor) -> Tensor:
+            maps = mean.float()
+            for axis, (cell, side) in enumerate(zip(cells, size, strict=True), 2):
+                maps = maps.repeat_interleave(cell, axis).narrow(axis, 0, side)
+            return maps
+
+        high = Uniform(self.bits).pack(x.detach().float() - low(mean), seed)
+        return _Stored((mean, *high.tensors), lambda mean, *rest: (high.restored(*rest) + low(mean)).to(dtype))
+
+
+@dataclass(frozen=True)
+class LowPass:
+    """The low frequencies' coefficients in float32, of all maps the same."""
+
+    cutoff: float
+    draws = False
+
+    @property
+    def of_rows(self) -> Whole:
+        return Whole()
+
+    def pack(self, x: Tensor, seed: int) -> _Stored:
+        shape, dtype, size = x.shape, x.dtype, tuple(x.shape[2:])
+        kept = [math.ceil(self.cutoff * side) for side in size]
+        low = (slice(None), *(slice(count) for count in kept))
+        x_hat = analyse(x.detach().flatten(0, 1), "dct").view(-1, *size)[low].clone()
+
+        def restored(x_hat: Tensor) -> Tensor:
+            every = x_hat.new_zeros(len(x_hat), *size)
+            every[low] = x_hat
+            return synthesise(every.flatten(1), size, "dct").reshape(shape).to(dtype)
+
+        return _Stored((x_hat,), restored)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """The tensor itself."""
+
+    draws = False
+
+    @property
+    def of_rows(self) -> Whole:
+        return self
+
+    def pack(self, x: Tensor, seed: int) -> _Stored:
+        return _Stored((x.detach().clone(),), lambda x: x)

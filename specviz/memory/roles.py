@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Callable, Sequence
-from types import FrameType
+from types import FrameType, FunctionType
 from typing import Any
 
 import torch
@@ -19,6 +19,8 @@ from torch.overrides import TorchFunctionMode
 from specviz.memory.axes import Axes
 from specviz.memory.derived import Making
 from specviz.memory.kept import Gate, Kept, Positions, ShapeOnly, Substitute, Window
+from specviz.memory.left import AGAIN
+from specviz.memory.recurrent import RECURRENT, runs_again
 
 # What becomes of one saved tensor: kept in another form; stored as maps along these axes, if it is large enough; or the
 # reason, by its name in `specviz.memory.left`, why it stays as it is.
@@ -48,13 +50,17 @@ class Roles(TorchFunctionMode):
             # function mode is active, so that roles are unknown.
             with saved_tensors_hooks(Kept.of, self.unpack):
                 return func(*args, **kwargs)
+        if func is F.multi_head_attention_forward:
+            with self:
+                return _seen_within(func)(*args, **kwargs)
         outer = getattr(running, "role", None)
         role = running.role = _role_of(func, args, kwargs) if torch.is_grad_enabled() else outer
         making = role if isinstance(role, Making) and role is not outer and not is_recorded() else None
         if making is not None:
             self.before(making)
+        run = runs_again(func) if role is _RUNS_AGAIN else func
         try:
-            result = func(*args, **kwargs)  # here with gradients and without: torch.jit.trace records the line
+            result = run(*args, **kwargs)  # here with gradients and without: torch.jit.trace records the line
         finally:
             running.role = outer
         if making is not None:
@@ -80,6 +86,13 @@ def running_role(caller: FrameType) -> Role:
     return _UNSEEN if is_torchs else _as_map
 
 
+def _seen_within(func: Any) -> Any:
+    """The same function of torch's, written in Python, that does not hand itself to a mode as a whole."""
+    within = FunctionType(func.__code__, {**func.__globals__, "has_torch_function": lambda _: False})
+    within.__defaults__, within.__kwdefaults__ = func.__defaults__, func.__kwdefaults__
+    return within
+
+
 _APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-defined]
 
 
@@ -96,6 +109,7 @@ def _stays(reason: str) -> Role:
 
 
 _EXACT, _TRANSFORMED, _UNSEEN, _COMPILED = (_stays(r) for r in ("operation", "transform", "unseen", "compiled"))
+_RUNS_AGAIN = _stays(AGAIN)
 
 
 def _as_map(x: Tensor) -> Axes:
@@ -251,6 +265,11 @@ def _convolution(input: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Ro
     return role
 
 
+def _filter(x: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Role:
+    """Of a parametric filter, whose numbers are few and stay exact."""
+    return lambda saved: Axes.MAPS if saved.shape == x.shape else "operation"
+
+
 def _is_same(x: Tensor, y: Tensor) -> bool:
     return is_plain(y) and x.data_ptr() == y.data_ptr()
 
@@ -301,45 +320,46 @@ def _dropout(input: Tensor, p: Any = 0.5, *args: Any, **kwargs: Any) -> Role:
     return Making(role, again, (input,), least=1)
 
 
-def _max_pool(
-    input: Tensor,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    *args: Any,
-    **kwargs: Any,
-) -> Role:
-    def role(x: Tensor) -> Substitute | str:
-        if x.is_floating_point():
-            return ShapeOnly.of(x)
-        # One-dimensional pooling is that of maps with one row: input (B, C, L), indices (B, C, 1, L').
-        flat = x.ndim == input.ndim + 1
-        no_stride = stride is None or (isinstance(stride, list | tuple) and not stride)
-        window = Window(
-            _pair(kernel_size, 1 if flat else None),
-            _pair(kernel_size if no_stride else stride, 1 if flat else None),
-            _pair(padding, 0 if flat else None),
-            _pair(dilation, 1 if flat else None),
-            input.shape[-1],
-        )
-        narrow = (window.kernel[1] - 1) * window.dilation[1] < window.columns
-        if x.dtype != torch.int64 or not narrow or window.bits > 8:
-            return "operation"
-        return Positions.of(x, window)
+def _max_pool(dims: int) -> Callable[..., Role]:
+    """Of maps with so many axes. One-dimensional pooling is that of maps with one row."""
 
-    def again(shape: ShapeOnly, positions: Positions, x: Tensor) -> Tensor:
-        places = positions.unpack()
-        axes = 1 if places.ndim > x.ndim else 2  # one-dimensional pooling is that of maps with one row
-        return x.flatten(-axes).gather(-1, places.flatten(-2)).view(*x.shape[:-axes], *places.shape[-axes:])
+    def make(
+        input: Tensor,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        dilation: Any = 1,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Role:
+        def role(x: Tensor) -> Substitute | str:
+            if x.is_floating_point():
+                return ShapeOnly.of(x)
+            no_stride = stride is None or (isinstance(stride, list | tuple) and not stride)
+            sides = (kernel_size, kernel_size if no_stride else stride, padding, dilation)
+            kernel, step, padded, spread = (_sides(side, dims) for side in sides)
+            window = Window(kernel, step, padded, spread, tuple(input.shape[-dims:]))
+            if dims == 1:
+                window = window.with_one_row()
+            if x.dtype != torch.int64 or not window.is_narrow or window.bits > 8:
+                return "operation"
+            return Positions.of(x, window)
 
-    return Making(role, again, (input,), least=2)
+        def again(shape: ShapeOnly, positions: Positions, x: Tensor) -> Tensor:
+            places = positions.unpack()
+            axes = len(positions.window.size)  # of which an input with one row has none for it
+            of_input = axes if places.ndim == x.ndim else 1
+            y = x.flatten(-of_input).gather(-1, places.flatten(-axes))
+            return y.view(*x.shape[:-of_input], *places.shape[-of_input:])
+
+        return Making(role, again, (input,), least=2)
+
+    return make
 
 
-def _pair(value: Any, rows: int | None) -> tuple[int, int]:
-    """What a pooling was given for rows and columns, in any of torch's spellings; `rows` where it has but one row."""
-    first, last = wholes(value, 2, "the size of a pooling window")
-    return (first if rows is None else rows, last)
+def _sides(value: Any, count: int) -> tuple[int, ...]:
+    """What a pooling was given for its axes, in any of torch's spellings."""
+    return wholes(value, count, "the size of a pooling window")
 
 
 _BACKWARD = {Tensor.backward, torch.autograd.grad}
@@ -362,22 +382,26 @@ ROLES: dict[Any, Callable[..., Role]] = {
     **dict.fromkeys([F.hardtanh, F.hardtanh_], _hardtanh),
     F.relu6: _relu6,
     **dict.fromkeys([F.dropout, torch.dropout], _dropout),
-    **dict.fromkeys([F.max_pool1d, F.max_pool2d, torch.max_pool1d, torch.max_pool2d], _max_pool),
-    **dict.fromkeys([F.max_pool1d_with_indices, F.max_pool2d_with_indices], _max_pool),
+    **dict.fromkeys([F.max_pool1d, F.max_pool1d_with_indices, torch.max_pool1d], _max_pool(1)),
+    **dict.fromkeys([F.max_pool2d, F.max_pool2d_with_indices, torch.max_pool2d], _max_pool(2)),
+    **dict.fromkeys([F.max_pool3d, F.max_pool3d_with_indices, torch.max_pool3d], _max_pool(3)),
     **{func: _pooled(func) for func in _AVERAGES},
     **dict.fromkeys(
         [F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d], _convolution
     ),
+    torch.ops.spectral_kernels.filter_maps.default: _filter,
     F.batch_norm: _batch_norm,
     **dict.fromkeys([torch.add, Tensor.add, Tensor.add_], _sum),
     **dict.fromkeys([torch.mul, Tensor.mul, Tensor.mul_], _product),
     **dict.fromkeys([torch.cat, torch.concat, torch.concatenate], _joined),
     F.instance_norm: _instance_norm,
     **{func: _again(func) for func in _SMOOTH},
+    **dict.fromkeys(RECURRENT, lambda *args, **kwargs: _RUNS_AGAIN),
     F.linear: _linear,
     F.layer_norm: _layer_norm,
     F.scaled_dot_product_attention: _attention,
-    **dict.fromkeys([F.bilinear, torch.matmul, Tensor.matmul, torch.bmm, Tensor.bmm, torch.einsum, F.softmax], _rows),
+    **dict.fromkeys([F.bilinear, torch.matmul, Tensor.matmul, torch.bmm, Tensor.bmm, torch.baddbmm], _rows),
+    **dict.fromkeys([torch.einsum, F.softmax], _rows),
     **dict.fromkeys([torch.addcmul, Tensor.addcmul, torch.square], _smooth),
     **dict.fromkeys([Tensor.square, torch.lerp, Tensor.lerp, torch.sin, Tensor.sin, torch.cos, Tensor.cos], _smooth),
     **dict.fromkeys([F.sigmoid, torch.sigmoid, Tensor.sigmoid, F.tanh, torch.tanh, Tensor.tanh], _smooth),

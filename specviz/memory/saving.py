@@ -21,7 +21,7 @@ from specviz.memory import axes as axes_of
 from specviz.memory.axes import Axes, Packer
 from specviz.memory.derived import MOST_READ, Handle, Making, Recipe, Shelf, Slice, Stored
 from specviz.memory.kept import Gate, Kept, Positions, Substitute, layout_of
-from specviz.memory.left import MIN_PIXELS, Left, why_no_map
+from specviz.memory.left import AGAIN, MIN_PIXELS, Left, why_no_map
 from specviz.memory.roles import is_plain, is_recorded, running_role
 
 _counting = Lock()  # of all stats: threads share a handle's
@@ -111,6 +111,9 @@ class Saving:
             packed = role(tensor)
             if isinstance(packed, Axes | str):
                 axes = packed if isinstance(packed, Axes) and packed is not Axes.MAPS else self.axes_of(tensor, role)
+                if packed == AGAIN:
+                    self.has_bits = self.has_maps = True
+                    return Kept.of(tensor)
                 reason = packed if packed in ("compiled", "transform") else why_no_map(tensor, axes)
                 if reason is not None or isinstance(packed, str):
                     return self.as_it_is(tensor, reason or str(packed))
@@ -186,14 +189,15 @@ class Saving:
         return recipe if version == x._version else self.recipe_of_view(x)
 
     def recipe_of_view(self, x: Tensor) -> Recipe | None:
-        """Of what a linear layer makes of its input, which it saves: the same numbers in fewer dimensions."""
+        """Of what a linear layer makes of its input, which it saves: the same numbers in other dimensions."""
         base = x._base
-        if base is None or not (is_plain(base) and base.is_contiguous() and x.is_contiguous()):
+        if base is None or not (is_plain(base) and base.is_contiguous()):
             return None
         part = self.part_of(base) if base.numel() == x.numel() and base.dtype == x.dtype else None
         if part is None:
             return None
-        return Recipe((part,), lambda y, shape=x.shape: y.reshape(shape), x.dtype, torch.contiguous_format)
+        size, stride = x.shape, x.stride()
+        return Recipe((part,), lambda y: y.contiguous().as_strided(size, stride), x.dtype, torch.contiguous_format)
 
     def before(self, making: Making) -> None:
         """Looks up what the operation may change."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 from specviz import models, records
 from specviz.datasets import photo_patches
 from specviz.figures import BLUE, GREEN, GREY, ORANGE, Line, LinePlot
-from specviz.memory import CompressionStats, StepMemory, compress_activations, measure_step
+from specviz.memory import CompressionStats, Fit, FitRow, StepMemory, compress_activations, measure_step
+from specviz.memory.fit import check_the_machine, marked, measured, ways
 from specviz.record_types import BenchMemory, TimelineRecord
 from specviz.widgets.explorer import Explorer
 from specviz.widgets.specification import Choice, Fact, Slider, Specification, View, human_bytes
@@ -138,14 +140,18 @@ def _by_layer(saved: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
 
 
 class StepExplorer(Explorer):
-    """What `sv.memory.compress_activations` would save a model, measured at each move of a slider.
+    """What `sv.memory.compress_activations` and other ways would save a model, measured at each move of a slider.
 
-    model    any torch model; a small VGG-11 with batch norm when None. It is left as it was
+    model    any torch model; a small ResNet-18 when None. It is left as it was
     inputs   (B, ...) a batch for it; patches of photographs when None
     loss, targets   as `sv.memory.measure_step` takes them; the output's mean is the loss without
 
-    Controls: `error` (see `sv.memory.compress_activations`), `batch` (how much of the batch is used, 1 to B).
-    Facts: error, batch, plain and compressed saved_bytes and peak_bytes, tensors, stored_bytes, dense_bytes, share.
+    Controls: `error` (see `sv.memory.compress_activations`), `batch` (how much of the batch is used, 1 to B), `show`
+    ("step": plain and compressed, moment by moment; "ways": all that `sv.memory.fit` tries), `budget` (of all bytes, in
+    % of plain's) and `rivals` (whether to try what papers store too), the last two for "ways".
+    Facts: error, batch, plain and compressed saved_bytes and peak_bytes, tensors, stored_bytes, dense_bytes, share; for
+    "ways" budget_bytes, chosen (the fastest way that keeps the budget with gradients off by at most ALLOWED) and
+    front (the names of the ways that none beats in bytes, time and error). `table()` has them all.
     """
 
     specification = Specification(
@@ -153,8 +159,11 @@ class StepExplorer(Explorer):
         controls={
             "error": Slider("error", 0.01, 0.5, 0.01, 0.05, at_rest=True),
             "batch": Slider("batch", 1, 1, 1, 1, at_rest=True),
+            "show": Choice("show", (("the step", "step"), ("all ways", "ways")), look="list", width=170),
+            "budget": Slider("budget", 10, 100, 1, 60, "% of plain", at_rest=True, enabled_when=("show", "ways")),
+            "rivals": Choice("rivals", (False, True), look="tick", enabled_when=("show", "ways")),
         },
-        columns=(("error", "batch"),),
+        columns=(("error", "batch"), ("budget", "show", "rivals")),
     )
     takes_pictures = False
 
@@ -172,31 +181,63 @@ class StepExplorer(Explorer):
         if model is None or inputs is None:
             with process.turn, torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
-                model = models.vgg11(5, in_channels=1, width=0.25)
+                model = models.resnet18(5, in_channels=1, width=0.25, batch_norm=True)
             inputs, targets = photo_patches(32, 4)
             loss = nn.functional.cross_entropy
         if not isinstance(inputs, Tensor) or inputs.ndim < 1 or not len(inputs):
             raise ValueError("inputs must be a tensor (B, ...) of at least one example")
         self._model, self._inputs, self._loss, self._targets = model, inputs, loss, targets
         self._plain: dict[int, StepMemory] = {}
+        self._ways: dict[tuple[Any, ...], Measured] = {}
+        self._table: Fit | None = None
         super().__init__(None, error=error, batch=len(inputs))
 
     def changes(self, name: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """Batches up to the one that was given."""
         return {"high": len(self._inputs)} if name == "batch" else {}
 
+    def table(self) -> Fit:
+        """All ways at the present settings, as `sv.memory.fit` gives them: print it, or take its `context()`."""
+        self.set(show="ways")
+        if self._table is None:
+            raise ValueError(self.panels.message or "this model makes no step")
+        return self._table
+
+    def _kinds(self, batch: int) -> dict[str, Any]:
+        return {"loss": self._loss, "targets": None if self._targets is None else self._targets[:batch]}
+
     def _measure(self, batch: int, context: Callable[[], Any] | None = None) -> StepMemory:
         options: dict[str, Any] = {"context": context} if context else {}
-        targets = None if self._targets is None else self._targets[:batch]
+        inputs, kinds = self._inputs[:batch], self._kinds(batch)
+        if batch not in self._plain:
+            check_the_machine(self._model, inputs, inputs.device, kinds)
         try:
-            return measure_step(
-                self._model, self._inputs[:batch], loss=self._loss, targets=targets, points=300, **options
-            )
+            return measure_step(self._model, inputs, **kinds, points=300, **options)
         except Exception as error:  # whatever a pasted model raises
             raise ValueError(f"this model makes no step on {batch} of its inputs: {error}") from error
 
-    def compute(self, source: None, error: float, batch: float) -> View:
-        """Measure a step, plain and compressed."""
+    def _found(self, batch: int, error: float, rivals: bool) -> Measured:
+        """Plain, compressed with this error, and all others, which are measured once; times are beside plain's."""
+        every = ways(self._inputs.device.type, rivals=True)
+        usual = {name: way for name, way in every.items() if name in ways(self._inputs.device.type)}
+        own = {"plain": every["plain"], f"error {error:g}": (lambda _: compress_activations(error=error), False)}
+        asked: dict[tuple[Any, ...], Mapping[str, Any]] = {(batch, error): own, (batch, "usual"): usual}
+        if rivals:
+            asked[batch, "rivals"] = {n: way for n, way in every.items() if n == "plain" or n not in usual}
+        rows, refused, contexts = dict[str, FitRow](), dict[str, str](), dict[str, Any]()
+        for key, tried in asked.items():
+            if key not in self._ways:
+                self._ways[key] = measured(self._model, self._inputs[:batch], tried, self._kinds(batch), rounds=2)
+            found = self._ways[key]
+            plain_ms = found[0][0].step_ms
+            first_ms = next(iter(rows.values())).step_ms if rows else plain_ms
+            for row in found[0]:
+                rows.setdefault(row.way, replace(row, step_ms=row.step_ms * first_ms / plain_ms))
+            refused, contexts = refused | found[1], found[2] | contexts
+        return list(rows.values()), refused, contexts
+
+    def compute(self, source: None, error: float, batch: float, show: str, budget: float, rivals: bool) -> View:
+        """Measure a step, plain and compressed; or by all ways."""
         batch = round(batch)
         if batch not in self._plain:
             self._plain[batch] = self._measure(batch)
@@ -210,23 +251,12 @@ class StepExplorer(Explorer):
                 yield
 
         compressed = self._measure(batch, compressing)
-        stats = last[0]
-        facts = [Fact("error", error), Fact("batch", batch)]
-        for kind, label in (("saved", "kept for backward"), ("peak", "most at once")):
-            old, new = (getattr(step, f"{kind}_bytes") for step in (plain, compressed))
-            share = f"{{:bytes}}, {new / max(old, 1):.0%} of plain"
-            facts.append(Fact(f"plain_{kind}_bytes", old))
-            hint = f"the plain step's is {human_bytes(old)}"
-            facts.append(Fact(f"compressed_{kind}_bytes", new, label, share, hint))
-        stored = ("{}, in {share:.0%}", f"of their {human_bytes(stats.dense_bytes)}")
-        nothing = ("none", "this model saves no maps, or only small ones")
-        facts += [
-            Fact("tensors", stats.tensors, "maps stored", *(stored if stats.tensors else nothing)),
-            Fact("stored_bytes", stats.stored_bytes),
-            Fact("dense_bytes", stats.dense_bytes),
-            Fact("share", stats.share),
-            Fact("", stats.gate_bytes + stats.pool_bytes, "ReLU and max pooling", "{:bytes}", "as bits, exact"),
-        ]
+        facts = [Fact("error", error), Fact("batch", batch), *_of_the_step(plain, compressed, last[0])]
+        if show == "ways":
+            rows, refused, contexts = self._found(batch, error, rivals)
+            limit = max(1, round(budget / 100 * rows[0].total_bytes))
+            self._table = table = Fit(marked(rows, limit, ALLOWED), limit, ALLOWED, contexts, refused)
+            return View(facts=[*facts, *_of_the_ways(table)], curves=lambda: _plots(table))
 
         def curves() -> list[LinePlot]:
             lines = [
@@ -236,3 +266,79 @@ class StepExplorer(Explorer):
             return [LinePlot("Bytes alive during a training step", "share of the step's time", "MiB", lines)]
 
         return View(facts=facts, curves=curves)
+
+
+ALLOWED = 0.1  # how far gradients may be off, as a share of their norm, by the way that is named
+Measured = tuple[list[FitRow], dict[str, str], dict[str, Any]]
+
+
+def _of_the_step(plain: StepMemory, compressed: StepMemory, stats: CompressionStats) -> list[Fact]:
+    facts = []
+    for kind, label in (("saved", "kept for backward"), ("peak", "most at once")):
+        old, new = (getattr(step, f"{kind}_bytes") for step in (plain, compressed))
+        share = f"{{:bytes}}, {new / max(old, 1):.0%} of plain"
+        facts.append(Fact(f"plain_{kind}_bytes", old))
+        hint = f"the plain step's is {human_bytes(old)}"
+        facts.append(Fact(f"compressed_{kind}_bytes", new, label, share, hint))
+    stored = ("{}, in {share:.0%}", f"of their {human_bytes(stats.dense_bytes)}")
+    nothing = ("none", "this model saves no maps, or only small ones")
+    return [
+        *facts,
+        Fact("tensors", stats.tensors, "maps stored", *(stored if stats.tensors else nothing)),
+        Fact("stored_bytes", stats.stored_bytes),
+        Fact("dense_bytes", stats.dense_bytes),
+        Fact("share", stats.share),
+        Fact("", stats.gate_bytes + stats.pool_bytes, "ReLU and max pooling", "{:bytes}", "as bits, exact"),
+    ]
+
+
+def _of_the_ways(table: Fit) -> list[Fact]:
+    plain = table.rows[0]
+    chosen = table.chosen
+    hint = f"the fastest with gradients off by at most {ALLOWED:.0%}"
+    facts = [
+        Fact("budget_bytes", table.budget, "budget", "{:bytes}", "parameters, gradients and all else of a step"),
+        Fact("chosen", chosen or "", "take", "{}" if chosen else "none keeps it", hint),
+        Fact("front", [row.way for row in table.rows if row.front]),
+    ]
+    for row in table.rows:
+        peak, time = row.peak_bytes / plain.peak_bytes, row.step_ms / plain.step_ms
+        off = "exact" if row.exact else f"gradient off by {row.gradient_error:.1%}"
+        text = f"{row.saved_bytes / plain.saved_bytes:.0%} kept, {peak:.0%} at most, {time:.1f} × the time, {off}"
+        marks = ["no other beats it" * row.front, "keeps the budget" * row.fits]
+        facts.append(Fact("", text, row.way, "{}", ", ".join(filter(None, marks))))
+    return facts
+
+
+def _plots(table: Fit) -> list[LinePlot]:
+    """Ways as points: the peak beside the time; and of those that are not exact what is kept beside the error."""
+    plain = table.rows[0]
+    groups: dict[str, tuple[str, list[FitRow]]] = {
+        "exact": (GREY, [row for row in table.rows if row.exact]),
+        "compressed": (BLUE, [row for row in table.rows if row.way.startswith("error ")]),
+        "others": (ORANGE, [row for row in table.rows if not row.exact and not row.way.startswith("error ")]),
+    }
+
+    def points(names: Sequence[str], x: Callable[[FitRow], float], y: Callable[[FitRow], float]) -> list[Line]:
+        lines = []
+        for name in names:
+            colour, rows = groups[name]
+            for is_on_front in (True, False):
+                drawn = [row for row in rows if row.front == is_on_front]
+                xs, ys = (np.array([value(row) for row in drawn], dtype=float) for value in (x, y))
+                label = f"{name}, none beats it" if is_on_front else name
+                symbol: Literal["star", "circle"] = "star" if is_on_front else "circle"
+                lines.append(Line(label, xs, ys, colour, "none", markers=True, symbol=symbol))
+        return lines
+
+    first = points(list(groups), lambda r: 100 * r.peak_bytes / plain.peak_bytes, lambda r: r.step_ms / plain.step_ms)
+    second = points(
+        ["compressed", "others"],
+        lambda row: 100 * row.saved_bytes / plain.saved_bytes,
+        lambda row: 100 * row.gradient_error,
+    )
+    title = "Ways to make the step: bytes at the peak, and time"
+    return [
+        LinePlot(title, "most at once, % of plain", "time, × plain's", first),
+        LinePlot("Those with inexact gradients", "kept, % of plain", "gradient off by, %", second, log_y=True),
+    ]
