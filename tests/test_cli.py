@@ -66,7 +66,10 @@ def test_results_that_ship_are_shown_where_there_are_none_of_ones_own(tmp_path, 
     assert output.startswith(f"The records that come with the project {none}, scale laptop:\n")
     count = len(records.shipped("specnet-beta"))
     assert f"{count} of {count} trials have a record" in output
-    assert re.search(r"Holds|Does not hold here", output)
+    assert ": Supported: " not in output  # that scale asks nothing
+    asked = results("bandlimited-series")
+    assert "scale overnight:" in asked
+    assert len(re.findall(r": (?:Supported|Refuted|Cannot tell).*: .* of 15 pairs", asked)) == 4
     path = tmp_path / "exported.jsonl"
     results("specnet-beta", "--export", path)
     assert len(records.read(path)) == count

@@ -41,8 +41,8 @@ def _over_margins(asked: Sequence[Evidence], margins: float) -> LinePlot:
     for name in OUTCOMES:
         along = np.array([_count(counts[at], name) for at in MARGINS], dtype=float)
         lines.append(Line(name, np.array(MARGINS), along, _COLOURS[name], _DASHES[name], markers=True))
-    here = np.array([float(_count(counts[margins], name)) for name in OUTCOMES])
-    lines.append(Line("the chosen margin", np.full(len(here), margins), here, dash="none", symbol="diamond"))
+    chosen = np.array([float(_count(counts[margins], name)) for name in OUTCOMES])
+    lines.append(Line("the chosen margin", np.full(len(chosen), margins), chosen, dash="none", symbol="diamond"))
     most = max(1, len(asked))
     title, x_title = "Verdicts over the margin", "margin, as a multiple of the one that was fixed"
     return LinePlot(title, x_title, "claims", lines, log_x=True, y_range=(-0.05 * most, 1.05 * most))
