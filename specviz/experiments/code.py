@@ -9,8 +9,8 @@ from __future__ import annotations
 import ast
 import hashlib
 import inspect
-from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,7 @@ class _Definition:
     name: str
     text: str
     uses: frozenset[str]
+    imports: Mapping[str, str] = field(default_factory=dict, compare=False)  # of its module: name -> from where
 
 
 def code_of(config: object) -> str:
@@ -99,11 +100,15 @@ def _reached(definitions: Sequence[_Definition], layers: Set[str]) -> list[_Defi
 
 
 def _meant(by_name: dict[str, list[_Definition]], user: _Definition, name: str) -> list[_Definition]:
-    """What a name may stand for where it is used: of a private one, and of an import's, the module's own alone."""
+    """What a name may stand for where it is used: what its module imports or, of a private one, has; else any."""
     candidates = [each for each in by_name.get(name, ()) if each.room in _USES[user.room]]
-    own = [each for each in candidates if (each.room, each.module) == (user.room, user.module)]
-    private = name.startswith("_") or any(each.text.startswith("Import") for each in own)
-    return own if own and private else candidates
+    own = [each for each in candidates if each.module == user.module]
+    if own and name.startswith("_"):
+        return own
+    if (source := user.imports.get(name)) is not None:
+        path = source.removeprefix(f"{_PACKAGE.name}.").replace(".", "/")  # a module, or a room or folder of some
+        return [*own, *(each for each in candidates if each.module == f"{path}.py" or f"{path}/" in each.module)]
+    return [each for each in candidates if each in own or not each.text.startswith("Import")]
 
 
 @cache
@@ -134,12 +139,18 @@ def _definitions() -> list[_Definition]:
 def _of_module(room: str, module: str, text: str) -> list[_Definition]:
     found: list[_Definition] = []
     tree: ast.Module = _Bare().visit(ast.parse(text))
+    imports = {
+        alias.name: statement.module or ""
+        for statement in tree.body
+        if isinstance(statement, ast.ImportFrom)
+        for alias in statement.names
+    }
     for statement in tree.body:
         if isinstance(statement, ast.Import | ast.ImportFrom) and not any(alias.asname for alias in statement.names):
             continue  # what is imported is reached by its own name
         dump, uses = ast.dump(statement), frozenset(_names(statement))
         names = [name for name in _bound(statement) or [Path(module).stem] if name != "__all__"]
-        found += [_Definition(room, module, name, dump, uses) for name in names]
+        found += [_Definition(room, module, name, dump, uses, imports) for name in names]
     return found
 
 
