@@ -604,7 +604,7 @@ def test_the_unet_has_as_many_parameters_as_its_paper_says():
     assert sum(p.numel() for p in net.parameters()) - uncounted == 19_069_955
 
 
-@pytest.mark.parametrize("options", UNETS, ids=str)
+@pytest.mark.parametrize("options", UNETS, ids=["plain", "band", "energy", "parameters", "own layer"])
 def test_a_unet_gives_every_voxel_its_scores_and_trains(options):
     torch.manual_seed(0)
     net = models.unet3d(3, width=0.05, levels=2, **options)
