@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from specviz import (
+        advice,
         compare,
         datasets,
         exercises,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _SUBMODULES = {
+    "advice",
     "compare",
     "datasets",
     "exercises",
@@ -53,6 +55,7 @@ _HOME = {"HalfSpectrum": "specviz.spectra", "SparseSpectrum": "specviz.spectra"}
 __all__ = [
     "HalfSpectrum",
     "SparseSpectrum",
+    "advice",
     "compare",
     "datasets",
     "exercises",

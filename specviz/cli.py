@@ -127,6 +127,28 @@ def machine() -> None:
 
 
 @app.command()
+def advise(
+    place: Annotated[str, typer.Argument(help="As package.module:function or file.py:function.", metavar="FUNCTION")],
+    compression: Annotated[float, typer.Option(help="Share of the coefficients that a band discards.")] = 0.5,
+    error: Annotated[float, typer.Option(help="Of compressed storage.")] = 0.05,
+    budget: Annotated[str | None, typer.Option(help="For a training step, as '2 GiB': measures every way.")] = None,
+) -> None:
+    """Say what this project would do for a model of yours.
+
+    FUNCTION takes nothing and gives a model and a batch. Layer by layer: what a band would do to its time and its
+    output, and what storing that output would take. In all: the bytes of a training step, as predicted.
+    """
+
+    def show() -> None:
+        from specviz.advice import advise, made
+
+        model, batch = made(place)
+        print(_plain(str(advise(model, batch, compression=compression, error=error, budget=budget))))
+
+    _in_words(show)
+
+
+@app.command()
 def assignment(
     notebook: Annotated[str, typer.Argument(help="A notebook of the course, as 02.", metavar="NN")],
     out: Annotated[Path, typer.Option(help="Folder for the copies.", file_okay=False)],

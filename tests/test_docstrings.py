@@ -25,6 +25,7 @@ ROOMS = (
     "figures",
     "exercises",
     "progress",
+    "advice",
 )
 NAMES = {"torch": torch, "np": np, "sv": sv, "snn": snn, "SF": SF}  # what an example need not import
 

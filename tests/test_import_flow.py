@@ -29,7 +29,7 @@ FLOW = [
     ["training"],
     ["figures"],
     ["widgets", "progress"],
-    ["experiments", "exercises"],
+    ["experiments", "exercises", "advice"],
     ["lab"],
     ["assignments"],
     ["bench"],
