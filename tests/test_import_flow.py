@@ -132,6 +132,7 @@ PACKAGES = {
     "widgets": {"numba", "numpy", "torch"} | {"anywidget", "ipywidgets", "plotly", "traitlets"},
     "progress": {"platformdirs"},
     "exercises": {"numpy", "torch"} | {"matplotlib"},
+    "advice": {"torch"},
     "lab": set(),
     "assignments": {"jupyter_client", "nbformat"},
     "cli": {"rich", "typer"},
