@@ -103,7 +103,7 @@ def test_the_slider_moves_along_the_sweep_by_keyboard_and_the_curves_follow(page
 
 
 def test_a_live_training_grows_stops_and_ends_with_its_view(page):
-    explorer = page.locator(".specviz-explorer").nth(1)
+    explorer = page.locator(".specviz-explorer", has=page.get_by_role("button", name="Start"))
     explorer.scroll_into_view_if_needed()
     start(page, explorer)
     assert explorer.get_by_role("button", name="Start").is_disabled()

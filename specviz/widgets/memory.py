@@ -160,7 +160,7 @@ class StepExplorer(Explorer):
             "error": Slider("error", 0.01, 0.5, 0.01, 0.05, at_rest=True),
             "batch": Slider("batch", 1, 1, 1, 1, at_rest=True),
             "show": Choice("show", (("the step", "step"), ("all ways", "ways")), look="list", width=170),
-            "budget": Slider("budget", 10, 100, 1, 60, "% of plain", at_rest=True, enabled_when=("show", "ways")),
+            "budget": Slider("budget", 10, 100, 1, 60, "%", at_rest=True, enabled_when=("show", "ways")),
             "rivals": Choice("rivals", (False, True), look="tick", enabled_when=("show", "ways")),
         },
         columns=(("error", "batch"), ("budget", "show", "rivals")),
