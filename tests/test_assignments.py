@@ -110,7 +110,7 @@ def test_nothing_is_overwritten_in_silence(copies, tmp_path):
         other = made.source if place == made.release else made.release
         other.unlink()
         place.write_text("mine")
-        with pytest.raises(FileExistsError, match="is there already and is left as it was: remove it, or choose"):
+        with pytest.raises(FileExistsError, match="is there already, and is left as it was: remove it or choose"):
             assignments.write_assignment("00", tmp_path)
         assert (place.read_text(), other.exists()) == ("mine", False)
         place.unlink()

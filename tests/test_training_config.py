@@ -184,7 +184,7 @@ def test_missing_keys_are_named():
         ({"saved_maps_options": {"bits": 2}}, ValueError, '"plain" has none'),
         ({"saved_maps": "compress", "saved_maps_options": {"bits": 2}}, ValueError, "not those of 'compress'.*bits"),
         ({"saved_maps": "compress", "saved_maps_options": {"error": -1}}, ValueError, "error"),
-        ({"saved_maps": "quantise", "saved_maps_options": {"bits": 3}}, ValueError, "bits=3"),
+        ({"saved_maps": "quantise", "saved_maps_options": {"bits": 5}}, ValueError, "bits=5"),
     ],
 )
 def test_a_wrong_value_is_an_error_when_the_config_is_made(change, error, words):

@@ -33,7 +33,7 @@ def threshold():
 
 
 def moves(explorer):
-    slider, other = list(explorer.controls.values())
+    slider, other, *_ = explorer.controls.values()
     for move in range(200):
         slider.value = (7 * move) % 40
         if move % 50 == 49:  # the browser changes other controls too

@@ -15,7 +15,6 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from statistics import fmean, stdev
 from typing import Any, Literal, get_args
 
@@ -210,9 +209,16 @@ class Evidence:
             effects[name] = effect
         return _verdict(claim, {name: effects[name] for name in samples}, self.unhealthy)
 
-    @cached_property
+    @property
     def _samples(self) -> dict[str, _Sample]:
-        """The differences, checked."""
+        """The differences, checked once. (functools' cached_property has a lock, which a fork leaves closed.)"""
+        kept = vars(self)
+        if "_drawn" not in kept:
+            kept["_drawn"] = self._checked()
+        drawn: dict[str, _Sample] = kept["_drawn"]
+        return drawn
+
+    def _checked(self) -> dict[str, _Sample]:
         claim = self.claim
         if len(self.differences) != claim.settings:
             count = len(self.differences)
