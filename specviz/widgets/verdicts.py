@@ -14,7 +14,8 @@ from specviz.widgets.explorer import Explorer
 from specviz.widgets.specification import Choice, Fact, Slider, Specification, View
 
 ALL = "all"
-MARGINS = tuple(float(2 ** (eighth / 4)) for eighth in range(-8, 9))  # a quarter to four times the fixed one
+# A quarter to four times the fixed one, in even steps of a logarithm, to two digits.
+MARGINS = (0.25, 0.3, 0.35, 0.42, 0.5, 0.6, 0.7, 0.84, 1.0, 1.2, 1.4, 1.7, 2.0, 2.4, 2.8, 3.4, 4.0)
 OUTCOMES = get_args(Outcome)
 _COLOURS = dict(zip(OUTCOMES, (BLUE, ORANGE, GREY), strict=True))
 _DASHES: dict[str, Literal["solid", "dash", "dot"]] = {"supported": "solid", "refuted": "dash", "cannot tell": "dot"}
