@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
-from specviz.advice import advise, made
+from specviz.advice import Advice, advise, made
 from specviz.cli import app
 from specviz.memory import predict_step
 from specviz.widgets import ModelExplorer
@@ -33,6 +33,13 @@ def test_each_layer_has_the_figures_of_its_explorer_and_the_step_its_prediction(
     assert "With a budget" in text
     assert found.layers[1]["band_time"] is None  # nothing is convolved
     assert "band_time" not in found.layers[4]  # of numbers there is no spectrum
+
+
+def test_what_takes_less_than_torchs_time_is_quicker():
+    times = {"half": 0.5, "as long": 1.0, "twice": 2.0, "no convolution": None}
+    layers = [{"layer": name, "band_time": time} for name, time in times.items()]
+    step = predict_step(*network())
+    assert Advice([*layers, {"layer": "numbers"}], step, None).quicker == ["half"]
 
 
 def test_with_a_budget_every_way_is_measured():
