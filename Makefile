@@ -52,7 +52,7 @@ simulator: setup
 # Every notebook's stored outputs against a fresh run, with the answers that it keeps back.
 nbval: setup
 	$(BIN)/python tests/revealed.py .nbval
-	$(BIN)/pytest -q -n 2 --dist loadfile --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg .nbval
+	SPECVIZ_CALIBRATION=shipped $(BIN)/pytest -q -n 2 --dist loadfile --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg .nbval
 
 # Unit tests, the kernels compiled without a GPU, JupyterLab in a browser. In the order of tests/conftest.py, or the
 # slow pages, which are few tests, would come last and one core would wait. COVERAGE=yes takes nearly half as long again.
@@ -71,7 +71,7 @@ matrix: setup
 	@$(BIN)/python -m pip install -q -c constraints.txt --no-deps timm
 	PYTHONPATH=.:kernels:tests $(BIN)/python -m matrix
 
-BENCHES := threshold slider roofline conv pool filters memory compress models codes predict training start sweep
+BENCHES := threshold slider roofline conv choice pool filters memory compress models codes predict training start sweep
 bench: setup browser
 	set -e; for name in $(BENCHES); do $(BIN)/specviz bench $$name; done
 

@@ -119,6 +119,28 @@ def lab(
 
 
 @app.command()
+def calibrate(
+    out: Annotated[Path | None, typer.Option(help="Write the rates to this file instead of the user's cache.")] = None,
+    show: Annotated[bool, typer.Option("--show", help="Print what is kept, and measure nothing.")] = False,
+) -> None:
+    """Measure what this machine is fast at, which the choice of algorithms goes by. Takes two seconds.
+
+    It is done by itself where it is first needed, for each processor, torch and number of threads. Set
+    SPECVIZ_CALIBRATION to a file of rates, or to "shipped", for choices that are the same on all machines.
+    """
+    from specviz.functional import rates
+
+    def calibrated() -> None:
+        kept = rates.kept()
+        if show:
+            print(kept or "nothing is kept for this machine yet: it will be measured where it is needed")
+        else:
+            print(rates.calibrate(out))
+
+    _in_words(calibrated)
+
+
+@app.command()
 def machine() -> None:
     """Say what this machine has: threads, memory, GPU, versions."""
     from specviz.records import machine
@@ -516,6 +538,19 @@ def sweep_bench(out: Out = Path("data/results")) -> None:
     from specviz.bench.sweep import run
 
     _in_words(lambda: run(out))
+
+
+@bench.command()
+def choice(
+    out: Out = Path("data/results"),
+    shapes: Annotated[int, typer.Option(min=1, help="How many shapes are drawn.")] = 60,
+    seed: Annotated[int | None, typer.Option(min=0, help="Draw these shapes; by default others each time.")] = None,
+    rounds: Count = 7,
+) -> None:
+    """Whether the algorithm that is chosen is the fastest, on shapes drawn at random."""
+    from specviz.bench.choice import run
+
+    _in_words(lambda: run(out, shapes, seed, rounds))
 
 
 @bench.command()

@@ -69,16 +69,6 @@ class Machine:
         return f"<table>{rows}</table>"
 
 
-def _cpu_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
 def _memory_gib() -> float | None:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
@@ -105,12 +95,14 @@ def _machine() -> Machine:
     import torch
     from spectral_kernels.dispatch import cuda_is_available
 
+    from specviz.functional.rates import processor
+
     gpu = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
     versions = {package: _version(package) for package in _PACKAGES}
     versions |= {package: found for package in _WHERE_INSTALLED if (found := _version(package)) != _MISSING}
     versions["torch"] = torch.__version__  # its build (+cpu, +cu130) is not in the package's metadata everywhere
     return Machine(
-        cpu=_cpu_name(),
+        cpu=processor(),
         cpu_threads=torch.get_num_threads(),
         memory_gib=_memory_gib(),
         gpu=gpu.name if gpu else None,

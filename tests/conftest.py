@@ -1,8 +1,12 @@
 """What all tests share: which files begin first, and an end for the browser that pages opened."""
 
+import os
 import sys
 
 import pytest
+
+# The same choices of algorithms on every machine, and nothing measured or tried; processes that tests start inherit it.
+os.environ["SPECVIZ_CALIBRATION"] = "shipped"
 
 # Files that take long, the longest first: begun last, one would keep one of two processes busy and the other waiting.
 LONG = (

@@ -33,5 +33,6 @@ def execute(path: Path) -> None:
 
 if __name__ == "__main__":
     os.environ["SPECVIZ_PROGRESS"] = tempfile.mkdtemp()  # nobody's: the course shows nothing solved
+    os.environ["SPECVIZ_CALIBRATION"] = "shipped"  # the same choices of algorithms, whichever machine this is
     for path in sorted(NOTEBOOKS.glob("*.ipynb")) if len(sys.argv) == 1 else map(Path, sys.argv[1:]):
         execute(path)

@@ -610,7 +610,8 @@ def test_the_published_code_keeps_more_numbers_since_it_pads_twice(size, pad, co
 def test_moving_by_matrix_products_costs_the_map_and_what_the_outputs_see():
     """A low pass goes there and back: its estimate is that of both ways, and not of their difference."""
     plan = make_plan((12, 12), (3, 3), ((1, 1),) * 2, (1, 1), (1, 1), False, 0.9)
-    forward_ns, back = (choice._gemm_ns(plan, 8, (n, n)) for n in (plan.h.size, plan.h.reach))
-    direct = calibration.CALL + choice.estimated_ns(plan, 2, 4, 4, 1, "direct") - calibration.DIRECT_CALL
-    assert choice._gemm_is_faster(plan)
-    assert choice.estimated_ns(plan, 2, 4, 4, 1, "lowpass") == pytest.approx(direct + forward_ns + back)
+    ns = calibration.RATES
+    forward_ns, back = (choice._gemm_ns(ns, plan, 8, (n, n)) for n in (plan.h.size, plan.h.reach))
+    direct = ns.call + choice.estimated_ns(ns, plan, 2, 4, 4, 1, "direct") - ns.direct_call
+    assert choice._gemm_is_faster(ns, plan)
+    assert choice.estimated_ns(ns, plan, 2, 4, 4, 1, "lowpass") == pytest.approx(direct + forward_ns + back)

@@ -8,6 +8,7 @@ import pytest
 
 from specviz import records
 from specviz.bench import (
+    choice,
     codes,
     compress,
     filters,
@@ -41,6 +42,7 @@ from specviz.training.config import LATER
 BENCHES: dict[str, Any] = {
     "bench-codes": codes.BenchCodes,
     "bench-compress": compress.BenchCompress,
+    "bench-choice": choice.BenchChoice,
     "bench-conv": BenchConv,
     "bench-filters": filters.BenchFilters,
     "bench-memory": BenchMemory,

@@ -1,7 +1,8 @@
 """Every number that a machine decided: which of two ways is quicker, and how much to do at a time.
 
 None of them changes a result beyond rounding. They are read as `calibration.NAME` at each use, so that whoever measures
-a machine can set them here, before the first call: which algorithm is quicker for a shape is decided once. `FITS` says
+a machine can set them here, before the first call: which algorithm is quicker for a shape is decided once. `RATES` serve
+until `specviz.functional.rates` has measured those of the machine it runs on. `FITS` says
 where each was measured, when, and which command shows whether it holds on another machine and gives the times to fit it
 again. Sizes that kernels are compiled for (threads in a block, entries a CPU thread takes) stand beside the kernels.
 """
@@ -10,14 +11,58 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# --- Band-limited convolution: the model of what an algorithm takes, in nanoseconds.
+# --- Band-limited convolution: the model of what an algorithm takes.
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What the parts of a convolution take on a machine, in nanoseconds; `functional.rates` measures them.
+
+    transform, product, filters    a multiply-add of a matrix product: to and from frequencies, over channels, and of
+                                   taps' spectra
+    convolution, depthwise         a multiply-add of torch's own convolution, with many channels and with one a group
+    pixel, coefficient             a number that torch's convolution reads or writes, and one of a taps' spectrum
+    fft, crop                      a number of an FFT, times the binary logarithm of the map's; one moved by a crop
+    matrix_product                 each of a batch of matrix products
+    call, direct_call              a whole band-limited convolution of almost nothing, and torch's own
+    """
+
+    transform: float
+    product: float
+    filters: float
+    convolution: float
+    depthwise: float
+    pixel: float
+    coefficient: float
+    fft: float
+    crop: float
+    matrix_product: float
+    call: float
+    direct_call: float
+
+
 # Fitted to 468 forward passes over 18 shapes, 3 kernel sizes and 3 compressions: the fastest algorithm, or one within
 # 10 %, is chosen for 146 of 156 of them. Other machines scale all of them; a GPU has not been fitted.
-MULTIPLY_ADD = {"transform": 0.0175, "product": 0.0296, "filters": 0.0242, "convolution": 0.0137}
-NUMBER = {"fft": 0.377, "crop": 2.1, "filters": 0.39, "convolution": 0.161}  # of an FFT times its log2
-MATRIX_PRODUCT, CALL, DIRECT_CALL = 105.0, 1.15e6, 0.24e6
+RATES = Rates(
+    transform=0.0175,
+    product=0.0296,
+    filters=0.0242,
+    convolution=0.0137,
+    depthwise=0.0137,
+    pixel=0.161,
+    coefficient=0.39,
+    fft=0.377,
+    crop=2.1,
+    matrix_product=105.0,
+    call=1.15e6,
+    direct_call=0.24e6,
+)
 # torch's own convolution is left only for an estimate well under its own: estimates err by a quarter.
 LEAVE_DIRECT = 0.7
+# Algorithms are tried against each other at a shape's first call where the estimates differ by no more than this.
+ESTIMATES_ERR = 3.0
+# How many calls of torch, each as long as a matrix product of almost nothing, a band-limited convolution is.
+CALLS = 100
 USUAL_BATCH = 32  # of a graph for every batch, to choose its algorithm by
 FILTER_BYTES = 8 << 20  # filter spectra are made and used this much at a time, never held whole
 
@@ -86,7 +131,7 @@ _TWO_CORES, _FIRST = "AMD EPYC, 2 threads, torch 2.13 (CPU)", "2026-11-21"
 
 FITS = (
     Fit(
-        ("MULTIPLY_ADD", "NUMBER", "MATRIX_PRODUCT", "CALL", "DIRECT_CALL", "LEAVE_DIRECT", "USUAL_BATCH"),
+        ("RATES", "LEAVE_DIRECT", "ESTIMATES_ERR", "CALLS", "USUAL_BATCH"),
         *(_TWO_CORES, _FIRST, "specviz bench conv"),
     ),
     Fit(("FILTER_BYTES",), _TWO_CORES, _FIRST, "specviz bench conv"),

@@ -16,7 +16,7 @@ from spectral_kernels import calibration, dispatch
 from spectral_kernels.dispatch import Call, constant, operator
 from torch import Tensor
 
-from specviz.functional import tracing
+from specviz.functional import rates, tracing
 from specviz.functional.band_limited.plan import fast_size
 from specviz.functional.precision import no_autocast
 from specviz.functional.symbolic import one_node
@@ -83,7 +83,8 @@ def choose_algorithm(size: Size, new: Size) -> Algorithm:
     for sides in (size, new):
         pixels, rough = math.prod(sides), any(fast_size(n) != n for n in sides)
         transforms += (calibration.ROUGH_SIZE if rough else 1) * pixels * math.log2(max(pixels, 2)) / 2
-    transforms *= calibration.FFT_COST
+    ns = rates.current()
+    transforms *= calibration.FFT_COST * (ns.fft / ns.transform) / (calibration.RATES.fft / calibration.RATES.transform)
     return "gemm" if products <= transforms else "fft"
 
 

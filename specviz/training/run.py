@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from specviz import datasets, records
 from specviz.extras import needs
+from specviz.functional import rates
 from specviz.training import checkpoints, devices
 from specviz.training.batches import seed_of, source
 from specviz.training.config import DEEPEST, FOLDER, Config
@@ -301,7 +302,7 @@ def _fit(run: Run, device: str, trainer_options: Mapping[str, Any]) -> tuple[str
         "use_distributed_sampler": False,
         **trainer_options,
     }
-    with _quiet():
+    with _quiet(), rates.shipped():  # a run that is taken up elsewhere is to go on bit for bit
         trainer = Trainer(**options)
         done: Any = trainer.fit_loop.epoch_progress.current
         done.processed = done.completed = len(run.progress.epochs)

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from spectral_kernels import calibration
 from torch import Tensor, nn
 
 import specviz.functional as SF
 import specviz.nn as snn
+from specviz.functional import rates
 from specviz.functional.band_limited.choice import estimated_share
 from specviz.functional.band_limited.plan import make_plan
 from specviz.memory.axes import Axes
@@ -316,5 +316,4 @@ def stored_rows(call: LayerCall, rows: Tensor, error: float) -> StoredLayer:
 
 def fitted_on() -> str:
     """Where the estimates come from."""
-    fit = calibration.FITS[0]
-    return f"estimated from {fit.machine}, {fit.date}; `{fit.command}` shows whether it holds on yours"
+    return f"estimated from the rates of {rates.origin()}; `specviz bench choice` shows whether that holds on yours"

@@ -1,4 +1,4 @@
-"""Which algorithm is the fastest for a shape: a model of their costs, fitted to measurements."""
+"""Which algorithm is the fastest for a shape: a model of their costs, at this machine's rates."""
 
 from __future__ import annotations
 
@@ -7,79 +7,114 @@ from functools import lru_cache
 from typing import Literal
 
 from spectral_kernels import calibration, dispatch
+from spectral_kernels.calibration import Rates
+from torch import Tensor
 
+from specviz.functional import rates, tuning
 from specviz.functional.band_limited.plan import Plan, plan_of
 from specviz.functional.band_limited.transforms import By
 
 Algorithm = Literal["auto", "gemm", "fft", "lowpass", "direct"]
+Run = tuning.Run[Algorithm]
 ALGORITHMS = ("auto", "gemm", "fft", "lowpass", "direct")
 
 
-def _gemm_ns(plan: Plan, maps: int, pixels: tuple[int, int]) -> float:
+def _gemm_ns(ns: Rates, plan: Plan, maps: int, pixels: tuple[int, int]) -> float:
     """A transform by matrix products of so many maps, each way."""
     H, W = pixels
     down = 0 if plan.rows == H == 1 else 2 * (2 if plan.rows > 1 else 1) * plan.w.k * plan.rows * H
-    return calibration.MULTIPLY_ADD["transform"] * maps * (2 * plan.w.k * H * W + down)
+    return ns.transform * maps * (2 * plan.w.k * H * W + down)
 
 
-def _fft_ns(plan: Plan, maps: int) -> float:
-    size, number = plan.h.S * plan.w.S, calibration.NUMBER
-    return maps * (number["fft"] * size * math.log2(max(size, 2)) + number["crop"] * 2 * plan.frequencies)
+def _fft_ns(ns: Rates, plan: Plan, maps: int) -> float:
+    size = plan.h.S * plan.w.S
+    return maps * (ns.fft * size * math.log2(max(size, 2)) + ns.crop * 2 * plan.frequencies)
 
 
-@lru_cache(maxsize=1024)
-def _gemm_is_faster(plan: Plan) -> bool:
+def _gemm_is_faster(ns: Rates, plan: Plan) -> bool:
     pixels = plan.h.size + plan.h.reach, plan.w.size + plan.w.reach
-    return _gemm_ns(plan, 1, (pixels[0] // 2, pixels[1] // 2)) <= _fft_ns(plan, 1)
+    return _gemm_ns(ns, plan, 1, (pixels[0] // 2, pixels[1] // 2)) <= _fft_ns(ns, plan, 1)
 
 
 @dispatch.constant_result
 def transform_by(numbers: tuple[int, ...]) -> By:
     """The faster pair of transforms of the plan that has these numbers."""
-    return "gemm" if _gemm_is_faster(plan_of(numbers)) else "fft"
+    return _transform_by(rates.current(), numbers)
 
 
-def estimated_ns(plan: Plan, batch: int, channels: int, outputs: int, groups: int, algorithm: Algorithm) -> float:
-    """What a forward pass should take on the machine that the model was fitted to."""
+@lru_cache(maxsize=1024)
+def _transform_by(ns: Rates, numbers: tuple[int, ...]) -> By:
+    return "gemm" if _gemm_is_faster(ns, plan_of(numbers)) else "fft"
+
+
+LANES = 8  # channels that a convolution computes with at a time, whether there are as many or not
+
+
+def _convolution_ns(ns: Rates, of_group: int, outputs: int, groups: int) -> float:
+    """torch's own convolution, by the pixel and tap."""
+    if of_group == 1:
+        return ns.depthwise * -(-outputs // LANES) * LANES
+    lanes = -(-outputs // groups // LANES) * LANES
+    return ns.convolution * groups * lanes * -(-of_group // LANES) * LANES
+
+
+def estimated_ns(
+    ns: Rates, plan: Plan, batch: int, channels: int, outputs: int, groups: int, algorithm: Algorithm
+) -> float:
+    """What a forward pass should take on a machine of these rates."""
     h, w = plan.h, plan.w
     of_group, taps, F = channels // groups, h.taps * w.taps, plan.frequencies
     if algorithm in ("direct", "lowpass"):
         pixels = batch * h.outputs * w.outputs
-        direct = calibration.MULTIPLY_ADD["convolution"] * pixels * outputs * of_group * taps
-        direct += calibration.NUMBER["convolution"] * pixels * (channels + outputs)
+        direct = _convolution_ns(ns, of_group, outputs, groups) * pixels * taps
+        direct += ns.pixel * pixels * (channels + outputs)
         if algorithm == "direct":
-            return calibration.DIRECT_CALL + direct
+            return ns.direct_call + direct
         maps = batch * channels
-        by_gemm = _gemm_ns(plan, maps, (h.size, w.size)) + _gemm_ns(plan, maps, (h.reach, w.reach))
-        return calibration.CALL + direct + (by_gemm if _gemm_is_faster(plan) else _fft_ns(plan, 2 * maps))
-    filters = 2 * F * of_group * outputs * (calibration.NUMBER["filters"] + calibration.MULTIPLY_ADD["filters"] * taps)
-    product = calibration.MULTIPLY_ADD["product"] * 4 * F * batch * of_group * outputs
-    calls = calibration.MATRIX_PRODUCT * F * groups if of_group > 1 else 0.0
+        by_gemm = _gemm_ns(ns, plan, maps, (h.size, w.size)) + _gemm_ns(ns, plan, maps, (h.reach, w.reach))
+        return ns.call + direct + (by_gemm if _gemm_is_faster(ns, plan) else _fft_ns(ns, plan, 2 * maps))
+    filters = 2 * F * of_group * outputs * (ns.coefficient + ns.filters * taps)
+    product = ns.product * 4 * F * batch * of_group * outputs
+    calls = ns.matrix_product * F * groups if of_group > 1 else 0.0
     if algorithm == "gemm":
-        analysed = _gemm_ns(plan, batch * channels, (h.size, w.size))
-        moved = analysed + _gemm_ns(plan, batch * outputs, (h.outputs, w.outputs))
+        analysed = _gemm_ns(ns, plan, batch * channels, (h.size, w.size))
+        moved = analysed + _gemm_ns(ns, plan, batch * outputs, (h.outputs, w.outputs))
     else:
-        moved = _fft_ns(plan, batch * (channels + outputs))
-    return calibration.CALL + filters + product + calls + moved
+        moved = _fft_ns(ns, plan, batch * (channels + outputs))
+    return ns.call + filters + product + calls + moved
 
 
-@lru_cache(maxsize=1024)
-def choose_algorithm(plan: Plan, batch: int, channels: int, outputs: int, groups: int) -> Algorithm:
-    """The algorithm with the lowest estimate; where nothing is left out, torch's own unless another is far better."""
+@lru_cache(maxsize=4096)
+def estimates(ns: Rates, plan: Plan, batch: int, channels: int, outputs: int, groups: int) -> dict[Algorithm, float]:
+    """What each algorithm that gives the plan's result should take, in nanoseconds."""
     shape = batch, channels, outputs, groups
-    complete = plan.is_complete
-    candidates: tuple[Algorithm, ...] = ("gemm", "fft") if complete else ("gemm", "fft", "lowpass")
-    estimates = {algorithm: estimated_ns(plan, *shape, algorithm) for algorithm in candidates}
-    best = min(estimates, key=estimates.__getitem__)
-    if complete and estimates[best] > calibration.LEAVE_DIRECT * estimated_ns(plan, *shape, "direct"):
-        return "direct"
-    return best
+    able: tuple[Algorithm, ...] = ("direct", "gemm", "fft") if plan.is_complete else ("gemm", "fft", "lowpass")
+    return {algorithm: estimated_ns(ns, plan, *shape, algorithm) for algorithm in able}
+
+
+def likeliest(expected: dict[Algorithm, float]) -> Algorithm:
+    """The algorithm with the lowest estimate; torch's own, where it gives the result, unless another is far better."""
+    best = min(expected, key=expected.__getitem__)
+    own = expected.get("direct", math.inf)
+    return "direct" if expected[best] > calibration.LEAVE_DIRECT * own else best
+
+
+def choose_algorithm(plan: Plan, batch: int, channels: int, outputs: int, groups: int) -> Algorithm:
+    """The algorithm that this machine's rates speak for, none of them tried."""
+    return likeliest(estimates(rates.current(), plan, batch, channels, outputs, groups))
 
 
 def estimated_share(plan: Plan, batch: int, channels: int, outputs: int, groups: int) -> float:
     """The estimated time of the algorithm that is chosen, as a share of that of torch's own convolution."""
-    shape = batch, channels, outputs, groups
-    return estimated_ns(plan, *shape, choose_algorithm(plan, *shape)) / estimated_ns(plan, *shape, "direct")
+    shape, ns = (batch, channels, outputs, groups), rates.current()
+    chosen_one = likeliest(estimates(ns, plan, *shape))
+    return estimated_ns(ns, plan, *shape, chosen_one) / estimated_ns(ns, plan, *shape, "direct")
+
+
+def quickest(plan: Plan, shape: tuple[int, int, int, int], run: Run, x: Tensor, weight: Tensor) -> Algorithm:
+    """The quickest algorithm for (batch, channels, outputs, groups): tried, where `tuning` may; see there."""
+    expected = estimates(rates.current(), plan, *shape)
+    return tuning.quickest((*plan.numbers, *shape), likeliest(expected), expected, run, x, weight)
 
 
 @dispatch.constant_result

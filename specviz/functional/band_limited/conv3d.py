@@ -65,13 +65,17 @@ def _convolved(x: Tensor, weight: Tensor, s: Settings) -> Convolved:
     if s.asks_data and x.shape[0] and isinstance(layout, Volume):  # nothing says what an empty batch needs
         layout = with_bands(layout, bands_for_energy(x, layout, s.energy or 1.0))
     channels, outputs = weight.shape[1] * s.groups, weight.shape[0]
-    ran = way_of(layout, s.algorithm, x, channels, outputs, s.groups)
-    if ran == "direct" and layout.is_complete:
-        return _conv_of_torch(x, weight, s), layout, ran
-    if not tracing.leaves_a_program() and x.shape[0] == 0:
+
+    def run(algorithm: Algorithm, x: Tensor, weight: Tensor) -> Tensor:
+        if algorithm == "direct" and layout.is_complete:
+            return _conv_of_torch(x, weight, s)
+        return correlate(x, weight, layout, algorithm, s.groups)
+
+    ran = way_of(layout, s.algorithm, x, weight, (x.shape[0], channels, outputs, s.groups), run)
+    if not tracing.leaves_a_program() and x.shape[0] == 0 and ran != "direct":
         empty = x.new_zeros(0, outputs, *(axis.outputs for axis in axes_of(layout)))
         return empty + 0 * (x.sum() + weight.sum()), layout, ran
-    return correlate(x, weight, layout, ran, s.groups), layout, ran
+    return run(ran, x, weight), layout, ran
 
 
 def _conv_of_torch(x: Tensor, weight: Tensor, s: Settings) -> Tensor:

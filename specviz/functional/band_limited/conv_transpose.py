@@ -117,26 +117,42 @@ def _transposed(x: Tensor, weight: Tensor, s: Settings, more: tuple[int, ...]) -
     known = tracing.known(x.shape[2:]), tracing.known(weight.shape[2:])
     sides, taps = (tuple(shape) for shape in (known[0] or x.shape[2:], known[1] or weight.shape[2:]))
     new = _new_sides(sides, taps, s, more)
-    layout, ran = None, None
-    if None not in known:
-        layout = laid_out(new, taps, s.pads, s.strides, s.dilations, sides, False, s.compression)
-        # The convolution that this is the transpose of has x's channels as its outputs.
-        ran = way_of(layout, s.algorithm, x, weight.shape[1] * s.groups, weight.shape[0], s.groups)
-    if (ran == "direct" and s.is_complete) or (layout is None and s.is_complete and s.algorithm in ("auto", "direct")):
-        around = tuple(pad for pad, _ in s.pads)
-        y = _OWN[dims - 1](x, weight, None, s.strides, around, more, s.groups, s.dilations)
-        return y, layout, "direct"
-    maps, filters = (x.unsqueeze(-2), weight.unsqueeze(-2)) if dims == 1 else (x, weight)
-    if layout is None:
-        y = _of_any_size_back(maps, filters, s, new)
-    elif not tracing.leaves_a_program() and x.shape[0] == 0:
-        y = maps.new_zeros(0, weight.shape[1] * s.groups, *(1,) * (dims == 1), *new) + 0 * (x.sum() + weight.sum())
-    else:
-        if tracing.leaves_a_program():
-            ran = "lowpass"  # torch's own transposed convolution, and matrices for the low pass
-        y = correlate_back(maps, filters, layout, ran or "lowpass", s.groups)
-    assert layout is None or tuple(axis.size for axis in axes_of(layout)) == new
-    return (y.squeeze(-2) if dims == 1 else y), layout, ran
+    if None in known:
+        if s.is_complete and s.algorithm in ("auto", "direct"):
+            return _own(x, weight, s, more), None, "direct"
+        y = _of_any_size_back(*_as_planes(x, weight, dims), s, new)
+        return (y.squeeze(-2) if dims == 1 else y), None, None
+    layout = laid_out(new, taps, s.pads, s.strides, s.dilations, sides, False, s.compression)
+    assert tuple(axis.size for axis in axes_of(layout)) == new
+
+    def run(algorithm: Algorithm, x: Tensor, weight: Tensor) -> Tensor:
+        if algorithm == "direct" and s.is_complete:
+            return _own(x, weight, s, more)
+        y = correlate_back(*_as_planes(x, weight, dims), layout, algorithm, s.groups)
+        return y.squeeze(-2) if dims == 1 else y
+
+    # The convolution that this is the transpose of has x's channels as its outputs.
+    shape = x.shape[0], weight.shape[1] * s.groups, weight.shape[0], s.groups
+    ran = way_of(layout, s.algorithm, x, weight, shape, run, transposed=True)
+    if ran == "direct" and s.is_complete:
+        return run(ran, x, weight), layout, ran
+    if tracing.leaves_a_program():
+        ran = "lowpass"  # torch's own transposed convolution, and matrices for the low pass
+    elif x.shape[0] == 0:
+        return x.new_zeros(0, shape[1], *new) + 0 * (x.sum() + weight.sum()), layout, ran
+    return run(ran, x, weight), layout, ran
+
+
+def _own(x: Tensor, weight: Tensor, s: Settings, more: tuple[int, ...]) -> Tensor:
+    """torch's own transposed convolution."""
+    around = tuple(pad for pad, _ in s.pads)
+    y: Tensor = _OWN[len(s.strides) - 1](x, weight, None, s.strides, around, more, s.groups, s.dilations)
+    return y
+
+
+def _as_planes(x: Tensor, weight: Tensor, dims: int) -> tuple[Tensor, Tensor]:
+    """A series as a map of one row."""
+    return (x.unsqueeze(-2), weight.unsqueeze(-2)) if dims == 1 else (x, weight)
 
 
 def _of_any_size_back(x: Tensor, weight: Tensor, s: Settings, new: tuple[int, ...]) -> Tensor:

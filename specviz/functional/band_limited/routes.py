@@ -13,7 +13,7 @@ from torch import Tensor
 
 from specviz.functional import tracing
 from specviz.functional.band_limited.band import energy_bands
-from specviz.functional.band_limited.choice import Algorithm, chosen
+from specviz.functional.band_limited.choice import Algorithm, chosen, quickest
 from specviz.functional.band_limited.opaque import by_algorithm, check_direct, convolve_whole, with_energy
 from specviz.functional.band_limited.plan import Plan, make_plan, plan_of
 from specviz.functional.band_limited.product import multiply
@@ -74,12 +74,24 @@ def _carried_out(x: Tensor, weight: Tensor, plan: Plan, settings: Settings) -> R
         plan = with_energy(plan, x, settings.energy or 1.0)
     check_direct(settings.algorithm, plan.is_complete)
     if algorithm == "auto":
-        about = batch if tracing.known((batch,)) else calibration.USUAL_BATCH
-        algorithm = chosen(plan.numbers, about, x.shape[1], weight.shape[0], groups)
+        algorithm = _automatic(x, weight, plan, groups)
     if algorithm != "direct" and batch == 0:
         empty = x.new_zeros(0, weight.shape[0], plan.h.outputs, plan.w.outputs)
         return empty + 0 * (x.sum() + weight.sum()), plan, algorithm
     return by_algorithm(x, weight, plan, algorithm, groups), plan, algorithm
+
+
+def _automatic(x: Tensor, weight: Tensor, plan: Plan, groups: int) -> Algorithm:
+    """The fastest algorithm for these tensors, tried out where that is allowed."""
+    batch = x.shape[0] if tracing.known(x.shape[:1]) else calibration.USUAL_BATCH
+    shape = batch, x.shape[1], weight.shape[0], groups
+    if not batch or not tracing.is_readable(x):
+        return chosen(plan.numbers, *shape)
+
+    def run(algorithm: Algorithm, x: Tensor, weight: Tensor) -> Tensor:
+        return by_algorithm(x, weight, plan, algorithm, groups)
+
+    return quickest(plan, shape, run, x, weight)
 
 
 def _written_down(x: Tensor, weight: Tensor, plan: Plan, settings: Settings) -> Ran:

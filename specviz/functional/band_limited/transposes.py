@@ -15,8 +15,8 @@ from spectral_kernels import calibration
 from spectral_kernels.dispatch import Call, constant_result, in_onnx_export, operator
 from torch import Tensor
 
-from specviz.functional import tracing
-from specviz.functional.band_limited.choice import Algorithm, chosen, estimated_ns, transform_by
+from specviz.functional import rates, tracing, tuning
+from specviz.functional.band_limited.choice import Algorithm, Run, estimated_ns, estimates, likeliest, transform_by
 from specviz.functional.band_limited.depth import (
     Layout,
     Volume,
@@ -78,37 +78,57 @@ def correlate_to_taps(x: Tensor, y: Tensor, layout: Layout, groups: int) -> Tens
 
 # --- Which algorithm
 
+Shape = tuple[int, int, int, int]  # batch, channels, outputs, groups
+
 
 @constant_result
 def fastest(numbers: tuple[int, ...], batch: int, channels: int, outputs: int, groups: int) -> Algorithm:
     """`choose_algorithm` in any dimension, of the layout that has these numbers."""
-    layout = layout_of(numbers)
+    return likeliest(_expected(layout_of(numbers), (batch, channels, outputs, groups)))
+
+
+def _expected(layout: Layout, shape: Shape) -> dict[Algorithm, float]:
+    """Nanoseconds of each algorithm, by this machine's rates, for (batch, channels, outputs, groups)."""
+    ns, (batch, channels, outputs, groups) = rates.current(), shape
     if isinstance(layout, Plan):
-        return chosen(numbers, batch, channels, outputs, groups)
+        return estimates(ns, layout, *shape)
     d, plane = layout.d, layout.plane
+    moved = ns.transform * 2 * d.k * batch * channels * d.size * plane.h.size * plane.w.size
+    moved += ns.transform * 2 * d.k * batch * outputs * d.outputs * plane.h.outputs * plane.w.outputs
     of_planes = batch, 2 * d.k * channels, 2 * d.k * outputs, d.k * groups
-    if not layout.is_complete:
-        return chosen(plane.numbers, *of_planes)
-    transforms = calibration.MULTIPLY_ADD["transform"] * 2 * d.k * batch
-    moved = transforms * (channels * d.size * plane.h.size * plane.w.size)
-    moved += transforms * outputs * d.outputs * plane.h.outputs * plane.w.outputs
-    candidates: tuple[Algorithm, ...] = ("gemm", "fft")
-    estimates = {algorithm: moved + estimated_ns(plane, *of_planes, algorithm) for algorithm in candidates}
-    best = min(candidates, key=estimates.__getitem__)
-    # torch's own takes as long as that of so many planes, each summed over the taps of the depth.
-    own = estimated_ns(plane, batch * d.outputs, channels * d.taps, outputs, groups, "direct")
-    return best if estimates[best] <= calibration.LEAVE_DIRECT * own else "direct"
+    able: tuple[Algorithm, ...] = ("gemm", "fft") if layout.is_complete else ("gemm", "fft", "lowpass")
+    expected = {algorithm: moved + estimated_ns(ns, plane, *of_planes, algorithm) for algorithm in able}
+    if layout.is_complete:  # torch's own is as long as that of so many planes, each summed over the depth's taps
+        expected["direct"] = estimated_ns(ns, plane, batch * d.outputs, channels * d.taps, outputs, groups, "direct")
+    return expected
 
 
-def way_of(layout: Layout, algorithm: Algorithm, x: Tensor, channels: int, outputs: int, groups: int) -> Algorithm:
-    """What will run: what is asked for, or the fastest; in a program for elsewhere what all places know."""
+def way_of(
+    layout: Layout,
+    algorithm: Algorithm,
+    x: Tensor,
+    weight: Tensor,
+    shape: Shape,
+    run: Run,
+    *,
+    transposed: bool = False,
+) -> Algorithm:
+    """What will run: what is asked for, or the fastest; in a program for elsewhere what all places know.
+
+    shape  of the convolution, also where its transpose in the map will run
+    run    carries one out on tensors such as these, to try which is the quickest
+    """
     check_direct(algorithm, layout.is_complete)
     if tracing.leaves_a_program() and (in_onnx_export() or algorithm not in ("fft", "lowpass")):
         return "direct" if layout.is_complete and algorithm in ("auto", "direct") else "gemm"
     if algorithm != "auto":
         return algorithm
-    batch = x.shape[0] if tracing.known(x.shape[:1]) else calibration.USUAL_BATCH
-    return fastest(layout.numbers, batch, channels, outputs, groups)
+    if tracing.known(shape[:1]) is None:
+        shape = calibration.USUAL_BATCH, *shape[1:]
+    if not shape[0] or not tracing.is_readable(x):
+        return fastest(layout.numbers, *shape)
+    expected = _expected(layout, shape)
+    return tuning.quickest((*layout.numbers, *shape, int(transposed)), likeliest(expected), expected, run, x, weight)
 
 
 @constant_result

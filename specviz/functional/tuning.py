@@ -1,0 +1,189 @@
+"""What estimates cannot tell apart is tried out: the first call of a shape runs both, later ones the quicker.
+
+As cuDNN does in its benchmark mode. What was found is held in this process; `results` and `load` take it elsewhere, so
+that a resumed training computes as the first part did, bit for bit. Nothing is tried under compilers, torch.func's
+transforms and dispatch modes, where `rates.is_measured` says no, and once a process has spent `SECONDS` on it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from spectral_kernels import calibration
+from spectral_kernels.process import Lock
+from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
+
+from specviz.functional import rates, tracing
+
+SECONDS = 10.0  # of a process
+_ROUNDS = 3
+
+Name = TypeVar("Name", bound=str)  # an algorithm's
+Run = Callable[[Name, Tensor, Tensor], Tensor]  # of an algorithm: maps, taps -> outputs
+_Case = tuple[tuple[int, ...], str, str, int, bool]
+
+_lock = Lock(reentrant=True)
+_found: dict[_Case, str] = {}
+_spent = 0.0
+_off = 0  # blocks of `off` that are open
+
+
+def quickest(
+    numbers: Sequence[int],
+    likely: Name,
+    estimates: Mapping[Name, float],
+    run: Run[Name],
+    x: Tensor,
+    weight: Tensor,
+) -> Name:
+    """The algorithm to take for a shape: the likely one, or of those that are as near to it the one of least time.
+
+    numbers    of the shape: whatever distinguishes it from others
+    likely     the one that estimates speak for; what is taken where nothing may be tried
+    estimates  nanoseconds of each algorithm
+    run        carries one out; it is called on copies that nobody differentiates
+    """
+    if not rates.is_measured() or not _may_try(x, weight):
+        return likely
+    case = _case(numbers, x, weight)
+    with _lock:
+        if case not in _found:
+            near = calibration.ESTIMATES_ERR * min(estimates.values())
+            able = sorted((name for name in estimates if estimates[name] <= near), key=estimates.__getitem__)
+            others = [name for name in able if name != likely]
+            _found[case] = _tried([likely, *others], estimates, run, x, weight, case[-1]) if others else likely
+        return next((name for name in estimates if name == _found[case]), likely)
+
+
+def _case(numbers: Sequence[int], x: Tensor, weight: Tensor) -> _Case:
+    differentiated = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    return tuple(numbers), str(x.dtype), x.device.type, torch.get_num_threads(), differentiated
+
+
+@contextmanager
+def off() -> Iterator[None]:
+    """Inside, in every thread, nothing is tried, and what was found does not count: rates alone decide.
+
+    >>> with sv.functional.tuning.off():
+    ...     y = SF.band_limited_conv2d(torch.rand(1, 2, 8, 8), torch.rand(2, 2, 3, 3), compression=0.5)
+    """
+    global _off
+    with _lock:
+        _off += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _off -= 1
+
+
+def _may_try(x: Tensor, weight: Tensor) -> bool:
+    """Whether both are real tensors of this process, which may be computed with twice."""
+    return not _off and tracing.is_readable(x) and tracing.is_readable(weight) and _spent < SECONDS
+
+
+def _tried(
+    names: Sequence[Name],
+    estimates: Mapping[Name, float],
+    run: Run[Name],
+    x: Tensor,
+    weight: Tensor,
+    differentiated: bool,
+) -> Name:
+    """The quickest of these, of which the first is the likeliest; the first where trying would take too long."""
+    global _spent
+    passes = (_ROUNDS + 1) * (3 if differentiated else 1)  # a step takes about three times a forward pass
+    if _spent + 1e-9 * passes * sum(estimates[name] for name in names) > SECONDS:
+        return names[0]
+    start, least = time.perf_counter(), dict.fromkeys(names, math.inf)
+    # Whoever counts, stores or compresses what the model does is not to see this.
+    with _disable_current_modes(), torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t):
+        for name in names:
+            _seconds(name, run, x, weight, differentiated)  # makes what is kept for the next
+        for _ in range(_ROUNDS):
+            for name in [name for name in names if least[name] < 2 * min(least.values()) or math.isinf(least[name])]:
+                least[name] = min(least[name], _seconds(name, run, x, weight, differentiated))
+    _spent += time.perf_counter() - start
+    return min(names, key=least.__getitem__)
+
+
+def _seconds(name: Name, run: Run[Name], x: Tensor, weight: Tensor, differentiated: bool) -> float:
+    """What one takes, with its backward pass if there will be one; for ever where memory does not suffice."""
+    x, weight = (part.detach().requires_grad_(differentiated and part.requires_grad) for part in (x, weight))
+    _wait(x)
+    start = time.perf_counter()
+    try:
+        with torch.set_grad_enabled(differentiated):
+            y = run(name, x, weight)
+            if differentiated:
+                torch.autograd.grad(y, [part for part in (x, weight) if part.requires_grad], y.detach())
+    except (RuntimeError, MemoryError):
+        return math.inf
+    _wait(x)
+    return time.perf_counter() - start
+
+
+def _wait(x: Tensor) -> None:
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)
+
+
+# --- What was found
+
+
+def results() -> list[dict[str, Any]]:
+    """What was tried in this process and what was the quickest, as plain data that `load` takes.
+
+    >>> isinstance(sv.functional.tuning.results(), list)
+    True
+    """
+    with _lock:
+        return [
+            {
+                "shape": list(shape),
+                "dtype": dtype,
+                "device": device,
+                "threads": threads,
+                "step": step,
+                "algorithm": name,
+            }
+            for (shape, dtype, device, threads, step), name in _found.items()
+        ]
+
+
+def load(found: Iterable[Mapping[str, Any]]) -> None:
+    """Choose from now on as `results` says, which another process gave.
+
+    ValueError where that is no such list; then nothing has changed.
+
+    >>> sv.functional.tuning.load([])
+    """
+    try:
+        new = {
+            (
+                tuple(int(n) for n in each["shape"]),
+                str(each["dtype"]), str(each["device"]), int(each["threads"]), bool(each["step"]),
+            ): str(each["algorithm"])
+            for each in found
+        }  # fmt: skip
+    except (TypeError, KeyError, ValueError) as error:
+        raise ValueError(f"these are not the results of `tuning.results()`: {error!r}") from None
+    with _lock:
+        _found.update(new)
+
+
+def forget() -> None:
+    """Try anew, with the whole of the time that a process has for it.
+
+    >>> sv.functional.tuning.forget()
+    """
+    global _spent
+    with _lock:
+        _found.clear()
+        _spent = 0.0
