@@ -23,7 +23,7 @@ FASTER = replace(calibration.RATES, convolution=calibration.RATES.convolution / 
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
+def bare(tmp_path, monkeypatch):
     """A machine that was never measured, with a cache of its own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("SPECVIZ_CALIBRATION")
@@ -49,7 +49,7 @@ def counted(monkeypatch, result=FASTER) -> list:
     return calls
 
 
-def test_a_machine_is_measured_once_and_what_it_showed_is_kept(here, monkeypatch):
+def test_a_machine_is_measured_once_and_what_it_showed_is_kept(bare, monkeypatch):
     calls = counted(monkeypatch)
     assert rates.current() == rates.current() == FASTER
     assert len(calls) == 1
@@ -59,7 +59,7 @@ def test_a_machine_is_measured_once_and_what_it_showed_is_kept(here, monkeypatch
     assert rates.kept().rates == FASTER
 
 
-def test_each_number_of_threads_has_rates_of_its_own(here, monkeypatch):
+def test_each_number_of_threads_has_rates_of_its_own(bare, monkeypatch):
     calls = counted(monkeypatch)
     before, count = rates.path(), torch.get_num_threads()
     rates.current()
@@ -72,19 +72,19 @@ def test_each_number_of_threads_has_rates_of_its_own(here, monkeypatch):
     assert len(calls) == 2
 
 
-def test_beside_others_work_the_shipped_rates_serve_and_nothing_is_kept(here, monkeypatch):
+def test_beside_others_work_the_shipped_rates_serve_and_nothing_is_kept(bare, monkeypatch):
     counted(monkeypatch, rates.Busy("others use this machine"))
     assert rates.current() == calibration.RATES
     assert not rates.path().exists()
 
 
-def test_where_nothing_can_be_kept_the_shipped_rates_serve(here, monkeypatch):
+def test_where_nothing_can_be_kept_the_shipped_rates_serve(bare, monkeypatch):
     counted(monkeypatch)
-    (here / "spectral-workbench").write_text("a file where the folder should be")
+    (bare / "spectral-workbench").write_text("a file where the folder should be")
     assert rates.current() == calibration.RATES
 
 
-def test_the_shipped_rates_are_used_where_they_are_asked_for(here, monkeypatch):
+def test_the_shipped_rates_are_used_where_they_are_asked_for(bare, monkeypatch):
     calls = counted(monkeypatch)
     monkeypatch.setenv("SPECVIZ_CALIBRATION", "shipped")
     assert rates.current() == calibration.RATES
@@ -104,14 +104,14 @@ def test_the_shipped_rates_are_used_where_they_are_asked_for(here, monkeypatch):
     assert rates.current() == FASTER
 
 
-def test_another_machines_file_decides_where_it_is_named(here, monkeypatch):
+def test_another_machines_file_decides_where_it_is_named(bare, monkeypatch):
     calls = counted(monkeypatch, calibration.RATES)
-    rates.write(made(transform=1.0), here / "other.json")
-    monkeypatch.setenv("SPECVIZ_CALIBRATION", str(here / "other.json"))
+    rates.write(made(transform=1.0), bare / "other.json")
+    monkeypatch.setenv("SPECVIZ_CALIBRATION", str(bare / "other.json"))
     assert rates.current().transform == 1.0
     assert not rates.is_measured()  # so nothing is tried either
     assert not calls
-    monkeypatch.setenv("SPECVIZ_CALIBRATION", str(here / "none.json"))
+    monkeypatch.setenv("SPECVIZ_CALIBRATION", str(bare / "none.json"))
     with pytest.raises(FileNotFoundError, match=r"none\.json"):
         rates.current()
 
@@ -132,7 +132,7 @@ def test_another_machines_file_decides_where_it_is_named(here, monkeypatch):
     ],
     ids=["cut", "empty", "a list", "deep", "another version", "none", "negative", "not a number", "a word", "threads"],
 )
-def test_a_damaged_file_is_refused_by_name_and_measured_anew(here, monkeypatch, damage):
+def test_a_damaged_file_is_refused_by_name_and_measured_anew(bare, monkeypatch, damage):
     calls = counted(monkeypatch)
     rates.calibrate()
     rates.path().write_text(damage(rates.path().read_text()))
@@ -144,7 +144,7 @@ def test_a_damaged_file_is_refused_by_name_and_measured_anew(here, monkeypatch, 
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no fcntl")
-def test_two_processes_do_not_measure_at_once(here, monkeypatch):
+def test_two_processes_do_not_measure_at_once(bare, monkeypatch):
     import fcntl
 
     counted(monkeypatch)
@@ -182,12 +182,12 @@ def test_what_is_measured_is_of_this_machine():
     assert all(0 < value < math.inf for value in asdict(found).values())
 
 
-def test_two_machines_choose_differently(here, monkeypatch):
+def test_two_machines_choose_differently(bare, monkeypatch):
     """The same shape on a machine whose convolutions are four times quicker: torch's own, and not matrix products."""
     plan = make_plan((32, 32), (11, 11), ((5, 5),) * 2, (1, 1), (1, 1), False, 0.0)
-    slow = here / "slow.json"
+    slow = bare / "slow.json"
     rates.write(made(convolution=calibration.RATES.convolution), slow)
-    fast = here / "fast.json"
+    fast = bare / "fast.json"
     rates.write(made(convolution=calibration.RATES.convolution / 16), fast)
     chosen = []
     for file in (slow, fast):
@@ -196,7 +196,7 @@ def test_two_machines_choose_differently(here, monkeypatch):
     assert chosen == ["gemm", "direct"]
 
 
-def test_a_forked_child_does_not_measure(here):
+def test_a_forked_child_does_not_measure(bare):
     code = """
 import os, torch
 from spectral_kernels import calibration
@@ -213,14 +213,14 @@ raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, cwd=Path(__file__).parents[1])
 
 
-def test_the_command_measures_shows_and_writes(here, monkeypatch):
+def test_the_command_measures_shows_and_writes(bare, monkeypatch):
     counted(monkeypatch)
     run = CliRunner()
     assert "nothing is kept" in run.invoke(app, ["calibrate", "--show"]).output
     assert "0.25 times the shipped 0.0137" in run.invoke(app, ["calibrate"]).output
     assert "convolution" in run.invoke(app, ["calibrate", "--show"]).output
-    run.invoke(app, ["calibrate", "--out", str(here / "mine.json")])
-    assert rates.read(here / "mine.json").rates == FASTER
+    run.invoke(app, ["calibrate", "--out", str(bare / "mine.json")])
+    assert rates.read(bare / "mine.json").rates == FASTER
     counted(monkeypatch, rates.Busy("others use this machine"))
     result = run.invoke(app, ["calibrate"])
     assert result.exit_code == 1
