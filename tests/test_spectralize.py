@@ -441,3 +441,93 @@ def test_trying_out_a_layer_leaves_its_buffers_as_they_were():
     before = {name: value.clone() for name, value in model.state_dict().items()}
     snn.spectralize(model, snn.BandLimitedConv2d, subclasses=True)
     assert all(value.equal(before[name]) for name, value in model.state_dict().items())
+
+
+# --- only what pays
+
+
+def timed(monkeypatch, **seconds: float) -> list:
+    """Layers that take so long, by the name of their class; returns what was timed, and whether with a step."""
+    calls: list = []
+
+    def second(layer, x, step):
+        calls.append((type(layer).__name__, tuple(x.shape), step))
+        return seconds[type(layer).__name__]
+
+    monkeypatch.setattr("specviz.nn.gains._second", second)
+    return calls
+
+
+class Branches(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.used, self.norm = nn.Conv2d(2, 3, 3, padding=1), nn.BatchNorm2d(3)
+        self.unused, self.dropout = nn.Conv2d(2, 3, 5), nn.Dropout()
+
+    def forward(self, x, scale=1.0):
+        return self.dropout(self.norm(self.used(x * scale)))
+
+
+def test_with_a_batch_only_what_is_quicker_is_swapped_and_the_report_says_what_is_won(monkeypatch):
+    calls = timed(monkeypatch, Conv2d=2.0, BandLimitedConv2d=1.0)
+    model = Branches()
+    report = snn.spectralize(model, snn.BandLimitedConv2d, compression=0.5, batch=torch.rand(4, 2, 8, 8))
+    assert report.swapped == ["used"]
+    assert report.times == {"used": 0.5}
+    assert report.kept == {"unused": "the batch does not reach it with a single tensor"}
+    assert "0.50 times its time" in str(report)
+    assert {(shape, step) for _, shape, step in calls} == {((4, 2, 8, 8), True)}
+
+    timed(monkeypatch, Conv2d=1.0, BandLimitedConv2d=1.5)
+    model = Branches()
+    report = snn.spectralize(model, snn.BandLimitedConv2d, compression=0.5, batch=torch.rand(4, 2, 8, 8))
+    assert type(model.used) is nn.Conv2d
+    assert report.kept["used"] == "the new layer takes 1.50 times its time here"
+    assert report.times == {"used": 1.5}
+
+
+@pytest.mark.parametrize(
+    "batch", [(torch.rand(1, 2, 8, 8), 2.0), [torch.rand(1, 2, 8, 8)], {"x": torch.rand(1, 2, 8, 8)}]
+)
+def test_a_batch_is_what_the_model_takes(batch, monkeypatch):
+    timed(monkeypatch, Conv2d=2.0, BandLimitedConv2d=1.0)
+    assert snn.spectralize(Branches(), snn.BandLimitedConv2d, batch=batch).swapped == ["used"]
+
+
+def test_timing_leaves_the_model_and_the_random_numbers_alone():
+    model = Branches()
+    model.norm.eval()
+    model.used.weight.grad = torch.ones_like(model.used.weight)
+    batch, calls = torch.rand(4, 2, 8, 8), []
+    before = copy.deepcopy(model.state_dict()), [m.training for m in model.modules()], torch.get_rng_state()
+    model.used.register_forward_hook(lambda *_: calls.append(1))
+    snn.spectralize(model, snn.BandLimitedConv2d, compression=0.5, batch=batch)
+    assert_close(model.state_dict(), before[0], atol=0, rtol=0)
+    assert [m.training for m in model.modules()] == before[1]
+    assert torch.equal(torch.get_rng_state(), before[2])
+    assert torch.equal(model.used.weight.grad, torch.ones_like(model.used.weight))
+    assert len(calls) == 1  # the batch's own way through the model, and not what was timed
+
+
+def test_inference_is_timed_without_a_backward_pass(monkeypatch):
+    calls = timed(monkeypatch, Conv2d=2.0, BandLimitedConv2d=1.0)
+    snn.spectralize(Branches().eval(), snn.BandLimitedConv2d, batch=torch.rand(4, 2, 8, 8))
+    assert {step for _, _, step in calls} == {False}
+
+
+def test_a_batch_that_does_not_fit_changes_nothing():
+    model = Branches()
+    with pytest.raises(RuntimeError, match="channels"):
+        snn.spectralize(model, snn.BandLimitedConv2d, batch=torch.rand(4, 5, 8, 8))
+    assert type(model.used) is nn.Conv2d
+    assert model.training
+    assert not model.used._forward_hooks
+
+
+def test_a_large_kernel_pays_and_a_pointwise_one_does_not_on_any_machine():
+    model = nn.Sequential(nn.Conv2d(16, 16, 31, padding=15), nn.Conv2d(16, 16, 1)).eval()
+    report = snn.spectralize(
+        model, snn.BandLimitedConv2d, compression=0.5, swap_slow=True, batch=torch.rand(4, 16, 64, 64)
+    )
+    assert report.swapped == ["0"]
+    assert report.times["0"] < 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from torch.nn.modules import pooling
 from torch.nn.modules.conv import _ConvNd
 
 from specviz.nn.band_limited import _BandLimited
+from specviz.nn.gains import time_ratios
 from specviz.nn.spectral_pool import _SpectralPool
 from specviz.nn.subclasses import ordinary
 from specviz.nn.twins import CannotReplace, check_forward, check_has_weight, take_over
@@ -34,6 +36,7 @@ class Swap:
 
     taken_over  what was attached to it and is on the new layer now: how many hooks, names of attributes
     lost        what was attached to it and is not on the new layer, in words
+    time        the new layer's time as a multiple of the old one's, where a batch was given to measure it with
 
     >>> snn.spectralize(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 5)), snn.BandLimitedConv2d).swaps[0].name
     '0'
@@ -44,11 +47,13 @@ class Swap:
     kept_because: str = ""
     taken_over: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
+    time: float | None = None
 
     def __str__(self) -> str:
         if self.kept_because:
             return f"{self.name}: {self.layer}, kept: {self.kept_because}"
-        taken = f", with its {', '.join(self.taken_over)}" if self.taken_over else ""
+        taken = f", {self.time:.2f} times its time" if self.time is not None else ""
+        taken += f", with its {', '.join(self.taken_over)}" if self.taken_over else ""
         return f"{self.name}: {self.layer}{taken}" + (f", WITHOUT its {', '.join(self.lost)}" if self.lost else "")
 
 
@@ -75,6 +80,11 @@ class Report:
         return {swap.name: swap.kept_because for swap in self.swaps if swap.kept_because}
 
     @property
+    def times(self) -> dict[str, float]:
+        """By layer, the new one's time as a multiple of the old one's; empty where no batch was given."""
+        return {swap.name: swap.time for swap in self.swaps if swap.time is not None}
+
+    @property
     def lost(self) -> dict[str, tuple[str, ...]]:
         """Names of the swapped layers with something attached that the new layer cannot take, and what it was."""
         return {swap.name: swap.lost for swap in self.swaps if swap.lost}
@@ -92,6 +102,7 @@ def spectralize(
     skip_kernels_up_to: int = 0,
     swap_slow: bool = False,
     subclasses: bool | tuple[type, ...] = False,
+    batch: Any = None,
     **options: Option,
 ) -> Report:
     """Swap every layer of a kind in place for its spectral sibling.
@@ -111,6 +122,10 @@ def spectralize(
                         `Conv2dSame`. A layer with a forward of its own is tried out on drawn maps. It is taken if that
                         is torch's own forward, or pads by each map's size as TensorFlow does, and then the new layer
                         pads so too; otherwise it is left
+    batch               an example of what the model takes (a tensor, a tuple of arguments, a dict of keywords): layers
+                        are swapped only where the new one is the quicker on this machine, with the maps that this batch
+                        gives them; those that train are timed with their backward pass. `report.times` and the report
+                        itself say what each wins or loses
     options             for the new layers, such as `compression=0.5`: a value for all, a mapping from names to
                         values (others keep the default), or a function of (name, layer)
 
@@ -155,12 +170,25 @@ def spectralize(
                 twins[module] = _twin(module, layer, {k: v for k, v in chosen.items() if v is not None})
             except CannotReplace as error:
                 reasons[name] = str(error)
+    times: dict[nn.Module, float] = {}
+    if batch is not None:
+        times = time_ratios(model, twins, batch)
+        for name, module in candidates.items():
+            if module in twins and times.get(module, math.inf) >= 1:
+                reasons[name] = _slower(times.get(module))
+        twins = {module: twin for module, twin in twins.items() if times.get(module, math.inf) < 1}
     if model in twins:
         raise ValueError(
             f"the model itself is a {type(model).__name__}, which cannot be swapped in place; wrap it in nn.Sequential"
         )
     swaps = [
-        Swap(name, str(module), reasons[name], *(_take_over(module, twins[module], layer) if module in twins else ()))
+        Swap(
+            name,
+            str(module),
+            reasons[name],
+            *(_take_over(module, twins[module], layer) if module in twins else ((), ())),
+            times.get(module),
+        )
         for name, module in candidates.items()
     ]
     for parent in [*model.modules(), *twins.values()]:
@@ -168,6 +196,13 @@ def spectralize(
             if child in twins:
                 setattr(parent, child_name, twins[child])
     return Report(tuple(swaps), kinds)
+
+
+def _slower(ratio: float | None) -> str:
+    """Why a layer is left whose twin is not the quicker."""
+    if ratio is None:
+        return "the batch does not reach it with a single tensor"
+    return f"the new layer takes {ratio:.2f} times its time here"
 
 
 def _tied(modules: Iterable[nn.Module]) -> set[int]:

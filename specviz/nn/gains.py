@@ -1,0 +1,81 @@
+"""What a layer's twin takes in time beside the layer itself, on the maps that a batch gives it, where it will run."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_ROUNDS, _SECONDS = 5, 0.5  # of each layer: rounds, and how long they may take together
+
+
+def time_ratios(model: nn.Module, twins: Mapping[nn.Module, nn.Module], batch: Any) -> dict[nn.Module, float]:
+    """The time of each layer's twin as a multiple of the layer's own, of those that the batch reaches.
+
+    batch  what the model takes: a tensor, a tuple or list of arguments, or a mapping of keywords
+
+    Forward and backward of layers that train with gradients, else forward; at a layer's first call. The model, its
+    statistics and torch's random numbers are left as they were.
+    """
+    ratios: dict[nn.Module, float] = {}
+
+    def measured(module: nn.Module, arguments: tuple[Any, ...], _output: Any) -> None:
+        if module not in ratios and len(arguments) == 1 and isinstance(arguments[0], Tensor):
+            own, twin = _seconds((module, twins[module]), arguments[0], was_training[module])
+            ratios[module] = twin / own
+
+    was_training = {module: module.training for module in model.modules()}
+    hooks = [module.register_forward_hook(measured) for module in twins]
+    devices = sorted({p.device.index or 0 for p in model.parameters() if p.is_cuda})
+    try:
+        with _evaluated(model), torch.random.fork_rng(devices), torch.no_grad():
+            if isinstance(batch, Mapping):
+                model(**batch)
+            else:
+                model(*batch if isinstance(batch, tuple | list) else (batch,))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return ratios
+
+
+@contextmanager
+def _evaluated(model: nn.Module) -> Iterator[None]:
+    """Inside, the model is in the mode that changes no statistics; each module is back in its own afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _seconds(layers: Sequence[Any], x: Tensor, training: bool) -> list[float]:
+    """The least time of each over rounds in which they take turns, after one to warm up."""
+    step = training and any(p.requires_grad for p in layers[0].parameters())
+    least, start = [math.inf] * len(layers), time.perf_counter()
+    for layer in layers:
+        _second(layer, x, step)
+    for done in range(_ROUNDS):
+        if done and time.perf_counter() - start > _SECONDS:
+            break
+        least = [min(found, _second(layer, x, step)) for layer, found in zip(layers, least, strict=True)]
+    return least
+
+
+def _second(layer: Any, x: Tensor, step: bool) -> float:
+    x = x.detach().requires_grad_(step)
+    start = time.perf_counter()
+    with torch.set_grad_enabled(step):
+        y = layer.forward(x)  # not its hooks, which are others' business
+        if step:
+            torch.autograd.grad(y, [x, *(p for p in layer.parameters() if p.requires_grad)], y.detach())
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)
+    return time.perf_counter() - start
