@@ -71,7 +71,7 @@ matrix: setup
 	@$(BIN)/python -m pip install -q -c constraints.txt --no-deps timm
 	PYTHONPATH=.:kernels:tests $(BIN)/python -m matrix
 
-BENCHES := threshold slider roofline conv choice pool filters memory compress models codes predict training start sweep
+BENCHES := threshold slider roofline conv choice swaps pool filters memory compress models codes predict training start sweep
 bench: setup browser
 	set -e; for name in $(BENCHES); do $(BIN)/specviz bench $$name; done
 

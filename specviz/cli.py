@@ -554,6 +554,14 @@ def choice(
 
 
 @bench.command()
+def swaps(out: Out = Path("data/results"), rounds: Count = 5) -> None:
+    """What band-limiting wins or loses over whole networks, where it pays and everywhere."""
+    from specviz.bench.swaps import run
+
+    _in_words(lambda: run(out, rounds))
+
+
+@bench.command()
 def roofline(out: Out = Path("data/results"), rounds: Count = 7) -> None:
     """How near the kernels come to this machine's limits.
 

@@ -19,6 +19,7 @@ from specviz.bench import (
     roofline,
     slider,
     start,
+    swaps,
     sweep,
     threshold,
 )
@@ -54,6 +55,7 @@ BENCHES: dict[str, Any] = {
     "bench-specnet-block": memory.BenchBlock,
     "bench-start": start.BenchStart,
     "bench-sweep": sweep.BenchSweep,
+    "bench-swaps": swaps.BenchSwap,
     "bench-threshold": threshold.BenchThreshold,
     "bench-training": bench_training.BenchTraining,
 }

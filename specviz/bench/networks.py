@@ -62,20 +62,21 @@ class Network:
 # --- Data
 
 
-def _images(seed: int, side: int = 32) -> Batch:
+def images(seed: int, side: int = 32) -> Batch:
+    """Photographs, and which they are of."""
     return photographs(BATCH, side, seed)
 
 
 def _segmented(seed: int) -> Batch:
     """Photographs, and of each pixel which third of the brightnesses it is of."""
-    x, _ = _images(seed)
+    x, _ = images(seed)
     brightness = x.mean(1)
     return x, torch.bucketize(brightness, brightness.quantile(torch.tensor([1 / 3, 2 / 3])))
 
 
 def _enlarged(seed: int) -> Batch:
     """Photographs at a quarter of their side, and themselves."""
-    x, _ = _images(seed)
+    x, _ = images(seed)
     return F.avg_pool2d(x, 4), x
 
 
@@ -93,7 +94,7 @@ def _volumes(seed: int, side: int = 24, count: int = 4) -> Batch:
     return x, torch.bucketize(x[:, 0], x.quantile(torch.tensor([1 / 3, 2 / 3])))
 
 
-def _series(seed: int, length: int = 2048, channels: int = 1) -> Batch:
+def series(seed: int, length: int = 2048, channels: int = 1) -> Batch:
     """Waves in a tenth of noise, and which of ten ranges of frequencies they are of: (B, channels, length)."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(BATCH) % CLASSES
@@ -105,7 +106,7 @@ def _series(seed: int, length: int = 2048, channels: int = 1) -> Batch:
 
 def _steps(seed: int) -> Batch:
     """The same as (B, T, channels), for recurrent networks."""
-    x, labels = _series(seed, 100, 16)
+    x, labels = series(seed, 100, 16)
     return x.transpose(1, 2).contiguous(), labels
 
 
@@ -313,31 +314,31 @@ def _pooled() -> nn.Module:
 
 
 NETWORKS: dict[str, Network] = {
-    "lenet": Network("2-D", models.lenet, _images),
-    "alexnet": Network("2-D", lambda: models.alexnet(width=0.25), _images, width=0.25),
-    "vgg7": Network("2-D", models.vgg7, _images),
-    "vgg16": Network("2-D", lambda: models.vgg16(batch_norm=True, width=0.5), _images, width=0.5),
-    "resnet9": Network("2-D", models.resnet9, _images),
-    "resnet18": Network("2-D", lambda: models.resnet18(batch_norm=True, width=0.5), _images, width=0.5),
+    "lenet": Network("2-D", models.lenet, images),
+    "alexnet": Network("2-D", lambda: models.alexnet(width=0.25), images, width=0.25),
+    "vgg7": Network("2-D", models.vgg7, images),
+    "vgg16": Network("2-D", lambda: models.vgg16(batch_norm=True, width=0.5), images, width=0.5),
+    "resnet9": Network("2-D", models.resnet9, images),
+    "resnet18": Network("2-D", lambda: models.resnet18(batch_norm=True, width=0.5), images, width=0.5),
     "resnet18, channels last": Network(
-        "2-D", lambda: _ChannelsLast(models.resnet18(batch_norm=True, width=0.5)), _images
+        "2-D", lambda: _ChannelsLast(models.resnet18(batch_norm=True, width=0.5)), images
     ),
-    "densenet40": Network("2-D", lambda: models.densenet40(batch_norm=True, width=0.25), _images, width=0.25),
+    "densenet40": Network("2-D", lambda: models.densenet40(batch_norm=True, width=0.25), images, width=0.25),
     "wood_larson": Network(
-        "2-D", lambda: models.wood_larson(CLASSES, image_size=64, filters="gaussian"), lambda seed: _images(seed, 64)
+        "2-D", lambda: models.wood_larson(CLASSES, image_size=64, filters="gaussian"), lambda seed: images(seed, 64)
     ),
     "vgg7, half of the spectrum": Network(
-        "2-D", lambda: models.vgg7(convolution="band-limited", compression=0.5), _images
+        "2-D", lambda: models.vgg7(convolution="band-limited", compression=0.5), images
     ),
-    "vgg7, spectral pooling": Network("2-D", _pooled, _images),
-    "mobilenet": Network("2-D", lambda: _inverted(nn.Hardswish, nn.Hardsigmoid), _images),
-    "efficientnet": Network("2-D", lambda: _inverted(nn.SiLU, nn.Sigmoid), _images),
-    "convnext": Network("2-D", _convnext, _images),
+    "vgg7, spectral pooling": Network("2-D", _pooled, images),
+    "mobilenet": Network("2-D", lambda: _inverted(nn.Hardswish, nn.Hardsigmoid), images),
+    "efficientnet": Network("2-D", lambda: _inverted(nn.SiLU, nn.Sigmoid), images),
+    "convnext": Network("2-D", _convnext, images),
     "unet": Network("2-D", lambda: _unet(2, 3, (16, 32, 64)), _segmented),
     "vae decoder": Network("2-D", _decoder, _enlarged, F.mse_loss),
     "unet, 3-D": Network("3-D", lambda: _unet(3, 1, (8, 16, 32)), _volumes),
-    "resnet, 1-D": Network("1-D", _resnet1d, _series),
-    "vit": Network("tokens", _vit, _images),
+    "resnet, 1-D": Network("1-D", _resnet1d, series),
+    "vit": Network("tokens", _vit, images),
     "gpt": Network(
         "tokens", lambda: _Transformer(nn.Embedding(128, 128), 128, 128, 4, 128, is_causal=True), _text, _next
     ),
