@@ -33,7 +33,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from specviz.files import replaced
 
 SECONDS = 2.0  # that measuring takes at most
-_ROUNDS = 7
+_ROUNDS, _LONG_ENOUGH = 5, 0.05  # of each part: rounds, and for how long short ones are repeated
 # Others compute too where a middle round takes this many times the quickest, or where a large product gets less than
 # this share of its threads' time.
 _SPREAD, _LEAST_SHARE = 1.5, 0.7
@@ -310,8 +310,10 @@ def measure() -> Rates:
 def _taken(part: _Part) -> tuple[list[float], list[float]]:
     """Seconds of each round, on the clock and of all threads."""
     part.run()
-    walls, processors = [], []
-    for _ in range(_ROUNDS):
+    walls: list[float] = []
+    processors: list[float] = []
+    start = time.perf_counter()
+    while len(walls) < _ROUNDS or (time.perf_counter() - start < _LONG_ENOUGH and len(walls) < 20 * _ROUNDS):
         wall, processor_time = time.perf_counter(), time.process_time()
         part.run()
         walls.append(time.perf_counter() - wall)

@@ -54,10 +54,8 @@ def quickest(
     case = _case(numbers, x, weight)
     with _lock:
         if case not in _found:
-            near = calibration.ESTIMATES_ERR * min(estimates.values())
-            able = sorted((name for name in estimates if estimates[name] <= near), key=estimates.__getitem__)
-            others = [name for name in able if name != likely]
-            _found[case] = _tried([likely, *others], estimates, run, x, weight, case[-1]) if others else likely
+            others = sorted((name for name in estimates if name != likely), key=estimates.__getitem__)
+            _found[case] = _tried([likely, *others], estimates, run, x, weight, case[-1])
         return next((name for name in estimates if name == _found[case]), likely)
 
 
@@ -96,21 +94,35 @@ def _tried(
     weight: Tensor,
     differentiated: bool,
 ) -> Name:
-    """The quickest of these, of which the first is the likeliest; the first where trying would take too long."""
+    """The quickest of these; the first is the likely one, and the others begin with the lowest estimate.
+
+    Tried is what is estimated near the best, and what may beat what the best so far has taken: an estimate can be far
+    too low as well. It is the likely one where there is no other, or where trying would take too long.
+    """
     global _spent
-    passes = (_ROUNDS + 1) * (3 if differentiated else 1)  # a step takes about three times a forward pass
-    if _spent + 1e-9 * passes * sum(estimates[name] for name in names) > SECONDS:
+    near = calibration.ESTIMATES_ERR * min(estimates.values())
+    passes = 3 if differentiated else 1  # a step takes about three times a forward pass
+
+    def may_win(name: Name, seconds: float) -> bool:
+        return name != names[0] and estimates[name] <= max(near, 1e9 * seconds / passes)
+
+    expected = sum(estimates[name] for name in names if name == names[0] or may_win(name, 0.0))
+    if len(names) == 1 or _spent + 1e-9 * passes * (_ROUNDS + 1) * expected > SECONDS:
         return names[0]
-    start, least = time.perf_counter(), dict.fromkeys(names, math.inf)
+    start, least = time.perf_counter(), {names[0]: math.inf}
     # Whoever counts, stores or compresses what the model does is not to see this.
     with _disable_current_modes(), torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t):
-        for name in names:
-            _seconds(name, run, x, weight, differentiated)  # makes what is kept for the next
-        for _ in range(_ROUNDS):
-            for name in [name for name in names if least[name] < 2 * min(least.values()) or math.isinf(least[name])]:
+        _seconds(names[0], run, x, weight, differentiated)  # makes what is kept for the next
+        least[names[0]] = _seconds(names[0], run, x, weight, differentiated)
+        for name in names[1:]:
+            if may_win(name, min(least.values())):
+                _seconds(name, run, x, weight, differentiated)
+                least[name] = _seconds(name, run, x, weight, differentiated)
+        for _ in range(_ROUNDS - 1):
+            for name in [name for name in least if least[name] < 2 * min(least.values())]:
                 least[name] = min(least[name], _seconds(name, run, x, weight, differentiated))
     _spent += time.perf_counter() - start
-    return min(names, key=least.__getitem__)
+    return min(least, key=least.__getitem__)
 
 
 def _seconds(name: Name, run: Run[Name], x: Tensor, weight: Tensor, differentiated: bool) -> float:
