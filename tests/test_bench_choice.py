@@ -72,7 +72,15 @@ def test_aims_are_of_the_share_the_worst_and_torchs_own():
     (own,) = choice.aims([row(1.0, compression=0.0, conv_ms=0.9)])
     assert "0.90 times torch's own speed" in own
     assert list(choice.aims([row(1.0, compression=0.5, conv_ms=0.9)])) == []
-    assert "shipped rates: 0% within 1.1, 95 % within 2.00, worst 2.00" in choice.summary([row(1.0)] * 3)
+
+
+def test_the_table_of_regrets_has_each_way_of_choosing():
+    table = choice.regrets([row(1.0)] * 19 + [row(1.4)])
+    assert table.shown() == [
+        ["trying what is near", "95", "1.00", "1.40"],
+        ["this machine's rates", "100", "1.00", "1.00"],
+        ["the shipped rates", "0", "2.00", "2.00"],
+    ]
 
 
 def test_the_bench_of_choices_writes_records_and_refuses_where_nothing_would_be_tried(tmp_path, monkeypatch, measured):
@@ -83,7 +91,7 @@ def test_the_bench_of_choices_writes_records_and_refuses_where_nothing_would_be_
     assert result.exit_code == 0, result.output
     rows = [json.loads(line) for line in (tmp_path / "bench-choice.jsonl").read_text().splitlines()]
     assert [(found["draw"], found["passes"]) for found in rows] == [(5, "forward"), (5, "step")]
-    assert "tried: " in result.output
+    assert "trying what is near" in result.output
     monkeypatch.setenv("SPECVIZ_CALIBRATION", "shipped")
     result = CliRunner().invoke(app, ["bench", "choice", "--out", str(tmp_path)])
     assert result.exit_code == 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from specviz import records
 from specviz.bench import harness
 from specviz.bench.bytes import with_backward
 from specviz.bench.timing import least_ms
+from specviz.figures import Table
 from specviz.functional import rates, tuning
 from specviz.functional.band_limited import convolve, convolve_volumes
 from specviz.record_types import BenchRecord
@@ -188,6 +189,11 @@ def _record(shape: Shape, draw: int, passes: str, times: dict[str, float], x: Te
 
 # --- What is aimed at
 
+WAYS = {
+    "trying what is near": "regret",
+    "this machine's rates": "regret_of_rates",
+    "the shipped rates": "regret_of_shipped",
+}
 MOST_REGRET, WORST_REGRET, SHARE, LEAST_OF_TORCH = 1.1, 1.3, 0.95, 0.95
 
 
@@ -206,16 +212,15 @@ def aims(rows: list[BenchChoice]) -> Iterable[str]:
             yield f"{about}: {row['conv_ms'] / row['least_ms'][row['chosen']]:.2f} times torch's own speed"
 
 
-def summary(rows: list[BenchChoice]) -> str:
+def regrets(rows: Sequence[BenchChoice]) -> Table:
     """How often each way of choosing is near the best, and its worst."""
-    ways = {"tried": "regret", "this machine's rates": "regret_of_rates", "shipped rates": "regret_of_shipped"}
     lines = []
-    for way, key in ways.items():
-        regrets = sorted(float(row[key]) for row in rows)  # type: ignore[literal-required]
-        near = sum(regret <= MOST_REGRET for regret in regrets) / len(regrets)
-        middle = regrets[math.ceil(0.95 * len(regrets)) - 1]
-        lines.append(f"{way}: {near:.0%} within {MOST_REGRET}, 95 % within {middle:.2f}, worst {regrets[-1]:.2f}")
-    return "\n".join(lines)
+    for way, key in WAYS.items():
+        found = sorted(float(row[key]) for row in rows)  # type: ignore[literal-required]
+        near = sum(regret <= MOST_REGRET for regret in found) / len(found)
+        lines.append([way, 100 * near, found[math.ceil(SHARE * len(found)) - 1], found[-1]])
+    columns = ["chosen by", f"within {MOST_REGRET} of the best, %", "95 % take at most, × the best", "worst, ×"]
+    return Table(f"{len(rows)} choices", columns, lines, ["", ".0f", ".2f", ".2f"])
 
 
 def run(out: Path, count: int, seed: int | None, rounds: int) -> None:
@@ -231,7 +236,7 @@ def run(out: Path, count: int, seed: int | None, rounds: int) -> None:
         tuning.forget()  # each shape has the time that a process has
     for kind in KINDS:
         harness.show(kind, [row for row in rows if row["kind"] == kind], COLUMNS, COMPUTED, left=("shape",))
-    print(summary(rows))
+    print(regrets(rows))
     harness.tell(aims(rows))
 
 
