@@ -397,8 +397,7 @@ class Explorer(Displayed):
                 if self.panels.dark:
                     lines.set_dark(True)
             elif _looks(lines.plot) != _looks(plot):
-                lines.plot = plot
-                lines.set_dark(self.panels.dark)
+                lines.redraw(plot)
             lines.show(plot)
         if self.lines != old:
             self.grid.children = [lines.figure for lines in self.lines]
