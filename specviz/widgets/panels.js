@@ -30,7 +30,13 @@ class PanelView {
     this.table = spec.table ? rgba(spec.table) : null;
     this.at = null; // the keyboard's position, in frame pixels
     const figure = el("figure", "specviz-panel", root);
-    el("figcaption", "specviz-title", figure, spec.title);
+    const title = el("figcaption", "specviz-title", figure, spec.title);
+    this.figure = figure;
+    this.enlarge = el("button", "specviz-enlarge", title, "⤢");
+    this.enlarge.type = "button";
+    this.enlarge.title = "Show large";
+    this.enlarge.setAttribute("aria-label", `Show large: ${spec.title}`);
+    this.enlarge.addEventListener("click", () => send("enlarge", spec.key));
     const plot = el("div", "specviz-plot", figure);
     this.yTicks = el("div", "specviz-yticks", plot);
     this.box = el("div", "specviz-frame", plot);
@@ -195,6 +201,7 @@ function render({ model, el: root }) {
     setTimeout(() => waiting && flush(), 1000); // no kernel answers: do not wait for ever
   };
   const post = (type, panel, at) => {
+    if (type === "enlarge") return enlarge(panel);
     if (over) return;
     if (type === "leave") {
       next = null;
@@ -213,6 +220,26 @@ function render({ model, el: root }) {
     shownStill = null;
     row.replaceChildren();
     views = Object.fromEntries(model.get("panels").map((spec) => [spec.key, new PanelView(spec, row, post)]));
+    arrange();
+  };
+  // Of many panels two are large, the first ones to begin with, and the rest stand small beside them.
+  let large = [];
+  const arrange = () => {
+    const keys = Object.keys(views), many = keys.length > 3 && !model.get("pairs");
+    row.classList.toggle("specviz-many", many);
+    row.classList.toggle("specviz-more", many && keys.length > 4);
+    large = [...large.filter((key) => key in views), ...keys.filter((key) => !large.includes(key))].slice(0, 2);
+    for (const key of keys) {
+      const { figure, enlarge } = views[key];
+      figure.classList.toggle("specviz-large", many && large.includes(key));
+      enlarge.hidden = !many || large.includes(key);
+    }
+  };
+  // In place of the one that has been large for longer.
+  const enlarge = (key) => {
+    large = [large[1], key];
+    arrange();
+    views[key].canvas.focus({ preventScroll: true }); // the button is gone
   };
   const label = () => {
     const explorer = root.closest(".specviz-explorer");
