@@ -40,6 +40,7 @@ class Line:
 
     dash        "none" draws points alone
     symbol      of the points; another one for each curve of a plot when None
+    texts       (N,) what a point is called under the pointer
     low, high   (N,) the band around the curve, such as a mean's spread; both or neither
 
     >>> sv.figures.Line("sine", np.arange(3), np.array([0.0, 1.0, 0.0])).colour == sv.figures.BLUE
@@ -55,6 +56,7 @@ class Line:
     symbol: Symbol | None = None
     low: np.ndarray | None = None
     high: np.ndarray | None = None
+    texts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.low is None) != (self.high is None):
@@ -215,6 +217,8 @@ def plotly_traces(marked: Marked, dark: bool) -> list[dict[str, Any]]:
         "line": {"color": colour, "dash": "solid" if line.dash == "none" else line.dash, "width": 2},
         "marker": {"symbol": symbol, "size": _SYMBOLS[symbol][1], "maxdisplayed": _SPARSE if sparse else 0},
     }
+    if line.texts:
+        curve |= {"text": list(line.texts), "hovertemplate": "%{text}<br>%{x:.3g}, %{y:.3g}<extra></extra>"}
     if line.low is None:
         return [curve]
     x, y = band_points(line)

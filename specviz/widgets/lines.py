@@ -15,6 +15,7 @@ import traitlets
 
 from specviz.figures import Figure, LinePlot
 from specviz.figures.lines import band_points, line_points, plotly_scale
+from specviz.figures.text import for_plotly
 from specviz.widgets.turns import in_turn
 
 _ESM, _CSS = ((Path(__file__).parent / name).read_text("utf-8") for name in ("plotly.js", "plotly.css"))
@@ -137,6 +138,8 @@ class LinesView(PlotView):
                     trace = next(traces)
                     if line is not before:
                         trace.x, trace.y = points(line)
+                        if line.texts:
+                            trace.text = [for_plotly(text) for text in line.texts]
             for axis in ("x", "y"):
                 if (scale := plotly_scale(plot, axis)) != plotly_scale(old, axis):
                     figure.update_layout({f"{axis}axis": scale})
