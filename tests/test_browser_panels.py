@@ -14,8 +14,9 @@ FOUR, FIVE, TWO = range(3)
 @pytest.fixture(scope="module")
 def page():
     with open_cells(SETUP, *CELLS) as page:
-        settle(page)
         page.add_style_tag(content="* { content-visibility: visible !important; }")
+        for explorer in page.locator(".specviz-explorer").all():
+            settle(page, explorer)
         yield page
 
 
@@ -68,3 +69,50 @@ def test_a_narrow_window_keeps_two_of_them_as_wide_as_it_is(page):
         assert sorted(shown.values())[0] > 0.3 * width
     finally:
         page.set_viewport_size(before)
+
+
+FULL = "() => document.fullscreenElement?.getAttribute('class') ?? ''"
+
+
+def full(page) -> bool:
+    return "specviz-explorer" in page.evaluate(FULL)
+
+
+@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
+def test_an_explorer_is_presented_by_the_keyboard_alone_and_escape_leaves(page, theme):
+    page.evaluate("(theme) => window.jupyterapp.commands.execute('apputils:change-theme', { theme })", theme)
+    explorer = page.locator(".specviz-explorer").nth(FOUR)
+    handle = explorer.get_by_role("slider")
+    handle.focus()
+    small = explorer.locator(".specviz-value").first.bounding_box()["height"]
+    page.keyboard.press("p")
+    wait_until(page, lambda now: now, lambda: full(page))
+    wait_until(
+        page, lambda now: now > 1.4 * small, lambda: explorer.locator(".specviz-value").first.bounding_box()["height"]
+    )
+    window = page.viewport_size
+    box = explorer.bounding_box()
+    assert (box["x"], box["y"]) == (0, 0)
+    assert box["width"] >= window["width"] - 20
+    paper = explorer.evaluate("(node) => getComputedStyle(node).backgroundColor")
+    assert paper == ("rgb(255, 255, 255)" if theme.endswith("Light") else "rgb(17, 17, 17)")
+    before = handle.get_attribute("aria-valuetext")
+    page.keyboard.press("ArrowRight")
+    wait_until(page, lambda now: now != before, lambda: handle.get_attribute("aria-valuetext"))
+    inside = "(node) => node.contains(document.activeElement)"
+    for _ in range(40):  # more than it has stops
+        page.keyboard.press("Tab")
+        assert explorer.evaluate(inside)
+    page.keyboard.press("Escape")
+    wait_until(page, lambda now: not now, lambda: full(page))
+    wait_until(page, lambda back: back, lambda: handle.evaluate("(node) => node === document.activeElement"))
+
+
+def test_a_button_presents_and_leaves(page):
+    explorer = page.locator(".specviz-explorer").nth(TWO)
+    explorer.scroll_into_view_if_needed()
+    explorer.get_by_role("button", name="Present").click()
+    wait_until(page, lambda now: now, lambda: full(page))
+    explorer.get_by_role("button", name="Leave").click()
+    wait_until(page, lambda now: not now, lambda: full(page))
+    assert explorer.get_by_role("button", name="Present").count() == 1

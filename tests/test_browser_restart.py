@@ -28,7 +28,7 @@ def check_no_dead_controls(page):
     for explorer in page.locator(".specviz-explorer").all():
         explorer.scroll_into_view_if_needed()
         # The page itself says what facts mean, makes pictures large, hides curves, and answers a plot's buttons.
-        own = ".modebar-btn, .specviz-explain, .specviz-enlarge, .specviz-curve"
+        own = ".modebar-btn, .specviz-explain, .specviz-present, .specviz-enlarge, .specviz-curve"
         controls = explorer.locator(f"button:not({own}):visible, select:visible, .noUi-target:visible")
         assert controls.all_text_contents() == ["Start again"]
         icons = """(root) => [root, ...root.querySelectorAll('*')].filter((node) => {

@@ -208,7 +208,7 @@ def plotly_traces(marked: Marked, dark: bool) -> list[dict[str, Any]]:
     line, symbol, sparse = marked
     colour = on_page(line.colour, dark)
     x, y = line_points(line)
-    curve = {
+    curve: dict[str, Any] = {
         "type": "scatter",
         "x": x,
         "y": y,

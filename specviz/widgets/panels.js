@@ -149,6 +149,53 @@ class PanelView {
   }
 }
 
+// One explorer on the whole screen, in large type: by a button or the key p, left by Escape or the same.
+function present(root) {
+  const button = el("button", "specviz-present", root, "Present");
+  Object.assign(button, { type: "button", hidden: !document.fullscreenEnabled, title: "On the whole screen (p); Escape leaves" });
+  const explorer = () => root.closest(".specviz-explorer");
+  const isOn = () => explorer() !== null && document.fullscreenElement === explorer();
+  const leave = () => document.exitFullscreen().catch(() => {}); // it has left by itself
+  const turn = () => (isOn() ? leave() : explorer()?.requestFullscreen().catch(() => {})); // the browser may refuse
+  const stops = () =>
+    [...explorer().querySelectorAll("button, select, input, canvas[tabindex], a, [tabindex='0']")].filter(
+      (node) => node.tabIndex >= 0 && !node.disabled && node.checkVisibility(),
+    );
+  let before = null; // where the keyboard was
+  const changed = () => {
+    const on = isOn();
+    if (on === button.classList.contains("specviz-pressed")) return;
+    button.classList.toggle("specviz-pressed", on);
+    button.textContent = on ? "Leave" : "Present";
+    if (on) {
+      before = document.activeElement;
+      if (!explorer().contains(before) || before === button) explorer().querySelector(".noUi-handle, select, input, button")?.focus();
+    } else if (before?.isConnected) before.focus();
+  };
+  const key = (event) => {
+    const { target } = event;
+    if (!explorer()?.contains(target) || event.ctrlKey || event.metaKey || event.altKey) return;
+    const typing = target.matches("select, textarea, input:not([type=checkbox], [type=range], [type=file])");
+    if (event.key === "p" && !typing) turn();
+    else if (event.key === "Escape" && isOn()) leave();
+    else if (event.key === "Tab" && isOn()) {
+      // Behind it lies the notebook, which nobody sees.
+      const all = stops(), last = event.shiftKey ? all[0] : all.at(-1);
+      if (target !== last) return;
+      (event.shiftKey ? all.at(-1) : all[0]).focus();
+    } else return;
+    event.preventDefault();
+    event.stopPropagation();
+  };
+  button.addEventListener("click", turn);
+  document.addEventListener("fullscreenchange", changed);
+  document.addEventListener("keydown", key, true);
+  return () => {
+    document.removeEventListener("fullscreenchange", changed);
+    document.removeEventListener("keydown", key, true);
+  };
+}
+
 function render({ model, el: root }) {
   root.classList.add("specviz");
   root.setAttribute("role", "group");
@@ -173,7 +220,7 @@ function render({ model, el: root }) {
     explain.setAttribute("aria-expanded", shown);
   });
   let views = {};
-  const cleanup = [];
+  const cleanup = [present(root)];
   const on = (event, handler) => {
     model.on(event, handler);
     cleanup.push(() => model.off(event, handler));
