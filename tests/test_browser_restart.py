@@ -27,10 +27,9 @@ def check_no_dead_controls(page):
     """No control or button is left but those that start again, no broken chain, and what was computed is seen."""
     for explorer in page.locator(".specviz-explorer").all():
         explorer.scroll_into_view_if_needed()
-        # What the facts mean is told by the page itself, as a plot's buttons are answered.
-        controls = explorer.locator(
-            "button:not(.modebar-btn, .specviz-explain):visible, select:visible, .noUi-target:visible"
-        )
+        # The page itself says what facts mean, makes pictures large, hides curves, and answers a plot's buttons.
+        own = ".modebar-btn, .specviz-explain, .specviz-present, .specviz-enlarge, .specviz-curve"
+        controls = explorer.locator(f"button:not({own}):visible, select:visible, .noUi-target:visible")
         assert controls.all_text_contents() == ["Start again"]
         icons = """(root) => [root, ...root.querySelectorAll('*')].filter((node) => {
           const before = getComputedStyle(node, '::before');

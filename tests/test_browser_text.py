@@ -40,7 +40,7 @@ def page():
 
 def written(page, figure: int) -> str:
     """All words of a figure, without the line breaks that it was given to fit."""
-    words = """(root) => [...root.querySelectorAll('svg text')].map((text) => {
+    words = """(root) => [...root.querySelectorAll('svg text, .specviz-heading, .specviz-curve')].map((text) => {
       const rows = [...text.querySelectorAll('tspan.line')];
       return rows.length ? rows.map((row) => row.textContent).join(' ') : text.textContent;
     }).join('\\n')"""

@@ -38,6 +38,7 @@ from specviz.figures import (
     to_bytes,
 )
 from specviz.figures.colours import readable_on
+from specviz.figures.names import apart
 from specviz.figures.violins import outline, spread
 
 
@@ -401,7 +402,7 @@ def test_bars_that_overlap_lie_on_rows_of_their_own():
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 9])
-def test_a_still_legend_of_many_names_lies_below_the_curves(count):
+def test_a_still_legend_of_names_that_collide_lies_below_the_curves(count):
     x = np.arange(3.0)
     plot = LinePlot("p", "x", "y", [Line(f"band-limited convolution {i}", x, x) for i in range(count)])
     drawing = plot.still()
@@ -409,11 +410,99 @@ def test_a_still_legend_of_many_names_lies_below_the_curves(count):
     (axes,) = drawing.axes
     legend = axes.get_legend()
     assert (legend is None) == (count == 1)
-    if count > 3:
+    if legend:
         box = legend.get_window_extent()
         assert box.y1 < axes.xaxis.label.get_window_extent().y0
         assert box.y0 >= 0
         assert box.x1 <= drawing.bbox.x1
+
+
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize("count", [2, 4])
+def test_up_to_four_names_stand_at_their_curves_ends_in_the_curves_order(count, log):
+    x = np.linspace(1, 5, 50)
+    lines = [Line(f"times {n}", x, n * x) for n in range(1, count + 1)]
+    drawing = LinePlot("p", "x", "y", lines, log_y=log).still()
+    drawing.draw_without_rendering()
+    (axes,) = drawing.axes
+    assert axes.get_legend() is None
+    boxes = {text.get_text(): text.get_window_extent() for text in axes.texts}
+    assert list(boxes) == [line.name for line in lines]
+    for line, box in zip(lines, boxes.values(), strict=True):
+        end = axes.transData.transform((line.x[-1], line.y[-1]))
+        assert abs((box.y0 + box.y1) / 2 - end[1]) < 14
+        assert end[0] < box.x0 < end[0] + 80
+        assert box.x1 <= drawing.bbox.x1
+    assert all(high.y0 > low.y1 for low, high in itertools.pairwise(boxes.values()))
+
+
+def test_a_points_name_stands_beside_it_and_on_no_curve():
+    x = np.linspace(0, 1, 50)
+    plot = LinePlot("p", "x", "y", [Line("curve", x, x), Line("now", np.array([0.5]), np.array([0.5]), dash="none")])
+    drawing = plot.still()
+    drawing.draw_without_rendering()
+    (axes,) = drawing.axes
+    box = next(text.get_window_extent() for text in axes.texts if text.get_text() == "now")
+    left, low, right, high = axes.transData.inverted().transform([(box.x0, box.y0), (box.x1, box.y1)]).ravel()
+    assert not ((x > left) & (x < right) & (x > low) & (x < high)).any()
+    assert abs(left - 0.5) < 0.15
+    assert abs(low - 0.5) < 0.15
+
+
+def test_many_points_and_five_curves_have_their_names_in_a_legend():
+    x = np.linspace(0, 1, 5)
+    for lines in ([Line("a", x, x, dash="none"), Line("b", x, x + 9)], [Line(f"{n}", x, 9 * n + x) for n in range(5)]):
+        (axes,) = LinePlot("p", "x", "y", lines).still().axes
+        assert axes.get_legend() is not None
+        assert not axes.texts
+
+
+def test_names_move_apart_no_further_than_their_height():
+    assert apart([1.0, 3.0], 0.5) == [1.0, 3.0]
+    assert apart([1.0, 1.0], 0.5) == [0.75, 1.25]
+    assert apart([1.2, 1.0, 5.0], 0.5) == pytest.approx([1.35, 0.85, 5.0])
+    assert apart([1.0, 1.0, 1.0], 0.5) == [0.5, 1.0, 1.5]
+    assert apart([1.0] * 4, 0.5) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "numbers", "dtick"),
+    [
+        ([0.003, 400.0], ["0.01", "0.1", "1", "10", "100"], 1),
+        ([0.02, 0.7], ["0.02", "0.05", "0.1", "0.2", "0.5"], "D2"),
+        ([30.0, 70.0], ["40", "60"], None),
+        ([1e-12, 1.0], ["10⁻¹²", "10⁻¹⁰", "10⁻⁸", "10⁻⁶", "10⁻⁴", "10⁻²", "10⁰"], 2),
+    ],
+    ids=["five decades", "less than two", "less than one", "twelve"],
+)
+def test_a_logarithmic_axis_has_decades_and_two_and_five_between_where_there_are_few(values, numbers, dtick):
+    plot = LinePlot("p", "x", "y", [Line("a", np.arange(2.0), np.array(values))], log_y=True)
+    drawing = plot.still()
+    drawing.draw_without_rendering()
+    (axes,) = drawing.axes
+    low, high = axes.get_ylim()
+    ticks = zip(axes.get_yticks(), axes.yaxis.get_ticklabels(), strict=True)
+    assert [label.get_text() for at, label in ticks if low <= at <= high and label.get_text()] == numbers
+    assert len(axes.yaxis.get_minorticklocs()) == 0
+    assert plotly_layout(plot, dark=False)["yaxis"]["dtick"] == dtick
+
+
+def test_curves_that_differ_in_colour_alone_have_symbols_too():
+    x = np.arange(40.0)
+    plain = [Line(name, x, x) for name in "ab"]
+    dashed, marked = Line("c", x, x, dash="dash"), Line("d", x, x, markers=True)
+    chosen = Line("e", x[:1], x[:1], dash="none", symbol="diamond")
+    traces = LinePlot("p", "x", "y", [*plain, dashed, marked, chosen]).plotly(dark=False)["data"]
+    assert [trace["mode"] for trace in traces] == ["lines+markers"] * 2 + ["lines", "lines+markers", "markers"]
+    drawn = [trace["marker"]["symbol"] for trace in traces if "markers" in trace["mode"]]
+    assert len(set(drawn)) == 4
+    assert drawn[-1] == "diamond"
+    assert 0 < traces[0]["marker"]["maxdisplayed"] < 10
+    assert traces[3]["marker"]["maxdisplayed"] == 0
+    (axes,) = LinePlot("p", "x", "y", plain).still().axes
+    assert len({line.get_marker() for line in axes.lines[:2]}) == 2
+    alone = LinePlot("p", "x", "y", plain[:1]).plotly(dark=False)["data"]
+    assert alone[0]["mode"] == "lines"
 
 
 # --- figures as files

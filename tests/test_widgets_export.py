@@ -133,4 +133,4 @@ def test_plotlys_script_goes_to_the_page_once_and_not_with_every_figure():
     assert _script() is _script()
     assert len(_script().script) > 1_000_000
     for lines in (first, second):
-        assert len(lines.figure._esm) < 5_000
+        assert len(lines.figure._esm) < 20_000

@@ -135,17 +135,29 @@ def test_the_step_explorer_shows_all_ways_beside_plain():
     assert f["front"] == [row.way for row in table.rows if row.front]
     assert f["budget_bytes"] == round(0.6 * rows["plain"].total_bytes)
     assert f["chosen"] in ("", *(row.way for row in table.rows if row.fits))
-    shown = {label: text for label, text, _ in explorer.shown.rows()}
-    assert shown["plain"] == "100% kept, 100% at most, 1.0 × the time, exact"
-    assert f"gradient off by {rows['2-bit maps'].gradient_error:.1%}" in shown["2-bit maps"]
+    below = {way: texts for way, *texts in explorer.shown.table.shown()}
+    assert set(below) == set(rows)
+    assert below["plain"][:4] == ["100", "100", "1.0", "exact"]
+    assert below["2-bit maps"][3] == f"{100 * rows['2-bit maps'].gradient_error:.1f}"
+    assert [way for way, texts in below.items() if texts[4]] == list(below)[: len(f["front"])]  # first, and marked
+    assert {way for way, texts in below.items() if texts[4]} == set(f["front"])
+    assert "2-bit maps" in explorer.table_view.value
+    assert f"Of {len(rows)} ways {len(f['front'])} " in explorer.sentence.value
+    assert explorer.csv().count("2-bit maps") == len(explorer.shown.table.columns) - 1
     first, second = explorer.shown.curves()
     drawn = {line.name: len(line.x) for line in first.lines}
     assert drawn["exact"] + drawn["exact, none beats it"] == sum(row.exact for row in table.rows)
     assert sum(count for name, count in drawn.items() if "beats" in name) == len(f["front"])
     assert sum(drawn.values()) == len(table.rows)
+    for line in first.lines:
+        assert [rows[way].peak_bytes for way in line.texts] == pytest.approx(line.x * rows["plain"].peak_bytes / 100)
     assert sum(len(line.x) for line in second.lines) == sum(not row.exact for row in table.rows)  # whose axis has no 0
     explorer.set(budget=100)
-    assert explorer.facts()["chosen"] == explorer.table().chosen != ""
+    chosen = explorer.facts()["chosen"]
+    assert chosen == explorer.table().chosen != ""
+    assert f"Within 100 % of plain's bytes {chosen} is the fastest" in explorer.sentence.value
+    explorer.set(show="step")
+    assert (explorer.table_view.value, explorer.table_view.layout.display) == ("", "none")
 
 
 def test_rivals_are_switched_on_and_off():

@@ -126,7 +126,7 @@ class Forest(Still):
                     "hovertemplate": "%{text}<extra></extra>",
                 }
             )
-        layout = page_layout(self.title, dark, 110 + _ROW * len(self.rows), legend=list(_COLOURS))
+        layout = page_layout(self.title, dark, 80 + _ROW * len(self.rows), legend=True)
         layout["xaxis"] = page_axis(self.x_title, dark) | {"range": list(self._ends())}
         labels = [_lines(row.label, "<br>") for row in self.rows]
         layout["yaxis"] = page_axis("", dark) | {

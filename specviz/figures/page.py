@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
 from typing import Any
 
 # The narrowest page planned for: a notebook beside JupyterLab's file browser in a window of 780 pixels.
 NARROW = 340  # pixels
 USUAL = 320  # pixels, the height of a plot with its title and axes
-TALL = 210  # pixels, of the y axis in a figure of that height
+TALL = 220  # pixels, of the y axis in a figure of that height
 _CHARACTER = 7  # pixels, of a letter at the sizes below
 
 
@@ -23,29 +22,23 @@ def wrapped(text: str, width: int) -> str:
     return "<br>".join(textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False))
 
 
-def page_layout(title: str, dark: bool, height: int = USUAL, legend: Sequence[str] = ()) -> dict[str, Any]:
+def page_layout(title: str, dark: bool, height: int = USUAL, legend: bool = False) -> dict[str, Any]:
     """A layout without its axes.
 
-    height  pixels of the plot with its title and axes; the legend's rows come on top
-    legend  names that it lists below the plot
+    height  pixels of the plot with its title and axes
+    legend  whether it names its curves; on a page these names stand at their ends, or below (`widgets/plotly.js`)
     """
     ink, _ = ink_and_grid(dark)
-    shown = wrapped(title, NARROW // _CHARACTER)
-    more_lines = 18 * shown.count("<br>")  # plotly anchors a title by its first line
-    below = 20 * _rows(legend) + 6 if legend else 0
     return {
         "template": "plotly_dark" if dark else "plotly_white",
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"color": ink, "size": 13},
-        "title": {"text": shown, "font": {"size": 14}, "x": 0.02, "yref": "paper", "y": 1, "yanchor": "bottom"}
-        | {"pad": {"b": 14 + more_lines}},
-        "margin": {"l": 70, "r": 20, "t": 46 + more_lines, "b": 55 + below},
-        "height": height + below,
-        "showlegend": bool(legend),
-        # At the foot of the figure, where neither the axis' title nor a wide name reaches it.
-        "legend": {"orientation": "h", "x": 0, "xref": "container", "xanchor": "left"}
-        | {"y": 0, "yref": "container", "yanchor": "bottom", "font": {"size": 12}},
+        "title": {"text": title, "font": {"size": 14}, "x": 0.02, "yref": "paper", "y": 1, "yanchor": "bottom"}
+        | {"pad": {"b": 14}},
+        "margin": {"l": 60, "r": 20, "t": 34, "b": 46},
+        "height": height,
+        "showlegend": legend,
     }
 
 
@@ -59,11 +52,5 @@ def page_axis(title: str, dark: bool, length: int = NARROW) -> dict[str, Any]:
         "showline": True,
         "ticks": "outside",
         "automargin": True,
-        "title": {"text": wrapped(title, length // _CHARACTER), "font": {"size": 13}},
+        "title": {"text": wrapped(title, length // _CHARACTER), "font": {"size": 13}, "standoff": 8},
     }
-
-
-def _rows(names: Sequence[str]) -> int:
-    """Rows that a legend of these names takes in a narrow window; plotly gives each column the widest name's room."""
-    columns = max(NARROW // (_CHARACTER * max(map(len, names)) + 46), 1)
-    return -(-len(names) // columns)

@@ -51,7 +51,8 @@ def still_figure(panels: list[Panel], frames: dict[str, np.ndarray], plots: list
         heights += [2.6 * min(aspect, 2.0) + 0.8, 0.12]
     width = 2.9 * sum(shares) if shown else 8.7
     first = len(heights)
-    heights += [2.2 * plot.height / USUAL + legend_height(plot, width) for plot in plots]
+    tall = [2.4 * plot.height / USUAL for plot in plots]
+    heights += [inches + legend_height(plot, width, inches) for plot, inches in zip(plots, tall, strict=True)]
     figure = _captioned(Figure, width, sum(heights), caption)
     grid = figure.add_gridspec(len(heights), columns, height_ratios=heights, width_ratios=shares)
     for at, row in enumerate(rows):
@@ -59,8 +60,8 @@ def still_figure(panels: list[Panel], frames: dict[str, np.ndarray], plots: list
             draw_panel(figure.add_subplot(grid[2 * at, column]), panel, frames[panel.key])
             if panel.bar != "none":
                 draw_bar(figure.add_subplot(grid[2 * at + 1, column]), panel)
-    for at, plot in enumerate(plots, first):
-        draw_lines(figure.add_subplot(grid[at, :]), plot, width)
+    for at, plot in enumerate(plots):
+        draw_lines(figure.add_subplot(grid[first + at, :]), plot, width, tall[at])
     return without_mathematics(figure)
 
 
@@ -93,13 +94,14 @@ def _left(panels: list[Panel], frames: dict[str, np.ndarray], plots: list[LinePl
     with needs("lab"):
         from matplotlib.figure import Figure
 
-    heights = [2.2 * plot.height / USUAL for plot in plots]
+    tall = [2.4 * plot.height / USUAL for plot in plots]
+    heights = [inches + legend_height(plot, 6.0, inches) for plot, inches in zip(plots, tall, strict=True)]
     figure = _captioned(Figure, 10.5, sum(heights), caption)
     grid = figure.add_gridspec(len(heights), 2, height_ratios=heights, width_ratios=(2, 3))
     for panel in panels[:1]:
         draw_panel(figure.add_subplot(grid[:, 0]), panel, frames[panel.key])
     for row, plot in enumerate(plots):
-        draw_lines(figure.add_subplot(grid[row, 1]), plot, 6.0)
+        draw_lines(figure.add_subplot(grid[row, 1]), plot, 6.0, tall[row])
     return without_mathematics(figure)
 
 

@@ -39,13 +39,13 @@ def without_mathematics(figure: Any) -> Any:
     """The matplotlib figure, no text of which is mathematics between dollars, but the numbers of its axes."""
     with needs("lab"):
         from matplotlib.text import Text
-        from matplotlib.ticker import LogFormatter, ScalarFormatter
+        from matplotlib.ticker import ScalarFormatter
 
     numbers = {
         id(text)
         for axes in figure.axes
         for axis in (axes.xaxis, axes.yaxis)
-        if isinstance(axis.get_major_formatter(), LogFormatter | ScalarFormatter)
+        if isinstance(axis.get_major_formatter(), ScalarFormatter)
         for text in axis.findobj(Text)  # ticks that are out of sight too: drawing may take them for others
         if text is not axis.label
     }

@@ -112,6 +112,8 @@ class Explorer(Displayed):
         row = ipw.HBox(columns, layout=ipw.Layout(flex_flow="row wrap"))
         self.sentence = ipw.Label(layout=ipw.Layout(display="none"))
         self.sentence.add_class("specviz-sentence")
+        self.table_view = ipw.HTML(layout=ipw.Layout(display="none"))
+        self.table_view.add_class("specviz-table")
         figure: list[ipw.Widget] = [self.panels, self.grid, self.sentence]
         if specification.place == "below":
             figure = [self.grid, self.sentence, self.panels]
@@ -124,7 +126,7 @@ class Explorer(Displayed):
             both = ipw.HBox([self._rows[specification.aside], ipw.VBox([row, self.sentence, self.panels, self.grid])])
             both.add_class("specviz-aside")
             parts = [both]
-        self.view = ExplorerView([*parts, self.export], self.still, self.summary, self.alt_text)
+        self.view = ExplorerView([*parts, self.table_view, self.export], self.still, self.summary, self.alt_text)
         self._own_widgets()
         if self.takes_pictures:
             self.load(source)
@@ -322,6 +324,8 @@ class Explorer(Displayed):
             )
         self.sentence.value = shown.sentence
         self.sentence.layout.display = None if shown.sentence else "none"
+        self.table_view.value = shown.table._repr_html_() if shown.table else ""
+        self.table_view.layout.display = None if shown.table else "none"
         if self.specification.at_once:
             self._redraw_lines()
         else:
@@ -397,8 +401,7 @@ class Explorer(Displayed):
                 if self.panels.dark:
                     lines.set_dark(True)
             elif _looks(lines.plot) != _looks(plot):
-                lines.plot = plot
-                lines.set_dark(self.panels.dark)
+                lines.redraw(plot)
             lines.show(plot)
         if self.lines != old:
             self.grid.children = [lines.figure for lines in self.lines]
@@ -447,6 +450,10 @@ class Explorer(Displayed):
         """The facts and the curves' points in one table: a fact has a name and a value, a point x, y and its band."""
         rows: list[list[Any]] = [["plot", "curve", "x axis", "x", "y axis", "y", "low", "high"]]
         rows += [["facts", name, None, None, None, value, None, None] for name, value in self.facts().items()]
+        if shown := self.shown and self.shown.table:
+            for way, *values in shown.rows:
+                names = zip(shown.columns[1:], values, strict=True)
+                rows += [[shown.title, way, None, None, name, value, None, None] for name, value in names]
         for plot in self._curves():
             for line in plot.lines:
                 columns = [line.x, line.y] if line.low is None else [line.x, line.y, line.low, line.high]

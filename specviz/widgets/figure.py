@@ -19,10 +19,10 @@ class FigureView(Displayed):
     def __init__(self, figure: Figure) -> None:
         super().__init__()
         self.figure = figure
-        self.plot = PlotView(**figure.plotly(dark=False), label=figure.alt_text())
+        self.plot = PlotView(figure)
         # It has no pictures here: it says which theme the page has, and fits the plot to its width.
         self.panels = PanelsView(figure.title)
-        self.panels.observe(lambda change: self.plot.redraw(**figure.plotly(change["new"])), "dark")
+        self.panels.observe(lambda change: self.plot.set_dark(change["new"]), "dark")
         self.export = ExportButtons(figure.title, lambda kind: file_content(figure, kind))
         self.view = ExplorerView(
             [self.plot.figure, self.panels, self.export],

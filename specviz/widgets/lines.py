@@ -13,11 +13,12 @@ import plotly.basewidget
 import plotly.graph_objects as go
 import traitlets
 
-from specviz.figures import LinePlot
-from specviz.figures.lines import band_points, line_points
+from specviz.figures import Figure, LinePlot
+from specviz.figures.lines import band_points, line_points, plotly_scale
+from specviz.figures.text import for_plotly
 from specviz.widgets.turns import in_turn
 
-_ESM = (Path(__file__).parent / "plotly.js").read_text("utf-8")
+_ESM, _CSS = ((Path(__file__).parent / name).read_text("utf-8") for name in ("plotly.js", "plotly.css"))
 _PLOTLY = Path(plotly.basewidget.__file__).parent / "package_data" / "widgetbundle.js"
 
 
@@ -41,7 +42,10 @@ def _script() -> _Script:
 
 class _Figure(go.FigureWidget):
     _esm = _ESM
+    _css = _CSS
     label = traitlets.Unicode().tag(sync=True)  # what it shows, for who does not see it
+    heading = traitlets.Unicode().tag(sync=True)
+    named = traitlets.Bool().tag(sync=True)  # whether its curves' names are shown
 
 
 # Pressed, these do what the mouse does. Of plotly's own the upload to its makers' cloud is left out, choosing points
@@ -60,17 +64,24 @@ _CONFIG = {
 class PlotView:
     """A figure that the page can move: `figure` is the plotly FigureWidget to display.
 
-    label  what it shows, in words for who does not see it
+    Its title and the names of its curves are the page's own, around plotly's drawing.
     """
 
-    def __init__(self, data: list[dict[str, Any]], layout: dict[str, Any], label: str = "") -> None:
+    def __init__(self, plot: Figure) -> None:
         _script()
+        self.plot: Any = plot
         self.dark = False
         self._drawn = False
+        data, layout, around = _parts(plot, dark=False)
         self.figure: Any = _Figure(data=data, layout=layout)
         self.figure._config = _CONFIG
-        self.figure.label = label
+        self._surround(around)
         self.figure.observe(self._draws, "_js2py_traceDeltas")
+
+    def _surround(self, around: dict[str, Any]) -> None:
+        with self.figure.hold_sync():
+            for name, value in around.items():
+                setattr(self.figure, name, value)
 
     def _draws(self, change: dict[str, Any]) -> None:
         self._drawn = self._drawn or bool(change["new"])
@@ -85,12 +96,28 @@ class PlotView:
             self.figure._widget_data = copy.deepcopy(self.figure._data)
             self.figure._widget_layout = copy.deepcopy(self.figure._layout)
 
-    def redraw(self, data: list[dict[str, Any]], layout: dict[str, Any]) -> None:
-        """Show the same traces otherwise, such as in the colours of another theme."""
+    def redraw(self, plot: Figure) -> None:
+        """Show the same traces otherwise."""
+        self.plot = plot
+        data, layout, around = _parts(plot, self.dark)
         with self.moving() as figure:
             figure.update_layout(layout)
             for trace, changed in zip(figure.data, data, strict=True):
                 trace.update({key: value for key, value in changed.items() if key != "type"})
+        self._surround(around)
+
+    def set_dark(self, dark: bool) -> None:
+        """Follow JupyterLab's theme."""
+        self.dark = dark
+        self.redraw(self.plot)
+
+
+def _parts(plot: Figure, dark: bool) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
+    """A figure as plotly's data and layout, and what stands around them."""
+    drawn = plot.plotly(dark)
+    layout = {key: value for key, value in drawn["layout"].items() if key != "title"}
+    around = {"heading": plot.title, "label": plot.alt_text(), "named": layout["showlegend"]}
+    return drawn["data"], layout | {"showlegend": False}, around
 
 
 class LinesView(PlotView):
@@ -98,10 +125,6 @@ class LinesView(PlotView):
 
     A plot shown later has the same lines, in name and style, and bands where the first has them.
     """
-
-    def __init__(self, plot: LinePlot) -> None:
-        self.plot = plot
-        super().__init__(**plot.plotly(dark=False), label=plot.alt_text())
 
     def show(self, plot: LinePlot) -> None:
         """Replace the curves' points; curves that did not change are not sent again."""
@@ -115,9 +138,9 @@ class LinesView(PlotView):
                     trace = next(traces)
                     if line is not before:
                         trace.x, trace.y = points(line)
+                        if line.texts:
+                            trace.text = [for_plotly(text) for text in line.texts]
+            for axis in ("x", "y"):
+                if (scale := plotly_scale(plot, axis)) != plotly_scale(old, axis):
+                    figure.update_layout({f"{axis}axis": scale})
         self.figure.label = plot.alt_text()
-
-    def set_dark(self, dark: bool) -> None:
-        """Follow JupyterLab's theme."""
-        self.dark = dark
-        self.redraw(**self.plot.plotly(dark))

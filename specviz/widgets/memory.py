@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from specviz import models, records
 from specviz.datasets import photo_patches
-from specviz.figures import BLUE, GREEN, GREY, ORANGE, Line, LinePlot
+from specviz.figures import BLUE, GREEN, GREY, ORANGE, Line, LinePlot, Table
 from specviz.memory import CompressionStats, Fit, FitRow, StepMemory, compress_activations, measure_step
 from specviz.memory.fit import check_the_machine, marked, measured, ways
 from specviz.record_types import BenchMemory, TimelineRecord
@@ -164,6 +164,7 @@ class StepExplorer(Explorer):
             "rivals": Choice("rivals", (False, True), look="tick", enabled_when=("show", "ways")),
         },
         columns=(("error", "batch"), ("budget", "show", "rivals")),
+        beside=True,
     )
     takes_pictures = False
 
@@ -256,7 +257,12 @@ class StepExplorer(Explorer):
             rows, refused, contexts = self._found(batch, error, rivals)
             limit = max(1, round(budget / 100 * rows[0].total_bytes))
             self._table = table = Fit(marked(rows, limit, ALLOWED), limit, ALLOWED, contexts, refused)
-            return View(facts=[*facts, *_of_the_ways(table)], curves=lambda: _plots(table))
+            return View(
+                facts=[*facts, *_of_the_ways(table)],
+                curves=lambda: _plots(table),
+                sentence=_in_words(table, budget),
+                table=_as_table(table),
+            )
 
         def curves() -> list[LinePlot]:
             lines = [
@@ -293,21 +299,55 @@ def _of_the_step(plain: StepMemory, compressed: StepMemory, stats: CompressionSt
 
 
 def _of_the_ways(table: Fit) -> list[Fact]:
-    plain = table.rows[0]
     chosen = table.chosen
     hint = f"the fastest with gradients off by at most {ALLOWED:.0%}"
-    facts = [
+    return [
         Fact("budget_bytes", table.budget, "budget", "{:bytes}", "parameters, gradients and all else of a step"),
         Fact("chosen", chosen or "", "take", "{}" if chosen else "none keeps it", hint),
         Fact("front", [row.way for row in table.rows if row.front]),
     ]
-    for row in table.rows:
-        peak, time = row.peak_bytes / plain.peak_bytes, row.step_ms / plain.step_ms
-        off = "exact" if row.exact else f"gradient off by {row.gradient_error:.1%}"
-        text = f"{row.saved_bytes / plain.saved_bytes:.0%} kept, {peak:.0%} at most, {time:.1f} × the time, {off}"
-        marks = ["no other beats it" * row.front, "keeps the budget" * row.fits]
-        facts.append(Fact("", text, row.way, "{}", ", ".join(filter(None, marks))))
-    return facts
+
+
+def _in_words(table: Fit, budget: float) -> str:
+    """What the ways come to."""
+    rows, plain = table.rows, table.rows[0]
+    front = sum(row.front for row in rows)
+    text = (
+        f"Of {len(rows)} ways {front} {'is' if front == 1 else 'are'} beaten by none in bytes, time and error at once."
+    )
+    best = next((row for row in rows if row.way == table.chosen), None)
+    if best is None:
+        return f"{text} None keeps {budget:g} % of plain's bytes with gradients off by at most {ALLOWED:.0%}."
+    time, off = best.step_ms / plain.step_ms, "exact" if best.exact else f"off by {best.gradient_error:.1%}"
+    found = f"{best.way} is the fastest: {time:.1f} × the time, gradients {off}."
+    return f"{text} Within {budget:g} % of plain's bytes {found}"
+
+
+def _as_table(table: Fit) -> Table:
+    """All ways, those that none beats first, each kind by its bytes at the peak."""
+    plain = table.rows[0]
+    columns = [
+        "way",
+        "kept, %",
+        "most at once, %",
+        "time, × plain's",
+        "gradient off by, %",
+        "none beats it",
+        "in budget",
+    ]
+    rows = [
+        [
+            row.way,
+            100 * row.saved_bytes / plain.saved_bytes,
+            100 * row.peak_bytes / plain.peak_bytes,
+            row.step_ms / plain.step_ms,
+            "exact" if row.exact else 100 * row.gradient_error,
+            "★" if row.front else "",
+            "✓" if row.fits else "",
+        ]
+        for row in sorted(table.rows, key=lambda row: (not row.front, row.peak_bytes))
+    ]
+    return Table("All ways, in shares of the plain step", columns, rows, ["", ".0f", ".0f", ".1f", ".1f", "", ""])
 
 
 def _plots(table: Fit) -> list[LinePlot]:
@@ -328,7 +368,8 @@ def _plots(table: Fit) -> list[LinePlot]:
                 xs, ys = (np.array([value(row) for row in drawn], dtype=float) for value in (x, y))
                 label = f"{name}, none beats it" if is_on_front else name
                 symbol: Literal["star", "circle"] = "star" if is_on_front else "circle"
-                lines.append(Line(label, xs, ys, colour, "none", markers=True, symbol=symbol))
+                texts = tuple(row.way for row in drawn)
+                lines.append(Line(label, xs, ys, colour, "none", markers=True, symbol=symbol, texts=texts))
         return lines
 
     first = points(list(groups), lambda r: 100 * r.peak_bytes / plain.peak_bytes, lambda r: r.step_ms / plain.step_ms)

@@ -30,7 +30,13 @@ class PanelView {
     this.table = spec.table ? rgba(spec.table) : null;
     this.at = null; // the keyboard's position, in frame pixels
     const figure = el("figure", "specviz-panel", root);
-    el("figcaption", "specviz-title", figure, spec.title);
+    const title = el("figcaption", "specviz-title", figure, spec.title);
+    this.figure = figure;
+    this.enlarge = el("button", "specviz-enlarge", title, "⤢");
+    this.enlarge.type = "button";
+    this.enlarge.title = "Show large";
+    this.enlarge.setAttribute("aria-label", `Show large: ${spec.title}`);
+    this.enlarge.addEventListener("click", () => send("enlarge", spec.key));
     const plot = el("div", "specviz-plot", figure);
     this.yTicks = el("div", "specviz-yticks", plot);
     this.box = el("div", "specviz-frame", plot);
@@ -143,6 +149,53 @@ class PanelView {
   }
 }
 
+// One explorer on the whole screen, in large type: by a button or the key p, left by Escape or the same.
+function present(root) {
+  const button = el("button", "specviz-present", root, "Present");
+  Object.assign(button, { type: "button", hidden: !document.fullscreenEnabled, title: "On the whole screen (p); Escape leaves" });
+  const explorer = () => root.closest(".specviz-explorer");
+  const isOn = () => explorer() !== null && document.fullscreenElement === explorer();
+  const leave = () => document.exitFullscreen().catch(() => {}); // it has left by itself
+  const turn = () => (isOn() ? leave() : explorer()?.requestFullscreen().catch(() => {})); // the browser may refuse
+  const stops = () =>
+    [...explorer().querySelectorAll("button, select, input, canvas[tabindex], a, [tabindex='0']")].filter(
+      (node) => node.tabIndex >= 0 && !node.disabled && node.checkVisibility(),
+    );
+  let before = null; // where the keyboard was
+  const changed = () => {
+    const on = isOn();
+    if (on === button.classList.contains("specviz-pressed")) return;
+    button.classList.toggle("specviz-pressed", on);
+    button.textContent = on ? "Leave" : "Present";
+    if (on) {
+      before = document.activeElement;
+      if (!explorer().contains(before) || before === button) explorer().querySelector(".noUi-handle, select, input, button")?.focus();
+    } else if (before?.isConnected) before.focus();
+  };
+  const key = (event) => {
+    const { target } = event;
+    if (!explorer()?.contains(target) || event.ctrlKey || event.metaKey || event.altKey) return;
+    const typing = target.matches("select, textarea, input:not([type=checkbox], [type=range], [type=file])");
+    if (event.key === "p" && !typing) turn();
+    else if (event.key === "Escape" && isOn()) leave();
+    else if (event.key === "Tab" && isOn()) {
+      // Behind it lies the notebook, which nobody sees.
+      const all = stops(), last = event.shiftKey ? all[0] : all.at(-1);
+      if (target !== last) return;
+      (event.shiftKey ? all.at(-1) : all[0]).focus();
+    } else return;
+    event.preventDefault();
+    event.stopPropagation();
+  };
+  button.addEventListener("click", turn);
+  document.addEventListener("fullscreenchange", changed);
+  document.addEventListener("keydown", key, true);
+  return () => {
+    document.removeEventListener("fullscreenchange", changed);
+    document.removeEventListener("keydown", key, true);
+  };
+}
+
 function render({ model, el: root }) {
   root.classList.add("specviz");
   root.setAttribute("role", "group");
@@ -167,7 +220,7 @@ function render({ model, el: root }) {
     explain.setAttribute("aria-expanded", shown);
   });
   let views = {};
-  const cleanup = [];
+  const cleanup = [present(root)];
   const on = (event, handler) => {
     model.on(event, handler);
     cleanup.push(() => model.off(event, handler));
@@ -195,6 +248,7 @@ function render({ model, el: root }) {
     setTimeout(() => waiting && flush(), 1000); // no kernel answers: do not wait for ever
   };
   const post = (type, panel, at) => {
+    if (type === "enlarge") return enlarge(panel);
     if (over) return;
     if (type === "leave") {
       next = null;
@@ -213,6 +267,26 @@ function render({ model, el: root }) {
     shownStill = null;
     row.replaceChildren();
     views = Object.fromEntries(model.get("panels").map((spec) => [spec.key, new PanelView(spec, row, post)]));
+    arrange();
+  };
+  // Of many panels two are large, the first ones to begin with, and the rest stand small beside them.
+  let large = [];
+  const arrange = () => {
+    const keys = Object.keys(views), many = keys.length > 3 && !model.get("pairs");
+    row.classList.toggle("specviz-many", many);
+    row.classList.toggle("specviz-more", many && keys.length > 4);
+    large = [...large.filter((key) => key in views), ...keys.filter((key) => !large.includes(key))].slice(0, 2);
+    for (const key of keys) {
+      const { figure, enlarge } = views[key];
+      figure.classList.toggle("specviz-large", many && large.includes(key));
+      enlarge.hidden = !many || large.includes(key);
+    }
+  };
+  // In place of the one that has been large for longer.
+  const enlarge = (key) => {
+    large = [large[1], key];
+    arrange();
+    views[key].canvas.focus({ preventScroll: true }); // the button is gone
   };
   const label = () => {
     const explorer = root.closest(".specviz-explorer");

@@ -13,7 +13,7 @@ import numpy as np
 from spectral_kernels.dispatch import real
 from torch import Tensor
 
-from specviz.figures import LinePlot, Panel
+from specviz.figures import LinePlot, Panel, Table
 from specviz.widgets.pictures import Reader, pixel
 
 MANY = 30  # options that an error names
@@ -234,6 +234,7 @@ class View:
     markers  by panel, rings around pixels
     under_way  what is lost if the kernel ends now
     sentence   what the figure shows, in words
+    table      more numbers than facts, below the curves
     """
 
     frames: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -246,6 +247,7 @@ class View:
     markers: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
     under_way: str = ""
     sentence: str = ""
+    table: Table | None = None
 
     def read(self, panel: str, x: int, y: int) -> str:
         """The text for frame pixel (x, y) of a panel; "" where there is none."""
