@@ -554,11 +554,11 @@ def choice(
 
 
 @bench.command()
-def swaps(out: Out = Path("data/results"), rounds: Count = 5) -> None:
+def swaps(out: Out = Path("data/results"), rounds: Count = 5, only: str | None = None) -> None:
     """What band-limiting wins or loses over whole networks, where it pays and everywhere."""
     from specviz.bench.swaps import run
 
-    _in_words(lambda: run(out, rounds))
+    _in_words(lambda: run(out, rounds, only))
 
 
 @bench.command()
