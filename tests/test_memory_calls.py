@@ -111,7 +111,7 @@ def test_a_batch_is_a_tensor_a_tuple_a_list_or_a_dict():
             ("first", 4),
             ("second", 6),
         ]
-        assert torch.equal(calls[3].input, right[1])
+        torch.testing.assert_close(calls[3].input, right[1])
 
 
 def test_each_tensor_of_a_tuple_is_listed_with_the_batch_where_the_layer_has_it():
@@ -119,8 +119,9 @@ def test_each_tensor_of_a_tuple_is_listed_with_the_batch_where_the_layer_has_it(
     calls = layer_calls(nn.Sequential(batched), x, 3)
     assert [call.key for call in calls[3:]] == ["0 [0]", "0 [1]", "0 [2]"]
     assert [tuple(call.output.shape) for call in calls[3:]] == [(2, 5), (1, 5), (1, 5)]
-    assert torch.equal(calls[3].output, batched(x)[0][3])
-    assert torch.equal(calls[4].output, batched(x)[1][0][:, 3])
+    # Not every processor sums a smaller batch in the same order.
+    torch.testing.assert_close(calls[3].output, batched(x)[0][3])
+    torch.testing.assert_close(calls[4].output, batched(x)[1][0][:, 3])
 
 
 def test_a_recurrent_layer_that_has_time_first_has_its_examples_second():
@@ -135,7 +136,7 @@ def test_a_recurrent_layer_that_has_time_first_has_its_examples_second():
     model, x = TimeFirst(), torch.rand(2, 6, 4)
     call = layer_calls(model, x, 1)[1]
     assert (call.key, call.axes) == ("lstm [0]", Axes.ROWS)
-    assert torch.equal(call.output, model(x)[1])
+    torch.testing.assert_close(call.output, model(x)[1])
 
 
 def usual_model():
