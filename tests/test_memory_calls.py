@@ -111,7 +111,7 @@ def test_a_batch_is_a_tensor_a_tuple_a_list_or_a_dict():
             ("first", 4),
             ("second", 6),
         ]
-        torch.testing.assert_close(calls[3].input, right[1])
+        assert torch.equal(calls[3].input, right[1])
 
 
 def test_each_tensor_of_a_tuple_is_listed_with_the_batch_where_the_layer_has_it():
