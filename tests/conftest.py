@@ -1,7 +1,9 @@
-"""What all tests share: which files begin first, and an end for the browser that pages opened."""
+"""What all tests share: which files begin first, short looks for garbage, an end for the browser of pages."""
 
+import gc
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -57,6 +59,21 @@ def _quick(items: list) -> set:
         if not long:
             first.setdefault((item.path, item.originalname), item)
     return set(first.values())
+
+
+@pytest.hookimpl(tryfirst=True)  # before the fixtures of the file
+def pytest_runtest_setup(item) -> None:
+    """What there is when a file begins, a million objects of imported packages, no look for garbage goes through again.
+
+    A measured step looks three times: 1.4 s of the processor, and 0.01 s without them.
+    """
+    if item.path not in _begun:
+        _begun.add(item.path)
+        gc.collect()
+        gc.freeze()
+
+
+_begun: set[Path] = set()
 
 
 @pytest.hookimpl(trylast=True)  # after the page's own end

@@ -1,6 +1,7 @@
 """The experiments that come with the project: each runs at its tiny scale, and asks what its paper claims."""
 
 import json
+from functools import cache
 
 import numpy as np
 import pytest
@@ -15,10 +16,11 @@ from specviz.training import Config
 TRAINED = [name for name in names() if name not in ("noop", "rippel-pooling")]
 
 
-@pytest.fixture
-def gun_point(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def gun_point(tmp_path_factory):
     """Two classes of waves in the UCR archive's format, under its GunPoint."""
-    folder = tmp_path / "sets" / "UCRArchive_2018" / "GunPoint"
+    sets = tmp_path_factory.mktemp("sets")
+    folder = sets / "UCRArchive_2018" / "GunPoint"
     folder.mkdir(parents=True)
     generator = np.random.default_rng(0)
     for split, count in (("TRAIN", 16), ("TEST", 12)):
@@ -27,7 +29,23 @@ def gun_point(tmp_path, monkeypatch):
             wave = np.sin(2 * np.pi * (1 + i % 2) * np.arange(32) / 32) + 0.1 * generator.normal(size=32)
             rows.append("\t".join([str(1 + i % 2), *(f"{value:.6f}" for value in wave)]))
         (folder / f"GunPoint_{split}.tsv").write_text("\n".join(rows) + "\n")
-    monkeypatch.setenv("SPECVIZ_DATA", str(tmp_path / "sets"))
+    return sets
+
+
+@pytest.fixture(scope="module")
+def tiny(gun_point, tmp_path_factory):
+    """What an experiment's tiny scale gives, run once: its outcome and its records."""
+    out = tmp_path_factory.mktemp("records")
+
+    @cache
+    def of(name):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SPECVIZ_DATA", str(gun_point))
+            patch.setenv("SPECVIZ_RECORDS", str(out / "own"))  # where trained networks go
+            outcome = run(find(name), "tiny", out=str(out), progress=False)
+        return outcome, [json.loads(path.read_text()) for path in (out / name / "tiny").glob("*.json")]
+
+    return of
 
 
 def test_every_paper_s_experiment_asks_questions():
@@ -35,16 +53,12 @@ def test_every_paper_s_experiment_asks_questions():
     assert set(names()) - asks == {"noop", "saved-activations", "trained-networks"}
 
 
-@pytest.mark.usefixtures("gun_point")
 @pytest.mark.parametrize("name", TRAINED)
-def test_every_experiment_runs_at_its_tiny_scale(name, tmp_path, monkeypatch):
-    monkeypatch.setenv("SPECVIZ_RECORDS", str(tmp_path / "own"))  # where trained networks go
-    experiment = find(name)
-    outcome = run(experiment, "tiny", out=str(tmp_path / "records"), progress=False)
+def test_every_experiment_runs_at_its_tiny_scale(name, tiny):
+    outcome, found = tiny(name)
     assert outcome.failed == {}
-    assert outcome.done == len(experiment.trials("tiny")) >= 2
-    records = [json.loads(path.read_text()) for path in (tmp_path / "records" / name / "tiny").glob("*.json")]
-    for record in records:
+    assert outcome.done == len(find(name).trials("tiny")) == len(found) >= 2
+    for record in found:
         assert record["status"] == "finished"
         assert len(record["epochs"]) == record["config"]["epochs"]
         assert 0 <= record["epochs"][-1]["test_accuracy"] <= 1
@@ -53,12 +67,10 @@ def test_every_experiment_runs_at_its_tiny_scale(name, tmp_path, monkeypatch):
             assert {"compression", "test_loss", "test_accuracy"} == set(row)
 
 
-@pytest.mark.usefixtures("gun_point")
-def test_compression_in_use_at_its_training_value_is_what_training_measured(tmp_path):
-    experiment = find("bandlimited-series")
-    run(experiment, "tiny", out=str(tmp_path), progress=False)
-    for path in (tmp_path / "bandlimited-series" / "tiny").glob("*.json"):
-        record = json.loads(path.read_text())
+def test_compression_in_use_at_its_training_value_is_what_training_measured(tiny):
+    _, found = tiny("bandlimited-series")
+    assert found
+    for record in found:
         trained = record["config"]["network_options"]["compression"]
         same = next(row for row in record["inference"] if row["compression"] == trained)
         assert same["test_accuracy"] == record["epochs"][-1]["test_accuracy"]
