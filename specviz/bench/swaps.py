@@ -52,7 +52,7 @@ BENCHED: dict[str, Network] = {
     "resnet18": NETWORKS["resnet18"],
     "vgg16": NETWORKS["vgg16"],
     "densenet40": NETWORKS["densenet40"],
-    "depth-wise 31 x 31": Network("2-D", _large_kernels, lambda seed: _few(images(seed, 64))),
+    "depth-wise 31 x 31": Network("2-D", _large_kernels, lambda seed: _few(images(seed))),
     "series, 256 and 64 taps": Network("1-D", _long_series, series),
 }
 
