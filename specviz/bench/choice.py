@@ -135,12 +135,12 @@ def measure(shape: Shape, draw: int, rounds: int) -> Iterator[BenchChoice]:
 
 
 def _least(sides: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Least milliseconds of each over rounds, in each of which another begins: what runs after its like finds its data
-    near the cores."""
-    names, least = list(sides), dict.fromkeys(sides, math.inf)
-    for first in range(rounds):
-        turn = names[first % len(names) :] + names[: first % len(names)]
-        for name, (wall, _) in least_ms({name: sides[name] for name in turn}, 1).items():
+    """Least milliseconds of each over rounds, every other one backwards: what runs after its like finds its data near
+    the cores."""
+    least = dict.fromkeys(sides, math.inf)
+    for turn in range(rounds):
+        names = list(sides) if turn % 2 else list(reversed(sides))
+        for name, (wall, _) in least_ms({name: sides[name] for name in names}, 1).items():
             least[name] = min(least[name], wall)
     return least
 
