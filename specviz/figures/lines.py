@@ -377,7 +377,9 @@ def _set_ticks(axis: Any, scale: LogScale) -> None:
 
 
 def _number(value: float, scale: LogScale) -> str:
-    """A tick's number: 0.1, or a power of ten; nothing where `every` leaves a decade out."""
+    """A tick's number: 0.1, or a power of ten; nothing where `every` leaves a decade out, or at a 0 beyond the axis."""
+    if value <= 0:
+        return ""
     decade = math.floor(math.log10(value) + 1e-9)
     if decade % scale.every:
         return ""
