@@ -38,14 +38,14 @@ def tiny(gun_point, tmp_path_factory):
     out = tmp_path_factory.mktemp("records")
 
     @cache
-    def of(name):
+    def run_once(name):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("SPECVIZ_DATA", str(gun_point))
             patch.setenv("SPECVIZ_RECORDS", str(out / "own"))  # where trained networks go
             outcome = run(find(name), "tiny", out=str(out), progress=False)
         return outcome, [json.loads(path.read_text()) for path in (out / name / "tiny").glob("*.json")]
 
-    return of
+    return run_once
 
 
 def test_every_paper_s_experiment_asks_questions():
