@@ -88,7 +88,7 @@ SCALE ?= laptop
 SWEEPS ?= specnet-beta bandlimited-compression saved-activations
 WORKERS ?= 1
 HERE := PYTHONPATH=.:kernels $(PYTHON)
-GPU_BENCHES := $(patsubst %,gpu-bench-%,$(filter-out slider start sweep,$(BENCHES)))
+GPU_BENCHES := $(patsubst %,gpu-bench-%,$(filter-out slider start sweep choice swaps,$(BENCHES)))
 GPU_SWEEPS := $(patsubst %,gpu-sweep-%,$(SWEEPS))
 .PHONY: gpu-tests $(GPU_BENCHES) $(GPU_SWEEPS)
 gpu:

@@ -35,6 +35,20 @@ NOT_QUICK = (
 )
 
 
+@pytest.fixture
+def measured(monkeypatch):
+    """Choices are of this machine, whose rates are known, and nothing was tried on it."""
+    from spectral_kernels import calibration
+
+    from specviz.functional import rates, tuning
+
+    monkeypatch.delenv("SPECVIZ_CALIBRATION")
+    monkeypatch.setattr(rates, "_known", {count: calibration.RATES for count in range(1, 257)})
+    tuning.forget()
+    yield
+    tuning.forget()
+
+
 def pytest_addoption(parser) -> None:
     parser.addoption("--quick", action="store_true", help="one case of each test, in files that do not take long")
 

@@ -1,30 +1,20 @@
 """The benches of choices: of an algorithm for a shape, and of which of a network's layers to swap."""
 
 import json
+from functools import partial
+from itertools import groupby
 
 import pytest
 import torch
-from spectral_kernels import calibration
 from torch import nn
 from typer.testing import CliRunner
 
-from specviz.bench import choice, swaps
+from specviz.bench import choice, swaps, timing
 from specviz.bench.networks import CLASSES, Network, images
 from specviz.cli import app
-from specviz.functional import rates, tuning
 from specviz.nn import gains
 
 SMALL = choice.Shape("2-D", 2, batch=2, channels=3, outputs=4, groups=1, side=9, taps=3, compression=0.5)
-
-
-@pytest.fixture
-def measured(monkeypatch):
-    """Choices are of this machine, whose rates are known."""
-    monkeypatch.delenv("SPECVIZ_CALIBRATION")
-    monkeypatch.setattr(rates, "_known", {count: calibration.RATES for count in range(1, 257)})
-    tuning.forget()
-    yield
-    tuning.forget()
 
 
 def test_shapes_are_drawn_by_the_seed_of_every_kind_and_within_bounds():
@@ -129,3 +119,12 @@ def test_large_kernels_and_series_are_what_their_names_say():
         x, labels = swaps.BENCHED[name].batch_on("cpu", 0, 2)
         assert swaps.BENCHED[name].loss(net(x), labels).isfinite()
         assert torch.is_tensor(x)
+
+
+@pytest.mark.parametrize("measure", [timing.least_ms, timing.medians_ms])
+def test_sides_run_forwards_and_backwards_by_turns(measure):
+    """What runs after its like finds its data near the cores: a fixed order gave one side that for nothing."""
+    ran: list = []
+    measure({name: partial(ran.append, name) for name in "abc"}, 2)
+    turns = "".join(name for name, _ in groupby(ran))  # torch's timer runs each more than once
+    assert turns.endswith("abcba")

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -104,6 +105,19 @@ def test_the_shipped_rates_are_used_where_they_are_asked_for(bare, monkeypatch):
     assert rates.current() == FASTER
 
 
+def test_processes_that_are_started_meanwhile_choose_as_shipped_too(bare, monkeypatch):
+    monkeypatch.setenv("SPECVIZ_CALIBRATION", "a file")
+    with rates.shipped(), rates.shipped():
+        code = "from specviz.functional import rates; print(rates.mode())"
+        answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert answer.stdout.strip() == "shipped"
+    assert rates.mode() == "a file"
+    monkeypatch.delenv("SPECVIZ_CALIBRATION")
+    with rates.shipped():
+        pass
+    assert rates.mode() == "measured"
+
+
 def test_another_machines_file_decides_where_it_is_named(bare, monkeypatch):
     calls = counted(monkeypatch, calibration.RATES)
     rates.write(made(transform=1.0), bare / "other.json")
@@ -160,22 +174,42 @@ def test_a_machine_on_which_others_compute_is_refused(monkeypatch):
     empty = dict.fromkeys(rates._parts(), rates._Part(lambda: None, 1.0))
     monkeypatch.setattr(rates, "_parts", lambda: empty)
     steady = [1.0] * rates._ROUNDS
-    monkeypatch.setattr(rates, "_taken", lambda part: (steady, [torch.get_num_threads() * 1.0] * rates._ROUNDS))
+    monkeypatch.setattr(rates, "_taken", lambda part, until: (steady, [torch.get_num_threads() * 1.0] * rates._ROUNDS))
     assert rates.measure().transform == 1e9
-    monkeypatch.setattr(rates, "_taken", lambda part: (steady, [torch.get_num_threads() * 0.5] * rates._ROUNDS))
+    monkeypatch.setattr(rates, "_taken", lambda part, until: (steady, [torch.get_num_threads() * 0.5] * rates._ROUNDS))
     with pytest.raises(rates.Busy, match="threads got 50% of their time"):
         rates.measure()
     uneven = [1.0, *[2.0] * (rates._ROUNDS - 1)]
     full = [torch.get_num_threads() * 2.0] * rates._ROUNDS
-    monkeypatch.setattr(rates, "_taken", lambda part: (uneven, full))
+    monkeypatch.setattr(rates, "_taken", lambda part, until: (uneven, full))
     with pytest.raises(rates.Busy, match=r"took 2\.0 times their least"):
         rates.measure()
+
+
+def test_a_slow_machine_is_measured_in_its_time_too(monkeypatch):
+    parts = dict.fromkeys(rates._parts(), rates._Part(lambda: time.sleep(0.02), 1.0))
+    monkeypatch.setattr(rates, "_parts", lambda: parts)
+    monkeypatch.setattr(rates, "SECONDS", 0.1)
+    start = time.perf_counter()
+    with pytest.raises(rates.Busy):  # who sleeps does not compute
+        rates.measure()
+    assert time.perf_counter() - start < 0.02 * 4 * len(parts)  # each once and twice, and not its five rounds
+
+
+def test_what_a_compiler_asks_for_is_not_kept_for_the_rest_of_the_process(bare, monkeypatch):
+    counted(monkeypatch)
+    with monkeypatch.context() as compiling:
+        compiling.setattr(torch.compiler, "is_compiling", lambda: True)
+        assert rates.current() == calibration.RATES
+    assert rates.current() == FASTER
 
 
 def test_what_is_measured_is_of_this_machine():
     """All are times that a processor can have, and one thread is not quicker than its clock."""
     parts = rates._parts()
-    found = rates._rates({name: 1e9 * min(rates._taken(part)[0]) / part.units for name, part in parts.items()})
+    found = rates._rates(
+        {name: 1e9 * min(rates._taken(part, math.inf)[0]) / part.units for name, part in parts.items()}
+    )
     threads = torch.get_num_threads()
     for name in ("transform", "product", "convolution"):  # 32 multiply-adds a cycle at 5 GHz, and interpreters' worst
         assert 1 / (160 * threads) < getattr(found, name) < 1000, name

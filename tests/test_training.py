@@ -26,6 +26,7 @@ import specviz as sv
 import specviz.nn as snn
 from specviz import compare, records
 from specviz.datasets import Labelled, photo_patches
+from specviz.functional import tuning
 from specviz.training import (
     Config,
     build,
@@ -258,6 +259,18 @@ def test_other_data_are_refused(tmp_path):
     swapped = replace(training, labels=training.labels.flip(0))
     with pytest.raises(ValueError, match="other data"):
         quick(config(epochs=1), folder=tmp_path, data=(swapped, test))
+
+
+def banded(num_classes: int, in_channels: int) -> nn.Module:
+    conv = snn.BandLimitedConv2d(in_channels, 4, 5, stride=3, compression=0.5)
+    return nn.Sequential(conv, nn.ReLU(), nn.Flatten(), nn.Linear(4 * 8 * 8, num_classes))
+
+
+def test_a_training_chooses_algorithms_as_on_any_machine(measured):
+    """A run that is taken up elsewhere is to go on bit for bit: nothing is tried, in its steps or its measurements."""
+    record = quick(config(network=f"{__name__}:banded", **PLAIN, epochs=1), measure=True)
+    assert record["status"] == "finished"
+    assert tuning.results() == []
 
 
 def test_a_run_without_a_folder_writes_nothing(tmp_path, monkeypatch):

@@ -14,14 +14,7 @@ from specviz.functional import rates, tuning
 X, W = torch.rand(2, 3, 12, 12), torch.rand(4, 3, 5, 5)
 
 
-@pytest.fixture(autouse=True)
-def measured(monkeypatch):
-    """A machine whose rates are known, and on which nothing was tried."""
-    monkeypatch.delenv("SPECVIZ_CALIBRATION")
-    monkeypatch.setattr(rates, "_known", {count: calibration.RATES for count in range(1, 257)})
-    tuning.forget()
-    yield
-    tuning.forget()
+pytestmark = pytest.mark.usefixtures("measured")
 
 
 class Runs:
@@ -94,6 +87,26 @@ def test_a_process_spends_no_more_than_its_seconds(monkeypatch):
     for number in range(50):
         quickest(run, numbers=(number,), a=1e5, b=1e5)
     assert tuning._spent < 0.1 + 0.2  # the last one began in time
+
+
+def test_what_was_found_counts_when_the_time_for_trying_is_spent(monkeypatch):
+    assert quickest(Runs(a=8, b=1)) == "b"
+    monkeypatch.setattr(tuning, "_spent", tuning.SECONDS + 1)
+    assert quickest(Runs(a=8, b=1)) == "b"
+    assert quickest(Runs(a=8, b=1), numbers=(2,)) == "a"
+    assert [each["shape"] for each in tuning.results()] == [[1]]  # the other was not tried, and may be another time
+
+
+def test_estimates_are_of_the_processor_and_tell_nothing_of_another_device():
+    assert tuning._of_device({"a": 1.0, "b": 100.0}, "cpu") == {"a": 1.0, "b": 100.0}
+    assert tuning._of_device({"a": 1.0, "b": 100.0}, "cuda") == {"a": 0.0, "b": 0.0}
+
+
+def test_where_data_choose_the_band_nothing_is_tried():
+    """Each batch has a band of its own, and would be a shape of its own."""
+    SF.band_limited_conv2d(X, W, padding=2, energy=0.9)
+    SF.band_limited_conv3d(torch.rand(2, 2, 6, 6, 6), torch.rand(2, 2, 3, 3, 3), energy=0.9)
+    assert not tuning.results()
 
 
 def test_one_that_memory_does_not_suffice_for_is_not_taken():

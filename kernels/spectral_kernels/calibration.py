@@ -1,10 +1,10 @@
 """Every number that a machine decided: which of two ways is quicker, and how much to do at a time.
 
 None of them changes a result beyond rounding. They are read as `calibration.NAME` at each use, so that whoever measures
-a machine can set them here, before the first call: which algorithm is quicker for a shape is decided once. `RATES` serve
-until `specviz.functional.rates` has measured those of the machine it runs on. `FITS` says
-where each was measured, when, and which command shows whether it holds on another machine and gives the times to fit it
-again. Sizes that kernels are compiled for (threads in a block, entries a CPU thread takes) stand beside the kernels.
+a machine can set them here, before the first call: which algorithm is quicker for a shape is decided once. `RATES`
+serve until `specviz.functional.rates` has measured those of the machine it runs on. `FITS` says where each was
+measured, when, and which command shows whether it holds on another machine and gives the times to fit it again. Sizes
+that kernels are compiled for (threads in a block, entries a CPU thread takes) stand beside the kernels.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ LEAVE_DIRECT = 0.7
 ESTIMATES_ERR = 3.0
 # How many calls of torch, each as long as a matrix product of almost nothing, a band-limited convolution is.
 CALLS = 100
+LANES = 8  # channels that torch's convolution computes with at a time
 USUAL_BATCH = 32  # of a graph for every batch, to choose its algorithm by
 FILTER_BYTES = 8 << 20  # filter spectra are made and used this much at a time, never held whole
 
@@ -131,7 +132,7 @@ _TWO_CORES, _FIRST = "AMD EPYC, 2 threads, torch 2.13 (CPU)", "2026-11-21"
 
 FITS = (
     Fit(
-        ("RATES", "LEAVE_DIRECT", "ESTIMATES_ERR", "CALLS", "USUAL_BATCH"),
+        ("RATES", "LEAVE_DIRECT", "ESTIMATES_ERR", "CALLS", "LANES", "USUAL_BATCH"),
         *(_TWO_CORES, _FIRST, "specviz bench conv"),
     ),
     Fit(("FILTER_BYTES",), _TWO_CORES, _FIRST, "specviz bench conv"),

@@ -135,14 +135,7 @@ def measure(shape: Shape, draw: int, rounds: int) -> Iterator[BenchChoice]:
 
 
 def _least(sides: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Least milliseconds of each over rounds, every other one backwards: what runs after its like finds its data near
-    the cores."""
-    least = dict.fromkeys(sides, math.inf)
-    for turn in range(rounds):
-        names = list(sides) if turn % 2 else list(reversed(sides))
-        for name, (wall, _) in least_ms({name: sides[name] for name in names}, 1).items():
-            least[name] = min(least[name], wall)
-    return least
+    return {name: wall for name, (wall, _) in least_ms(sides, rounds).items()}
 
 
 def _warm(sides: dict[str, Callable[..., Tensor]], x: Tensor, w: Tensor) -> None:

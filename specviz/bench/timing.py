@@ -11,6 +11,11 @@ from torch.utils.benchmark import Timer
 SLOW_SECONDS = 0.5  # a side that takes longer takes part in every third round only
 
 
+def _by_turns(sides: dict[str, Callable[[], Any]], round: int) -> list[tuple[str, Callable[[], Any]]]:
+    """The sides, every other round backwards: what runs after its like finds its data near the cores."""
+    return list(sides.items())[:: -1 if round % 2 else 1]
+
+
 def medians_ms(sides: dict[str, Callable[[], Any]], rounds: int = 9) -> dict[str, float]:
     """Median milliseconds of each side over interleaved rounds, after one run of each to warm up."""
     times: dict[str, list[float]] = {name: [] for name in sides}
@@ -21,7 +26,7 @@ def medians_ms(sides: dict[str, Callable[[], Any]], rounds: int = 9) -> dict[str
         if time.perf_counter() - start > SLOW_SECONDS:
             slow.add(name)
     for round in range(rounds):
-        for name, run in sides.items():
+        for name, run in _by_turns(sides, round):
             if name in slow and round % 3:
                 continue
             timer = Timer("run()", globals={"run": run}, num_threads=torch.get_num_threads())
@@ -35,8 +40,8 @@ def least_ms(sides: dict[str, Callable[[], Any]], rounds: int) -> dict[str, tupl
     Each side has run before. Where others use the machine too, the least processor time says more than any wall time.
     """
     least = dict.fromkeys(sides, (math.inf, math.inf))
-    for _ in range(rounds):
-        for name, run in sides.items():
+    for round in range(rounds):
+        for name, run in _by_turns(sides, round):
             processor, wall = time.process_time(), time.perf_counter()
             run()
             if torch.cuda.is_available():

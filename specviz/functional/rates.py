@@ -1,4 +1,4 @@
-"""How fast this machine is at the parts of a convolution: measured once, in two seconds at most, and kept.
+"""How fast this machine is at the parts of a convolution: measured once, in a second or two, and kept.
 
 Which algorithm is the quickest differs from one processor to the next by more than any of them gains. So the first
 choice that needs it measures `calibration.Rates` here, for this processor, torch and number of threads, and keeps them
@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,14 +32,12 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from specviz.files import replaced
 
-SECONDS = 2.0  # that measuring takes at most
+SECONDS = 2.0  # after which parts are measured in two rounds, however few these are
 _ROUNDS, _LONG_ENOUGH = 5, 0.05  # of each part: rounds, and for how long short ones are repeated
 # Others compute too where a middle round takes this many times the quickest, or where a large product gets less than
 # this share of its threads' time.
 _SPREAD, _LEAST_SHARE = 1.5, 0.7
 _VERSION = 1  # of the file
-
-Mode = Literal["measured", "shipped"]
 
 
 class Busy(RuntimeError):
@@ -51,31 +49,39 @@ class Busy(RuntimeError):
 
 _lock = Lock(reentrant=True)
 _known: dict[int, Rates] = {}  # by the number of threads
-_held = 0  # blocks of `shipped` that are open, in whichever thread
+_VARIABLE = "SPECVIZ_CALIBRATION"
+_held: list[str | None] = []  # blocks of `shipped` that are open, in whichever thread; what the first of them found
 
 
 @contextmanager
 def shipped() -> Iterator[None]:
-    """Inside, in every thread, choices are those of the shipped rates and nothing is tried out: as on any machine.
+    """Inside, choices are those of the shipped rates and nothing is tried out: as on any machine.
+
+    In every thread, and in processes that are started meanwhile: it sets $SPECVIZ_CALIBRATION.
 
     >>> with sv.functional.rates.shipped():
     ...     sv.functional.rates.is_measured()
     False
     """
-    global _held
     with _lock:
-        _held += 1
+        _held.append(os.environ.get(_VARIABLE))
+        os.environ[_VARIABLE] = "shipped"
     try:
         yield
     finally:
         with _lock:
-            _held -= 1
+            before = _held[0]
+            _held.pop()
+            if not _held and before is None:
+                os.environ.pop(_VARIABLE, None)
+            elif not _held and before is not None:
+                os.environ[_VARIABLE] = before
 
 
 def mode() -> str:
     """$SPECVIZ_CALIBRATION: "measured" (the default), "shipped", or the path of a file that `calibrate` wrote."""
-    chosen = os.environ.get("SPECVIZ_CALIBRATION") or "measured"
-    return "shipped" if _held or torch.are_deterministic_algorithms_enabled() else chosen
+    chosen = os.environ.get(_VARIABLE) or "measured"
+    return "shipped" if torch.are_deterministic_algorithms_enabled() else chosen
 
 
 def is_measured() -> bool:
@@ -95,6 +101,8 @@ def current() -> Rates:
         return calibration.RATES
     if chosen != "measured":
         return _from_file(os.path.expanduser(chosen))
+    if torch.compiler.is_compiling():  # not the time to measure
+        return _known.get(threads, calibration.RATES)
     with _lock:
         if threads not in _known:
             found = kept()
@@ -119,7 +127,7 @@ def origin() -> str:
 
 
 def _measured_now() -> Rates:
-    if is_forked() or torch.compiler.is_compiling():
+    if is_forked():
         return calibration.RATES
     try:
         return calibrate().rates
@@ -244,7 +252,7 @@ def write(measured: Calibration, file: str | os.PathLike[str]) -> None:
 
 
 def calibrate(file: str | os.PathLike[str] | None = None) -> Calibration:
-    """Measure this machine's rates and keep them, for later choices too; takes two seconds at most.
+    """Measure this machine's rates and keep them, for later choices too; takes a second or two.
 
     file  where to, instead of the user's cache: choices do not change, until $SPECVIZ_CALIBRATION names it
 
@@ -294,8 +302,8 @@ class _Part:
 def measure() -> Rates:
     """This machine's rates, not kept. Busy where their times show others' work."""
     with _disable_current_modes():
-        parts = _parts()
-        taken = {name: _taken(part) for name, part in parts.items()}
+        parts, until = _parts(), time.perf_counter() + SECONDS
+        taken = {name: _taken(part, until) for name, part in parts.items()}
     spread = statistics.median(statistics.median(walls) / min(walls) for walls, _ in taken.values())
     walls, processors = (sum(rounds) for rounds in taken["large product"])
     share = processors / walls / torch.get_num_threads()
@@ -307,18 +315,22 @@ def measure() -> Rates:
     return _rates({name: 1e9 * min(rounds) / parts[name].units for name, (rounds, _) in taken.items()})
 
 
-def _taken(part: _Part) -> tuple[list[float], list[float]]:
+def _taken(part: _Part, until: float) -> tuple[list[float], list[float]]:
     """Seconds of each round, on the clock and of all threads."""
     part.run()
     walls: list[float] = []
     processors: list[float] = []
     start = time.perf_counter()
-    while len(walls) < _ROUNDS or (time.perf_counter() - start < _LONG_ENOUGH and len(walls) < 20 * _ROUNDS):
+    while len(walls) < 2 or (time.perf_counter() < until and _wants_more(len(walls), time.perf_counter() - start)):
         wall, processor_time = time.perf_counter(), time.process_time()
         part.run()
         walls.append(time.perf_counter() - wall)
         processors.append(time.process_time() - processor_time)
     return walls, processors
+
+
+def _wants_more(rounds: int, seconds: float) -> bool:
+    return rounds < _ROUNDS or (seconds < _LONG_ENOUGH and rounds < 20 * _ROUNDS)
 
 
 def _rates(ns: dict[str, float]) -> Rates:

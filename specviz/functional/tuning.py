@@ -49,14 +49,23 @@ def quickest(
     estimates  nanoseconds of each algorithm
     run        carries one out; it is called on copies that nobody differentiates
     """
-    if not rates.is_measured() or not _may_try(x, weight):
+    if _off or not rates.is_measured() or not (tracing.is_readable(x) and tracing.is_readable(weight)):
         return likely
     case = _case(numbers, x, weight)
     with _lock:
         if case not in _found:
+            estimates = _of_device(estimates, x.device.type)
             others = sorted((name for name in estimates if name != likely), key=estimates.__getitem__)
-            _found[case] = _tried([likely, *others], estimates, run, x, weight, case[-1])
+            quicker = _tried([likely, *others], estimates, run, x, weight, case[-1])
+            if quicker is None:
+                return likely
+            _found[case] = quicker
         return next((name for name in estimates if name == _found[case]), likely)
+
+
+def _of_device(estimates: Mapping[Name, float], device: str) -> Mapping[Name, float]:
+    """Rates are the processor's, and tell nothing of another device: there every algorithm may be the quickest."""
+    return estimates if device == "cpu" else dict.fromkeys(estimates, 0.0)
 
 
 def _case(numbers: Sequence[int], x: Tensor, weight: Tensor) -> _Case:
@@ -81,11 +90,6 @@ def off() -> Iterator[None]:
             _off -= 1
 
 
-def _may_try(x: Tensor, weight: Tensor) -> bool:
-    """Whether both are real tensors of this process, which may be computed with twice."""
-    return not _off and tracing.is_readable(x) and tracing.is_readable(weight) and _spent < SECONDS
-
-
 def _tried(
     names: Sequence[Name],
     estimates: Mapping[Name, float],
@@ -93,11 +97,11 @@ def _tried(
     x: Tensor,
     weight: Tensor,
     differentiated: bool,
-) -> Name:
+) -> Name | None:
     """The quickest of these; the first is the likely one, and the others begin with the lowest estimate.
 
     Tried is what is estimated near the best, and what may beat what the best so far has taken: an estimate can be far
-    too low as well. It is the likely one where there is no other, or where trying would take too long.
+    too low as well. None where there is no other, or where trying would take too long.
     """
     global _spent
     near = calibration.ESTIMATES_ERR * min(estimates.values())
@@ -107,8 +111,8 @@ def _tried(
         return name != names[0] and estimates[name] <= max(near, 1e9 * seconds / passes)
 
     expected = sum(estimates[name] for name in names if name == names[0] or may_win(name, 0.0))
-    if len(names) == 1 or _spent + 1e-9 * passes * (_ROUNDS + 1) * expected > SECONDS:
-        return names[0]
+    if len(names) == 1 or _spent + 1e-9 * passes * (_ROUNDS + 1) * expected >= SECONDS:
+        return None
     start, least = time.perf_counter(), {names[0]: math.inf}
     # Whoever counts, stores or compresses what the model does is not to see this.
     with _disable_current_modes(), torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t):
@@ -128,22 +132,32 @@ def _tried(
 def _seconds(name: Name, run: Run[Name], x: Tensor, weight: Tensor, differentiated: bool) -> float:
     """What one takes, with its backward pass if there will be one; for ever where memory does not suffice."""
     x, weight = (part.detach().requires_grad_(differentiated and part.requires_grad) for part in (x, weight))
-    _wait(x)
-    start = time.perf_counter()
     try:
-        with torch.set_grad_enabled(differentiated):
-            y = run(name, x, weight)
-            if differentiated:
-                torch.autograd.grad(y, [part for part in (x, weight) if part.requires_grad], y.detach())
+        return pass_seconds(lambda: run(name, x, weight), [part for part in (x, weight) if part.requires_grad])
     except (RuntimeError, MemoryError):
         return math.inf
-    _wait(x)
+
+
+def pass_seconds(run: Callable[[], Tensor], wanted: Sequence[Tensor]) -> float:
+    """What a call takes, with its backward pass to the wanted tensors where there are any; their `grad` stays.
+
+    >>> x = torch.rand(2, 3, requires_grad=True)
+    >>> sv.functional.tuning.pass_seconds(lambda: x.exp(), [x]) > 0, x.grad
+    (True, None)
+    """
+    _wait()
+    start = time.perf_counter()
+    with torch.set_grad_enabled(bool(wanted)):
+        y = run()
+        if wanted:
+            torch.autograd.grad(y, wanted, y.detach())
+    _wait()
     return time.perf_counter() - start
 
 
-def _wait(x: Tensor) -> None:
-    if x.is_cuda:
-        torch.cuda.synchronize(x.device)
+def _wait() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 # --- What was found

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from specviz.functional.tuning import pass_seconds
+
 _ROUNDS, _SECONDS = 5, 0.5  # of each layer: rounds, and how long they may take together
 
 
@@ -71,11 +73,5 @@ def _seconds(layers: Sequence[Any], x: Tensor, training: bool) -> list[float]:
 
 def _second(layer: Any, x: Tensor, step: bool) -> float:
     x = x.detach().requires_grad_(step)
-    start = time.perf_counter()
-    with torch.set_grad_enabled(step):
-        y = layer.forward(x)  # not its hooks, which are others' business
-        if step:
-            torch.autograd.grad(y, [x, *(p for p in layer.parameters() if p.requires_grad)], y.detach())
-    if x.is_cuda:
-        torch.cuda.synchronize(x.device)
-    return time.perf_counter() - start
+    wanted = [x, *(p for p in layer.parameters() if p.requires_grad)] if step else []
+    return pass_seconds(lambda: layer.forward(x), wanted)  # not its hooks, which are others' business

@@ -173,9 +173,7 @@ def spectralize(
     times: dict[nn.Module, float] = {}
     if batch is not None:
         times = time_ratios(model, twins, batch)
-        for name, module in candidates.items():
-            if module in twins and times.get(module, math.inf) >= 1:
-                reasons[name] = _slower(times.get(module))
+        reasons |= {name: _slower(times.get(module)) for name, module in candidates.items() if module in twins}
         twins = {module: twin for module, twin in twins.items() if times.get(module, math.inf) < 1}
     if model in twins:
         raise ValueError(
@@ -199,10 +197,10 @@ def spectralize(
 
 
 def _slower(ratio: float | None) -> str:
-    """Why a layer is left whose twin is not the quicker."""
+    """Why a layer is left whose twin takes this share of its time; "" if that is the quicker."""
     if ratio is None:
         return "the batch does not reach it with a single tensor"
-    return f"the new layer takes {ratio:.2f} times its time here"
+    return f"the new layer takes {ratio:.2f} times its time here" if ratio >= 1 else ""
 
 
 def _tied(modules: Iterable[nn.Module]) -> set[int]:

@@ -47,15 +47,16 @@ def _transform_by(ns: Rates, numbers: tuple[int, ...]) -> By:
     return "gemm" if _gemm_is_faster(ns, plan_of(numbers)) else "fft"
 
 
-LANES = 8  # channels that a convolution computes with at a time, whether there are as many or not
-
-
 def _convolution_ns(ns: Rates, of_group: int, outputs: int, groups: int) -> float:
     """torch's own convolution, by the pixel and tap."""
     if of_group == 1:
-        return ns.depthwise * -(-outputs // LANES) * LANES
-    lanes = -(-outputs // groups // LANES) * LANES
-    return ns.convolution * groups * lanes * -(-of_group // LANES) * LANES
+        return ns.depthwise * _lanes(outputs)
+    return ns.convolution * groups * _lanes(outputs // groups) * _lanes(of_group)
+
+
+def _lanes(channels: int) -> int:
+    """As many channels as a convolution computes with, whether there are as many or not."""
+    return -(-channels // calibration.LANES) * calibration.LANES
 
 
 def estimated_ns(

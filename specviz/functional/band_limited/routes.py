@@ -74,22 +74,22 @@ def _carried_out(x: Tensor, weight: Tensor, plan: Plan, settings: Settings) -> R
         plan = with_energy(plan, x, settings.energy or 1.0)
     check_direct(settings.algorithm, plan.is_complete)
     if algorithm == "auto":
-        algorithm = _automatic(x, weight, plan, groups)
+        algorithm = _automatic(x, weight, plan, settings)
     if algorithm != "direct" and batch == 0:
         empty = x.new_zeros(0, weight.shape[0], plan.h.outputs, plan.w.outputs)
         return empty + 0 * (x.sum() + weight.sum()), plan, algorithm
     return by_algorithm(x, weight, plan, algorithm, groups), plan, algorithm
 
 
-def _automatic(x: Tensor, weight: Tensor, plan: Plan, groups: int) -> Algorithm:
-    """The fastest algorithm for these tensors, tried out where that is allowed."""
+def _automatic(x: Tensor, weight: Tensor, plan: Plan, settings: Settings) -> Algorithm:
+    """The fastest algorithm for these tensors, tried out where each batch does not have a band of its own."""
     batch = x.shape[0] if tracing.known(x.shape[:1]) else calibration.USUAL_BATCH
-    shape = batch, x.shape[1], weight.shape[0], groups
-    if not batch or not tracing.is_readable(x):
+    shape = batch, x.shape[1], weight.shape[0], settings.groups
+    if not batch or settings.asks_data or torch.compiler.is_compiling():
         return chosen(plan.numbers, *shape)
 
     def run(algorithm: Algorithm, x: Tensor, weight: Tensor) -> Tensor:
-        return by_algorithm(x, weight, plan, algorithm, groups)
+        return by_algorithm(x, weight, plan, algorithm, settings.groups)
 
     return quickest(plan, shape, run, x, weight)
 

@@ -109,14 +109,14 @@ def way_of(
     x: Tensor,
     weight: Tensor,
     shape: Shape,
-    run: Run,
+    run: Run | None,
     *,
     transposed: bool = False,
 ) -> Algorithm:
     """What will run: what is asked for, or the fastest; in a program for elsewhere what all places know.
 
     shape  of the convolution, also where its transpose in the map will run
-    run    carries one out on tensors such as these, to try which is the quickest
+    run    carries one out on tensors such as these, to try which is the quickest; None: estimates decide
     """
     check_direct(algorithm, layout.is_complete)
     if tracing.leaves_a_program() and (in_onnx_export() or algorithm not in ("fft", "lowpass")):
@@ -125,7 +125,7 @@ def way_of(
         return algorithm
     if tracing.known(shape[:1]) is None:
         shape = calibration.USUAL_BATCH, *shape[1:]
-    if not shape[0] or not tracing.is_readable(x):
+    if run is None or not shape[0] or torch.compiler.is_compiling():
         return fastest(layout.numbers, *shape)
     expected = _expected(layout, shape)
     return tuning.quickest((*layout.numbers, *shape, int(transposed)), likeliest(expected), expected, run, x, weight)
