@@ -76,6 +76,8 @@ def open_cells(*cells: str, painted: int | None = None) -> Iterator[Any]:
         nbformat.write(notebook, root / "cells.ipynb")
 
     with _opened("cells.ipynb", write) as page:
+        # JupyterLab leaves out what is not on the screen: nobody could look at it, or wait for it.
+        page.add_style_tag(content="* { content-visibility: visible !important; }")
         last = (len(cells) - 1 if painted is None else painted) - 1
         page.locator(".specviz[data-painted]").nth(last).wait_for(state="attached", timeout=60_000)
         yield page

@@ -52,8 +52,6 @@ def test_all_explorers_are_here():
 def page():
     with open_cells(SETUP, *CELLS) as page:
         settle(page)
-        # JupyterLab leaves out what is not on the screen, and axe would not look at it.
-        page.add_style_tag(content="* { content-visibility: visible !important; }")
         for explorer in page.locator(".specviz-explorer").all():
             explorer.scroll_into_view_if_needed()
             for plot in explorer.locator(".js-plotly-plot").all():

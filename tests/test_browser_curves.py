@@ -24,7 +24,6 @@ APART, HEAP, FIVE, LOG = range(4)
 def page():
     with open_cells(SETUP, *CELLS) as page:
         settle(page)
-        page.add_style_tag(content="* { content-visibility: visible !important; }")
         for figure in page.locator(".specviz-figure").all():
             figure.scroll_into_view_if_needed()
             figure.locator(".specviz-curve").first.wait_for()

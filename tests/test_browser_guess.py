@@ -19,7 +19,6 @@ CELLS = [
 @pytest.fixture(scope="module")
 def page():
     with open_cells(*CELLS, painted=1) as page:
-        page.add_style_tag(content="* { content-visibility: visible !important; }")
         page.locator(".specviz-guess").nth(2).wait_for()
         yield page
 

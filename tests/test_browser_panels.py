@@ -14,7 +14,6 @@ FOUR, FIVE, TWO = range(3)
 @pytest.fixture(scope="module")
 def page():
     with open_cells(SETUP, *CELLS) as page:
-        page.add_style_tag(content="* { content-visibility: visible !important; }")
         for explorer in page.locator(".specviz-explorer").all():
             settle(page, explorer)
         yield page
