@@ -1,8 +1,13 @@
-"""Whole networks whose convolutions a band takes: where `spectralize` finds that it pays, and all of them."""
+"""Whole networks whose convolutions a band takes: where `spectralize` finds that it pays, and all of them.
+
+Beside the network as it is stands the obvious rival: the same with its channels last, which some of torch's own
+convolutions take twice as well.
+"""
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -22,6 +27,7 @@ from specviz.record_types import BenchRecord
 COMPRESSIONS = (0.0, 0.25, 0.5, 0.75)
 WAYS = ("pays", "all")  # layers that are swapped: those that are quicker here, or all that spectralize takes unasked
 EXAMPLES = 16
+_TURNED = "channels last"
 _BAND_LIMITED = {1: snn.BandLimitedConv1d, 2: snn.BandLimitedConv2d}
 
 
@@ -70,6 +76,8 @@ class BenchSwap(BenchRecord):
     forward_ms: float
     plain_step_ms: float
     step_ms: float
+    channels_last_forward_ms: float | None  # the network as it is in that layout, which series do not have
+    channels_last_step_ms: float | None
     plain_saved_bytes: int
     saved_bytes: int
     plain_peak_bytes: int
@@ -91,6 +99,11 @@ def measure(name: str, rounds: int, compressions: tuple[float, ...] = COMPRESSIO
             nets[key], counts[key] = net, (len(report.swapped), len(report.swaps))
     steps: dict[str, Callable[[], Any]] = {key: partial(_step, net, network, batch) for key, net in nets.items()}
     forwards: dict[str, Callable[[], Any]] = {key: partial(_forward, net, batch[0]) for key, net in nets.items()}
+    if network.kind == "2-D":
+        turned = copy.deepcopy(plain).to(memory_format=torch.channels_last)  # type: ignore[call-overload] # documented
+        x = batch[0].contiguous(memory_format=torch.channels_last)
+        steps[_TURNED] = partial(_step, turned, network, (x, batch[1]))
+        forwards[_TURNED] = partial(_forward, turned, x)
     for run in (*steps.values(), *forwards.values()):
         run()
     step_ms, forward_ms = least_ms(steps, rounds), least_ms(forwards, rounds)
@@ -109,6 +122,8 @@ def measure(name: str, rounds: int, compressions: tuple[float, ...] = COMPRESSIO
             forward_ms=forward_ms[key][0],
             plain_step_ms=step_ms["plain"][0],
             step_ms=step_ms[key][0],
+            channels_last_forward_ms=forward_ms.get(_TURNED, (None,))[0],
+            channels_last_step_ms=step_ms.get(_TURNED, (None,))[0],
             plain_saved_bytes=memory["plain"].saved_bytes,
             saved_bytes=memory[key].saved_bytes,
             plain_peak_bytes=memory["plain"].peak_bytes,
@@ -131,6 +146,11 @@ def _forward(net: nn.Module, x: torch.Tensor) -> None:
     net(x)
 
 
+def of_torch(row: BenchSwap) -> float:
+    """Milliseconds of the network's own step, in the better of torch's layouts."""
+    return min(row["plain_step_ms"], row["channels_last_step_ms"] or math.inf)
+
+
 # --- What is aimed at: of networks with large kernels and long series, by compression; of all others, at most so slow.
 
 SLOWEST = 1.05
@@ -145,8 +165,9 @@ def aims(row: BenchSwap) -> Iterator[harness.Aim]:
     about = "{network}, compression {compression}: "
     ratio = row["step_ms"] / row["plain_step_ms"]
     yield harness.Aim(about + "a step takes {value:.2f} times plain's, aimed at most {bound:g}", ratio, most=SLOWEST)
+    ratio = row["step_ms"] / of_torch(row)
     if row["network"] in LARGE and row["compression"] in SPEEDUP:
-        text = about + "a step is {value:.2f} times as fast, aimed at least {bound:g}"
+        text = about + "a step is {value:.2f} times as fast as torch's better layout, aimed at least {bound:g}"
         yield harness.Aim(text, 1 / ratio, least=SPEEDUP[row["compression"]])
 
 
@@ -167,10 +188,11 @@ def run(out: Path, rounds: int, only: str | None = None) -> None:
 
 COLUMNS = (
     "network: {network} | compression: {compression} | swapped: {swapped} of {convolutions} {way} | "
-    "step: {step:.2f} x | forward: {forward:.2f} x | kept: {kept:.0%} | peak: {peak:.0%}"
+    "step: {step:.2f} x | x better layout: {better:.2f} | forward: {forward:.2f} x | kept: {kept:.0%} | peak: {peak:.0%}"
 )
 COMPUTED: dict[str, Callable[[BenchSwap], Any]] = {
     "step": lambda row: row["step_ms"] / row["plain_step_ms"],
+    "better": lambda row: row["step_ms"] / of_torch(row),
     "forward": lambda row: row["forward_ms"] / row["plain_forward_ms"],
     "kept": lambda row: row["saved_bytes"] / row["plain_saved_bytes"],
     "peak": lambda row: row["peak_bytes"] / row["plain_peak_bytes"],
