@@ -97,6 +97,14 @@ def test_what_was_found_counts_when_the_time_for_trying_is_spent(monkeypatch):
     assert [each["shape"] for each in tuning.results()] == [[1]]  # the other was not tried, and may be another time
 
 
+def test_a_process_that_goes_on_may_try_again(monkeypatch):
+    """A model of many layers spends its first seconds; a tenth of the time that follows is for the next."""
+    monkeypatch.setattr(tuning, "_spent", tuning.SECONDS + 5)
+    assert quickest(Runs(a=8, b=1)) == "a"
+    monkeypatch.setattr(tuning, "_began", time.perf_counter() - 100)
+    assert quickest(Runs(a=8, b=1)) == "b"
+
+
 def test_estimates_are_of_the_processor_and_tell_nothing_of_another_device():
     assert tuning._of_device({"a": 1.0, "b": 100.0}, "cpu") == {"a": 1.0, "b": 100.0}
     assert tuning._of_device({"a": 1.0, "b": 100.0}, "cuda") == {"a": 0.0, "b": 0.0}

@@ -21,6 +21,7 @@ from specviz import records
 from specviz.bench import harness
 from specviz.bench.networks import CLASSES, NETWORKS, Batch, Network, images, series
 from specviz.bench.timing import least_ms
+from specviz.functional import tuning
 from specviz.memory import measure_step
 from specviz.record_types import BenchRecord
 
@@ -86,6 +87,7 @@ class BenchSwap(BenchRecord):
 
 def measure(name: str, rounds: int, compressions: tuple[float, ...] = COMPRESSIONS) -> list[BenchSwap]:
     """One network at each compression, both ways, timed beside itself in one run."""
+    tuning.forget()  # as a process that has this network alone
     network = BENCHED[name]
     batch = network.batch_on("cpu", 0, EXAMPLES)
     plain = network.trained(0)
@@ -188,7 +190,8 @@ def run(out: Path, rounds: int, only: str | None = None) -> None:
 
 COLUMNS = (
     "network: {network} | compression: {compression} | swapped: {swapped} of {convolutions} {way} | "
-    "step: {step:.2f} x | x better layout: {better:.2f} | forward: {forward:.2f} x | kept: {kept:.0%} | peak: {peak:.0%}"
+    "step: {step:.2f} x | beside the better layout: {better:.2f} x | forward: {forward:.2f} x | kept: {kept:.0%} | "
+    "peak: {peak:.0%}"
 )
 COMPUTED: dict[str, Callable[[BenchSwap], Any]] = {
     "step": lambda row: row["step_ms"] / row["plain_step_ms"],
