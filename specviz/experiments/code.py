@@ -1,7 +1,8 @@
 """Which code a trial computes with, as a digest: runs of the same digest may stand side by side.
 
 Comments, docstrings, annotations, lists of public names and the layout of lines are no part of it, and neither is what
-the trial cannot reach: a layer that its network has no instance of may change, and new ones may come.
+the trial cannot reach: a layer that its network has no instance of may change, and new ones may come. Nor is what
+chooses among exact ways to compute the same: trainings choose by the shipped rates, on all machines alike.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ _USES = {
     "models": ("functional", "nn", "models"),
     "training": ("functional", "nn", "training"),  # and what builds networks, of which the digest has what is built
 }
+_CHOICES = ("functional/rates.py", "functional/tuning.py")  # among exact ways: rounding alone, and none in a sweep
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -131,7 +133,8 @@ def _definitions() -> list[_Definition]:
     return [
         each
         for room, path in paths
-        for each in _of_module(room, path.relative_to(_PACKAGE).as_posix(), path.read_text("utf-8"))
+        if (module := path.relative_to(_PACKAGE).as_posix()) not in _CHOICES
+        for each in _of_module(room, module, path.read_text("utf-8"))
     ]
 
 
