@@ -105,7 +105,7 @@ def _meant(by_name: dict[str, list[_Definition]], user: _Definition, name: str) 
     """What a name may stand for where it is used: what its module imports or, of a private one, has; else any."""
     candidates = [each for each in by_name.get(name, ()) if each.room in _USES[user.room]]
     own = [each for each in candidates if each.module == user.module]
-    if own and name.startswith("_"):
+    if name.startswith("_") and (own or name not in user.imports):
         return own
     if (source := user.imports.get(name)) is not None:
         path = source.removeprefix(f"{_PACKAGE.name}.").replace(".", "/")  # a module, or a room or folder of some
@@ -167,14 +167,28 @@ def _bound(statement: ast.stmt) -> list[str]:
     return [node.id for node in stored if isinstance(node.ctx, ast.Store)]
 
 
-def _names(statement: ast.stmt) -> Iterator[str]:
-    for node in ast.walk(statement):
-        if isinstance(node, ast.Name):
-            yield node.id
-        elif isinstance(node, ast.Attribute):
-            yield node.attr
-        elif isinstance(node, ast.alias):
-            yield node.name.rpartition(".")[2]
+def _names(node: ast.AST) -> set[str]:
+    """All names that it uses, but for those that are a function's own: its arguments and what it gives a value."""
+    if isinstance(node, ast.Name):
+        return {node.id}
+    if isinstance(node, ast.alias):
+        return {node.name.rpartition(".")[2]}
+    found: set[str] = set()
+    for each in ast.iter_child_nodes(node):
+        found |= _names(each)
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+        attributes = {each.attr for each in ast.walk(node) if isinstance(each, ast.Attribute)}
+        found -= _own(node) - attributes
+    elif isinstance(node, ast.Attribute):
+        found.add(node.attr)
+    return found
+
+
+def _own(function: ast.AST) -> set[str]:
+    arguments = {each.arg for each in ast.walk(function) if isinstance(each, ast.arg)}
+    stored = (each for each in ast.walk(function) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store))
+    shared = {name for each in ast.walk(function) if isinstance(each, ast.Global) for name in each.names}
+    return (arguments | {each.id for each in stored}) - shared
 
 
 class _Bare(ast.NodeTransformer):
