@@ -81,7 +81,7 @@ def _wrapped(numbers: tuple[int, ...], device: torch.device) -> tuple[Tensor, ..
     return tuple(torch.arange(axis.first, axis.first + axis.reach, device=device) % axis.S for axis in (plan.h, plan.w))
 
 
-def direct(x: Tensor, weight: Tensor, plan: Plan, groups: int) -> Tensor:
+def direct(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan, groups: int) -> Tensor:
     """torch's own convolution on the map as the plan pads it."""
     h, w = plan.h, plan.w
     stride, padding, dilation = _spacing(plan)
@@ -96,4 +96,4 @@ def direct(x: Tensor, weight: Tensor, plan: Plan, groups: int) -> Tensor:
             padding = before
         else:
             x = F.pad(x, (before[1], after[1], before[0], after[0]))
-    return F.conv2d(x, weight, None, stride, padding, dilation, groups)
+    return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
