@@ -127,7 +127,7 @@ def _tried(
     allowed = SECONDS + SHARE * (time.perf_counter() - _began)
     if len(names) == 1 or _spent + 1e-9 * passes * (_ROUNDS + 1) * expected >= allowed:
         return None
-    start, least = time.perf_counter(), {names[0]: math.inf}
+    start, before, least = time.perf_counter(), _spent, {names[0]: math.inf}
     # Whoever counts, stores or compresses what the model does is not to see this.
     with _disable_current_modes(), torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t):
         _seconds(names[0], run, x, weight, differentiated)  # makes what is kept for the next
@@ -139,7 +139,7 @@ def _tried(
         for _ in range(_ROUNDS - 1):
             for name in [name for name in least if least[name] < 2 * min(least.values())]:
                 least[name] = min(least[name], _seconds(name, run, x, weight, differentiated))
-    _spent += time.perf_counter() - start
+    _spent = before + time.perf_counter() - start  # with what was tried inside
     return min(least, key=least.__getitem__)
 
 

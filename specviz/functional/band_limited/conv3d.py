@@ -14,7 +14,7 @@ from specviz.functional import tracing
 from specviz.functional.band_limited.choice import Algorithm
 from specviz.functional.band_limited.conv import check_tensors, settings_of
 from specviz.functional.band_limited.depth import Layout, Volume, axes_of, bands_for_energy, with_bands
-from specviz.functional.band_limited.opaque import with_bias
+from specviz.functional.band_limited.direct import with_bias
 from specviz.functional.band_limited.routes import Settings
 from specviz.functional.band_limited.transposes import band_correlate, correlate, laid_out, way_of
 from specviz.functional.precision import no_autocast, working_dtypes

@@ -22,7 +22,7 @@ from specviz.functional.band_limited.choice import Algorithm
 from specviz.functional.band_limited.conv import settings_of
 from specviz.functional.band_limited.conv3d import Convolved
 from specviz.functional.band_limited.depth import axes_of
-from specviz.functional.band_limited.opaque import with_bias
+from specviz.functional.band_limited.direct import with_bias
 from specviz.functional.band_limited.routes import Settings
 from specviz.functional.band_limited.transposes import band_correlate_back, correlate_back, laid_out, way_of
 from specviz.functional.precision import no_autocast, working_dtypes

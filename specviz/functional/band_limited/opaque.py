@@ -17,7 +17,7 @@ from torch import Tensor
 
 from specviz.functional.band_limited.band import band_for_energy
 from specviz.functional.band_limited.choice import choose_algorithm, transform_by
-from specviz.functional.band_limited.direct import convolve_lowpassed, direct
+from specviz.functional.band_limited.direct import convolve_lowpassed, direct, with_bias
 from specviz.functional.band_limited.plan import Plan, make_plan
 from specviz.functional.band_limited.product import multiply, multiply_to_map, multiply_to_taps
 from specviz.functional.band_limited.transforms import By, analyse, synthesise
@@ -38,11 +38,6 @@ def by_algorithm(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan, alg
         by = transform_by(plan.numbers)
         return with_bias(convolve_lowpassed(analyse(x, plan, by=by), weight, plan, groups, by), bias)
     return with_bias(synthesise(multiply(analyse(x, plan, by=by), weight, plan, groups), plan, by=by), bias)
-
-
-def with_bias(y: Tensor, bias: Tensor | None) -> Tensor:
-    """(B, O, *sides) plus (O,)."""
-    return y if bias is None else y + bias[(..., *(None,) * (y.ndim - 2))]
 
 
 def with_energy(plan: Plan, x: Tensor, energy: float) -> Plan:

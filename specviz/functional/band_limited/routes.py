@@ -14,11 +14,11 @@ from torch import Tensor
 from specviz.functional import tracing
 from specviz.functional.band_limited.band import energy_bands
 from specviz.functional.band_limited.choice import Algorithm, chosen, quickest
+from specviz.functional.band_limited.direct import with_bias
 from specviz.functional.band_limited.opaque import (
     by_algorithm,
     check_direct,
     convolve_whole,
-    with_bias,
     with_energy,
 )
 from specviz.functional.band_limited.plan import Plan, make_plan, plan_of
