@@ -77,7 +77,7 @@ def settings_of(
 ) -> Settings:
     """What a caller asks for, checked: once for each combination, as checking takes as long as a small convolution."""
     asked = dims, stride, padding, dilation, groups, circular, compression, energy, algorithm
-    taps = tuple(taps) if padding == "same" else ()
+    taps = tuple(taps) if isinstance(padding, str) else ()
     if torch.compiler.is_compiling() or not _are_plain((taps, *asked)):
         return _settings(taps, *asked)
     return _settings_once(taps, *asked)
