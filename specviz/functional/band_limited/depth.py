@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 import torch
 from spectral_kernels.dispatch import constant
@@ -34,7 +34,7 @@ class Volume:
     d: Axis
     plane: Plan
 
-    @cached_property
+    @property
     def numbers(self) -> tuple[int, ...]:
         """All of it in a row, as operators and graphs take it; `layout_of` undoes it."""
         return *self.d.numbers, *self.plane.numbers
@@ -53,7 +53,7 @@ class Volume:
         """Complex numbers that are computed of one map: the planes' F, of 2 T planes."""
         return 2 * self.d.k * self.plane.frequencies
 
-    @cached_property
+    @property
     def share_discarded(self) -> float:
         """The true share of all coefficients that is left out."""
         return 1 - (1 - self.plane.share_discarded) * (self.d.k + self.d.negative) / self.d.S

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -62,7 +62,7 @@ class Axis:
     step: int
     outputs: int
 
-    @cached_property
+    @property
     def numbers(self) -> tuple[int, ...]:
         """All of it in a row, in the order above."""
         return self.size, self.S, self.k, self.taps, self.dilation, self.first, self.step, self.outputs
@@ -102,7 +102,7 @@ class Plan:
     dims: int
     circular: bool = False  # the map itself wraps around: S is its size
 
-    @cached_property
+    @property
     def numbers(self) -> tuple[int, ...]:
         """All of it in a row, as operators and graphs take it; `plan_of` undoes it."""
         return *self.h.numbers, *self.w.numbers, self.dims, int(self.circular)
@@ -122,7 +122,7 @@ class Plan:
         """F, the entries of the half spectrum that are computed, ordered (v, u)."""
         return self.w.k * self.rows
 
-    @cached_property
+    @property
     def share_discarded(self) -> float:
         """The true share of the full plane's coefficients that is left out."""
         kept = [axis.k + axis.negative for axis in (self.h, self.w)]
