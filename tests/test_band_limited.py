@@ -622,3 +622,16 @@ def test_moving_by_matrix_products_costs_the_map_and_what_the_outputs_see():
     direct = ns.call + choice.estimated_ns(ns, plan, 2, 4, 4, 1, "direct") - ns.direct_call
     assert choice._gemm_is_faster(ns, plan)
     assert choice.estimated_ns(ns, plan, 2, 4, 4, 1, "lowpass") == pytest.approx(direct + forward_ns + back)
+
+
+def test_what_equals_a_number_that_was_checked_is_checked_too():
+    """Settings are checked once for each combination, and True equals 1."""
+    x, weight = torch.rand(1, 2, 5, 5), torch.rand(2, 2, 3, 3)
+    SF.band_limited_conv2d(x, weight, stride=(1, 1), groups=1)
+    for wrong in ({"stride": (True, 1)}, {"stride": True}, {"groups": True}):
+        with pytest.raises(ValueError, match="must be a whole number"):
+            SF.band_limited_conv2d(x, weight, **wrong)
+    changing = [1, 1]
+    assert SF.band_limited_conv2d(x, weight, padding=changing).shape[-1] == 5
+    changing[1] = 0
+    assert SF.band_limited_conv2d(x, weight, padding=changing).shape[-1] == 3

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from spectral_kernels import calibration
@@ -26,18 +26,19 @@ _ROUNDS = 3
 
 Name = TypeVar("Name", bound=str)  # an algorithm's
 Run = Callable[[Name, Tensor, Tensor], Tensor]  # of an algorithm: maps, taps -> outputs
-_Case = tuple[tuple[int, ...], str, str, int, bool]
+_Case = tuple[tuple[int, ...], torch.dtype, str, int, bool]
 
 _lock = Lock(reentrant=True)
 _found: dict[_Case, str] = {}
+_loaded: dict[_Case, str] = {}  # found elsewhere; whether an algorithm of this name is there is seen when it is needed
 _spent, _began = 0.0, time.perf_counter()
 _off = 0  # blocks of `off` that are open
 
 
 def quickest(
-    numbers: Sequence[int],
-    likely: Name,
-    estimates: Mapping[Name, float],
+    numbers: tuple[int, ...],
+    estimate: Callable[[], Mapping[Name, float]],
+    likeliest: Callable[[Mapping[Name, float]], Name],
     run: Run[Name],
     x: Tensor,
     weight: Tensor,
@@ -45,22 +46,34 @@ def quickest(
     """The algorithm to take for a shape: the likely one, or of those that are as near to it the one of least time.
 
     numbers    of the shape: whatever distinguishes it from others
-    likely     the one that estimates speak for; what is taken where nothing may be tried
-    estimates  nanoseconds of each algorithm
+    estimate   gives nanoseconds of each algorithm; it is asked until the shape has been tried
+    likeliest  the one that estimates speak for; what is taken where nothing may be tried
     run        carries one out; it is called on copies that nobody differentiates
     """
     if _off or not rates.is_measured() or not (tracing.is_readable(x) and tracing.is_readable(weight)):
-        return likely
+        return likeliest(estimate())
     case = _case(numbers, x, weight)
-    with _lock:
-        if case not in _found:
-            estimates = _of_device(estimates, x.device.type)
-            others = sorted((name for name in estimates if name != likely), key=estimates.__getitem__)
-            quicker = _tried([likely, *others], estimates, run, x, weight, case[-1])
-            if quicker is None:
+    found: Any = _found.get(case)
+    if found is None:
+        with _lock:
+            likely = likeliest(estimate())
+            # Another thread may have found it while this one waited.
+            found = _found.get(case) or _best(case, likely, estimate(), run, x, weight)
+            if found is None:
                 return likely
-            _found[case] = quicker
-        return next((name for name in estimates if name == _found[case]), likely)
+            _found[case] = found
+    return cast(Name, found)
+
+
+def _best(
+    case: _Case, likely: Name, estimates: Mapping[Name, float], run: Run[Name], x: Tensor, weight: Tensor
+) -> Name | None:
+    """What was found elsewhere, where an algorithm has that name, or what is the quickest now; None for no trial."""
+    if case in _loaded:
+        return next((name for name in estimates if name == _loaded[case]), likely)
+    estimates = _of_device(estimates, x.device.type)
+    others = sorted((name for name in estimates if name != likely), key=estimates.__getitem__)
+    return _tried([likely, *others], estimates, run, x, weight, case[-1])
 
 
 def _of_device(estimates: Mapping[Name, float], device: str) -> Mapping[Name, float]:
@@ -68,9 +81,9 @@ def _of_device(estimates: Mapping[Name, float], device: str) -> Mapping[Name, fl
     return estimates if device == "cpu" else dict.fromkeys(estimates, 0.0)
 
 
-def _case(numbers: Sequence[int], x: Tensor, weight: Tensor) -> _Case:
+def _case(numbers: tuple[int, ...], x: Tensor, weight: Tensor) -> _Case:
     differentiated = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-    return tuple(numbers), str(x.dtype), x.device.type, torch.get_num_threads(), differentiated
+    return numbers, x.dtype, x.device.type, torch.get_num_threads(), differentiated
 
 
 @contextmanager
@@ -114,7 +127,7 @@ def _tried(
     allowed = SECONDS + SHARE * (time.perf_counter() - _began)
     if len(names) == 1 or _spent + 1e-9 * passes * (_ROUNDS + 1) * expected >= allowed:
         return None
-    start, least = time.perf_counter(), {names[0]: math.inf}
+    start, before, least = time.perf_counter(), _spent, {names[0]: math.inf}
     # Whoever counts, stores or compresses what the model does is not to see this.
     with _disable_current_modes(), torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t):
         _seconds(names[0], run, x, weight, differentiated)  # makes what is kept for the next
@@ -126,7 +139,7 @@ def _tried(
         for _ in range(_ROUNDS - 1):
             for name in [name for name in least if least[name] < 2 * min(least.values())]:
                 least[name] = min(least[name], _seconds(name, run, x, weight, differentiated))
-    _spent += time.perf_counter() - start
+    _spent = before + time.perf_counter() - start  # with what was tried inside
     return min(least, key=least.__getitem__)
 
 
@@ -174,13 +187,13 @@ def results() -> list[dict[str, Any]]:
         return [
             {
                 "shape": list(shape),
-                "dtype": dtype,
+                "dtype": str(dtype),
                 "device": device,
                 "threads": threads,
                 "step": step,
                 "algorithm": name,
             }
-            for (shape, dtype, device, threads, step), name in _found.items()
+            for (shape, dtype, device, threads, step), name in (_loaded | _found).items()
         ]
 
 
@@ -195,14 +208,23 @@ def load(found: Iterable[Mapping[str, Any]]) -> None:
         new = {
             (
                 tuple(int(n) for n in each["shape"]),
-                str(each["dtype"]), str(each["device"]), int(each["threads"]), bool(each["step"]),
+                _dtype(str(each["dtype"])), str(each["device"]), int(each["threads"]), bool(each["step"]),
             ): str(each["algorithm"])
             for each in found
         }  # fmt: skip
     except (TypeError, KeyError, ValueError) as error:
         raise ValueError(f"these are not the results of `tuning.results()`: {error!r}") from None
     with _lock:
-        _found.update(new)
+        for case in new:
+            _found.pop(case, None)
+        _loaded.update(new)
+
+
+def _dtype(name: str) -> torch.dtype:
+    found = getattr(torch, name.removeprefix("torch."), None)
+    if not isinstance(found, torch.dtype):
+        raise ValueError(f"{name!r} is no type of torch's")
+    return found
 
 
 def forget() -> None:
@@ -213,4 +235,5 @@ def forget() -> None:
     global _spent, _began
     with _lock:
         _found.clear()
+        _loaded.clear()
         _spent, _began = 0.0, time.perf_counter()

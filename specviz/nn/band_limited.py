@@ -93,7 +93,7 @@ class _BandLimited(nn.Module):
         circular = layer.padding_mode == "circular"
         if layer.padding_mode in ("reflect", "replicate"):
             x, padding = F.pad(x, layer._reversed_padding_repeated_twice, mode=layer.padding_mode), 0
-        y, plan, self.last_algorithm = band.convolve(
+        y, plan, ran = band.convolve(
             x,
             layer.weight,
             layer.bias,
@@ -107,8 +107,14 @@ class _BandLimited(nn.Module):
             dims=self.dims,
             circular=circular,
         )
-        self.last_share_discarded = None if plan is None else plan.share_discarded
+        self._remember(ran, None if plan is None else plan.share_discarded)
         return y
+
+    def _remember(self, algorithm: str | None, share_discarded: float | None) -> None:
+        """Setting an attribute of a module takes as long as a tenth of a small convolution: only where it changes."""
+        last = self.last_algorithm, self.last_share_discarded
+        if torch.compiler.is_compiling() or last != (algorithm, share_discarded):  # a graph is to have no guard on it
+            self.last_algorithm, self.last_share_discarded = algorithm, share_discarded
 
     @classmethod
     def like(cls, conv: nn.Module, **options: Any) -> Any:
@@ -172,7 +178,7 @@ class BandLimitedConv3d(_BandLimited, nn.Conv3d):
         x, padding = input, self.padding
         if self.padding_mode in ("reflect", "replicate"):
             x, padding = F.pad(x, self._reversed_padding_repeated_twice, mode=self.padding_mode), (0, 0, 0)
-        y, layout, self.last_algorithm = band.convolve_volumes(
+        y, layout, ran = band.convolve_volumes(
             x,
             self.weight,
             self.bias,
@@ -185,7 +191,7 @@ class BandLimitedConv3d(_BandLimited, nn.Conv3d):
             algorithm=self._algorithm,
             circular=self.padding_mode == "circular",
         )
-        self.last_share_discarded = None if layout is None else layout.share_discarded
+        self._remember(ran, None if layout is None else layout.share_discarded)
         return y
 
 
@@ -234,7 +240,7 @@ class _BandLimitedTranspose(_BandLimited):
         more = layer._output_padding(
             input, output_size, layer.stride, layer.padding, layer.kernel_size, self.dims, layer.dilation
         )
-        y, layout, self.last_algorithm = band.convolve_transposed(
+        y, layout, ran = band.convolve_transposed(
             input,
             layer.weight,
             layer.bias,
@@ -247,7 +253,7 @@ class _BandLimitedTranspose(_BandLimited):
             algorithm=self._algorithm,
             dims=self.dims,
         )
-        self.last_share_discarded = None if layout is None else layout.share_discarded
+        self._remember(ran, None if layout is None else layout.share_discarded)
         return y
 
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Literal
 
@@ -93,7 +94,7 @@ def estimates(ns: Rates, plan: Plan, batch: int, channels: int, outputs: int, gr
     return {algorithm: estimated_ns(ns, plan, *shape, algorithm) for algorithm in able}
 
 
-def likeliest(expected: dict[Algorithm, float]) -> Algorithm:
+def likeliest(expected: Mapping[Algorithm, float]) -> Algorithm:
     """The algorithm with the lowest estimate; torch's own, where it gives the result, unless another is far better."""
     best = min(expected, key=expected.__getitem__)
     own = expected.get("direct", math.inf)
@@ -114,8 +115,9 @@ def estimated_share(plan: Plan, batch: int, channels: int, outputs: int, groups:
 
 def quickest(plan: Plan, shape: tuple[int, int, int, int], run: Run, x: Tensor, weight: Tensor) -> Algorithm:
     """The quickest algorithm for (batch, channels, outputs, groups): tried, where `tuning` may; see there."""
-    expected = estimates(rates.current(), plan, *shape)
-    return tuning.quickest((*plan.numbers, *shape), likeliest(expected), expected, run, x, weight)
+    return tuning.quickest(
+        (*plan.numbers, *shape), lambda: estimates(rates.current(), plan, *shape), likeliest, run, x, weight
+    )
 
 
 @dispatch.constant_result

@@ -15,6 +15,7 @@ Shape letters: B batch, C channels in, O channels out, G groups, H W pixels, F r
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ from specviz.functional.symbolic import one_node
 from specviz.functional.tracing import is_channels_last, shape_of
 
 
-def _check_tensors(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, dims: int) -> None:
+def check_tensors(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, dims: int) -> None:
     name, sides, filters = f"band_limited_conv{dims}d", shape_of(x), shape_of(weight)
     if x.ndim not in (dims + 1, dims + 2) or weight.ndim != dims + 2:
         raise ValueError(
@@ -60,6 +61,63 @@ def same_padding(taps: int, dilation: int) -> tuple[int, int]:
     """Zeros before and after an axis that keep its size at stride 1; the odd one goes after, as in torch."""
     total = dilation * (taps - 1)
     return total // 2, total - total // 2
+
+
+def settings_of(
+    dims: int,
+    taps: Sequence[int],
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
+    circular: bool,
+    compression: float,
+    energy: float | None,
+    algorithm: Algorithm,
+) -> Settings:
+    """What a caller asks for, checked: once for each combination, as checking takes as long as a small convolution."""
+    asked = dims, stride, padding, dilation, groups, circular, compression, energy, algorithm
+    taps = tuple(taps) if isinstance(padding, str) else ()
+    if torch.compiler.is_compiling() or not _are_plain((taps, *asked)):
+        return _settings(taps, *asked)
+    return _settings_once(taps, *asked)
+
+
+_PLAIN = (int, float, bool, str, type(None))
+
+
+def _are_plain(values: Sequence[Any]) -> bool:
+    """Whether they may be a key: values that nobody changes, and in tuples none that another type's equals."""
+    for value in values:
+        if type(value) is tuple:
+            for each in value:
+                if type(each) is not int:
+                    return False
+        elif type(value) not in _PLAIN:
+            return False
+    return True
+
+
+def _settings(
+    taps: Sequence[int],
+    dims: int,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
+    circular: bool,
+    compression: float,
+    energy: float | None,
+    algorithm: Algorithm,
+) -> Settings:
+    compression, energy = check_band(compression, energy)
+    one_of(algorithm, "algorithm", ALGORITHMS)
+    strides, dilations = wholes(stride, dims, "stride", 1), wholes(dilation, dims, "dilation", 1)
+    pads = _pads(padding, taps, strides, dilations)
+    return Settings(strides, pads, dilations, groups, circular, compression, energy, algorithm)
+
+
+_settings_once = lru_cache(maxsize=1024, typed=True)(_settings)
 
 
 def _pads(padding: Any, taps: Sequence[int], strides: Sequence[int], dilations: Sequence[int]) -> Any:
@@ -95,21 +153,17 @@ def convolve(
 
     Both are None where they are not known yet: in a graph for many sizes, or one whose band the data will decide.
     """
-    compression, energy = check_band(compression, energy)
     groups = whole(groups, "groups", 1)
-    _check_tensors(x, weight, bias, groups, dims)
-    one_of(algorithm, "algorithm", ALGORITHMS)
-    strides, dilations = wholes(stride, dims, "stride", 1), wholes(dilation, dims, "dilation", 1)
-    pads = _pads(padding, shape_of(weight)[2:], strides, dilations)
-    settings = Settings(strides, pads, dilations, groups, circular, compression, energy, algorithm)
+    check_tensors(x, weight, bias, groups, dims)
+    asked = stride, padding, dilation, groups, circular, compression, energy, algorithm
+    settings = settings_of(dims, shape_of(weight)[2:], *asked)
     working, result = working_dtypes(x, weight, bias)
     maps, taps = (x if x.ndim == dims + 2 else x[None]), weight
     if dims == 1:
         maps, taps = maps.unsqueeze(-2), taps.unsqueeze(-2)
     with no_autocast(x.device.type):
-        y, plan, ran = convolve_maps(maps.to(working), taps.to(working), settings)
-        if bias is not None:
-            y = y + bias.to(working)[:, None, None]
+        shift = None if bias is None else bias.to(working)
+        y, plan, ran = convolve_maps(maps.to(working), taps.to(working), shift, settings)
     if dims == 2 and (is_channels_last(maps) or is_channels_last(taps)):  # as torch's convolution does
         y = y.contiguous(memory_format=torch.channels_last)
     y = y.squeeze(-2) if dims == 1 else y

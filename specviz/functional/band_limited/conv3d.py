@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from spectral_kernels.dispatch import in_onnx_export, one_of, whole, wholes
+from spectral_kernels.dispatch import in_onnx_export, whole
 from torch import Tensor
 
 from specviz.functional import tracing
-from specviz.functional.band_limited.band import check_band
-from specviz.functional.band_limited.choice import ALGORITHMS, Algorithm
-from specviz.functional.band_limited.conv import _check_tensors, _pads
+from specviz.functional.band_limited.choice import Algorithm
+from specviz.functional.band_limited.conv import check_tensors, settings_of
 from specviz.functional.band_limited.depth import Layout, Volume, axes_of, bands_for_energy, with_bands
+from specviz.functional.band_limited.direct import with_bias
 from specviz.functional.band_limited.routes import Settings
 from specviz.functional.band_limited.transposes import band_correlate, correlate, laid_out, way_of
 from specviz.functional.precision import no_autocast, working_dtypes
@@ -38,29 +38,25 @@ def convolve_volumes(
     circular: bool = False,
 ) -> Convolved:
     """What the layer calls: the outputs, the layout that was followed and the algorithm that ran; see `convolve`."""
-    compression, energy = check_band(compression, energy)
     groups = whole(groups, "groups", 1)
-    _check_tensors(x, weight, bias, groups, 3)
-    one_of(algorithm, "algorithm", ALGORITHMS)
-    strides, dilations = wholes(stride, 3, "stride", 1), wholes(dilation, 3, "dilation", 1)
-    pads = _pads(padding, tracing.shape_of(weight)[2:], strides, dilations)
-    settings = Settings(strides, pads, dilations, groups, circular, compression, energy, algorithm)
+    check_tensors(x, weight, bias, groups, 3)
+    asked = stride, padding, dilation, groups, circular, compression, energy, algorithm
+    settings = settings_of(3, tracing.shape_of(weight)[2:], *asked)
     working, result = working_dtypes(x, weight, bias)
     volumes = x if x.ndim == 5 else x[None]
     with no_autocast(x.device.type):
-        y, layout, ran = _convolved(volumes.to(working), weight.to(working), settings)
-        if bias is not None:
-            y = y + bias.to(working)[:, None, None, None]
+        shift = None if bias is None else bias.to(working)
+        y, layout, ran = _convolved(volumes.to(working), weight.to(working), shift, settings)
     if tracing.is_channels_last_3d(volumes) or tracing.is_channels_last_3d(weight):  # as torch's convolution does
         y = y.contiguous(memory_format=torch.channels_last_3d)
     return (y if x.ndim == 5 else y[0]).to(result), layout, ran
 
 
-def _convolved(x: Tensor, weight: Tensor, s: Settings) -> Convolved:
+def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, s: Settings) -> Convolved:
     sizes, taps = tracing.known(x.shape[2:]), tracing.known(weight.shape[2:])
     unread = s.asks_data and (tracing.leaves_a_program() or not tracing.is_readable(x))
     if sizes is None or taps is None or unread:
-        return _volumes_of_any_size(x, weight, s)
+        return _volumes_of_any_size(x, weight, bias, s)
     layout = laid_out(sizes, taps, s.pads, s.strides, s.dilations, None, s.circular, s.compression)
     if s.asks_data and x.shape[0] and isinstance(layout, Volume):  # nothing says what an empty batch needs
         layout = with_bands(layout, bands_for_energy(x, layout, s.energy or 1.0))
@@ -68,18 +64,20 @@ def _convolved(x: Tensor, weight: Tensor, s: Settings) -> Convolved:
 
     def run(algorithm: Algorithm, x: Tensor, weight: Tensor) -> Tensor:
         if algorithm == "direct" and layout.is_complete:
-            return _conv_of_torch(x, weight, s)
+            return _conv_of_torch(x, weight, None, s)
         return correlate(x, weight, layout, algorithm, s.groups)
 
     shape = x.shape[0], channels, outputs, s.groups
     ran = way_of(layout, s.algorithm, x, weight, shape, None if s.asks_data else run)
     if not tracing.leaves_a_program() and x.shape[0] == 0 and ran != "direct":
         empty = x.new_zeros(0, outputs, *(axis.outputs for axis in axes_of(layout)))
-        return empty + 0 * (x.sum() + weight.sum()), layout, ran
-    return run(ran, x, weight), layout, ran
+        return with_bias(empty + 0 * (x.sum() + weight.sum()), bias), layout, ran
+    if ran == "direct" and layout.is_complete:
+        return _conv_of_torch(x, weight, bias, s), layout, ran
+    return with_bias(correlate(x, weight, layout, ran, s.groups), bias), layout, ran
 
 
-def _conv_of_torch(x: Tensor, weight: Tensor, s: Settings) -> Tensor:
+def _conv_of_torch(x: Tensor, weight: Tensor, bias: Tensor | None, s: Settings) -> Tensor:
     """torch's own convolution."""
     (front, back), (top, bottom), (left, right) = s.pads
     around: Any = 0
@@ -89,12 +87,12 @@ def _conv_of_torch(x: Tensor, weight: Tensor, s: Settings) -> Tensor:
         around = (front, top, left)
     else:
         x = F.pad(x, (left, right, top, bottom, front, back))
-    return F.conv3d(x, weight, None, s.strides, around, s.dilations, s.groups)
+    return F.conv3d(x, weight, bias, s.strides, around, s.dilations, s.groups)
 
 
-def _volumes_of_any_size(x: Tensor, weight: Tensor, s: Settings) -> Convolved:
+def _volumes_of_any_size(x: Tensor, weight: Tensor, bias: Tensor | None, s: Settings) -> Convolved:
     if s.is_complete and s.algorithm in ("auto", "direct"):
-        return _conv_of_torch(x, weight, s), None, "direct"
+        return _conv_of_torch(x, weight, bias, s), None, "direct"
     if in_onnx_export():
         raise ValueError(
             "band_limited_conv3d has no ONNX form for volumes of many sizes, nor in energy mode: export it for one "
@@ -110,7 +108,7 @@ def _volumes_of_any_size(x: Tensor, weight: Tensor, s: Settings) -> Convolved:
         x, weight, None, outputs, list(s.strides), around, list(s.dilations), s.groups, s.circular, s.compression,
         s.energy or 0.0, s.algorithm,
     )  # fmt: skip
-    return y, None, None
+    return with_bias(y, bias), None, None
 
 
 @one_node

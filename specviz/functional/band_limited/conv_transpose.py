@@ -14,14 +14,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from spectral_kernels.dispatch import in_onnx_export, one_of, whole, wholes
+from spectral_kernels.dispatch import in_onnx_export, whole, wholes
 from torch import Tensor
 
 from specviz.functional import tracing
-from specviz.functional.band_limited.band import check_band
-from specviz.functional.band_limited.choice import ALGORITHMS, Algorithm
+from specviz.functional.band_limited.choice import Algorithm
+from specviz.functional.band_limited.conv import settings_of
 from specviz.functional.band_limited.conv3d import Convolved
 from specviz.functional.band_limited.depth import axes_of
+from specviz.functional.band_limited.direct import with_bias
 from specviz.functional.band_limited.routes import Settings
 from specviz.functional.band_limited.transposes import band_correlate_back, correlate_back, laid_out, way_of
 from specviz.functional.precision import no_autocast, working_dtypes
@@ -88,20 +89,16 @@ def convolve_transposed(
     dims: int,
 ) -> Convolved:
     """What the layers call: the outputs, the layout that was followed and the algorithm that ran; see `convolve`."""
-    compression, _ = check_band(compression, None)
     groups = whole(groups, "groups", 1)
     _check_tensors_back(x, weight, bias, groups, dims)
-    one_of(algorithm, "algorithm", ALGORITHMS)
-    strides, dilations = wholes(stride, dims, "stride", 1), wholes(dilation, dims, "dilation", 1)
-    pads = tuple((p, p) for p in wholes(padding, dims, "padding", 0))
-    settings = Settings(strides, pads, dilations, groups, False, compression, None, algorithm)
+    padding = wholes(padding, dims, "padding", 0)  # no words, as in torch
+    settings = settings_of(dims, (), stride, padding, dilation, groups, False, compression, None, algorithm)
     more = wholes(output_padding, dims, "output_padding", 0)
     working, result = working_dtypes(x, weight, bias)
     maps = x if x.ndim == dims + 2 else x[None]
     with no_autocast(x.device.type):
-        y, layout, ran = _transposed(maps.to(working), weight.to(working), settings, more)
-        if bias is not None:
-            y = y + bias.to(working)[(..., *(None,) * dims)]
+        shift = None if bias is None else bias.to(working)
+        y, layout, ran = _transposed(maps.to(working), weight.to(working), shift, settings, more)
     is_last, last = (
         (tracing.is_channels_last, torch.channels_last)
         if dims == 2
@@ -112,22 +109,22 @@ def convolve_transposed(
     return (y if x.ndim == dims + 2 else y[0]).to(result), layout, ran
 
 
-def _transposed(x: Tensor, weight: Tensor, s: Settings, more: tuple[int, ...]) -> Convolved:
+def _transposed(x: Tensor, weight: Tensor, bias: Tensor | None, s: Settings, more: tuple[int, ...]) -> Convolved:
     dims = len(s.strides)
     known = tracing.known(x.shape[2:]), tracing.known(weight.shape[2:])
     sides, taps = (tuple(shape) for shape in (known[0] or x.shape[2:], known[1] or weight.shape[2:]))
     new = _new_sides(sides, taps, s, more)
     if None in known:
         if s.is_complete and s.algorithm in ("auto", "direct"):
-            return _own(x, weight, s, more), None, "direct"
+            return _own(x, weight, bias, s, more), None, "direct"
         y = _of_any_size_back(*_as_planes(x, weight, dims), s, new)
-        return (y.squeeze(-2) if dims == 1 else y), None, None
+        return with_bias(y.squeeze(-2) if dims == 1 else y, bias), None, None
     layout = laid_out(new, taps, s.pads, s.strides, s.dilations, sides, False, s.compression)
     assert tuple(axis.size for axis in axes_of(layout)) == new
 
     def run(algorithm: Algorithm, x: Tensor, weight: Tensor) -> Tensor:
         if algorithm == "direct" and s.is_complete:
-            return _own(x, weight, s, more)
+            return _own(x, weight, None, s, more)
         y = correlate_back(*_as_planes(x, weight, dims), layout, algorithm, s.groups)
         return y.squeeze(-2) if dims == 1 else y
 
@@ -135,18 +132,18 @@ def _transposed(x: Tensor, weight: Tensor, s: Settings, more: tuple[int, ...]) -
     shape = x.shape[0], weight.shape[1] * s.groups, weight.shape[0], s.groups
     ran = way_of(layout, s.algorithm, x, weight, shape, run, transposed=True)
     if ran == "direct" and s.is_complete:
-        return run(ran, x, weight), layout, ran
+        return _own(x, weight, bias, s, more), layout, ran
     if tracing.leaves_a_program():
         ran = "lowpass"  # torch's own transposed convolution, and matrices for the low pass
     elif x.shape[0] == 0:
-        return x.new_zeros(0, shape[1], *new) + 0 * (x.sum() + weight.sum()), layout, ran
-    return run(ran, x, weight), layout, ran
+        return with_bias(x.new_zeros(0, shape[1], *new) + 0 * (x.sum() + weight.sum()), bias), layout, ran
+    return with_bias(run(ran, x, weight), bias), layout, ran
 
 
-def _own(x: Tensor, weight: Tensor, s: Settings, more: tuple[int, ...]) -> Tensor:
+def _own(x: Tensor, weight: Tensor, bias: Tensor | None, s: Settings, more: tuple[int, ...]) -> Tensor:
     """torch's own transposed convolution."""
     around = tuple(pad for pad, _ in s.pads)
-    y: Tensor = _OWN[len(s.strides) - 1](x, weight, None, s.strides, around, more, s.groups, s.dilations)
+    y: Tensor = _OWN[len(s.strides) - 1](x, weight, bias, s.strides, around, more, s.groups, s.dilations)
     return y
 
 

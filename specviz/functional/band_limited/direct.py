@@ -1,23 +1,101 @@
-"""torch's own convolution: of the map as it is, or of the map without its high frequencies."""
+"""torch's own convolution: of the map as it is, or of the map without its high frequencies.
+
+On processors its depth-wise passes may take ten times as long as they need to where channels lie in memory one after
+the other (kernels of 11 pixels and more, backward passes from 5 on), and so may others where they are interleaved.
+Where `tuning` may try, each pass runs in the order of memory in which it is the quicker.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from spectral_kernels.dispatch import Along, Call, constant, operator
 from torch import Tensor
 
+from specviz.functional import tracing, tuning
 from specviz.functional.band_limited.plan import Plan, plan_of
 from specviz.functional.band_limited.transforms import By, Spectrum, analyse, synthesise
 from specviz.functional.precision import no_autocast
 
+Order = Literal["contiguous", "channels-last"]  # of maps in memory
+Pass = Literal["forward", "to maps", "to taps"]
+_PASSES: tuple[Pass, ...] = ("forward", "to maps", "to taps")
+_MATTERS = 25  # taps from which on the order may change the time by a factor
 
-def _spacing(plan: Plan) -> tuple[list[int], list[int], list[int]]:
-    """Stride, padding and dilation of torch's convolution of a map that is padded already."""
-    h, w = plan.h, plan.w
-    return [h.step, w.step], [0, 0], [h.dilation, w.dilation]
+
+@dataclass(frozen=True)
+class _Own:
+    """A convolution of torch's: of maps of this shape (B, C, H, W) and taps of that one, laid out by a plan."""
+
+    maps: tuple[int, ...]
+    taps: tuple[int, ...]
+    plan: Plan
+    padding: tuple[int, int]
+    groups: int
+
+    def forward(self, order: Order, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        h, w = self.plan.h, self.plan.w
+        steps, dilations = (h.step, w.step), (h.dilation, w.dilation)
+        y = F.conv2d(_ordered(order, x), weight, bias, steps, self.padding, dilations, self.groups)
+        return y.contiguous() if order == "channels-last" else y
+
+    def back(self, order: Order, grad: Tensor, maps: Tensor | None, taps: Tensor | None) -> Tensor:
+        """The gradient in the maps, or in the taps: in whichever is not given.
+
+        As torch.nn.grad, whose stand-in for what is not read is copied.
+        """
+        h, w = self.plan.h, self.plan.w
+        x = grad.new_empty(grad.shape[0], *self.maps[1:]) if maps is None else maps
+        weight = grad.new_empty(self.taps) if taps is None else taps
+        steps, dilations, padding = [h.step, w.step], [h.dilation, w.dilation], list(self.padding)
+        to: tuple[Tensor, ...] = torch.ops.aten.convolution_backward(
+            _ordered(order, grad), _ordered(order, x), weight, None, steps, padding, dilations, False, [0, 0],
+            self.groups, [maps is None, taps is None, False],
+        )  # fmt: skip
+        found = to[0] if maps is None else to[1]
+        return found.contiguous() if order == "channels-last" else found
+
+    def order(self, kind: Pass, like: Tensor) -> Order:
+        """In which a pass over tensors like this one is the quicker: tried on as many maps as there are threads."""
+        if not (1 < self.groups == self.maps[1] and self.taps[2] * self.taps[3] >= _MATTERS):
+            return "contiguous"
+        if like.device.type != "cpu" or not tracing.is_readable(like):
+            return "contiguous"
+
+        def run(order: Order, like: Tensor, _: Tensor) -> Tensor:
+            few = min(self.maps[0], torch.get_num_threads())
+            x, weight = like.new_ones(few, *self.maps[1:]), like.new_ones(self.taps)
+            if kind == "forward":
+                return self.forward(order, x, weight)
+            grad = like.new_ones(few, self.taps[0], self.plan.h.outputs, self.plan.w.outputs)
+            return self.back(order, grad, None, weight) if kind == "to maps" else self.back(order, grad, x, None)
+
+        numbers = *self.plan.numbers, *self.padding, *self.maps, *self.taps, self.groups, _PASSES.index(kind)
+        like = like.detach()
+        return tuning.quickest(numbers, _orders, _contiguous, run, like, like)
+
+
+def _ordered(order: Order, maps: Tensor) -> Tensor:
+    return maps.contiguous(memory_format=torch.channels_last) if order == "channels-last" else maps
+
+
+def _orders() -> dict[Order, float]:
+    """Nothing is known of their times, so that both are tried."""
+    return {"contiguous": 0.0, "channels-last": 0.0}
+
+
+def _contiguous(_: object) -> Order:
+    return "contiguous"
+
+
+def _of_padded(spectrum: Sequence[int], taps: Sequence[int], plan: Plan, groups: int) -> _Own:
+    """Of the padded maps that have a spectrum of this shape (F, B, C)."""
+    _, B, C = spectrum
+    return _Own((B, C, plan.h.reach, plan.w.reach), tuple(taps), plan, (0, 0), groups)
 
 
 def _by(name: str) -> By:
@@ -29,31 +107,19 @@ def _outputs_shape(re: Tensor, im: Tensor, weight: Tensor, plan: list[int], grou
     return re.new_empty(re.shape[1], weight.shape[0], laid.h.outputs, laid.w.outputs)
 
 
-def _convolution_back(grad: Tensor, maps: Any, taps: Any, plan: Plan, groups: int) -> Tensor:
-    """Gradient of torch's convolution in the maps, or in the taps: in which of them a shape is given.
-
-    As torch.nn.grad, whose stand-in for what is not read is copied.
-    """
-    to_maps = not isinstance(maps, Tensor)
-    maps, taps = (part if isinstance(part, Tensor) else grad.new_empty(part) for part in (maps, taps))
-    stride, padding, dilation = _spacing(plan)
-    to: tuple[Tensor, ...] = torch.ops.aten.convolution_backward(
-        grad, maps, taps, None, stride, padding, dilation, False, [0, 0], groups, [to_maps, not to_maps, False]
-    )
-    return to[0] if to_maps else to[1]
-
-
 def _to_spectrum(call: Call, grad: Tensor) -> Spectrum:
-    weight, (numbers, groups, by), (_, B, C) = call.tensors[2], call.numbers, call.shapes[0]
+    weight, (numbers, groups, by) = call.tensors[2], call.numbers
     plan = plan_of(numbers)
-    padded = _convolution_back(grad, (B, C, plan.h.reach, plan.w.reach), weight, plan, groups)
-    return analyse(padded, plan, "padded", by=by)
+    own = _of_padded(call.shapes[0], weight.shape, plan, groups)
+    return analyse(own.back(own.order("to maps", grad), grad, None, weight), plan, "padded", by=by)
 
 
 def _to_taps(call: Call, grad: Tensor) -> Tensor:
     (re, im, _), (numbers, groups, by) = call.tensors, call.numbers
     plan = plan_of(numbers)
-    return _convolution_back(grad, synthesise((re, im), plan, "padded", by=by), call.shapes[2], plan, groups)
+    own = _of_padded(re.shape, call.shapes[2], plan, groups)
+    padded = synthesise((re, im), plan, "padded", by=by)
+    return own.back(own.order("to taps", grad), grad, padded, None)
 
 
 @operator(
@@ -67,12 +133,47 @@ def _lowpass(re: Tensor, im: Tensor, weight: Tensor, plan: list[int], groups: in
     laid = plan_of(plan)
     with no_autocast(re.device.type):
         padded = synthesise((re.detach(), im.detach()), laid, "padded", by=_by(by))
-        return F.conv2d(padded, weight.detach(), None, *_spacing(laid), groups).contiguous()
+        own = _of_padded(re.shape, weight.shape, laid, groups)
+        return own.forward(own.order("forward", padded), padded, weight.detach()).contiguous()
 
 
 def convolve_lowpassed(x_hat: Spectrum, weight: Tensor, plan: Plan, groups: int, by: By) -> Tensor:
     """(F, B, C) twice, (O, C/G, taps_h, taps_w) -> (B, O, H', W')."""
     return _lowpass(*x_hat, weight, plan.numbers, groups, by)
+
+
+def _own_of(maps: Sequence[int], taps: Sequence[int], numbers: Any, padding: Any, groups: int) -> _Own:
+    return _Own(tuple(maps), tuple(taps), plan_of(numbers), tuple(padding), groups)
+
+
+def _depthwise_to_maps(call: Call, grad: Tensor) -> Tensor:
+    weight = call.tensors[1]
+    own = _own_of(call.shapes[0], weight.shape, *call.numbers)
+    return own.back(own.order("to maps", grad), grad, None, weight)
+
+
+def _depthwise_to_taps(call: Call, grad: Tensor) -> Tensor:
+    x = call.tensors[0]
+    own = _own_of(x.shape, call.shapes[1], *call.numbers)
+    return own.back(own.order("to taps", grad), grad, x, None)
+
+
+def _depthwise_shape(x: Tensor, weight: Tensor, plan: list[int], padding: list[int], groups: int) -> Tensor:
+    laid = plan_of(plan)
+    return x.new_empty(x.shape[0], weight.shape[0], laid.h.outputs, laid.w.outputs)
+
+
+@operator(
+    "specviz::band_depthwise",
+    shape=_depthwise_shape,
+    transposes={(0,): _depthwise_to_maps, (1,): _depthwise_to_taps},
+    samples=[Along((0, None), (0,)), Along((1, 0), (1,), groups=2)],  # more maps, or more groups
+)
+def _depthwise(x: Tensor, weight: Tensor, plan: list[int], padding: list[int], groups: int) -> Tensor:
+    """torch's depth-wise convolution, each pass in the order of memory in which it is the quicker."""
+    own = _own_of(x.shape, weight.shape, plan, padding, groups)
+    with no_autocast(x.device.type):
+        return own.forward(own.order("forward", x), x.detach(), weight.detach()).contiguous()
 
 
 def _wrapped(numbers: tuple[int, ...], device: torch.device) -> tuple[Tensor, ...]:
@@ -81,19 +182,30 @@ def _wrapped(numbers: tuple[int, ...], device: torch.device) -> tuple[Tensor, ..
     return tuple(torch.arange(axis.first, axis.first + axis.reach, device=device) % axis.S for axis in (plan.h, plan.w))
 
 
-def direct(x: Tensor, weight: Tensor, plan: Plan, groups: int) -> Tensor:
+def with_bias(y: Tensor, bias: Tensor | None) -> Tensor:
+    """(B, O, *sides) plus (O,)."""
+    return y if bias is None else y + bias[(..., *(None,) * (y.ndim - 2))]
+
+
+def direct(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan, groups: int) -> Tensor:
     """torch's own convolution on the map as the plan pads it."""
     h, w = plan.h, plan.w
-    stride, padding, dilation = _spacing(plan)
+    padding = (0, 0)
     if plan.circular:
         for dim, places in zip((-2, -1), constant(_wrapped, plan.numbers, x.device), strict=True):
             x = x.index_select(dim, places)
     else:
         after = [axis.first + axis.reach - axis.size for axis in (h, w)]
-        before = [-h.first, -w.first]
+        before = (-h.first, -w.first)
         # Its own padding costs nothing. It must give the same outputs: what is left over after them is under a stride.
         if all(0 <= b - a < axis.step for b, a, axis in zip(before, after, (h, w), strict=True)):
             padding = before
         else:
             x = F.pad(x, (before[1], after[1], before[0], after[0]))
-    return F.conv2d(x, weight, None, stride, padding, dilation, groups)
+    own = _Own(tuple(x.shape), tuple(weight.shape), plan, padding, groups)
+    if tracing.is_channels_last(x):  # then torch's own passes are, too
+        return own.forward("contiguous", x, weight, bias)
+    differentiated = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    if differentiated and any(own.order(kind, x) == "channels-last" for kind in _PASSES):
+        return with_bias(_depthwise(x, weight, plan.numbers, padding, groups), bias)
+    return own.forward(own.order("forward", x), x, weight, bias)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from specviz.functional.band_limited.band import band_for_energy
 from specviz.functional.band_limited.choice import choose_algorithm, transform_by
-from specviz.functional.band_limited.direct import convolve_lowpassed, direct
+from specviz.functional.band_limited.direct import convolve_lowpassed, direct, with_bias
 from specviz.functional.band_limited.plan import Plan, make_plan
 from specviz.functional.band_limited.product import multiply, multiply_to_map, multiply_to_taps
 from specviz.functional.band_limited.transforms import By, analyse, synthesise
@@ -29,15 +29,15 @@ def check_direct(algorithm: str, is_complete: bool) -> None:
         raise ValueError('algorithm="direct" is torch\'s own convolution: it cannot leave out frequencies')
 
 
-def by_algorithm(x: Tensor, weight: Tensor, plan: Plan, algorithm: str, groups: int) -> Tensor:
-    """The convolution that a plan lays out: (B, C, H, W), (O, C/G, taps_h, taps_w) -> (B, O, H', W')."""
+def by_algorithm(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan, algorithm: str, groups: int) -> Tensor:
+    """The convolution that a plan lays out: (B, C, H, W), (O, C/G, taps_h, taps_w), (O,) -> (B, O, H', W')."""
     if algorithm == "direct":
-        return direct(x, weight, plan, groups)
+        return direct(x, weight, bias, plan, groups)
     by: By = "gemm" if algorithm == "gemm" else "fft"
     if algorithm == "lowpass":
         by = transform_by(plan.numbers)
-        return convolve_lowpassed(analyse(x, plan, by=by), weight, plan, groups, by)
-    return synthesise(multiply(analyse(x, plan, by=by), weight, plan, groups), plan, by=by)
+        return with_bias(convolve_lowpassed(analyse(x, plan, by=by), weight, plan, groups, by), bias)
+    return with_bias(synthesise(multiply(analyse(x, plan, by=by), weight, plan, groups), plan, by=by), bias)
 
 
 def with_energy(plan: Plan, x: Tensor, energy: float) -> Plan:
@@ -131,7 +131,7 @@ def _whole(
         check_direct(algorithm, plan.is_complete)
         if algorithm == "auto":
             algorithm = choose_algorithm(plan, x.shape[0], x.shape[1], weight.shape[0], groups)
-        return by_algorithm(x, weight, plan, algorithm, groups).contiguous(), kept
+        return by_algorithm(x, weight, None, plan, algorithm, groups).contiguous(), kept
 
 
 def _with_band(call: Call, x: Tensor, weight: Tensor) -> Tensor:

@@ -14,7 +14,13 @@ from torch import Tensor
 from specviz.functional import tracing
 from specviz.functional.band_limited.band import energy_bands
 from specviz.functional.band_limited.choice import Algorithm, chosen, quickest
-from specviz.functional.band_limited.opaque import by_algorithm, check_direct, convolve_whole, with_energy
+from specviz.functional.band_limited.direct import with_bias
+from specviz.functional.band_limited.opaque import (
+    by_algorithm,
+    check_direct,
+    convolve_whole,
+    with_energy,
+)
 from specviz.functional.band_limited.plan import Plan, make_plan, plan_of
 from specviz.functional.band_limited.product import multiply
 from specviz.functional.band_limited.transforms import Spectrum, analyse, column_weights, synthesise
@@ -47,19 +53,19 @@ class Settings:
 Ran = tuple[Tensor, Plan | None, Algorithm | None]
 
 
-def convolve_maps(x: Tensor, weight: Tensor, settings: Settings) -> Ran:
-    """(B, C, H, W), (O, C/G, taps_h, taps_w) -> (B, O, H', W'), the plan and the algorithm, where they are known."""
+def convolve_maps(x: Tensor, weight: Tensor, bias: Tensor | None, settings: Settings) -> Ran:
+    """(B, C, H, W), (O, C/G, taps_h, taps_w), (O,) -> (B, O, H', W'), the plan and the algorithm, where known."""
     dims = len(settings.strides)
     sizes, taps = tracing.known(x.shape[-dims:]), tracing.known(weight.shape[-dims:])
     program = tracing.leaves_a_program()
     if sizes is None or taps is None or (settings.asks_data and not program and not tracing.is_readable(x)):
-        return _of_any_size(x, weight, settings)
+        return _of_any_size(x, weight, bias, settings)
     s = settings
     shape = sizes, taps, s.pads, s.strides, s.dilations, s.circular, s.compression
     plan = plan_of(_planned(*shape)) if torch.compiler.is_compiling() else make_plan(*shape)
     if program:
-        return _written_down(x, weight, plan, settings)
-    return _carried_out(x, weight, plan, settings)
+        return _written_down(x, weight, bias, plan, settings)
+    return _carried_out(x, weight, bias, plan, settings)
 
 
 @constant_result
@@ -68,7 +74,7 @@ def _planned(*shape: Any) -> tuple[int, ...]:
     return make_plan(*shape).numbers
 
 
-def _carried_out(x: Tensor, weight: Tensor, plan: Plan, settings: Settings) -> Ran:
+def _carried_out(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan, settings: Settings) -> Ran:
     batch, groups, algorithm = x.shape[0], settings.groups, settings.algorithm
     if settings.asks_data and batch:  # nothing says what an empty batch needs
         plan = with_energy(plan, x, settings.energy or 1.0)
@@ -77,8 +83,8 @@ def _carried_out(x: Tensor, weight: Tensor, plan: Plan, settings: Settings) -> R
         algorithm = _automatic(x, weight, plan, settings)
     if algorithm != "direct" and batch == 0:
         empty = x.new_zeros(0, weight.shape[0], plan.h.outputs, plan.w.outputs)
-        return empty + 0 * (x.sum() + weight.sum()), plan, algorithm
-    return by_algorithm(x, weight, plan, algorithm, groups), plan, algorithm
+        return with_bias(empty + 0 * (x.sum() + weight.sum()), bias), plan, algorithm
+    return by_algorithm(x, weight, bias, plan, algorithm, groups), plan, algorithm
 
 
 def _automatic(x: Tensor, weight: Tensor, plan: Plan, settings: Settings) -> Algorithm:
@@ -89,23 +95,23 @@ def _automatic(x: Tensor, weight: Tensor, plan: Plan, settings: Settings) -> Alg
         return chosen(plan.numbers, *shape)
 
     def run(algorithm: Algorithm, x: Tensor, weight: Tensor) -> Tensor:
-        return by_algorithm(x, weight, plan, algorithm, settings.groups)
+        return by_algorithm(x, weight, None, plan, algorithm, settings.groups)
 
     return quickest(plan, shape, run, x, weight)
 
 
-def _written_down(x: Tensor, weight: Tensor, plan: Plan, settings: Settings) -> Ran:
+def _written_down(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan, settings: Settings) -> Ran:
     """Compute with torch's own operations, which every place knows; with our operators only if asked to."""
     groups, algorithm = settings.groups, settings.algorithm
     if settings.asks_data:
         check_direct(algorithm, False)
         x_hat = _masked(analyse(x, plan, by="gemm"), plan, settings.energy or 1.0)
-        return synthesise(multiply(x_hat, weight, plan, groups), plan, by="gemm"), None, None
+        return with_bias(synthesise(multiply(x_hat, weight, plan, groups), plan, by="gemm"), bias), None, None
     check_direct(settings.algorithm, plan.is_complete)
     if algorithm in ("fft", "lowpass") and not in_onnx_export():
-        return by_algorithm(x, weight, plan, algorithm, groups), plan, algorithm
+        return by_algorithm(x, weight, bias, plan, algorithm, groups), plan, algorithm
     ran: Algorithm = "direct" if plan.is_complete and algorithm in ("auto", "direct") else "gemm"
-    return by_algorithm(x, weight, plan, ran, groups), plan, ran
+    return by_algorithm(x, weight, bias, plan, ran, groups), plan, ran
 
 
 def _masked(x_hat: Spectrum, plan: Plan, energy: float) -> Spectrum:
@@ -137,10 +143,10 @@ def _energy_table(numbers: tuple[int, ...], device: torch.device) -> tuple[Tenso
     )
 
 
-def _of_any_size(x: Tensor, weight: Tensor, settings: Settings) -> Ran:
+def _of_any_size(x: Tensor, weight: Tensor, bias: Tensor | None, settings: Settings) -> Ran:
     s, dims = settings, len(settings.strides)
     if s.is_complete and s.algorithm in ("auto", "direct"):
-        return _direct_of_any_size(x, weight, settings), None, "direct"
+        return _direct_of_any_size(x, weight, bias, settings), None, "direct"
     if in_onnx_export():
         raise ValueError(
             f"band_limited_conv{dims}d has no ONNX form for maps of many sizes: export it for one size, "
@@ -149,10 +155,10 @@ def _of_any_size(x: Tensor, weight: Tensor, settings: Settings) -> Ran:
     y = convolve_whole(
         x, weight, s.strides, s.pads, s.dilations, s.groups, s.circular, s.compression, s.energy, s.algorithm
     )
-    return y, None, None
+    return with_bias(y, bias), None, None
 
 
-def _direct_of_any_size(x: Tensor, weight: Tensor, settings: Settings) -> Tensor:
+def _direct_of_any_size(x: Tensor, weight: Tensor, bias: Tensor | None, settings: Settings) -> Tensor:
     s, series = settings, len(settings.strides) == 1  # a series is a map of one row
     strides, dilations = ((1, *s.strides), (1, *s.dilations)) if series else (s.strides, s.dilations)
     (top, bottom), (left, right) = ((0, 0), *s.pads) if series else s.pads
@@ -163,4 +169,4 @@ def _direct_of_any_size(x: Tensor, weight: Tensor, settings: Settings) -> Tensor
         around = (top, left)
     else:
         x = F.pad(x, (left, right, top, bottom))
-    return F.conv2d(x, weight, None, strides, around, dilations, s.groups)
+    return F.conv2d(x, weight, bias, strides, around, dilations, s.groups)

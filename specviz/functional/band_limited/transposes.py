@@ -40,10 +40,10 @@ from specviz.functional.precision import no_autocast
 def correlate(x: Tensor, weight: Tensor, layout: Layout, algorithm: Algorithm, groups: int) -> Tensor:
     """The convolution: (B, C, [D,] H, W), (O, C/G, *taps) -> (B, O, *outputs); not "direct" but of planes."""
     if isinstance(layout, Plan):
-        return by_algorithm(x, weight, layout, algorithm, groups)
+        return by_algorithm(x, weight, None, layout, algorithm, groups)
     d = layout.d
     planes, taps = into_planes(x, d, "map", groups), taps_of_planes(weight, d, groups)
-    return out_of_planes(by_algorithm(planes, taps, layout.plane, algorithm, d.k * groups), d, "outputs", groups)
+    return out_of_planes(by_algorithm(planes, taps, None, layout.plane, algorithm, d.k * groups), d, "outputs", groups)
 
 
 def correlate_back(y: Tensor, weight: Tensor, layout: Layout, algorithm: Algorithm, groups: int) -> Tensor:
@@ -127,8 +127,9 @@ def way_of(
         shape = calibration.USUAL_BATCH, *shape[1:]
     if run is None or not shape[0] or torch.compiler.is_compiling():
         return fastest(layout.numbers, *shape)
-    expected = _expected(layout, shape)
-    return tuning.quickest((*layout.numbers, *shape, int(transposed)), likeliest(expected), expected, run, x, weight)
+    return tuning.quickest(
+        (*layout.numbers, *shape, int(transposed)), lambda: _expected(layout, shape), likeliest, run, x, weight
+    )
 
 
 @constant_result
