@@ -63,7 +63,7 @@ class _Own:
         """In which a pass over tensors like this one is the quicker: tried on as many maps as there are threads."""
         if not (1 < self.groups == self.maps[1] and self.taps[2] * self.taps[3] >= _MATTERS):
             return "contiguous"
-        if like.device.type != "cpu" or not tracing.is_readable(like):
+        if not like.numel() or like.device.type != "cpu" or not tracing.is_readable(like):
             return "contiguous"
 
         def run(order: Order, like: Tensor, _: Tensor) -> Tensor:
