@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 NAME = "specviz-warm"
-SPEC = {"name": NAME, "display_name": "Python 3, forked", "language": "python"}
+SPEC = {"name": NAME, "display_name": "Python 3, forked", "language": "python"}  # a notebook's, that asks for one
 IMPORTED = (
     "ipykernel.kernelapp",
     "ipykernel.ipkernel",
@@ -36,10 +36,13 @@ IMPORTED = (
 
 
 @contextlib.contextmanager
-def kernels() -> Iterator[Callable[[], object]]:
-    """While this is open, processes that are started find the kernel. Its imports begin now: what is yielded waits."""
+def kernels(name: str = NAME) -> Iterator[Callable[[], object]]:
+    """While this is open, this process and those it starts find the kernel. Imports begin now: what is yielded waits.
+
+    name  "python3" is the one that is there without this, and stands back
+    """
     with tempfile.TemporaryDirectory(prefix="specviz-warm-") as folder, contextlib.ExitStack() as stack:
-        spec = Path(folder, "kernels", NAME)
+        spec = Path(folder, "kernels", name)
         spec.mkdir(parents=True)
         at = f"{folder}/socket"
         argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
@@ -58,7 +61,7 @@ def kernels() -> Iterator[Callable[[], object]]:
             stack.enter_context(server.stdin)  # its end is the server's, however this process ends
             imported = stack.enter_context(server.stdout).readline
             listening.close()
-        (spec / "kernel.json").write_text(json.dumps({**SPEC, "argv": argv}))
+        (spec / "kernel.json").write_text(json.dumps({**SPEC, "name": name, "argv": argv}))
         before = os.environ.get("JUPYTER_PATH")
         os.environ["JUPYTER_PATH"] = os.pathsep.join([folder, *([before] if before else [])])
         try:
