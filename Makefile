@@ -55,9 +55,7 @@ simulator: setup
 # Every notebook's stored outputs against a fresh run, with the answers that it keeps back.
 nbval: setup
 	$(BIN)/python tests/revealed.py .nbval
-	SPECVIZ_CALIBRATION=shipped $(BIN)/python tests/warm_kernel.py run $(BIN)/pytest -q -n 2 --dist loadfile \
-	  --nbval --nbval-kernel-name specviz-warm --nbval-kernel-startup-timeout 300 \
-	  --nbval-sanitize-with tests/nbval.cfg .nbval
+	SPECVIZ_CALIBRATION=shipped $(BIN)/pytest -q -n 2 --dist loadfile --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg .nbval
 
 # Unit tests, the kernels compiled without a GPU, JupyterLab in a browser. In the order of tests/conftest.py, or the
 # slow pages, which are few tests, would come last and one core would wait. COVERAGE=yes takes nearly half as long again.

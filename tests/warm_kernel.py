@@ -1,11 +1,9 @@
 """Jupyter kernels that are forked from one process, which has imported what the course's notebooks import.
 
-The imports are most of a kernel's start: 9 s of the processor, for each page and each notebook. What is forked is a
-kernel like any other: a process of its own, with its own environment, folder, output and signals. JupyterLab, nbclient
-and nbval find it by its name, NAME, in a folder that JUPYTER_PATH names; elsewhere than on Linux, where libraries that
+The imports are most of a kernel's start: 9 s of the processor, for each page and each grade. What is forked is a
+kernel like any other: a process of its own, with its own environment, folder, output and signals. JupyterLab and
+nbclient find it by its name, NAME, in a folder that JUPYTER_PATH names; elsewhere than on Linux, where libraries that
 were imported may not survive a fork, that name is an ordinary kernel's.
-
-    python tests/warm_kernel.py run COMMAND ...    a command that finds such kernels
 """
 
 import contextlib
@@ -178,9 +176,6 @@ if __name__ == "__main__":
     role, *arguments = sys.argv[1:]
     if role == "kernel":
         raise SystemExit(stand_in(*arguments))
-    if role == "run":
-        with kernels():
-            raise SystemExit(subprocess.call(arguments))
     sys.path.pop(0)  # a notebook does not find the tests
     with socket.socket(fileno=int(arguments[0])) as listening:
         forked = serve(listening)
