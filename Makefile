@@ -34,7 +34,10 @@ advisories:
 browser: setup
 	@.ci/browser
 
-test: lint simulator nbval unit
+# Types and the simulator take one core each.
+test:
+	$(MAKE) --jobs=2 lint simulator
+	$(MAKE) --jobs=1 nbval unit
 
 # Under a minute on two cores: lint, types, and one case of each test that does not start processes or compile.
 quick: lint

@@ -32,6 +32,7 @@ NOT_QUICK = (
     "test_lab",
     "test_progress",
     "test_slides",
+    "test_warm_kernel",
 )
 
 

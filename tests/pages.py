@@ -16,6 +16,7 @@ from typing import Any
 import nbformat
 import numpy as np
 import pytest
+import warm_kernel
 
 from specviz import lab
 from specviz.bench import browser
@@ -43,25 +44,30 @@ atexit.register(close)
 def _studio() -> tuple[Any, Path, tuple[str, str]]:
     """One Chromium and one JupyterLab for all pages of this process: context, folder, (address, token)."""
     with contextlib.ExitStack() as stack:
+        imported = stack.enter_context(warm_kernel.kernels())  # while the others start
         context = stack.enter_context(browser.chromium()).context
         context.add_init_script(PATIENT)
         context.set_default_timeout(120_000)  # a slow machine is not a broken page
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="specviz-notebooks-")))
         (root / "notebooks").mkdir()
         server = stack.enter_context(browser.jupyterlab(root))
+        imported()  # JupyterLab does not wait long for a kernel
         _running.push(stack.pop_all())  # only if all of it started
     return context, root, server
 
 
 @contextlib.contextmanager
-def open_page(notebook: str, canvas: str = SPECTRUM, leave_out: tuple[str, ...] = ()) -> Iterator[Any]:
+def open_page(
+    notebook: str, canvas: str = SPECTRUM, leave_out: tuple[str, ...] = (), kernel: str = warm_kernel.NAME
+) -> Iterator[Any]:
     """A page with the notebook's cells run and its explorer painted; errors in the page fail the test.
 
     leave_out  code that is not run: cells with one of these texts, which take long and which the test does not need
+    kernel     "python3" is the one that readers have, which imports for itself
 
     A machine without Chromium fails here under CI and skips elsewhere, as BROWSER_TESTS=no does; nothing is installed.
     """
-    with _opened(notebook, lambda root: _copy(notebook, root, leave_out)) as page:
+    with _opened(notebook, lambda root: _copy(notebook, root, leave_out, kernel)) as page:
         page.locator(f".specviz[data-painted] {canvas}").scroll_into_view_if_needed(timeout=60_000)
         yield page
 
@@ -72,7 +78,7 @@ def open_cells(*cells: str, painted: int | None = None) -> Iterator[Any]:
 
     def write(root: Path) -> None:
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-        notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        notebook.metadata["kernelspec"] = warm_kernel.SPEC
         nbformat.write(notebook, root / "cells.ipynb")
 
     with _opened("cells.ipynb", write) as page:
@@ -105,13 +111,14 @@ def _opened(notebook: str, write: Callable[[Path], None]) -> Iterator[Any]:
         _tidy(server)
 
 
-def _copy(notebook: str, root: Path, leave_out: tuple[str, ...]) -> None:
+def _copy(notebook: str, root: Path, leave_out: tuple[str, ...], kernel: str) -> None:
     """Put the notebook where JupyterLab may save it, as it does every two minutes, whatever its state."""
     read = nbformat.read(lab.ROOT / notebook, as_version=4)
     for text in leave_out:
         kept = [cell for cell in read.cells if cell.cell_type != "code" or text not in cell.source]
         assert len(kept) < len(read.cells), f"no cell of {notebook} has {text!r} to leave out"
         read.cells = kept
+    read.metadata["kernelspec"] = {**read.metadata["kernelspec"], "name": kernel}
     nbformat.write(read, root / notebook)
 
 

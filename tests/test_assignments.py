@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import warm_kernel
 from typer.testing import CliRunner
 
 from specviz import assignments
@@ -19,6 +20,14 @@ from specviz.cli import app
 NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
 SMALL = "01_spectra_and_symmetry"  # two exercises, no photograph before them
 ANSWERS = {"01-22": "def partner(u, v, H, W):\n    return -u % H, -v % W", "01-24": "my_bins = [(0, 0), (3, 0)]"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forked():
+    """Kernels that have imported what all of them import, but where JUPYTER_PATH does not name them."""
+    with warm_kernel.kernels("python3") as imported:
+        imported()
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +174,8 @@ def test_every_notebook_the_solution_has_all_points_and_a_blank_one_none(copies,
 
 
 @pytest.mark.slow
-def test_a_whole_notebook_runs_as_it_was_handed_out(copies):
+def test_a_whole_notebook_runs_as_it_was_handed_out(copies, monkeypatch):
+    monkeypatch.delenv("JUPYTER_PATH")  # in a kernel that imports for itself
     found = grade(copies["00b_waves"].source, seconds=3000.0)
     assert (found.share, found.failed) == (1, {}), found
 
@@ -338,7 +348,8 @@ def test_help_fits_80_columns():
         assert not re.search(r"^  \w+ .*\.\.\.$", done.output, re.MULTILINE)  # a first line cut short
 
 
-def test_grading_leaves_no_process_and_no_folder(handed_in, tmp_path):
+def test_grading_leaves_no_process_and_no_folder(handed_in, tmp_path, monkeypatch):
+    monkeypatch.delenv("JUPYTER_PATH")  # a kernel that imports for itself
     fill(handed_in, **{"01-22": "open('left.txt', 'w').close()\nimport subprocess\nsubprocess.Popen(['sleep', '287'])"})
     nbformat.write(handed_in, tmp_path / "in.ipynb")
     code = f"import specviz.assignments as a; print(a.grade({str(tmp_path / 'in.ipynb')!r}).points)"

@@ -6,6 +6,7 @@ import re
 import nbformat
 import numpy as np
 import pytest
+import warm_kernel
 from axe_playwright_python.sync_playwright import Axe
 from nbclient import NotebookClient
 from nbconvert import HTMLExporter
@@ -267,14 +268,13 @@ def test_the_last_panel_of_a_row_has_room_for_its_outline_and_its_focus(page, wi
 
 
 @pytest.fixture(scope="module")
-def still():
+def still(page):
     """A notebook as the page that nbconvert makes of it, as `jupyter nbconvert` does with the project's settings."""
     cells = [nbformat.v4.new_markdown_cell("# Stills")]
     cells += [
         nbformat.v4.new_code_cell(code) for code in (SETUP, CELLS[0], CELLS[7], "sv.figures.Pictures({'a': photo})")
     ]
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    notebook = nbformat.v4.new_notebook(cells=cells, metadata=kernel)
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": warm_kernel.SPEC})
     NotebookClient(notebook, store_widget_state=False, timeout=120).execute()
     config = Config({"HTMLExporter": {"preprocessors": ["specviz.figures.html.AltTexts"]}})
     return HTMLExporter(config=config).from_notebook_node(notebook)[0]

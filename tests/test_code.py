@@ -2,6 +2,8 @@
 
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,12 @@ def project(tmp_path, monkeypatch):
 
     yield edit
     code._definitions.cache_clear()
+
+
+def test_the_digest_of_a_config_of_ones_own_asks_for_no_slow_import():
+    program = "import sys; from specviz.experiments import code; code.code_of(1); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 def test_a_digest_is_of_what_a_trial_computes_with(project):

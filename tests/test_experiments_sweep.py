@@ -296,16 +296,14 @@ def test_ctrl_c_ends_a_sweep_and_its_workers_without_a_traceback(new_experiment)
 
 def test_workers_on_a_machine_with_gpus_are_as_many_and_see_one_each(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    for visible, expected in ((None, {"0", "1"}), ("GPU-b,3", {"GPU-b", "3"})):
-        if visible:
-            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-        else:
-            monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-        with connected() as client:
-            client.wait_for_workers(2, timeout=60)
-            seen = client.run(lambda: os.environ.get("CUDA_VISIBLE_DEVICES"))
-        assert len(seen) == 2
-        assert set(seen.values()) == expected
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert sys.modules["specviz.experiments.sweep"]._gpus() == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-b,3")
+    with connected() as client:
+        client.wait_for_workers(2, timeout=60)
+        seen = client.run(lambda: os.environ.get("CUDA_VISIBLE_DEVICES"))
+    assert len(seen) == 2
+    assert set(seen.values()) == {"GPU-b", "3"}
 
 
 def test_without_a_gpu_workers_are_as_many_as_cores(monkeypatch):
@@ -317,10 +315,10 @@ def test_without_a_gpu_workers_are_as_many_as_cores(monkeypatch):
         assert list(client.run(lambda: os.environ["CUDA_VISIBLE_DEVICES"]).values()) == ["none of ours to change"]
 
 
-def test_a_search_of_a_project_s_experiment_ends_with_its_best(tmp_path):
-    for name in ("specnet-beta", "rippel-convergence"):
+def test_a_search_of_a_project_s_experiment_ends_with_its_best(tmp_path, cluster):
+    for name, where in (("specnet-beta", {"workers": 1}), ("rippel-convergence", {"scheduler": cluster.address})):
         experiment = find(name)
-        study, outcome = search(experiment, trials=2, out=str(tmp_path), workers=1, progress=False)
+        study, outcome = search(experiment, trials=2, out=str(tmp_path), progress=False, **where)
         assert (outcome.done, outcome.failed) == (2, {})
         assert len({trial.params["learning_rate"] for trial in study.trials}) == 2
         assert study.best_params.keys() == experiment.search.keys()
@@ -518,17 +516,17 @@ def test_what_is_no_database_s_address_is_said_in_a_sentence(tmp_path):
         assert f"storage='{storage}' is no address of a database" in " ".join(done.output.split())
 
 
-def threads_of_numba():
-    import numba
-
-    return numba.get_num_threads(), os.environ["OMP_NUM_THREADS"]
-
-
 def test_workers_share_the_cores_and_this_process_keeps_its_environment(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.delenv("NUMBA_NUM_THREADS", raising=False)
     dispatch.threshold_pack(torch.ones(4, dtype=torch.complex64), 0.5)  # Numba's threads are here
     before = {name: value for name, value in os.environ.items() if name != "__DASK_PARENT_PID"}
+
+    def threads_of_numba():  # a function of this module would be found there, and import all that it imports
+        import numba
+
+        return numba.get_num_threads(), os.environ["OMP_NUM_THREADS"]
+
     with connected(workers=2) as client:
         threads = max(1, dask.system.CPU_COUNT // 2)
         assert client.submit(threads_of_numba).result() == (threads, str(threads))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import inspect
+import sys
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cache
@@ -51,11 +52,10 @@ def code_of(config: object) -> str:
     functional, nn and models, but for layers that the network has no instance of. For any other config, and for a
     network of one's own: all of the four.
     """
-    from specviz.training import Config
-
     definitions = _definitions()
     parts: list[str] = []
-    if isinstance(config, Config) and ":" not in config.network:
+    training: Any = sys.modules.get("specviz.training.config")  # slow to import, and whose Config is here has done so
+    if training and isinstance(config, training.Config) and ":" not in config.network:
         network = _built(config)
         layers = {base.__name__ for layer in network.modules() for base in type(layer).__mro__}
         definitions, parts = _reached(definitions, layers), _described(network)
