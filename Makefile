@@ -36,8 +36,8 @@ browser: setup
 
 # Types and the simulator take one core each.
 test:
-	$(MAKE) --jobs=2 lint simulator
-	$(MAKE) --jobs=1 nbval unit
+	@$(MAKE) --no-print-directory --jobs=2 lint simulator
+	@$(MAKE) --no-print-directory --jobs=1 nbval unit
 
 # Under a minute on two cores: lint, types, and one case of each test that does not start processes or compile.
 quick: lint
