@@ -61,8 +61,8 @@ def live_threads(page) -> int:
 def start(page, explorer):
     """Press Start, and wait until the curve is seen to grow."""
     explorer.get_by_role("button", name="Start").click()
-    some = wait_until(page, lambda losses: len(losses) > 3, lambda: curve_of(explorer, 0, "live"))
-    wait_until(page, lambda losses: len(losses) > len(some), lambda: curve_of(explorer, 0, "live"))
+    some = wait_until(page, lambda losses: len(losses) > 3, lambda: curve_of(explorer, 0, "run "))
+    wait_until(page, lambda losses: len(losses) > len(some), lambda: curve_of(explorer, 0, "run "))
 
 
 def test_every_cell_runs_without_an_error_on_a_whole_sweep(page):
@@ -112,10 +112,10 @@ def test_a_live_training_grows_stops_and_ends_with_its_view(page):
     stopped = wait_until(page, lambda facts: facts.get("live run") == "stopped", lambda: shown_facts(explorer))
     # Facts and curves are drawn one after the other.
     losses = wait_until(
-        page, lambda y: stopped["progress"] == f"step {len(y)} of 630", lambda: curve_of(explorer, 0, "live")
+        page, lambda y: stopped["progress"] == f"step {len(y)} of 630", lambda: curve_of(explorer, 0, "run ")
     )
     page.wait_for_timeout(500)
-    assert (shown_facts(explorer), curve_of(explorer, 0, "live")) == (stopped, losses)
+    assert (shown_facts(explorer), curve_of(explorer, 0, "run ")) == (stopped, losses)
     # Anew, and then its cell is run again.
     start(page, explorer)
     assert live_threads(page) == 1

@@ -42,13 +42,19 @@ function sample({ mode = "lines", line, marker, error_x }) {
     svg.append(node);
   };
   const stroke = mode.includes("lines") ? line : error_x && { color: error_x.color };
-  if (stroke) path({ d: "M-13,0H13", stroke: stroke.color, "stroke-width": 2, "stroke-dasharray": DASHES[stroke.dash] ?? "none" });
+  if (stroke) path({ d: "M-13,0H13", stroke: stroke.color, "stroke-width": line?.width ?? 2, "stroke-dasharray": DASHES[stroke.dash] ?? "none" });
   const { symbol = "circle", color = line?.color } = marker ?? {};
   const open = `${symbol}`.endsWith("-open");
   const shape = SYMBOLS[`${symbol}`.replace("-open", "")] ?? SYMBOLS.circle;
   if (mode.includes("markers")) path({ d: shape, fill: open ? "none" : color, stroke: open ? color : "none", "stroke-width": 1.5 });
   return svg;
 }
+
+// A curve that is not there yet needs no name.
+const hasPoint = ({ x, y }) => {
+  const known = (value) => value !== null && value !== undefined && !Number.isNaN(value);
+  return !x || !y || [...x].some((value, i) => known(value) && known(y[i]));
+};
 
 // A curve's points in pixels of the figure; null where it has a gap or leaves the view.
 function pixels(points, { xaxis, yaxis, _size: size }) {
@@ -151,12 +157,13 @@ function surround(model, el) {
     const layout = plot._fullLayout;
     if (!layout?._size || !el.offsetWidth) return;
     el.style.setProperty("--left", `${layout._size.l}px`);
-    const traces = !model.get("named") ? [] : plot._fullData
+    const several = !model.get("named") ? [] : plot._fullData
       .map((full, index) => ({ full, index, visible: full.visible === true, given: plot.data[index] }))
       .filter(({ full, given }) => given?.name && given.showlegend !== false && full.visible);
-    names.hidden = traces.length < 2;
+    const traces = several.filter(({ full }) => hasPoint(full));
+    names.hidden = several.length < 2 || !traces.length;
     if (names.hidden) return;
-    const now = JSON.stringify(traces.map(({ full, visible }) => [full.name, visible, full.mode, full.line?.color, full.line?.dash, full.marker?.symbol, full.marker?.color]));
+    const now = JSON.stringify(traces.map(({ full, visible }) => [full.name, visible, full.mode, full.line?.color, full.line?.dash, full.line?.width, full.marker?.symbol, full.marker?.color]));
     if (now !== known) build(traces);
     if (now !== known || width !== el.offsetWidth) below = false; // else a moving slider would move the names to and fro
     [known, width] = [now, el.offsetWidth];
