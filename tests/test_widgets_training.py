@@ -463,9 +463,9 @@ def test_stop_in_the_panel_keeps_the_partial_curve_and_start_waits_for_no_one_el
     assert (explorer.facts()["status"], explorer.facts()["step"]) == ("finished", 6)
     assert explorer.facts()["run"] == "lenet, tanh, seed 1"
     assert [trace.name for trace in explorer.lines[0].figure.data if trace.name] == [
-        "run 2: tanh, seed 1",
+        "run 2: seed 1",
         "on record: tanh, nothing",
-        "run 1: tanh, seed 0",
+        "run 1: seed 0",
     ]
 
 
@@ -606,7 +606,7 @@ def test_the_same_seed_twice_lies_exactly_on_top_and_the_sentence_says_so(held):
     )
     for plot in (0, 1):
         last, _, first = explorer.shown.curves()[plot].lines
-        assert (last.name, first.name) == ("run 2: beta 0, seed 0", "run 1: beta 0, seed 0")
+        assert (last.name, first.name) == ("run 2", "run 1")
         assert (last.thin, first.thin, last.colour == first.colour) == (False, True, False)
         assert first.x.tolist() == last.x.tolist()
         assert first.y.tolist() == last.y.tolist()
@@ -621,9 +621,9 @@ def test_beta_0_and_beta_2_stand_beside_each_other_named_by_what_differs(held):
     trained_on(explorer, held)
     trained_on(explorer, held, beta=2)
     assert [line.name for line in explorer.shown.curves()[0].lines] == [
-        "run 2: beta 2, seed 0",
+        "run 2: beta 2",
         "on record: SpecNet, nothing",
-        "run 1: beta 0, seed 0",
+        "run 1: beta 0",
     ]
     assert explorer.sentence.value == (
         "Run 2 differs from run 1 in beta (2 against 0) alone. After epoch 2 it has 45.0 % of the test pictures right, "
@@ -635,8 +635,8 @@ def test_beta_0_and_beta_2_stand_beside_each_other_named_by_what_differs(held):
         "seed (3 against 0). After epoch 1 it has 55.0 %"
     )
     named = [line.name for line in explorer.shown.curves()[0].lines]
-    assert named[0] == "run 3: 1 epochs, ReLU, seed 3"
-    assert named[2:] == ["run 1: 2 epochs, beta 0, seed 0", "run 2: 2 epochs, beta 2, seed 0"]
+    assert named[0] == "run 3: ReLU, 1 epoch, seed 3"
+    assert named[2:] == ["run 1: beta 0, 2 epochs, seed 0", "run 2: beta 2, 2 epochs, seed 0"]
     table = explorer.shown.table
     assert [row[table.columns.index("beta")] for row in table.rows] == [0.0, 2.0, None]
     assert "The runs so far,3" in explorer.csv()

@@ -10,6 +10,7 @@ from typing import Any, cast
 import anywidget
 import ipywidgets as ipw
 import numpy as np
+from torch import Tensor
 
 from specviz import datasets, records, training
 from specviz.compare import Summary, finished
@@ -404,21 +405,25 @@ def pictures_of(answers: Answers | None) -> dict[str, Any]:
     each = zip(answers.pictures.inputs, answers.pictures.labels, answers.shares, strict=True)
     for number, (picture, label, shares) in enumerate(each, 1):
         key, found = f"picture {number}", int(shares.argmax())
-        right, sure = found == int(label), float(shares[found])
+        right, sure = found == int(label), _percent(shares[found])
         pixels = picture.numpy()
         still[key] = pixels[0] if grey else np.ascontiguousarray(np.moveaxis(pixels, 0, -1))
-        says = f"{_when(answers)} the network says {classes[found]}, {sure:.0%} sure, which is"
+        says = f"{_when(answers)} the network says {classes[found]}, {sure} sure, which is"
         looks[key] = {
             "title": f"{'✓' if right else '✗'} {classes[found]}",
             "description": f"A test picture of class {classes[int(label)]}; {says} {'right' if right else 'wrong'}.",
             "table": "gray" if grey else None,
             "axis": f"is {classes[int(label)]}",
-            "unit": f"{sure:.0%} sure",
+            "unit": f"{sure} sure",
         }
         first = shares.argsort(descending=True, stable=True)[:4].tolist()
-        reading = ", ".join(f"{classes[place]} {shares[place]:.0%}" for place in first)
+        reading = ", ".join(f"{classes[place]} {_percent(shares[place])}" for place in first)
         probe[key] = lambda x, y, reading=reading: reading
     return {"still": still, "looks": looks, "probe": probe}
+
+
+def _percent(share: Tensor) -> str:
+    return f"{100 * float(share):.0f} %"
 
 
 def _name(config: training.Config) -> str:

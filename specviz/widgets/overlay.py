@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,16 +50,24 @@ def drawn(runs: Sequence[Numbered]) -> list[Numbered]:
 
 
 def names(runs: Sequence[Numbered]) -> list[str]:
-    """The runs' curves by number, form and seed, and by whatever else differs among them."""
-    others = [key for key in ("network", "data set", "epochs") if len({each.settings[key] for each in runs}) > 1]
+    """The runs' curves, by number and by the settings in which they differ: short, so that they fit at a curve's end.
 
-    def name(each: Numbered) -> str:
-        s = each.settings
-        form, seed = s["form"] if s["beta"] is None else f"beta {s['beta']:g}", f"seed {s['seed']}"
-        more = [f"{s[key]} epochs" if key == "epochs" else s[key] for key in others]
-        return f"{each}: {', '.join([*more, form, seed])}"
+    A run alone has the name of its form and its seed.
+    """
+    differ = [key for key in runs[0].settings if len({each.settings[key] for each in runs}) > 1] if runs else []
+    apart = differ if len(runs) > 1 else ["form", "beta", "seed"]
+    return [": ".join(filter(None, [str(each), ", ".join(_words(each, apart))])) for each in runs]
 
-    return [name(each) for each in runs]
+
+def _words(each: Numbered, keys: Sequence[str]) -> Iterator[str]:
+    for key in keys:
+        value = each.settings[key]
+        if key == "beta" and value is not None:
+            yield f"beta {value:g}"
+        elif (key == "form" and each.settings["beta"] is None) or key in ("network", "data set"):
+            yield value
+        elif key in ("epochs", "seed"):
+            yield f"{value} epoch{'s' if value > 1 else ''}" if key == "epochs" else f"seed {value}"
 
 
 def differences(one: Numbered, other: Numbered) -> list[tuple[str, str, str]]:
