@@ -50,12 +50,6 @@ function sample({ mode = "lines", line, marker, error_x }) {
   return svg;
 }
 
-// A curve that is not there yet needs no name.
-const hasPoint = ({ x, y }) => {
-  const known = (value) => value !== null && value !== undefined && !Number.isNaN(value);
-  return !x || !y || [...x].some((value, i) => known(value) && known(y[i]));
-};
-
 // A curve's points in pixels of the figure; null where it has a gap or leaves the view.
 function pixels(points, { xaxis, yaxis, _size: size }) {
   return points.map(({ x, y }) => {
@@ -157,11 +151,10 @@ function surround(model, el) {
     const layout = plot._fullLayout;
     if (!layout?._size || !el.offsetWidth) return;
     el.style.setProperty("--left", `${layout._size.l}px`);
-    const several = !model.get("named") ? [] : plot._fullData
+    const traces = !model.get("named") ? [] : plot._fullData // to plotly a curve without points is not visible
       .map((full, index) => ({ full, index, visible: full.visible === true, given: plot.data[index] }))
       .filter(({ full, given }) => given?.name && given.showlegend !== false && full.visible);
-    const traces = several.filter(({ full }) => hasPoint(full));
-    names.hidden = several.length < 2 || !traces.length;
+    names.hidden = !traces.length;
     if (names.hidden) return;
     const now = JSON.stringify(traces.map(({ full, visible }) => [full.name, visible, full.mode, full.line?.color, full.line?.dash, full.line?.width, full.marker?.symbol, full.marker?.color]));
     if (now !== known) build(traces);
