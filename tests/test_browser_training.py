@@ -102,11 +102,19 @@ def test_the_slider_moves_along_the_sweep_by_keyboard_and_the_curves_follow(page
     assert wait_until(page, lambda y: len(y) == 5, lambda: curve_of(explorer, 1, "plain")) == plain
 
 
-def test_a_live_training_grows_stops_and_ends_with_its_view(page):
+def test_a_live_training_pauses_goes_on_stops_and_ends_with_its_view(page):
     explorer = page.locator(".specviz-explorer", has=page.get_by_role("button", name="Start"))
     explorer.scroll_into_view_if_needed()
     start(page, explorer)
     assert explorer.get_by_role("button", name="Start").is_disabled()
+    assert explorer.locator("canvas[data-panel]").count() == 8
+    # By the keyboard, which stays on the button whatever it says.
+    explorer.get_by_role("button", name="Pause").focus()
+    page.keyboard.press("Space")
+    wait_until(page, lambda facts: facts.get("live run") == "paused", lambda: shown_facts(explorer))
+    explorer.get_by_role("button", name="Go on").wait_for()
+    page.keyboard.press("Space")
+    wait_until(page, lambda facts: facts.get("live run") == "training", lambda: shown_facts(explorer))
     explorer.get_by_role("button", name="Stop").click()
     wait_until(page, lambda threads: threads == 0, lambda: live_threads(page))
     stopped = wait_until(page, lambda facts: facts.get("live run") == "stopped", lambda: shown_facts(explorer))
