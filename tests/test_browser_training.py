@@ -61,8 +61,8 @@ def live_threads(page) -> int:
 def start(page, explorer):
     """Press Start, and wait until the curve is seen to grow."""
     explorer.get_by_role("button", name="Start").click()
-    some = wait_until(page, lambda losses: len(losses) > 3, lambda: curve_of(explorer, 0, "live"))
-    wait_until(page, lambda losses: len(losses) > len(some), lambda: curve_of(explorer, 0, "live"))
+    some = wait_until(page, lambda losses: len(losses) > 3, lambda: curve_of(explorer, 0, "run "))
+    wait_until(page, lambda losses: len(losses) > len(some), lambda: curve_of(explorer, 0, "run "))
 
 
 def test_every_cell_runs_without_an_error_on_a_whole_sweep(page):
@@ -102,20 +102,28 @@ def test_the_slider_moves_along_the_sweep_by_keyboard_and_the_curves_follow(page
     assert wait_until(page, lambda y: len(y) == 5, lambda: curve_of(explorer, 1, "plain")) == plain
 
 
-def test_a_live_training_grows_stops_and_ends_with_its_view(page):
+def test_a_live_training_pauses_goes_on_stops_and_ends_with_its_view(page):
     explorer = page.locator(".specviz-explorer", has=page.get_by_role("button", name="Start"))
     explorer.scroll_into_view_if_needed()
     start(page, explorer)
     assert explorer.get_by_role("button", name="Start").is_disabled()
+    assert explorer.locator("canvas[data-panel]").count() == 8
+    # By the keyboard, which stays on the button whatever it says.
+    explorer.get_by_role("button", name="Pause").focus()
+    page.keyboard.press("Space")
+    wait_until(page, lambda facts: facts.get("live run") == "paused", lambda: shown_facts(explorer))
+    explorer.get_by_role("button", name="Go on").wait_for()
+    page.keyboard.press("Space")
+    wait_until(page, lambda facts: facts.get("live run") == "training", lambda: shown_facts(explorer))
     explorer.get_by_role("button", name="Stop").click()
     wait_until(page, lambda threads: threads == 0, lambda: live_threads(page))
     stopped = wait_until(page, lambda facts: facts.get("live run") == "stopped", lambda: shown_facts(explorer))
     # Facts and curves are drawn one after the other.
     losses = wait_until(
-        page, lambda y: stopped["progress"] == f"step {len(y)} of 630", lambda: curve_of(explorer, 0, "live")
+        page, lambda y: stopped["progress"] == f"step {len(y)} of 630", lambda: curve_of(explorer, 0, "run ")
     )
     page.wait_for_timeout(500)
-    assert (shown_facts(explorer), curve_of(explorer, 0, "live")) == (stopped, losses)
+    assert (shown_facts(explorer), curve_of(explorer, 0, "run ")) == (stopped, losses)
     # Anew, and then its cell is run again.
     start(page, explorer)
     assert live_threads(page) == 1

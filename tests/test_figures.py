@@ -457,6 +457,29 @@ def test_many_points_and_five_curves_have_their_names_in_a_legend():
         assert not axes.texts
 
 
+@pytest.mark.parametrize("count", [2, 6])
+def test_a_curve_without_points_has_no_name_and_leaves_the_others_theirs(count):
+    x, none = np.linspace(0, 1, 5), np.zeros(0)
+    lines = [Line(f"{n}", x, 9 * n + x) for n in range(count)]
+    lines[1] = Line("not yet", none, none)
+    lines.append(Line("gaps alone", x, np.full(5, np.nan)))
+    (axes,) = LinePlot("p", "x", "y", lines).still().axes
+    legend = axes.get_legend()
+    named = [text.get_text() for text in (axes.texts if legend is None else legend.get_texts())]
+    assert (legend is None) == (count == 2)
+    assert named == [f"{n}" for n in range(count) if n != 1]
+
+
+def test_a_thin_curve_over_another_leaves_its_edges_to_be_seen():
+    x = np.linspace(0, 1, 5)
+    plot = LinePlot("p", "x", "y", [Line("under", x, x), Line("over", x, x, thin=True)])
+    under, over = (trace["line"]["width"] for trace in plot.plotly(dark=False)["data"])
+    assert over < under
+    under, over = plot.still().axes[0].lines[:2]
+    assert over.get_linewidth() < under.get_linewidth()
+    assert over.get_zorder() >= under.get_zorder()
+
+
 def test_names_move_apart_no_further_than_their_height():
     assert apart([1.0, 3.0], 0.5) == [1.0, 3.0]
     assert apart([1.0, 1.0], 0.5) == [0.75, 1.25]

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 import specviz as sv
+from specviz.record_types import RunRecord
 from specviz.training import Config
-from specviz.widgets import LiveTrainingExplorer, TrainingExplorer, live
+from specviz.widgets import LiveTrainingExplorer, TrainingExplorer, live, live_run, overlay
 
 EPOCHS = 3
 
@@ -350,23 +351,30 @@ def recorded(config, variant, **changes):
 
 
 class Held:
-    """Stands in for `sv.training.train`: each step when the test says so, on Lightning's terms."""
+    """Stands in for `sv.training.train`: each step when the test says so, on Lightning's terms.
+
+    Its losses follow from the seed and beta, as a training's do.
+    """
 
     def __init__(self):
         self.may_step, self.under_way, self.most = threading.Semaphore(0), 0, 0
 
-    def __call__(self, config, *, data, stop, on_step, on_epoch, measure):
+    def __call__(self, config, *, data, model, stop, on_step, on_epoch, measure):
         self.under_way += 1
         self.most = max(self.most, self.under_way)
+        own, epochs = config.seed + config.network_options.get("beta", 0.0), []
+        record = {"config": config.to_dict(), "epochs": epochs, "wall_seconds": 60.0, "status": "stopped"}
         try:
             for step in range(3 * config.epochs):
                 while not self.may_step.acquire(timeout=0.01):
                     if stop.is_set():
-                        return {"status": "stopped"}
-                on_step({"epoch": step // 3, "step": step, "loss": 2.0 - 0.1 * step})
+                        return record
+                on_step({"epoch": step // 3, "step": step, "loss": 2.0 + own - 0.1 * step})
                 if step % 3 == 2:
-                    on_epoch({"test_accuracy": 0.25, "train_loss": 1.0})
-            return {"status": "finished"}
+                    epochs.append({"epoch": step // 3, "test_accuracy": 0.25 + own / 10, "test_loss": 1.0 + own})
+                    epochs[-1] |= {"epoch_seconds": 30.0, "epoch_cpu_seconds": 20.0}
+                    on_epoch(dict(epochs[-1]))
+            return record | {"status": "finished"}
         finally:
             self.under_way -= 1
 
@@ -405,14 +413,14 @@ def test_a_live_run_repeats_its_record_and_says_how_far_it_is_from_it():
         assert torch.get_num_threads() == threads
     same = {name: value for name, value in row["epochs"][0].items() if "seconds" not in name}
     assert {name: explorer._run.rows[0][name] for name in same} == same
-    assert lines(explorer, 1)["live: lenet, ReLU, seed 0"].y == pytest.approx(100 * row["epochs"][0]["test_accuracy"])
+    assert lines(explorer, 1)["run 1: ReLU, seed 0"].y == pytest.approx(100 * row["epochs"][0]["test_accuracy"])
     assert explorer.still().startswith(b"\x89PNG")
 
 
 def test_stop_ends_a_real_run_in_the_middle_of_an_epoch_and_another_can_start():
     config = tiny("specnet 1", train_examples=None, test_examples=None, epochs=2)
     stepped = threading.Event()
-    run = live.LiveRun(config, lambda: run.steps and stepped.set())
+    run = live_run.LiveRun(config, lambda: run.steps and stepped.set())
     run.start()
     assert stepped.wait(60)
     run.stop()
@@ -421,7 +429,7 @@ def test_stop_ends_a_real_run_in_the_middle_of_an_epoch_and_another_can_start():
     run.wait(60)
     assert not run._thread.is_alive()
     assert 0 < len(run.steps) == steps < 63
-    again = live.LiveRun(replace(config, train_examples=64, test_examples=64, epochs=1), lambda: None)
+    again = live_run.LiveRun(replace(config, train_examples=64, test_examples=64, epochs=1), lambda: None)
     again.start()
     again.wait(60)
     assert (again.status, len(again.steps), len(again.rows)) == ("finished", 1, 1)
@@ -434,8 +442,7 @@ def test_stop_in_the_panel_keeps_the_partial_curve_and_start_waits_for_no_one_el
     assert (explorer.start_button.disabled, explorer.stop_button.disabled) == (True, False)
     with pytest.raises(ValueError, match="a training is under way here"):
         explorer.start()
-    figures = [view.figure for view in explorer.lines]
-    assert figures[0].data[0].name == "live: lenet, tanh, seed 0"
+    assert explorer.lines[0].figure.data[0].name == "run 1: tanh, seed 0"
     explorer.start_button.click()
     assert "under way" in explorer.panels.message
     held.may_step.release(4)
@@ -447,7 +454,7 @@ def test_stop_in_the_panel_keeps_the_partial_curve_and_start_waits_for_no_one_el
     f = explorer.facts()
     assert (f["status"], f["step"], f["epoch"], f["test_accuracy"]) == ("stopped", 4, 1, 0.25)
     # At 63 steps an epoch.
-    assert lines(explorer, 0)["live: lenet, tanh, seed 0"].x.tolist() == pytest.approx([i / 63 for i in (1, 2, 3, 4)])
+    assert lines(explorer, 0)["run 1: tanh, seed 0"].x.tolist() == pytest.approx([i / 63 for i in (1, 2, 3, 4)])
     np.testing.assert_allclose(explorer.lines[0].figure.data[0].y, [2.0, 1.95, 1.9, 1.85])
     explorer.set(seed=1)
     assert explorer.facts()["run"] == "lenet, tanh, seed 0"  # moving a control takes no curve away
@@ -455,8 +462,11 @@ def test_stop_in_the_panel_keeps_the_partial_curve_and_start_waits_for_no_one_el
     explorer.wait(60)
     assert (explorer.facts()["status"], explorer.facts()["step"]) == ("finished", 6)
     assert explorer.facts()["run"] == "lenet, tanh, seed 1"
-    assert [view.figure for view in explorer.lines] == figures  # their curves have another name, and their zoom stays
-    assert figures[0].data[0].name == "live: lenet, tanh, seed 1"
+    assert [trace.name for trace in explorer.lines[0].figure.data if trace.name] == [
+        "run 2: seed 1",
+        "on record: tanh, nothing",
+        "run 1: seed 0",
+    ]
 
 
 def test_curves_are_drawn_by_the_event_loop_and_never_by_the_training_thread(held):
@@ -567,6 +577,228 @@ def test_a_config_comes_from_the_nearest_record_and_without_one_is_the_usual():
 
 
 def test_a_running_mean_takes_fewer_at_the_beginning():
-    assert live.running_mean([4, 2, 0, 6], 2).tolist() == [4, 3, 1, 3]
-    assert live.running_mean([], 2).tolist() == []
-    assert live.running_mean([1, 2], 20).tolist() == [1, 1.5]
+    assert overlay.running_mean([4, 2, 0, 6], 2).tolist() == [4, 3, 1, 3]
+    assert overlay.running_mean([], 2).tolist() == []
+    assert overlay.running_mean([1, 2], 20).tolist() == [1, 1.5]
+
+
+# --- runs beside each other
+
+
+def trained_on(explorer, held, **values):
+    """Train what these values say, to its end."""
+    explorer.set(**values)
+    explorer.start()
+    held.may_step.release(3 * round(explorer.values["epochs"]))
+    explorer.wait(60)
+    return explorer.facts()
+
+
+def test_the_same_seed_twice_lies_exactly_on_top_and_the_sentence_says_so(held):
+    explorer = LiveTrainingExplorer([], beta=0, epochs=2)
+    assert (explorer.sentence.value, explorer.clear_button.disabled) == ("", True)
+    trained_on(explorer, held)
+    assert (explorer.sentence.value, explorer.shown.table) == ("", None)
+    trained_on(explorer, held)
+    assert explorer.sentence.value == (
+        "Run 2 has the settings and the seed of run 1, and so far every loss and every accuracy is the same to the "
+        "last bit: its curve lies exactly on that of run 1."
+    )
+    for plot in (0, 1):
+        last, _, first = explorer.shown.curves()[plot].lines
+        assert (last.name, first.name) == ("run 2", "run 1")
+        assert (last.thin, first.thin, last.colour == first.colour) == (False, True, False)
+        assert first.x.tolist() == last.x.tolist()
+        assert first.y.tolist() == last.y.tolist()
+    assert explorer.lines[0].figure.data[-1].line.width < explorer.lines[0].figure.data[0].line.width
+    # A run that leaves the other's numbers is not said to lie on it, whatever its settings.
+    explorer._runs[0].steps[4] += 1e-12
+    assert "from step 5 on they differ" in overlay.sentence(explorer._numbered())
+
+
+def test_beta_0_and_beta_2_stand_beside_each_other_named_by_what_differs(held):
+    explorer = LiveTrainingExplorer([], beta=0, epochs=2)
+    trained_on(explorer, held)
+    trained_on(explorer, held, beta=2)
+    assert [line.name for line in explorer.shown.curves()[0].lines] == [
+        "run 2: beta 2",
+        "on record: SpecNet, nothing",
+        "run 1: beta 0",
+    ]
+    assert explorer.sentence.value == (
+        "Run 2 differs from run 1 in beta (2 against 0) alone. After epoch 2 it has 45.0 % of the test pictures right, "
+        "run 1 25.0 %."
+    )
+    trained_on(explorer, held, form="relu", seed=3, epochs=1)
+    assert explorer.sentence.value.startswith(
+        "Run 3 differs from run 2 in form (ReLU against SpecNet of beta 2), epochs (1 against 2) and "
+        "seed (3 against 0). After epoch 1 it has 55.0 %"
+    )
+    named = [line.name for line in explorer.shown.curves()[0].lines]
+    assert named[0] == "run 3: ReLU, 1 epoch, seed 3"
+    assert named[2:] == ["run 1: beta 0, 2 epochs, seed 0", "run 2: beta 2, 2 epochs, seed 0"]
+    table = explorer.shown.table
+    assert [row[table.columns.index("beta")] for row in table.rows] == [0.0, 2.0, None]
+    assert "The runs so far,3" in explorer.csv()
+
+
+def test_clear_takes_earlier_runs_off_the_figure_and_keeps_their_records(held, tmp_path):
+    explorer = LiveTrainingExplorer([], epochs=1)
+    for seed in range(6):
+        trained_on(explorer, held, seed=seed)
+    names = [line.name.partition(":")[0] for line in explorer.shown.curves()[1].lines]
+    assert names == ["run 6", "on record", "run 2", "run 3", "run 4", "run 5"]  # as many as there are colours
+    assert len({line.colour for line in explorer.shown.curves()[1].lines}) == 6
+    assert (explorer.facts()["earlier_runs"], len(explorer.shown.table.rows)) == (4, 6)
+    explorer.clear_button.click()
+    assert [line.name.partition(":")[0] for line in explorer.shown.curves()[1].lines] == ["run 6", "on record"]
+    assert (explorer.facts()["earlier_runs"], explorer.clear_button.disabled) == (0, True)
+    assert (explorer.sentence.value, explorer.table_view.value) == ("", "")
+    trained_on(explorer, held, seed=6)
+    assert explorer.sentence.value.startswith("Run 7 differs from run 6 in seed (6 against 5) alone.")
+    assert [row["config"]["seed"] for row in explorer.runs] == list(range(7))
+    sv.records.write(tmp_path / "runs.jsonl", explorer.runs)
+    assert sv.records.read(tmp_path / "runs.jsonl") == explorer.runs
+
+
+def test_the_record_of_a_run_is_a_trainings_and_a_stopped_one_leaves_its_own():
+    explorer = LiveTrainingExplorer([recorded(tiny(), "relu")], form="relu", epochs=1)
+    explorer.start()
+    explorer.wait(60)
+    run = live_run.LiveRun(tiny(train_examples=None, epochs=2), lambda: run.steps and run.stop())
+    explorer._runs.append(run)
+    run.start()
+    run.wait(60)
+    whole, stopped = explorer.runs
+    for record_ in (whole, stopped):
+        assert RunRecord.__required_keys__ <= record_.keys()
+        assert json.loads(json.dumps(record_)) == record_
+    assert (whole["status"], len(whole["epochs"]), stopped["status"], stopped["epochs"]) == (
+        "finished",
+        1,
+        "stopped",
+        [],
+    )
+
+
+def test_eight_test_pictures_are_asked_about_before_the_training_and_after_each_epoch(monkeypatch):
+    config = replace(tiny(epochs=2, train_examples=640, learning_rate=0.03), experiment="live")
+    explorer = LiveTrainingExplorer([recorded(config, "relu")], form="relu", epochs=2)
+    assert explorer._panels() == []
+    seen = []
+    monkeypatch.setattr(live_run, "DRAWN_EVERY", 0)
+    run = live_run.LiveRun(config, lambda: seen.append(run.answers))
+    explorer._runs.append(run)
+    run.start()
+    explorer.wait(60)
+    answers = [each for each, before in zip(seen, [None, *seen], strict=False) if each is not before]
+    assert [each.epoch for each in answers] == [0, 1, 2]
+    assert not torch.equal(answers[0].shares, answers[1].shares)
+    assert not torch.equal(answers[1].shares, answers[2].shares)
+    # The same network, trained and asked by hand.
+    train, test = sv.training.load(config)
+    network, pictures = sv.training.build(config, train), test.take(8)
+    sv.training.train(config, data=(train, test), model=network, measure=False)
+    mean, deviation = train.channel_stats()
+    with torch.no_grad():
+        scores = network.eval()(sv.datasets.normalise(pictures.inputs, mean, deviation))
+    torch.testing.assert_close(run.answers.shares, scores.softmax(1))
+    says, labels = scores.argmax(1), pictures.labels
+    panels = explorer.panels.panels
+    assert [panel["title"] for panel in panels] == [
+        f"{'✓' if says[i] == labels[i] else '✗'} {train.classes[says[i]]}" for i in range(8)
+    ]
+    assert [panel["axis"] for panel in panels] == [f"is {train.classes[label]}" for label in labels]
+    assert explorer.facts()["pictures_right"] == int((says == labels).sum())
+    assert "after epoch 2 the network says" in panels[0]["description"]
+    assert explorer.probe("picture 1", 3, 3).startswith(train.classes[says[0]])
+    assert explorer.still().startswith(b"\x89PNG")
+    assert network.training is False
+
+
+def test_a_network_goes_on_as_it_was_after_it_was_asked():
+    config = tiny(network="vgg11", network_options={"width": 0.1})
+    train, test = sv.training.load(config)
+    network = sv.training.build(config, train)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    live_run.shares_of(network, test.take(8).inputs / 255, config)
+    assert network.training
+    assert all(module.training for module in network.modules())
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+
+
+# --- paused
+
+
+def test_a_paused_run_adds_nothing_lets_another_panel_train_and_goes_on(held):
+    first, second = (LiveTrainingExplorer([], seed=seed, epochs=2) for seed in (0, 1))
+    assert first.pause_button.disabled
+    first.start()
+    held.may_step.release(4)
+    after(4, first._run)
+    first.pause_button.click()
+    assert (first.facts()["status"], first.running, first.start_button.disabled) == ("paused", True, True)
+    assert (first.pause_button.description, first.stop_button.disabled) == ("Go on", False)
+    with pytest.raises(ValueError, match=r"paused and would never end: go_on\(\) first"):
+        first.wait()
+    held.may_step.release(1)
+    second.start()  # waits until the first one rests within its batch
+    held.may_step.release(6)
+    second.wait(60)
+    assert (second.facts()["status"], len(first._run.steps)) == ("finished", 4)
+    first.pause_button.click()
+    assert (first.facts()["status"], first.pause_button.description) == ("training", "Pause")
+    held.may_step.release(6)
+    first.wait(60)
+    assert (first.facts()["status"], first.facts()["step"]) == ("finished", 6)
+    assert first.pause_button.disabled
+
+
+@pytest.mark.parametrize("when", ["resting", "at once"])
+def test_a_paused_run_can_be_stopped(held, when):
+    explorer = LiveTrainingExplorer([], epochs=1)
+    explorer.start()
+    held.may_step.release(1)
+    after(1, explorer._run)
+    explorer.pause()
+    if when == "resting":
+        held.may_step.release(1)
+    explorer.stop()
+    explorer._run.wait(60)
+    assert not explorer._run._thread.is_alive()
+    assert (explorer.facts()["status"], explorer.facts()["step"]) == ("stopped", 1)
+    explorer.go_on()
+    assert explorer.facts()["status"] == "stopped"
+
+
+def test_no_second_of_a_pause_is_in_the_record_and_the_training_comes_to_the_same_end(monkeypatch):
+    config, train, raw = tiny(epochs=1, train_examples=640), sv.training.train, []
+    monkeypatch.setattr(sv.training, "train", lambda *args, **more: raw.append(train(*args, **more)) or raw[-1])
+    straight = live_run.LiveRun(config, lambda: None)
+    straight.start()
+    straight.wait(60)
+    run = live_run.LiveRun(config, lambda: None)
+    monkeypatch.setattr(live_run, "DRAWN_EVERY", 0)
+    run.on_change = lambda: len(run.steps) == 5 and run.pause()
+    run.start()
+    for _ in range(6000):
+        if run.status == "paused":
+            break
+        threading.Event().wait(0.01)
+    threading.Event().wait(1.5)
+    assert len(run.steps) == 5
+    run.go_on()
+    run.wait(60)
+    assert (run.status, run.steps) == ("finished", straight.steps)
+    same = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
+    assert [run.rows[0][name] for name in same] == [straight.rows[0][name] for name in same]
+    ((epoch, seconds, cpu_seconds),) = run._pauses
+    assert epoch == 0
+    assert seconds > 1
+    ours, by_train = run.record, raw[1]
+    assert ours["wall_seconds"] == by_train["wall_seconds"] - seconds
+    assert ours["epochs"][0]["epoch_seconds"] == by_train["epochs"][0]["epoch_seconds"] - seconds > 0
+    assert ours["epochs"][0]["epoch_cpu_seconds"] == by_train["epochs"][0]["epoch_cpu_seconds"] - cpu_seconds
+    assert ours["epochs"] == run.rows
+    assert run.seconds < by_train["wall_seconds"]

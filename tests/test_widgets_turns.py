@@ -12,7 +12,7 @@ import torch
 from tools import waiting
 
 import specviz as sv
-from specviz.widgets import LiveTrainingExplorer, SymmetryExplorer, ThresholdExplorer, live, turns
+from specviz.widgets import LiveTrainingExplorer, SymmetryExplorer, ThresholdExplorer, live_run, turns
 from specviz.widgets.turns import turn
 
 # Two explorers moved by two threads, as JupyterLab's subshells do; then the same by one thread, one after the other.
@@ -124,11 +124,11 @@ def test_within_a_turn_one_may_go_on():
 def test_a_training_is_stopped_and_waited_for_while_another_explorer_computes(monkeypatch):
     ended = threading.Event()
 
-    def train(config, *, data, stop, on_step, on_epoch, measure):
+    def train(config, *, data, model, stop, on_step, on_epoch, measure):
         on_step({"epoch": 0, "step": 0, "loss": 1.0})
         assert stop.wait(60)
         ended.set()
-        return {"status": "stopped"}
+        return {"status": "stopped", "epochs": [], "wall_seconds": 1.0}
 
     monkeypatch.setattr(sv.training, "train", train)
     explorer = LiveTrainingExplorer([])
@@ -208,16 +208,16 @@ def test_curves_go_on_when_the_loop_that_was_to_draw_them_has_ended(loops):
 
 
 def test_a_live_training_is_drawn_by_a_loop_that_goes_on(loops, monkeypatch):
-    step, proceed = threading.Semaphore(0), {"status": "finished"}
+    step, proceed = threading.Semaphore(0), {"status": "finished", "epochs": [], "wall_seconds": 1.0}
 
-    def train(config, *, data, stop, on_step, on_epoch, measure):
+    def train(config, *, data, model, stop, on_step, on_epoch, measure):
         for number in range(2):
             assert step.acquire(timeout=60)
             on_step({"epoch": 0, "step": number, "loss": 1.0})
         return proceed
 
     monkeypatch.setattr(sv.training, "train", train)
-    monkeypatch.setattr(live, "DRAWN_EVERY", 0)
+    monkeypatch.setattr(live_run, "DRAWN_EVERY", 0)
     explorer = loops[0].call(lambda: LiveTrainingExplorer([], epochs=1))
     loops[1].call(explorer.start)
     step.release()
@@ -238,7 +238,7 @@ def test_threads_born_meanwhile_have_torchs_own_number_of_threads():
         torch.ones(3).sum()
         found.append(torch.get_num_threads())
 
-    with live._on_one_thread():
+    with live_run._on_one_thread():
         assert torch.get_num_threads() == 1
         started(look).join(60)
     explorer = ThresholdExplorer(torch.rand(8, 8))

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -42,6 +43,7 @@ class Line:
     symbol      of the points; another one for each curve of a plot when None
     texts       (N,) what a point is called under the pointer
     low, high   (N,) the band around the curve, such as a mean's spread; both or neither
+    thin        half as wide, so that a curve under it is seen on both sides
 
     >>> sv.figures.Line("sine", np.arange(3), np.array([0.0, 1.0, 0.0])).colour == sv.figures.BLUE
     True
@@ -57,6 +59,7 @@ class Line:
     low: np.ndarray | None = None
     high: np.ndarray | None = None
     texts: tuple[str, ...] = ()
+    thin: bool = False
 
     def __post_init__(self) -> None:
         if (self.low is None) != (self.high is None):
@@ -214,7 +217,11 @@ def plotly_traces(marked: Marked, dark: bool) -> list[dict[str, Any]]:
         "y": y,
         "name": line.name,
         "mode": "markers" if line.dash == "none" else "lines+markers" if line.markers or sparse else "lines",
-        "line": {"color": colour, "dash": "solid" if line.dash == "none" else line.dash, "width": 2},
+        "line": {
+            "color": colour,
+            "dash": "solid" if line.dash == "none" else line.dash,
+            "width": 1 if line.thin else 2,
+        },
         "marker": {"symbol": symbol, "size": _SYMBOLS[symbol][1], "maxdisplayed": _SPARSE if sparse else 0},
     }
     if line.texts:
@@ -272,10 +279,16 @@ def _finite(values: Any) -> np.ndarray:
 
 def legend_height(plot: LinePlot, width: float, height: float) -> float:
     """Inches that names take below a still plot of so many inches; none where they stand at the curves' ends."""
-    names = [line.name for line in plot.lines]
-    if len(names) < 2 or _named_at_their_ends(plot, width, height):
+    names = [line.name for line in compress(plot.lines, _has_name(plot))]
+    if not names or _named_at_their_ends(plot, width, height):
         return 0.0
     return 0.16 * -(-len(names) // _legend_columns(names, width)) + 0.1
+
+
+def _has_name(plot: LinePlot) -> list[bool]:
+    """Which curves have their names in the plot: of several those that have a point."""
+    ends = [np.asarray(line.x, dtype=np.float64) + np.asarray(line.y, dtype=np.float64) for line in plot.lines]
+    return [len(ends) > 1 and bool(np.isfinite(points).any()) for points in ends]
 
 
 def _legend_columns(names: list[str], width: float) -> int:
@@ -288,14 +301,15 @@ def _name_width(name: str) -> float:
 
 def _named_at_their_ends(plot: LinePlot, width: float, height: float) -> list[Place] | None:
     """Where the names stand in a still plot of so many inches; None where they would collide."""
-    beside = max((_name_width(line.name) for line in plot.lines), default=0.0)
+    named = _has_name(plot)
+    beside = max((_name_width(line.name) for line in compress(plot.lines, named)), default=0.0)
     if beside > width / 4:
         return None
     size = (width - 0.8 - beside, height - 0.8)
     shares = [_along(plot, axis) for axis in ("x", "y")]
     curves = [
         Curve(np.stack([x * size[0], y * size[1]], axis=1), line.dash != "none", _name_width(line.name))
-        for line, x, y in zip(plot.lines, *shares, strict=True)
+        for line, x, y in compress(zip(plot.lines, *shares, strict=True), named)
     ]
     return places(curves, size, _NAME_HEIGHT)
 
@@ -324,8 +338,11 @@ def draw_lines(axes: Any, plot: LinePlot, width: float, height: float) -> None:
 
     styles = {"solid": "-", "dash": "--", "dot": ":", "none": "none"}
     looks: list[dict[str, Any]] = []
-    for line, symbol, sparse in marks(plot.lines):
-        style: dict[str, Any] = {"color": line.colour, "label": line.name, "linestyle": styles[line.dash]}
+    named = _has_name(plot)
+    for (line, symbol, sparse), has_name in zip(marks(plot.lines), named, strict=True):
+        label = line.name if has_name else ""
+        style: dict[str, Any] = {"color": line.colour, "label": label, "linestyle": styles[line.dash]}
+        style["linewidth"] = 0.75 if line.thin else 1.5
         if line.markers or line.dash == "none" or sparse:
             mark, _, points = _SYMBOLS[symbol]
             style |= {"marker": mark, "markersize": points, "markevery": -(-len(line.x) // _SPARSE) if sparse else None}
@@ -348,7 +365,7 @@ def draw_lines(axes: Any, plot: LinePlot, width: float, height: float) -> None:
     axes.set_ylabel(plot.y_title, fontsize=8)
     axes.tick_params(labelsize=7)
     axes.grid(alpha=0.3)
-    names = [line.name for line in plot.lines]
+    names, looks = [line.name for line in compress(plot.lines, named)], list(compress(looks, named))
     if found := _named_at_their_ends(plot, width, height):
         size = (width - 0.8 - max(map(_name_width, names)), height - 0.8)
         for name, style, (x, y, beside) in zip(names, looks, found, strict=True):
@@ -358,7 +375,7 @@ def draw_lines(axes: Any, plot: LinePlot, width: float, height: float) -> None:
             axes.plot(piece, [level] * 3, **style)
             at = {"xy": (piece[-1], level), "xycoords": "axes fraction", "annotation_clip": False}
             axes.annotate(name, **at, xytext=(4, 0), textcoords="offset points", fontsize=_NAME_SIZE, va="center")
-    elif len(names) > 1:
+    elif names:
         below = axes.transAxes + ScaledTranslation(0, -0.42, axes.figure.dpi_scale_trans)
         place = {"loc": "upper left", "bbox_to_anchor": (0, 0), "bbox_transform": below, "borderaxespad": 0}
         axes.legend(fontsize=_NAME_SIZE, ncols=_legend_columns(names, width), frameon=False, **place)

@@ -34,7 +34,7 @@ class Place(NamedTuple):
 def places(curves: Sequence[Curve], size: tuple[float, float], height: float) -> list[Place] | None:
     """A place for each name of so many inches' height, in axes of `size`; None where they would collide."""
     shown = [curve.points[np.isfinite(curve.points).all(1)] for curve in curves]
-    if len(curves) < 2 or sum(curve.joined for curve in curves) > BESIDE or not all(map(len, shown)):
+    if not curves or sum(curve.joined for curve in curves) > BESIDE or not all(map(len, shown)):
         return None
     if any(len(points) > 1 and not curve.joined for points, curve in zip(shown, curves, strict=True)):
         return None  # points have no end

@@ -14,7 +14,7 @@ from specviz.figures.page import USUAL
 from specviz.figures.panels import Panel, draw_bar, draw_panel
 from specviz.figures.text import without_mathematics
 
-Arranged = Literal["row", "pairs", "left"]
+Arranged = Literal["row", "pairs", "strip", "left"]
 _IN_A_ROW = 5  # panels; of more, three
 
 
@@ -32,7 +32,7 @@ def still_picture(
     >>> sv.figures.still_picture([panel], {"map": np.zeros((32, 32), dtype=np.uint8)}, [], "share kept: 1 %")[:4]
     b'\x89PNG'
     """
-    draw = {"row": still_figure, "pairs": _pairs, "left": _left}[arranged]
+    draw = {"row": still_figure, "pairs": _pairs, "strip": _strip, "left": _left}[arranged]
     return as_bytes(draw(panels, frames, plots, caption), kind)
 
 
@@ -86,6 +86,26 @@ def _pairs(panels: list[Panel], frames: dict[str, np.ndarray], plots: list[LineP
             draw_panel(figure.add_subplot(grid[2 * at, column]), panel, frames[panel.key])
             if panel.bar != "none":
                 draw_bar(figure.add_subplot(grid[2 * at + 1, column]), panel)
+    return without_mathematics(figure)
+
+
+def _strip(panels: list[Panel], frames: dict[str, np.ndarray], plots: list[LinePlot], caption: str) -> Any:
+    """Panels small, all in one row, with their words in small type; the plots below."""
+    with needs("lab"):
+        from matplotlib.figure import Figure
+
+    tall = [2.4 * plot.height / USUAL for plot in plots]
+    heights = [8.7 / len(panels) * max(_aspect(frames[panel.key]) for panel in panels) + 0.5]
+    heights += [inches + legend_height(plot, 8.7, inches) for plot, inches in zip(plots, tall, strict=True)]
+    figure = _captioned(Figure, 8.7, sum(heights), caption)
+    grid = figure.add_gridspec(len(heights), len(panels), height_ratios=heights)
+    for column, panel in enumerate(panels):
+        axes = figure.add_subplot(grid[0, column])
+        draw_panel(axes, panel, frames[panel.key])
+        axes.set_title(panel.title, fontsize=7, loc="left")
+        axes.set_xlabel(f"{panel.axis}\n{panel.unit}", fontsize=7, loc="left")
+    for row, plot in enumerate(plots, 1):
+        draw_lines(figure.add_subplot(grid[row, :]), plot, 8.7, tall[row - 1])
     return without_mathematics(figure)
 
 

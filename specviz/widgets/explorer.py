@@ -83,7 +83,7 @@ class Explorer(Displayed):
         self.source: Any = None if self.takes_pictures else source  # what `compute` takes
         self.image: Tensor | None = None  # (H, W) or (3, H, W), the picture on screen
         self.shown: View | None = None
-        self.panels = PanelsView(specification.label, pairs=specification.pairs)
+        self.panels = PanelsView(specification.label, arranged=specification.arranged)
         self.panels.on_probe = self.probe
         self.panels.on_pick = lambda panel, x, y: self._guarded(lambda: self._pick(panel, x, y))
         self.panels.observe(lambda change: self._theme(change["new"]), "dark")
@@ -475,8 +475,7 @@ class Explorer(Displayed):
         caption = "   ".join(filter(None, [self.sentence.value, caption]))
         arranged: Arranged = "row"
         if frames:
-            specification = self.specification
-            arranged = "pairs" if specification.pairs else "left" if specification.place == "left" else "row"
+            arranged = "left" if self.specification.place == "left" else self.specification.arranged
         return still_picture(self._panels(), frames, self._curves(), caption or self.panels.message, kind, arranged)
 
 
@@ -494,7 +493,7 @@ def _bands(plot: LinePlot) -> list[bool]:
 
 def _looks(plot: LinePlot) -> list[Any]:
     """What `LinesView.show` leaves as it is."""
-    lines = [(line.name, line.colour, line.dash, line.markers, line.symbol) for line in plot.lines]
+    lines = [(line.name, line.colour, line.dash, line.markers, line.symbol, line.thin) for line in plot.lines]
     return [plot.title, plot.x_title, plot.y_title, plot.x_range, plot.y_range, lines]
 
 

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import atexit
-import threading
-import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import anywidget
 import ipywidgets as ipw
-import numba
 import numpy as np
-from spectral_kernels.cores import torch_threads
-from spectral_kernels.process import Lock
+from torch import Tensor
 
 from specviz import datasets, records, training
 from specviz.compare import Summary, finished
-from specviz.figures import BLUE, GREY, Line, LinePlot
-from specviz.record_types import Epoch, Record, Step
+from specviz.figures import Panel
+from specviz.record_types import Record, RunRecord
+from specviz.widgets import overlay
 from specviz.widgets.explorer import Explorer
+from specviz.widgets.live_run import ASKED, Answers, LiveRun
+from specviz.widgets.overlay import FORMS, SMOOTHED, Numbered
 from specviz.widgets.specification import Choice, Fact, Slider, Specification, View
-from specviz.widgets.training import over_seeds
 from specviz.widgets.turns import turn
 
 NETWORKS = {"LeNet": "lenet", "AlexNet": "alexnet", "VGG-11": "vgg11"}
-FORMS = {"ReLU": "relu", "tanh": "tanh", "SpecNet": "specnet"}
 SMALL = "fashion-mnist-small"
 LARGER = ("fashion-mnist", "cifar10", "cifar100", "svhn")
 EXAMPLES: dict[str, Any] = {"train_examples": 4000, "test_examples": 1000}
@@ -45,114 +40,6 @@ USUAL = training.Config(
     schedule="cosine",
     **EXAMPLES,
 )
-SMOOTHED = 20  # steps
-DRAWN_EVERY = 0.25  # seconds
-_one_run = Lock()  # panels train one after the other
-
-
-class LiveRun:
-    """One training in a thread. `steps` and `rows` grow; `on_change` is called in that thread when they have.
-
-    steps   (N,) losses, one a batch; rows: what `sv.training.train` says of each epoch
-    status  "starting", "training", then "finished", "stuck", "stopped", "diverged" or "failed", with `error`
-    """
-
-    def __init__(self, config: training.Config, on_change: Callable[[], object]) -> None:
-        self.config, self.on_change = config, on_change
-        self.steps: list[float] = []
-        self.rows: list[Epoch] = []
-        self.steps_an_epoch = 1
-        self.status: Literal["starting", "training", "finished", "stuck", "stopped", "diverged", "failed"] = "starting"
-        self.error: Exception | None = None
-        self.began, self.seconds = time.perf_counter(), 0.0
-        self._stop = threading.Event()
-        self._between = Lock()  # after `stop` has returned nothing is added
-        self._drawn = 0.0
-        self._thread = threading.Thread(target=self._run, name="live training", daemon=True)
-
-    @property
-    def running(self) -> bool:
-        """Whether there is more to come."""
-        return self.status in ("starting", "training")
-
-    def start(self) -> None:
-        """Begin; at the interpreter's end the thread is asked to stop, and waited for."""
-        atexit.register(self._end)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """From now on nothing is added; the thread ends with its batch, or when Lightning is loaded."""
-        with self._between:
-            self._stop.set()
-            if self.running:
-                self.status = "stopped"
-
-    def wait(self, timeout: float | None = None) -> None:
-        """Wait until the thread has ended."""
-        self._thread.join(timeout)
-
-    def _end(self) -> None:
-        self.stop()
-        self.wait(5)
-
-    def _run(self) -> None:
-        status: Any = "stopped"
-        try:
-            while not self._stop.is_set():
-                if _one_run.acquire(timeout=0.1):
-                    with _released(_one_run), _on_one_thread():
-                        status = self._train()
-                    break
-        except Exception as error:  # whatever a network or a data set raises: it is the panel that says so
-            self.error, status = error, "failed"
-        with self._between:
-            if self.running:
-                self.status = status
-        atexit.unregister(self._end)
-        self.on_change()
-
-    def _train(self) -> str:
-        data = training.load(self.config)
-        self.steps_an_epoch = -(-len(data[0]) // self.config.batch)
-        record = training.train(
-            self.config, data=data, stop=self._stop, on_step=self._step, on_epoch=self._epoch, measure=False
-        )
-        return str(record["status"])
-
-    def _step(self, step: Step) -> None:
-        now = time.perf_counter()
-        with self._between:
-            if self._stop.is_set():
-                return
-            self.status = "training"
-            self.steps.append(step["loss"])
-            self.seconds = now - self.began
-        if now > self._drawn + DRAWN_EVERY:
-            self._drawn = now
-            self.on_change()
-
-    def _epoch(self, row: Epoch) -> None:
-        with self._between:
-            if self._stop.is_set():
-                return
-            self.rows.append(row)
-        self.on_change()
-
-
-@contextmanager
-def _released(lock: Lock) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextmanager
-def _on_one_thread() -> Iterator[None]:
-    """Torch and Numba compute in this thread alone, so that the kernel has a core left for the sliders."""
-    with torch_threads(1):
-        numba.set_num_threads(1)  # of this thread only
-        yield
 
 
 class Presence(anywidget.AnyWidget):
@@ -183,9 +70,16 @@ class LiveTrainingExplorer(Explorer):
 
     rows  records of the experiment specnet-beta; those that come with the project when None
 
-    Start trains in a thread of its own, with one core, and Stop ends it within a batch; what was learnt until then
-    stays on screen. Two panels in one kernel train one after the other. A view that is deleted, or whose cell is run
-    anew, stops its training. In a script: `set(...)`, `start()`, `stop()`, `wait()`.
+    Start trains in a thread of its own, with one core; Pause holds it within a batch until Go on, and Stop ends it;
+    what was learnt until then stays on screen. Two panels in one kernel train one after the other. A view that is
+    deleted, or whose cell is run anew, stops its training. In a script: `set(...)`, `start()`, `pause()`, `go_on()`,
+    `stop()`, `wait()`.
+
+    Earlier runs stay in the figure as thin curves, the last four of them, named by what tells them apart, and a
+    sentence holds the last run against the one most like it; Clear, or `clear()`, takes them away. The record of each
+    run that has ended is in `runs`, whatever the figure shows: `sv.records.write("my-runs.jsonl", explorer.runs)`.
+    Eight pictures of the test set stand above with what the network says of them, before the training and after each
+    epoch.
 
     The config is that of the record which is nearest, and so a run of what is on record repeats it: on the same
     machine and versions to the last bit, unless other code draws torch's random numbers meanwhile. A network and
@@ -194,8 +88,9 @@ class LiveTrainingExplorer(Explorer):
     Controls: `network` ("lenet", "alexnet", "vgg11"), `dataset` (those whose files are on this machine), `form`
     ("relu", "tanh", "specnet"), `beta` (of SpecNet), `epochs`, `seed`. Facts: those, learning_rate; of the run on
     screen run (None before the first), status, step, steps, epoch, seconds, loss (mean of the last steps),
-    test_accuracy; of the records for the controls recorded_seeds, recorded_accuracy and recorded_spread (at the end);
-    apart, the largest distance of the run's test accuracies from those of its own record, None where it has none.
+    test_accuracy, pictures_right (of the eight); of the records for the controls recorded_seeds, recorded_accuracy and
+    recorded_spread (at the end); apart, the largest distance of the run's test accuracies from those of its own record,
+    None where it has none; earlier_runs, how many others are drawn.
     """
 
     specification = Specification(
@@ -214,52 +109,73 @@ class LiveTrainingExplorer(Explorer):
             "epochs": Slider("epochs", 1, 10, 1, USUAL.epochs),
             "seed": Slider("seed", 0, 9, 1, 0),
         },
-        columns=(("network", "dataset", "form", "buttons"), ("beta", "epochs", "seed")),
+        columns=(("network", "dataset", "form"), ("beta", "epochs", "seed"), "buttons"),
+        panels=tuple(Panel(f"picture {i}", "", "", ticks=(("", "", ""),) * 2) for i in range(1, ASKED + 1)),
+        arranged="strip",
         beside=True,
     )
     takes_pictures = False
 
     def __init__(self, rows: Iterable[Record] | None = None, **values: Any) -> None:
         rows = finished(_shipped() if rows is None else rows)
-        self._run: LiveRun | None = None
+        self._runs: list[LiveRun] = []
+        self._cleared = 0  # so many of them are not on screen any more
+        self._answered: tuple[Answers | None, dict[str, Any]] | None = None
         self._drawn_by: Any = None  # the event loop that was asked to draw, until it begins
         found = datasets.names()
         self._datasets = SMALL, *(name for name in LARGER if found[name])
-        self.start_button = ipw.Button(description="Start", icon="play", layout=ipw.Layout(width="110px"))
-        self.stop_button = ipw.Button(description="Stop", icon="stop", disabled=True, layout=ipw.Layout(width="110px"))
-        self.start_button.on_click(lambda _: self._guarded(self.start))
-        self.stop_button.on_click(lambda _: self._guarded(self.stop))
-        layout = ipw.Layout(margin="4px 0 4px 88px")
-        self.buttons = ipw.HBox([self.start_button, self.stop_button], layout=layout)
+        self.start_button = self._button("Start", "play", self.start)
+        self.pause_button = self._button("Pause", "pause", self._pause_or_go_on)
+        self.stop_button = self._button("Stop", "stop", self.stop)
+        self.clear_button = self._button("Clear", "eraser", self.clear)
+        self.clear_button.tooltip = "Take the curves of earlier runs away; their records stay"
+        buttons = [self.start_button, self.pause_button, self.stop_button, self.clear_button]
+        self.buttons = ipw.HBox(buttons, layout=ipw.Layout(margin="4px 0 4px 88px", flex_flow="row wrap"))
         epochs = rows[0]["config"]["epochs"] if rows else USUAL.epochs
         super().__init__(rows, **{"epochs": min(epochs, 10), **values})
         self.view.children = [*self.view.children, Presence(self.stop)]
+
+    def _button(self, text: str, icon: str, action: Callable[[], None]) -> ipw.Button:
+        button = ipw.Button(description=text, icon=icon, layout=ipw.Layout(width="92px"))
+        button.on_click(lambda _: self._guarded(action))
+        return button
 
     def changes(self, name: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """The data sets whose files are on this machine."""
         return {"options": self._datasets} if name == "dataset" else {}
 
     def _at_once(self) -> list[ipw.Widget]:
-        return [*super()._at_once(), self.stop_button]
+        return [*super()._at_once(), self.pause_button, self.stop_button]
 
     def _before_close(self) -> None:
-        if (run := vars(self).get("_run")) is not None:
+        for run in vars(self).get("_runs", [])[-1:]:
             run.stop()
 
     # --- the run
 
     @property
+    def _run(self) -> LiveRun | None:
+        """The last one."""
+        return self._runs[-1] if self._runs else None
+
+    @property
     def running(self) -> bool:
-        """Whether a training is under way."""
+        """Whether a training is under way; a paused one is."""
         return self._run is not None and self._run.running
+
+    @property
+    def runs(self) -> list[RunRecord]:
+        """The records of all runs that have ended, the stopped ones too, first to last."""
+        return [run.record for run in self._runs if run.record is not None]
 
     def start(self) -> None:
         """Train what the controls say. ValueError while a training is under way."""
         if self.running:
             raise ValueError("a training is under way here: stop() it first, or wait() for its end")
         self._note_loop()
-        self._run = LiveRun(config_of(self.source, **self.values), self._teller())
-        self._run.start()
+        run = LiveRun(config_of(self.source, **self.values), self._teller())
+        self._runs.append(run)
+        run.start()
         self._refresh()
 
     def stop(self) -> None:
@@ -269,10 +185,34 @@ class LiveTrainingExplorer(Explorer):
             run.stop()  # before the turn, for which another explorer may let this one wait
             self._refresh()
 
+    def pause(self) -> None:
+        """Hold the training where it is, until `go_on`."""
+        self._pause(True)
+
+    def go_on(self) -> None:
+        """Go on with a training that was paused, to the same end as if it had not been."""
+        self._pause(False)
+
+    def _pause(self, on: bool) -> None:
+        run = self._run
+        if run is not None and run.running:
+            (run.pause if on else run.go_on)()  # before the turn, as in `stop`
+            self._refresh()
+
+    def _pause_or_go_on(self) -> None:
+        self._pause(self._run is not None and self._run.status != "paused")
+
+    def clear(self) -> None:
+        """Take all runs but the last one off the figure; `runs` still has their records."""
+        self._cleared = max(len(self._runs) - 1, 0)
+        self._refresh()
+
     def wait(self, timeout: float | None = None) -> None:
-        """Wait for the training's thread to end, at most so many seconds."""
+        """Wait for the training's thread to end, at most so many seconds. ValueError for a paused one without these."""
         run = self._run
         if run is not None:
+            if run.status == "paused" and timeout is None:
+                raise ValueError("the training is paused and would never end: go_on() first, or wait(seconds)")
             run.wait(timeout)
             self._refresh()
 
@@ -305,7 +245,11 @@ class LiveTrainingExplorer(Explorer):
 
     def _refresh(self) -> None:
         super()._refresh()
-        self.start_button.disabled, self.stop_button.disabled = self.running, not self.running
+        paused = self._run is not None and self._run.status == "paused"
+        self.start_button.disabled = self.running
+        self.pause_button.disabled = self.stop_button.disabled = not self.running
+        self.pause_button.description, self.pause_button.icon = ("Go on", "play") if paused else ("Pause", "pause")
+        self.clear_button.disabled = len(self._runs) - self._cleared < 2
         if self._run is not None and (error := self._run.error) is not None:
             self.panels.say(f"The training failed: {type(error).__name__}: {error}")
 
@@ -319,7 +263,8 @@ class LiveTrainingExplorer(Explorer):
         self, rows: list[Record], network: str, dataset: str, form: str, beta: float, epochs: float, seed: float
     ) -> View:
         """The training as it is now, beside the records for the controls."""
-        run, recorded = self._run, recorded_for(rows, network, dataset, form, beta)
+        run, runs, recorded = self._run, self._numbered(), recorded_for(rows, network, dataset, form, beta)
+        answers, shown_runs = run.answers if run else None, overlay.drawn(runs)
         ends = [row["epochs"][-1]["test_accuracy"] for row in recorded]
         at_end = Summary.of(ends) if ends else None
         rate = config_of(rows, network, dataset, form, beta, epochs, seed).learning_rate
@@ -347,13 +292,38 @@ class LiveTrainingExplorer(Explorer):
             Fact("seconds", seconds),
             Fact("loss", loss, "training loss", "{:.3f}", f"cross-entropy, mean of the last {SMOOTHED} steps"),
             Fact("test_accuracy", accuracy, "test accuracy", "{:.1f %}", f"after epoch {epoch}"),
+            Fact("pictures_right", answers and int(answers.right.sum()), "the pictures above", *_of_pictures(answers)),
+            Fact("earlier_runs", max(len(shown_runs) - 1, 0)),
             Fact("recorded_seeds", len(ends)),
             Fact("recorded_accuracy", at_end and at_end.mean, "on record", *_on_record(recorded, at_end)),
             Fact("recorded_spread", at_end and at_end.spread),
             Fact("apart", self._apart(), "its own record", "{:.2f points} apart", same),
         ]
         lost = f"The training ended with it, at step {step} of {steps or 'many'}." if self.running else ""
-        return View(facts=facts, curves=lambda: _curves(run, recorded, form), under_way=lost)
+        of_form = next(name for name, key in FORMS.items() if key == form)
+        on_record = f"on record: {of_form}, {recorded[0]['config']['dataset'] if recorded else 'nothing'}"
+        return View(
+            facts=facts,
+            curves=lambda: overlay.curves(shown_runs, recorded, on_record),
+            under_way=lost,
+            sentence=overlay.sentence(shown_runs),
+            table=overlay.table(runs),
+            **self._pictures(answers),
+        )
+
+    def _panels(self) -> list[Panel]:
+        """As every explorer's; none before the pictures are there."""
+        return [panel for panel in super()._panels() if self.shown and panel.key in self.shown.still]
+
+    def _pictures(self, answers: Answers | None) -> dict[str, Any]:
+        """The pictures and what is said of them, as parts of a View: the same ones until there are new answers."""
+        if self._answered is None or self._answered[0] is not answers:
+            self._answered = answers, pictures_of(answers)
+        return self._answered[1]
+
+    def _numbered(self) -> list[Numbered]:
+        """The runs that are on screen."""
+        return [Numbered(run, number) for number, run in enumerate(self._runs, 1)][self._cleared :]
 
     def _apart(self) -> float | None:
         """How far the run is from the record of the very same training, if there is one."""
@@ -415,41 +385,50 @@ def _on_record(rows: list[Record], end: Summary | None) -> tuple[str, str]:
     return f"{100 * end.mean:.1f}{spread} %", hint
 
 
-def _curves(run: LiveRun | None, rows: list[Record], form: str) -> list[LinePlot]:
-    live = f"live: {_name(run.config)}" if run else "live: not started"
-    dataset = rows[0]["config"]["dataset"] if rows else "nothing"
-    recorded = f"on record: {next(name for name, key in FORMS.items() if key == form)}, {dataset}"
-    x = np.arange(1, len(run.steps) + 1) / run.steps_an_epoch if run else np.zeros(0)
-    y = running_mean(run.steps, SMOOTHED) if run else np.zeros(0)
-    epochs, mean, spread = over_seeds(rows, "train_loss")
-    # An epoch's mean belongs to its middle, not to its end.
-    band = {"low": mean - spread, "high": mean + spread, "markers": True, "dash": "dash"}
-    losses = [Line(live, x[: len(y)], y, BLUE), Line(recorded, epochs - 0.5, mean, GREY, **band)]
-    done = np.array([row["test_accuracy"] for row in run.rows]) if run else np.zeros(0)
-    epochs, mean, spread = over_seeds(rows, "test_accuracy")
-    band |= {"low": 100 * (mean - spread), "high": 100 * (mean + spread)}
-    accuracies = [
-        Line(live, np.arange(1, len(done) + 1), 100 * done, BLUE, markers=True),
-        Line(recorded, epochs, 100 * mean, GREY, **band),
-    ]
-    return [
-        LinePlot(f"Training loss, mean of {SMOOTHED} steps", "epochs trained", "cross-entropy", losses),
-        LinePlot("Test accuracy after each epoch", "epochs trained", "right answers, %", accuracies),
-    ]
+def _of_pictures(answers: Answers | None) -> tuple[str, str]:
+    """Format and hint of how many of the pictures are answered rightly."""
+    count = len(answers.pictures) if answers else 0
+    return f"{{}} of {count} right", f"the same ones in each run; {_when(answers)}"
 
 
-def running_mean(values: Sequence[float], over: int) -> np.ndarray:
-    """Means of the last `over` values up to each: (N,) -> (N,); of fewer at the beginning."""
-    sums = np.concatenate([[0.0], np.cumsum(np.asarray(values, dtype=np.float64))])
-    last = np.arange(1, len(sums))
-    first = np.maximum(last - over, 0)
-    means: np.ndarray = (sums[last] - sums[first]) / np.maximum(last - first, 1)
-    return means
+def _when(answers: Answers | None) -> str:
+    return f"after epoch {answers.epoch}" if answers and answers.epoch else "before the training"
+
+
+def pictures_of(answers: Answers | None) -> dict[str, Any]:
+    """Frames, words and readings of the pictures that the network is asked about, as parts of a View."""
+    if answers is None:
+        return {}
+    still: dict[str, np.ndarray] = {}
+    looks, probe = {}, {}
+    classes, grey = answers.pictures.classes, answers.pictures.shape[0] == 1
+    each = zip(answers.pictures.inputs, answers.pictures.labels, answers.shares, strict=True)
+    for number, (picture, label, shares) in enumerate(each, 1):
+        key, found = f"picture {number}", int(shares.argmax())
+        right, sure = found == int(label), _percent(shares[found])
+        pixels = picture.numpy()
+        still[key] = pixels[0] if grey else np.ascontiguousarray(np.moveaxis(pixels, 0, -1))
+        says = f"{_when(answers)} the network says {classes[found]}, {sure} sure, which is"
+        looks[key] = {
+            "title": f"{'✓' if right else '✗'} {classes[found]}",
+            "description": f"A test picture of class {classes[int(label)]}; {says} {'right' if right else 'wrong'}.",
+            "table": "gray" if grey else None,
+            "axis": f"is {classes[int(label)]}",
+            "unit": f"{sure} sure",
+        }
+        first = shares.argsort(descending=True, stable=True)[:4].tolist()
+        reading = ", ".join(f"{classes[place]} {_percent(shares[place])}" for place in first)
+        probe[key] = lambda x, y, reading=reading: reading
+    return {"still": still, "looks": looks, "probe": probe}
+
+
+def _percent(share: Tensor) -> str:
+    return f"{100 * float(share):.0f} %"
 
 
 def _name(config: training.Config) -> str:
-    options = config.network_options
-    form = f"SpecNet beta {options['beta']:g}" if "beta" in options else options.get("activation", "ReLU")
+    settings = overlay.settings_of(config)
+    form = settings["form"] + ("" if settings["beta"] is None else f" beta {settings['beta']:g}")
     return f"{config.network}, {form}, seed {config.seed}"
 
 

@@ -24,7 +24,7 @@ class ClosedError(AttributeError, RuntimeError):
 
 
 # What is called from a cell, by a control, by a timer or by a training: none of these waits for another thread.
-_TURNS = {"set", "load", "facts", "all_facts", "csv", "summary", "start", "reveal"}
+_TURNS = {"set", "load", "facts", "all_facts", "csv", "summary", "start", "clear", "reveal"}
 _TURNS |= {"_refresh", "_move", "_redraw_lines", "_theme", "probe", "_pick", "_file", "still", "description"}
 
 

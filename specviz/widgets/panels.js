@@ -201,7 +201,7 @@ function render({ model, el: root }) {
   root.setAttribute("role", "group");
   root.setAttribute("aria-label", model.get("label"));
   const row = el("div", "specviz-panels", root);
-  row.classList.toggle("specviz-pairs", model.get("pairs"));
+  row.classList.add(`specviz-in-${model.get("arranged")}`);
   const readout = el("div", "specviz-readout", root);
   readout.setAttribute("aria-live", "polite");
   const message = el("div", "specviz-message", root);
@@ -265,14 +265,16 @@ function render({ model, el: root }) {
   let shownStill = null;
   const build = () => {
     shownStill = null;
+    const focused = row.contains(document.activeElement) ? document.activeElement.dataset.panel : null;
     row.replaceChildren();
     views = Object.fromEntries(model.get("panels").map((spec) => [spec.key, new PanelView(spec, row, post)]));
     arrange();
+    views[focused]?.canvas.focus({ preventScroll: true }); // whose title has changed while the keyboard was there
   };
   // Of many panels two are large, the first ones to begin with, and the rest stand small beside them.
   let large = [];
   const arrange = () => {
-    const keys = Object.keys(views), many = keys.length > 3 && !model.get("pairs");
+    const keys = Object.keys(views), many = keys.length > 3 && model.get("arranged") === "row";
     row.classList.toggle("specviz-many", many);
     row.classList.toggle("specviz-more", many && keys.length > 4);
     large = [...large.filter((key) => key in views), ...keys.filter((key) => !large.includes(key))].slice(0, 2);

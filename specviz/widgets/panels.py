@@ -39,7 +39,7 @@ class PanelsView(anywidget.AnyWidget):
     under_way = traitlets.Unicode().tag(sync=True)  # what is lost if the kernel ends now
     # Accessible names of slider handles and of groups of buttons, which ipywidgets leaves bare.
     controls: Any = traitlets.List().tag(sync=True)
-    pairs = traitlets.Bool(False).tag(sync=True)  # two panels beside each other, as large as they can be
+    arranged = traitlets.Unicode("row").tag(sync=True)  # as in Specification
     seq = traitlets.Int(0).tag(sync=True)
     dark = traitlets.Bool(False).tag(sync=True)
 

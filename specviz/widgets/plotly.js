@@ -42,7 +42,7 @@ function sample({ mode = "lines", line, marker, error_x }) {
     svg.append(node);
   };
   const stroke = mode.includes("lines") ? line : error_x && { color: error_x.color };
-  if (stroke) path({ d: "M-13,0H13", stroke: stroke.color, "stroke-width": 2, "stroke-dasharray": DASHES[stroke.dash] ?? "none" });
+  if (stroke) path({ d: "M-13,0H13", stroke: stroke.color, "stroke-width": line?.width ?? 2, "stroke-dasharray": DASHES[stroke.dash] ?? "none" });
   const { symbol = "circle", color = line?.color } = marker ?? {};
   const open = `${symbol}`.endsWith("-open");
   const shape = SYMBOLS[`${symbol}`.replace("-open", "")] ?? SYMBOLS.circle;
@@ -151,12 +151,12 @@ function surround(model, el) {
     const layout = plot._fullLayout;
     if (!layout?._size || !el.offsetWidth) return;
     el.style.setProperty("--left", `${layout._size.l}px`);
-    const traces = !model.get("named") ? [] : plot._fullData
+    const traces = !model.get("named") ? [] : plot._fullData // to plotly a curve without points is not visible
       .map((full, index) => ({ full, index, visible: full.visible === true, given: plot.data[index] }))
       .filter(({ full, given }) => given?.name && given.showlegend !== false && full.visible);
-    names.hidden = traces.length < 2;
+    names.hidden = !traces.length;
     if (names.hidden) return;
-    const now = JSON.stringify(traces.map(({ full, visible }) => [full.name, visible, full.mode, full.line?.color, full.line?.dash, full.marker?.symbol, full.marker?.color]));
+    const now = JSON.stringify(traces.map(({ full, visible }) => [full.name, visible, full.mode, full.line?.color, full.line?.dash, full.line?.width, full.marker?.symbol, full.marker?.color]));
     if (now !== known) build(traces);
     if (now !== known || width !== el.offsetWidth) below = false; // else a moving slider would move the names to and fro
     [known, width] = [now, el.offsetWidth];

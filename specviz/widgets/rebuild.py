@@ -174,7 +174,7 @@ class RebuildExplorer(Explorer):
                 for name in ORDERS
             ),
         ),
-        pairs=True,
+        arranged="pairs",
     )
     compute = staticmethod(compute)
 

@@ -168,7 +168,7 @@ class Specification:
     columns   names of controls beside each other, or columns of them; a column of columns keeps these together
     beside    curves stand beside each other where there is room
     place     of the panels, with the facts: above the curves, below them, or on their left
-    pairs     two panels beside each other, as large as the page lets them be
+    arranged  panels as they find room, in "pairs" as large as the page lets them be, or small in a "strip"
     at_once   curves move with the slider, and not when it rests: for few points
     aside     a control that stands on the left of all the rest, such as a column; in a narrow window above it
     """
@@ -179,7 +179,7 @@ class Specification:
     panels: tuple[Panel, ...] = ()
     beside: bool = False
     place: Literal["above", "below", "left"] = "above"
-    pairs: bool = False
+    arranged: Literal["row", "pairs", "strip"] = "row"
     at_once: bool = False
     aside: str = ""
 

@@ -122,7 +122,7 @@ class StripesExplorer(Explorer):
                 axis="turns across; turns down at the side",
             ),
         ),
-        pairs=True,
+        arranged="pairs",
     )
     takes_pictures = False
     compute = staticmethod(compute)
