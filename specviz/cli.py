@@ -123,9 +123,10 @@ def calibrate(
     out: Annotated[Path | None, typer.Option(help="Write the rates to this file instead of the user's cache.")] = None,
     show: Annotated[bool, typer.Option("--show", help="Print what is kept, and measure nothing.")] = False,
 ) -> None:
-    """Measure what this machine is fast at, which the choice of algorithms goes by. Takes two seconds.
+    """Measure what this machine is fast at, in two seconds.
 
-    It is done by itself where it is first needed, for each processor, torch and number of threads. Set
+    The choice of algorithms goes by it. It is done by itself where it is first needed, for each processor, torch and
+    number of threads. Set
     SPECVIZ_CALIBRATION to a file of rates, or to "shipped", for choices that are the same on all machines.
     """
     from specviz.functional import rates
@@ -547,7 +548,7 @@ def choice(
     seed: Annotated[int | None, typer.Option(min=0, help="Draw these shapes; by default others each time.")] = None,
     rounds: Count = 7,
 ) -> None:
-    """Whether the algorithm that is chosen is the fastest, on shapes drawn at random."""
+    """Is the chosen algorithm the fastest? Shapes drawn at random."""
     from specviz.bench.choice import run
 
     _in_words(lambda: run(out, shapes, seed, rounds))
@@ -555,7 +556,7 @@ def choice(
 
 @bench.command()
 def swaps(out: Out = Path("data/results"), rounds: Count = 5, only: str | None = None) -> None:
-    """What band-limiting wins or loses over whole networks, where it pays and everywhere."""
+    """What band-limiting wins or loses over whole networks."""
     from specviz.bench.swaps import run
 
     _in_words(lambda: run(out, rounds, only))

@@ -101,7 +101,7 @@ def _opened(notebook: str, write: Callable[[Path], None]) -> Iterator[Any]:
     write(root)
     page = context.new_page()
     errors: list[str] = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("pageerror", lambda error: _of_ours(str(error)) and errors.append(str(error)))
     try:
         browser.open_notebook(page, server, notebook)
         yield page
@@ -109,6 +109,11 @@ def _opened(notebook: str, write: Callable[[Path], None]) -> Iterator[Any]:
     finally:
         page.close()
         _tidy(server)
+
+
+def _of_ours(error: str) -> bool:
+    """Whether it is not JupyterLab's own, of what it had asked a kernel that was restarted or has died."""
+    return not error.startswith("Error: Canceled future for ")
 
 
 def _copy(notebook: str, root: Path, leave_out: tuple[str, ...], kernel: str) -> None:

@@ -61,6 +61,15 @@ def test_runs_that_did_not_learn_decide_nothing_and_are_counted(change, why):
     assert answers([question(must_learn=needed)], rows())[0].verdict.outcome == "supported"
 
 
+def test_a_claim_waits_for_all_the_pairs_that_were_fixed():
+    """Two pairs of five once answered "supported": who may stop when the interval pleases finds what is not there."""
+    fewer = [row for row in rows() if row["seed"] < 4]
+    (answer,) = answers([question()], fewer)
+    assert answer.verdict.outcome == "cannot tell"
+    assert "4 of the 5 pairs that were fixed" in str(answer)
+    assert answers([question()], rows())[0].verdict.outcome == "supported"
+
+
 def test_no_records_cannot_tell_and_older_ones_may_not():
     (answer,) = answers([question()], [])
     assert "cannot tell (no run of 'ours' has one of 'plain' beside it)" in str(answer)

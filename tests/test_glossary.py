@@ -132,8 +132,8 @@ def test_links_within_the_glossary_have_an_entry():
 
 def test_an_entry_has_one_to_three_sentences():
     for entry in entries():
-        said = re.sub(r"\s*Notebook \[.+$", "", entry.text)
-        sentences = re.split(r"(?<=[.)])\s+(?=[A-Z(`])", said)
+        meaning = re.sub(r"\s*Notebook \[.+$", "", entry.text)
+        sentences = re.split(r"(?<=[.)])\s+(?=[A-Z(`])", meaning)
         assert 1 <= len(sentences) <= 3, entry
 
 

@@ -86,9 +86,15 @@ def evidence_of(question: Question, records: Iterable[Record], source: str = "")
     every = list(records)
     runs = finished(every)
     days = [record["made"] for record in runs if "made" in record]
-    return Evidence(
-        question.claim, question.differences(runs), unhealthy(every, question.must_learn or {}), days, source
-    )
+    differences = question.differences(runs)
+    why = unhealthy(every, question.must_learn or {}) or _too_few(question.claim, differences)
+    return Evidence(question.claim, differences, why, days, source)
+
+
+def _too_few(claim: Claim, differences: Mapping[str, Sequence[float]]) -> str:
+    """Why a claim waits: whoever may stop when the interval happens to please finds too often what is not there."""
+    least = min((len(values) for values in differences.values()), default=0)
+    return f"{least} of the {claim.pairs} pairs that were fixed" if least < claim.pairs else ""
 
 
 def _answer(question: Question, records: Sequence[Record]) -> Verdict:
