@@ -126,8 +126,8 @@ def calibrate(
     """Measure what this machine is fast at, in two seconds.
 
     The choice of algorithms goes by it. It is done by itself where it is first needed, for each processor, torch and
-    number of threads. Set
-    SPECVIZ_CALIBRATION to a file of rates, or to "shipped", for choices that are the same on all machines.
+    number of threads. Set SPECVIZ_CALIBRATION to a file of rates, or to "shipped", for choices that are the same on
+    all machines.
     """
     from specviz.functional import rates
 
