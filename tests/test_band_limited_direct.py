@@ -57,6 +57,33 @@ def test_every_mixture_of_orders_gives_torchs_values_and_gradients(orders, shape
         torch.testing.assert_close(torch.autograd.grad(y, (x, weight, bias), grad), gradients)
 
 
+def lies_last(maps) -> bool:
+    return maps.is_contiguous(memory_format=torch.channels_last) and not maps.is_contiguous()
+
+
+@pytest.mark.parametrize("last", PASSES)
+@pytest.mark.parametrize("algorithm", ["direct", "lowpass"])
+def test_each_pass_runs_in_the_order_that_was_chosen_for_it(orders, monkeypatch, last, algorithm):
+    """The values are the same in any order, and so tell nothing of it."""
+    seen = dict.fromkeys(PASSES, False)
+    forward, back = F.conv2d, torch.ops.aten.convolution_backward
+
+    def conv2d(x, *rest):
+        seen["forward"] |= lies_last(x)
+        return forward(x, *rest)
+
+    def convolution_backward(grad, x, *rest):
+        seen["to maps" if rest[-1][0] else "to taps"] |= lies_last(grad)
+        return back(grad, x, *rest)
+
+    monkeypatch.setattr(F, "conv2d", conv2d)
+    monkeypatch.setattr(torch.ops.aten, "convolution_backward", convolution_backward)
+    orders(**{kind.replace(" ", "_"): "channels-last" if kind == last else "contiguous" for kind in PASSES})
+    x, weight, bias = tensors()
+    SF.band_limited_conv2d(x, weight, bias, padding=2, groups=3, algorithm=algorithm).sum().backward()
+    assert seen == {kind: kind == last for kind in PASSES}
+
+
 def test_derivatives_of_every_order_and_in_both_modes_are_right(orders):
     orders(forward="channels-last", to_maps="channels-last", to_taps="channels-last")
     x, weight, bias = (part[..., :7, :7] if part.ndim == 4 else part for part in tensors())

@@ -14,9 +14,9 @@ Shape letters: B batch, C channels in, O channels out, G groups, H W pixels, F r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import lru_cache, wraps
+from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
 from spectral_kernels.dispatch import one_of, whole, wholes
@@ -28,6 +28,9 @@ from specviz.functional.band_limited.routes import Settings, convolve_maps
 from specviz.functional.precision import no_autocast, working_dtypes
 from specviz.functional.symbolic import one_node
 from specviz.functional.tracing import is_channels_last, shape_of
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def check_tensors(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, dims: int) -> None:
@@ -63,26 +66,6 @@ def same_padding(taps: int, dilation: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-def settings_of(
-    dims: int,
-    taps: Sequence[int],
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    groups: int,
-    circular: bool,
-    compression: float,
-    energy: float | None,
-    algorithm: Algorithm,
-) -> Settings:
-    """What a caller asks for, checked: once for each combination, as checking takes as long as a small convolution."""
-    asked = dims, stride, padding, dilation, groups, circular, compression, energy, algorithm
-    taps = tuple(taps) if isinstance(padding, str) else ()
-    if torch.compiler.is_compiling() or not _are_plain((taps, *asked)):
-        return _settings(taps, *asked)
-    return _settings_once(taps, *asked)
-
-
 _PLAIN = (int, float, bool, str, type(None))
 
 
@@ -98,9 +81,23 @@ def _are_plain(values: Sequence[Any]) -> bool:
     return True
 
 
-def _settings(
-    taps: Sequence[int],
+def _once(function: Callable[P, R]) -> Callable[P, R]:
+    """Called once for each combination of plain values."""
+    kept = lru_cache(maxsize=1024, typed=True)(function)
+
+    @wraps(function)
+    def call(*values: P.args, **keywords: P.kwargs) -> R:
+        if torch.compiler.is_compiling() or keywords or not _are_plain(values):
+            return function(*values, **keywords)
+        return cast(R, kept(*values))
+
+    return call
+
+
+@_once
+def settings_of(
     dims: int,
+    taps: Sequence[int],
     stride: Any,
     padding: Any,
     dilation: Any,
@@ -110,14 +107,12 @@ def _settings(
     energy: float | None,
     algorithm: Algorithm,
 ) -> Settings:
+    """What a caller asks for, checked, which takes as long as a small convolution."""
     compression, energy = check_band(compression, energy)
     one_of(algorithm, "algorithm", ALGORITHMS)
     strides, dilations = wholes(stride, dims, "stride", 1), wholes(dilation, dims, "dilation", 1)
     pads = _pads(padding, taps, strides, dilations)
     return Settings(strides, pads, dilations, groups, circular, compression, energy, algorithm)
-
-
-_settings_once = lru_cache(maxsize=1024, typed=True)(_settings)
 
 
 def _pads(padding: Any, taps: Sequence[int], strides: Sequence[int], dilations: Sequence[int]) -> Any:
@@ -156,7 +151,7 @@ def convolve(
     groups = whole(groups, "groups", 1)
     check_tensors(x, weight, bias, groups, dims)
     asked = stride, padding, dilation, groups, circular, compression, energy, algorithm
-    settings = settings_of(dims, shape_of(weight)[2:], *asked)
+    settings = settings_of(dims, tuple(shape_of(weight)[2:]), *asked)
     working, result = working_dtypes(x, weight, bias)
     maps, taps = (x if x.ndim == dims + 2 else x[None]), weight
     if dims == 1:

@@ -41,7 +41,7 @@ def convolve_volumes(
     groups = whole(groups, "groups", 1)
     check_tensors(x, weight, bias, groups, 3)
     asked = stride, padding, dilation, groups, circular, compression, energy, algorithm
-    settings = settings_of(3, tracing.shape_of(weight)[2:], *asked)
+    settings = settings_of(3, tuple(tracing.shape_of(weight)[2:]), *asked)
     working, result = working_dtypes(x, weight, bias)
     volumes = x if x.ndim == 5 else x[None]
     with no_autocast(x.device.type):
