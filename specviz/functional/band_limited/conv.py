@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache, wraps
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from spectral_kernels.dispatch import one_of, whole, wholes
@@ -89,7 +89,7 @@ def _once(function: Callable[P, R]) -> Callable[P, R]:
     def call(*values: P.args, **keywords: P.kwargs) -> R:
         if torch.compiler.is_compiling() or keywords or not _are_plain(values):
             return function(*values, **keywords)
-        return cast(R, kept(*values))
+        return kept(*values)
 
     return call
 
