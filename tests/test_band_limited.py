@@ -627,7 +627,8 @@ def test_moving_by_matrix_products_costs_the_map_and_what_the_outputs_see():
 def test_what_equals_a_number_that_was_checked_is_checked_too():
     """Settings are checked once for each combination, and True equals 1."""
     x, weight = torch.rand(1, 2, 5, 5), torch.rand(2, 2, 3, 3)
-    SF.band_limited_conv2d(x, weight, stride=(1, 1), groups=1)
+    for checked in (1, (1, 1)):
+        SF.band_limited_conv2d(x, weight, stride=checked, groups=1)
     for wrong in ({"stride": (True, 1)}, {"stride": True}, {"groups": True}):
         with pytest.raises(ValueError, match="must be a whole number"):
             SF.band_limited_conv2d(x, weight, **wrong)

@@ -55,6 +55,21 @@ def test_where_the_likely_one_takes_longer_than_estimated_others_are_tried():
     assert quickest(Runs(a=50, b=1), a=1e6, b=5e6) == "b"
 
 
+def test_what_is_tried_within_a_trial_is_spent_once():
+    """A layer's algorithms are tried, and within one of them its passes: the inner time counted twice."""
+    inner = Runs(c=4, d=8)
+
+    def run(algorithm, x, weight):
+        quickest(inner, "c", numbers=(8,), c=1e6, d=1e6)
+        return x.sum() * weight.sum()
+
+    start = time.perf_counter()
+    quickest(run, numbers=(7,))
+    passed = time.perf_counter() - start
+    assert inner.ran
+    assert 0 < tuning._spent <= passed
+
+
 def test_one_that_is_alone_is_not_timed():
     run = Runs(a=8)
     assert quickest(run, a=1e6) == "a"
