@@ -107,11 +107,6 @@ def serve(listening: socket.socket) -> tuple[dict, list[int]] | None:
         selector.register(source, selectors.EVENT_READ)
     running: dict[int, socket.socket] = {}  # a kernel's process, and who asked for it
 
-    def stop(process: int, number: int) -> None:
-        for send in (os.killpg, os.kill):
-            with contextlib.suppress(ProcessLookupError):
-                return send(process, number)
-
     while True:
         for source in [key.fileobj for key, _ in selector.select()]:
             if source is sys.stdin:
@@ -137,13 +132,7 @@ def serve(listening: socket.socket) -> tuple[dict, list[int]] | None:
                 selector.register(asker, selectors.EVENT_READ)
             elif source is ended:
                 ended.recv(4096)
-                while running:
-                    process, status = os.waitpid(-1, os.WNOHANG)
-                    if not process:
-                        break
-                    asker = running.pop(process)
-                    with contextlib.suppress(OSError):
-                        asker.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+                for asker in answered(running):
                     with contextlib.suppress(KeyError):
                         selector.unregister(asker)
                     asker.close()
@@ -155,6 +144,25 @@ def serve(listening: socket.socket) -> tuple[dict, list[int]] | None:
                     stop(process, number)
                 if not numbers:
                     selector.unregister(source)
+
+
+def stop(process: int, number: int) -> None:
+    """Send a signal to a kernel and what it has started."""
+    for send in (os.killpg, os.kill):
+        with contextlib.suppress(ProcessLookupError):
+            return send(process, number)
+
+
+def answered(running: dict[int, socket.socket]) -> Iterator[socket.socket]:
+    """Those who asked for a kernel that has ended, each of whom is sent its exit status."""
+    while running:
+        process, status = os.waitpid(-1, os.WNOHANG)
+        if not process:
+            return
+        asker = running.pop(process)
+        with contextlib.suppress(OSError):
+            asker.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+        yield asker
 
 
 def become(asked: dict, files: list[int]) -> None:
