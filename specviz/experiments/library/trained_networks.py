@@ -12,6 +12,18 @@ from specviz.figures import Table
 from specviz.record_types import Record, RunRecord
 from specviz.training import RECIPE, Config, train
 
+# Pictures of clothes that come with the project, and networks small enough to look into.
+_CLOTHES: dict[str, Any] = {
+    "network": "lenet",
+    "dataset": "fashion-mnist-small",
+    "batch": 128,
+    "epochs": 40,
+    "learning_rate": 0.1,
+    "bias_rate": 1.0,
+    "whitening": False,
+    "identity_filters": False,
+}
+_SPECTRAL = {"convolution": "specnet", "beta": 1.0}
 NETWORKS: dict[str, dict[str, Any]] = {
     "vgg7": {"network": "vgg7"},
     "vgg7, SpecNet with ReLU of pixels": {
@@ -27,13 +39,17 @@ NETWORKS: dict[str, dict[str, Any]] = {
         "network": "resnet9",
         "network_options": {"activation": "gelu", "convolution": "band-limited", "compression": 0.5},
     },
+    "lenet": _CLOTHES | {"network_options": {}},
+    "lenet, SpecNet by strides": _CLOTHES
+    | {"network_options": _SPECTRAL | {"pooling": "stride"}, "learning_rate": 0.3},
+    "lenet, SpecNet by crops": _CLOTHES | {"network_options": _SPECTRAL | {"pooling": "crop"}},
 }
 
 
 def run(config: Config) -> RunRecord:
-    """Train, and leave the weights in the folder of records, under networks/NETWORK-CONVOLUTION-DATASET."""
-    convolution = config.network_options.get("convolution", "plain")
-    name = f"{config.network}-{convolution}-{config.dataset}" + (f"-seed{config.seed}" if config.seed else "")
+    """Train, and leave the weights in the folder of records, under networks/NETWORK-CONVOLUTION-POOLING-DATASET."""
+    kinds = (str(config.network_options[key]) for key in ("convolution", "pooling") if key in config.network_options)
+    name = "-".join([config.network, *kinds, config.dataset]) + (f"-seed{config.seed}" if config.seed else "")
     folder = Path(os.path.expanduser(default_location())) / "networks" / name
     return train(config, folder=folder, every_n_train_steps=200)
 
@@ -47,6 +63,7 @@ def _learnt(records: Sequence[Record]) -> Table:
     rows = [
         [
             r["labels"]["variant"],
+            r["config"]["dataset"],
             r["parameters"],
             len(r["epochs"]),
             100 * r["epochs"][-1]["test_accuracy"],
@@ -55,8 +72,8 @@ def _learnt(records: Sequence[Record]) -> Table:
         ]
         for r in records
     ]
-    columns = ["network", "parameters", "epochs", "accuracy, %", "minutes", "processor minutes of training"]
-    return Table("Networks that come with the project", columns, rows, ("", ",", "", ".1f", ".1f", ".1f"))
+    columns = ["network", "data set", "parameters", "epochs", "accuracy, %", "minutes", "processor minutes of training"]
+    return Table("Networks that come with the project", columns, rows, ("", "", ",", "", ".1f", ".1f", ".1f"))
 
 
 experiment = Experiment(
