@@ -6,7 +6,9 @@ import sys
 import pytest
 import torch
 
-from specviz.datasets import Labelled
+import specviz.functional as SF
+from specviz import records
+from specviz.datasets import Labelled, load, photo
 from specviz.training import RECIPE, Config, evaluate, train, trained, trained_names
 from specviz.training.trained import facts_of
 
@@ -59,10 +61,29 @@ def test_facts_are_of_pictures_in_memory_alone():
     assert facts == {"classes": ["a"], "shape": [1, 8, 8], "mean": pytest.approx([0.2]), "deviation": [0.0]}
 
 
-def test_every_network_that_ships_is_as_good_as_data_readme_says():
+def test_every_network_that_ships_is_as_good_as_its_record_and_data_readme_say():
     text = (MODULE.DATA / "README.md").read_text()
+    runs = records.read(records.partial("trained-networks", "laptop"))
+    assert trained_names()
     for name in trained_names():
-        assert re.search(rf"\| `networks/{re.escape(name)}.safetensors` \|", text)
+        row = re.search(rf"\| `networks/{re.escape(name)}.safetensors` \|.*\| ([\d.]+) % \|", text)
         net = trained(name)
-        pictures = torch.zeros(1, len(net.mean), 32, 32, dtype=torch.uint8)
-        assert net.scores(pictures).shape == (1, len(net.classes))
+        (own,) = [run for run in runs if run["config"] == net.config.to_dict()]
+        accuracy = own["epochs"][-1]["test_accuracy"]
+        assert row
+        assert row[1] == f"{100 * accuracy:.1f}"
+        if net.config.dataset == "fashion-mnist-small":  # whose pictures ship too
+            pictures = load(net.config.dataset, "test")
+            with torch.no_grad():
+                both = net.scores(pictures.inputs) + net.scores(pictures.inputs.flip(-1))
+            # Rounding may carry a coefficient over the threshold, and a picture with it.
+            assert (both.argmax(1) == pictures.labels).double().mean().item() == pytest.approx(accuracy, abs=0.003)
+
+
+def test_the_network_of_cifar10_knows_a_cat():
+    cat = SF.spectral_pool2d(photo("chelsea")[:, :, 75:375], 32).clamp(0, 1)
+    net = trained("vgg7-cifar10")
+    with torch.no_grad():
+        chances = net.scores(cat[None])[0].softmax(0)
+    assert net.classes[chances.argmax()] == "cat"
+    assert chances.max() > 0.8

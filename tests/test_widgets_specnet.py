@@ -321,3 +321,16 @@ def test_what_a_specnet_cannot_be_shown_with_is_said(short):
     with pytest.raises(ValueError, match="has no control 'gamma'"):
         SpecNetExplorer(model, images).set(gamma=1)
     assert SpecNetExplorer(activation=nn.Softshrink(0.25)).panels.message == ""
+
+
+def test_classes_have_the_names_that_they_are_given_and_these_are_enough():
+    model = nn.Sequential(snn.SpecNetBlock2d(1, 4, 3, beta=1.0), ToImage(1), nn.Flatten(), nn.Linear(4, 3))
+    images, labels = torch.rand(3, 1, 8, 8), torch.tensor([2, 1, 0])
+    named = SpecNetExplorer(model, images, labels, names=["cat", "dog", "frog"])
+    shown = {label: value for label, value, _ in named.panels.facts}
+    assert shown["truth"] == "frog"
+    assert shown["prediction"].split(",")[0] == ("cat", "dog", "frog")[named.facts()["prediction"]]
+    numbered = SpecNetExplorer(model, images, labels)
+    assert {label: value for label, value, _ in numbered.panels.facts}["truth"] == "class 2"
+    with pytest.raises(ValueError, match="labels go up to 2, and names has 2 classes"):
+        SpecNetExplorer(model, images, labels, names=["cat", "dog"])

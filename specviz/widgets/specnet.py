@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -76,9 +76,11 @@ def _trained(beta: float, activation: Activation | Callable[[Tensor], Tensor], s
 class Network:
     """A network of SpecNet blocks with the images that it is shown with, and what it made of the last ones it ran."""
 
-    def __init__(self, model: nn.Module, images: Tensor, labels: Tensor | None, names: list[str]) -> None:
-        self.model, self.names = model, names
+    def __init__(self, model: nn.Module, images: Tensor, labels: Tensor | None, names: Sequence[str]) -> None:
+        self.model, self.names = model, tuple(names)
         self.images, self.labels = _checked(images, labels)
+        if self.names and self.labels is not None and int(self.labels.max()) >= len(self.names):
+            raise ValueError(f"labels go up to {int(self.labels.max())}, and names has {len(self.names)} classes")
         # Those on pixels pass no spectra on, which this page draws.
         self.blocks = [block for block in thresholded_blocks(model) if isinstance(block, snn.SpecNetBlock2d)]
         if not self.blocks:
@@ -162,7 +164,7 @@ class Network:
 
     def name(self, label: int) -> str:
         """A class in words."""
-        return self.names[label] if self.names else f"class {label}"
+        return self.names[label] if label < len(self.names) else f"class {label}"
 
 
 def compute(network: Network, beta: float, image: float, block: float, channel: float) -> View:
@@ -269,6 +271,7 @@ class SpecNetExplorer(Explorer):
                 None trains `small_specnet` to tell from which of five photographs a window comes
     images      (N, C, H, W) real, to be looked at, and those that the accuracy is of
     labels      (N,) whole numbers, the right classes; None: no accuracy is shown
+    names       of the classes, in the order of the scores; without them they are numbered
     beta, activation, seed    of the network that is trained here; `beta` is also where the slider starts
 
     Controls: `beta` (for all blocks at once; the slider goes from 0 to 2.5, `set` takes more), `image` (the attribute
@@ -316,6 +319,7 @@ class SpecNetExplorer(Explorer):
         images: Tensor | None = None,
         labels: Tensor | None = None,
         *,
+        names: Sequence[str] = (),
         beta: float = 1.0,
         activation: Activation | Callable[[Tensor], Tensor] = "tanh",
         seed: int = 0,
@@ -324,9 +328,9 @@ class SpecNetExplorer(Explorer):
             raise ValueError("give model and images together, or neither: then a small network is trained here")
         if model is None or images is None:
             images, labels = windows(HELD_OUT, 2 * seed + 1)
-            network = Network(small_specnet(beta, activation, seed), images, labels, list(PHOTOS))
+            network = Network(small_specnet(beta, activation, seed), images, labels, PHOTOS)
         else:
-            network = Network(copy.deepcopy(model).cpu().eval().requires_grad_(False), images, labels, [])
+            network = Network(copy.deepcopy(model).cpu().eval().requires_grad_(False), images, labels, names)
         set_beta(network.model, beta)  # which says so if there is no block
         self.model, self.names, self.blocks = network.model, network.names, network.blocks
         self.images, self.labels = network.images, network.labels

@@ -73,7 +73,7 @@ def _learnt(records: Sequence[Record]) -> Table:
         for r in records
     ]
     columns = ["network", "data set", "parameters", "epochs", "accuracy, %", "minutes", "processor minutes of training"]
-    return Table("Networks that come with the project", columns, rows, ("", "", ",", "", ".1f", ".1f", ".1f"))
+    return Table("Networks, each trained once", columns, rows, ("", "", ",", "", ".1f", ".1f", ".1f"))
 
 
 experiment = Experiment(
