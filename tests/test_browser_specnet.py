@@ -51,13 +51,13 @@ def test_the_thresholds_follow_the_keyboard():
         assert (near == 0).mean() > 0.99
         # The trained network: each press drops more, in all blocks.
         trained.scroll_into_view_if_needed()
-        assert shown_facts(trained)["β in every block"] == "0 (ortho)"
+        assert shown_facts(trained)["β in every block"] == "1 (ortho)"
         before, product = shown_facts(trained), pixels(page, "product").astype(int)
         trained.get_by_role("slider", name="threshold β").focus()
         for _ in range(5):
             page.keyboard.press("ArrowRight")
         settle(page, trained)
-        assert shown_facts(trained)["β in every block"] == "0.5 (ortho)"
+        assert shown_facts(trained)["β in every block"] == "1.5 (ortho)"
         for block in ("block 1 keeps", "block 2 keeps"):
             assert float(shown_facts(trained)[block].split()[0]) < float(before[block].split()[0])
         coloured = [(shown.max(-1) != shown.min(-1)).mean() for shown in (product, pixels(page, "product").astype(int))]
