@@ -24,15 +24,45 @@ from specviz.bench import browser
 SPECTRUM = "canvas[data-panel=spectrum]"
 THEMES = "@jupyterlab/apputils-extension:themes"
 
+PATIENCE = 300  # seconds: a slow machine is not a broken page
 # anywidget gives a model two seconds to come up and then drops its messages. Several explorers at once may take
 # longer on a busy machine, and that is not what is tested.
 PATIENT = "const timeout = AbortSignal.timeout; AbortSignal.timeout = (ms) => timeout.call(AbortSignal, 30 * ms);"
 
+# Open a notebook in a JupyterLab that is there, close what was open, and wait until its kernel is the page's own.
+OPEN = """async (path) => {
+  const { commands, shell } = window.jupyterapp;
+  const opened = await commands.execute('docmanager:open', { path, factory: 'Notebook' });
+  for (const other of [...shell.widgets('main')]) if (other !== opened) other.dispose();
+  shell.activateById(opened.id);
+  await opened.context.ready;
+}"""
+# Close the notebook, and put back what tests change: whether the page is as it was when JupyterLab had come up.
+LEAVE = """async () => {
+  const { commands, shell } = window.jupyterapp;
+  if (document.fullscreenElement) await document.exitFullscreen();
+  for (const open of [...shell.widgets('main')]) {
+    await open.sessionContext?.shutdown();
+    open.dispose();
+  }
+  if (document.body.dataset.jpThemeLight !== 'true')
+    await commands.execute('apputils:change-theme', { theme: 'JupyterLab Light' });
+  shell.expandLeft();
+  return !document.querySelector('.jp-Dialog, .specviz');
+}"""
+
+# Explorers make no still picture, for readers without a kernel: up to a second each, and these pages do not show it.
+NO_STILLS = """from specviz.widgets.explorer import ExplorerView
+ExplorerView._still = property(lambda view: bytes, lambda view, still: None)
+"""
+
 _running = contextlib.ExitStack()
+_kept: list[Any] = []  # a page with JupyterLab and no notebook, once there was one: loading takes 6 s of the processor
 
 
 def close() -> None:
     """End JupyterLab and Chromium, if a page started them. pytest's workers do not get as far as `atexit`."""
+    _kept.clear()
     _running.close()
     _studio.cache_clear()
 
@@ -47,7 +77,7 @@ def _studio() -> tuple[Any, Path, tuple[str, str]]:
         imported = stack.enter_context(warm_kernel.kernels())  # while the others start
         context = stack.enter_context(browser.chromium()).context
         context.add_init_script(PATIENT)
-        context.set_default_timeout(120_000)  # a slow machine is not a broken page
+        context.set_default_timeout(1000 * PATIENCE)
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="specviz-notebooks-")))
         (root / "notebooks").mkdir()
         server = stack.enter_context(browser.jupyterlab(root))
@@ -58,17 +88,22 @@ def _studio() -> tuple[Any, Path, tuple[str, str]]:
 
 @contextlib.contextmanager
 def open_page(
-    notebook: str, canvas: str = SPECTRUM, leave_out: tuple[str, ...] = (), kernel: str = warm_kernel.NAME
+    notebook: str,
+    canvas: str = SPECTRUM,
+    leave_out: tuple[str, ...] = (),
+    kernel: str = warm_kernel.NAME,
+    fresh: bool = False,
 ) -> Iterator[Any]:
     """A page with the notebook's cells run and its explorer painted; errors in the page fail the test.
 
     leave_out  code that is not run: cells with one of these texts, which take long and which the test does not need
     kernel     "python3" is the one that readers have, which imports for itself
+    fresh      the notebook is opened by its address, in a page that has shown no other one; else there may have been
 
     A machine without Chromium fails here under CI and skips elsewhere, as BROWSER_TESTS=no does; nothing is installed.
     """
-    with _opened(notebook, lambda root: _copy(notebook, root, leave_out, kernel)) as page:
-        page.locator(f".specviz[data-painted] {canvas}").scroll_into_view_if_needed(timeout=60_000)
+    with _opened(notebook, lambda root: _copy(notebook, root, leave_out, kernel), fresh) as page:
+        page.locator(f".specviz[data-painted] {canvas}").scroll_into_view_if_needed()
         yield page
 
 
@@ -77,20 +112,22 @@ def open_cells(*cells: str, painted: int | None = None) -> Iterator[Any]:
     """A page with these cells run. So many display an explorer that is painted; all but the first when None."""
 
     def write(root: Path) -> None:
-        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+        sources = [NO_STILLS + cells[0], *cells[1:]]
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
         notebook.metadata["kernelspec"] = warm_kernel.SPEC
         nbformat.write(notebook, root / "cells.ipynb")
 
     with _opened("cells.ipynb", write) as page:
         # JupyterLab leaves out what is not on the screen: nobody could look at it, or wait for it.
-        page.add_style_tag(content="* { content-visibility: visible !important; }")
+        style = page.add_style_tag(content="* { content-visibility: visible !important; }")
         last = (len(cells) - 1 if painted is None else painted) - 1
-        page.locator(".specviz[data-painted]").nth(last).wait_for(state="attached", timeout=60_000)
+        page.locator(".specviz[data-painted]").nth(last).wait_for(state="attached")
         yield page
+        style.evaluate("(style) => style.remove()")
 
 
 @contextlib.contextmanager
-def _opened(notebook: str, write: Callable[[Path], None]) -> Iterator[Any]:
+def _opened(notebook: str, write: Callable[[Path], None], fresh: bool = False) -> Iterator[Any]:
     """A page with a notebook that `write` puts into JupyterLab's folder, its cells run."""
     try:
         context, root, server = _studio()
@@ -99,15 +136,34 @@ def _opened(notebook: str, write: Callable[[Path], None]) -> Iterator[Any]:
             pytest.fail(str(error))
         pytest.skip(str(error))
     write(root)
-    page = context.new_page()
+    kept = _kept.pop() if _kept and not fresh else None
+    page = kept or context.new_page()
+    size = page.viewport_size
     errors: list[str] = []
-    page.on("pageerror", lambda error: _of_ours(str(error)) and errors.append(str(error)))
+
+    def note(error: Any) -> None:
+        if _of_ours(str(error)):
+            errors.append(str(error))
+
+    page.on("pageerror", note)
+    as_it_was = False
     try:
-        browser.open_notebook(page, server, notebook)
+        if kept:
+            page.evaluate(OPEN, notebook)
+            browser.run_all_cells(page, PATIENCE)
+        else:
+            browser.open_notebook(page, server, notebook, PATIENCE)
         yield page
         assert not errors, errors
+        page.remove_listener("pageerror", note)
+        as_it_was = not _kept and page.evaluate(LEAVE)
+        page.set_viewport_size(size)
+        page.mouse.move(0, 0)
     finally:
-        page.close()
+        if as_it_was:
+            _kept.append(page)
+        else:
+            page.close()
         _tidy(server)
 
 
@@ -159,7 +215,7 @@ def settle(page, explorer=None):
     )
 
 
-def wait_until(page, claim, seen, seconds=120):
+def wait_until(page, claim, seen, seconds=PATIENCE):
     """What is seen, once the claim holds of it; so long a wait ends only what is broken, on a slow machine too."""
     end = time.monotonic() + seconds
     while not claim(now := seen()):

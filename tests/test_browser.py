@@ -16,7 +16,7 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture(scope="module")
 def page():
-    with open_page("notebooks/02_thresholding.ipynb", kernel="python3") as page:
+    with open_page("notebooks/02_thresholding.ipynb", kernel="python3", fresh=True) as page:
         yield page
 
 

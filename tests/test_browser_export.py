@@ -40,7 +40,7 @@ def page(tmp_path_factory):
     nbformat.write(notebook, root / "notebooks" / "export.ipynb")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pages.lab, "ROOT", root)
-        with pages.open_page("notebooks/export.ipynb", ".specviz-facts >> nth=0") as page:
+        with pages.open_page("notebooks/export.ipynb", ".specviz-facts >> nth=0", fresh=True) as page:
             pages.settle(page)  # else the notebook may take the focus back
             yield page
 

@@ -72,22 +72,23 @@ def test_the_lab_and_its_page_ask_nobody_for_anything_even_of_a_reader_who_once_
         address = f"http://127.0.0.1:{port}"
         wait_for(f"{address}/api/status?token={'t' * 32}").close()
         with browser.chromium() as page:
+            page.set_default_timeout(1000 * pages.PATIENCE)
             page.context.on("request", lambda request: requests.append(request.url))
             page.goto(f"{address}/lab/tree/notebooks/00_start_here.ipynb?token={'t' * 32}")
             kernel = "window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
-            page.wait_for_function(kernel, timeout=120_000)
+            page.wait_for_function(kernel)
             # The panel that lists extensions of the package index.
             page.evaluate("window.jupyterapp.commands.execute('extensionmanager:toggle').catch(() => null)")
         # What the page would ask the server to fetch; each answer comes after the server has asked.
         for path in ("api/news", "api/update", "api/extensions?query=widgets&page=1&per_page=30&refresh=1"):
             ask = urllib.request.Request(f"{address}/lab/{path}", headers={"Authorization": f"token {'t' * 32}"})
             try:
-                urllib.request.urlopen(ask, timeout=60).close()
+                urllib.request.urlopen(ask, timeout=pages.PATIENCE).close()
             except urllib.error.HTTPError as error:
                 failed.append(f"{path}: {error}")
     finally:
         server.terminate()
-        server.wait(20)
+        server.wait(pages.PATIENCE)
     assert len(requests) > 20
     abroad = [url for url in requests if not re.match(rf"(https?|ws)://127\.0\.0\.1:{port}/|data:|blob:", url)]
     assert abroad == []

@@ -153,7 +153,7 @@ def test_the_labs_own_settings_stand_below_the_readers_and_ask_no_question():
     assert news == {"fetchNews": "false", "checkForUpdates": False}
 
 
-def wait_for(url: str, seconds: float = 60):
+def wait_for(url: str, seconds: float = 300):
     deadline = time.monotonic() + seconds
     while True:
         try:

@@ -6,6 +6,7 @@ nbclient find it by its name, NAME, in a folder that JUPYTER_PATH names; elsewhe
 were imported may not survive a fork, that name is an ordinary kernel's.
 """
 
+import atexit
 import contextlib
 import gc
 import json
@@ -16,6 +17,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -178,6 +180,12 @@ def become(asked: dict, files: list[int]) -> None:
     from ipykernel.kernelapp import IPKernelApp
 
     IPKernelApp.launch_instance()
+    # As Python ends, but for the last step, in which it frees every object of every package: 0.4 s of the processor.
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":

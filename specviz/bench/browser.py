@@ -131,11 +131,19 @@ def open_notebook(page: Any, lab_address: tuple[str, str], notebook: str, timeou
     """Open a notebook, run all its cells, and wait until its kernel is idle."""
     address, token = lab_address
     page.goto(f"{address}/lab/tree/{notebook}?reset&token={token}")
-    page.wait_for_function("window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel", timeout=60_000)
-    page.wait_for_function(
-        "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'idle'", timeout=60_000
+    run_all_cells(page, timeout_s)
+
+
+def run_all_cells(page: Any, timeout_s: float = 120) -> None:
+    """Run all cells of the notebook on the page, as soon as its kernel is idle, and wait until they have run."""
+    kernel = "window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
+    page.wait_for_function(kernel, timeout=timeout_s * 1000)
+    page.evaluate(
+        """() => {
+          window.allRan = false;
+          window.jupyterapp.commands.execute('notebook:run-all-cells').then(() => { window.allRan = true; });
+        }"""
     )
-    page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells').then(() => { window.allRan = true; })")
     page.wait_for_function("window.allRan === true", timeout=timeout_s * 1000)
 
 
