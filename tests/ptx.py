@@ -1,6 +1,7 @@
 """Compile a Numba CUDA kernel to machine code without a GPU, and read what ptxas says of it."""
 
 import re
+from functools import cache
 from typing import Any, NamedTuple
 
 from cuda.core import Linker, LinkerOptions, ObjectCode
@@ -15,6 +16,7 @@ class Compiled(NamedTuple):
     stack_bytes: int
 
 
+@cache  # many kernels take no complex numbers, and are asked for with both types of them
 def compile_without_gpu(kernel: Any, signature: str, cc: tuple[int, int]) -> Compiled:
     """kernel: what @cuda.jit returned; signature as in "void(uint8[::1], int32[::1])"; cc as (9, 0)."""
     arguments, _ = sigutils.normalize_signature(signature)

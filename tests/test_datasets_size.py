@@ -68,6 +68,7 @@ ATTACKS = {
     "MATLAB's X of 100,000": ("load('svhn', folder=at, download=False)", "expands to more than"),
     "MATLAB's X with more behind": ("load('svhn', 'test', folder=at, download=False)", "expands to more than"),
 }
+FOUR = "list(ThreadPoolExecutor(4).map(image_folder(f'{at}/four', 64).__getitem__, range(4)))"  # last: it may grow
 CHILD = """
 import json, resource, sys
 from concurrent.futures import ThreadPoolExecutor
@@ -108,8 +109,11 @@ def hostile(tmp_path_factory):
     idx_gz(at / "fashion-mnist" / "t10k-labels-idx1-ubyte.gz", (10_000,), 10_000)
     mat(at / "svhn" / "train_32x32.mat", 100_000, 100_000 * 3072)
     mat(at / "svhn" / "test_32x32.mat", 10, 150 * MIB)
+    png(at / "four" / "black" / "0.png", 6000, 4)  # 275 MiB to decode and make RGB, of the 512 there are
+    for i in range(1, 4):
+        os.link(at / "four" / "black" / "0.png", at / "four" / "black" / f"{i}.png")
     assert all(path.stat().st_size < 3 * MIB for path in at.rglob("*") if path.is_file())
-    return peaks(at, {name: code for name, (code, _) in ATTACKS.items()})
+    return peaks(at, {name: code for name, (code, _) in ATTACKS.items()} | {"four": FOUR})
 
 
 @pytest.mark.skipif(not sys.platform.startswith(("linux", "darwin")), reason="needs the peak that getrusage tells")
@@ -122,12 +126,8 @@ def test_a_small_file_that_grows_is_refused_in_little_memory(hostile, attack):
 
 
 @pytest.mark.skipif(not sys.platform.startswith(("linux", "darwin")), reason="needs the peak that getrusage tells")
-def test_threads_wait_for_each_other_rather_than_decode_four_large_pictures(tmp_path):
-    png(tmp_path / "large" / "black" / "0.png", 6000, 4)  # 275 MiB to decode and make RGB, of the 512 there are
-    for i in range(1, 4):
-        os.link(tmp_path / "large" / "black" / "0.png", tmp_path / "large" / "black" / f"{i}.png")
-    code = "list(ThreadPoolExecutor(4).map(image_folder(f'{at}/large', 64).__getitem__, range(4)))"
-    ((grown, message),) = peaks(tmp_path, {"four": code}).values()
+def test_threads_wait_for_each_other_rather_than_decode_four_large_pictures(hostile):
+    grown, message = hostile["four"]
     assert message == "nothing"
     assert grown < 600 * MIB, f"{grown / MIB:.0f} MiB"  # four at once take 1100
 

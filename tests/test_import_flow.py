@@ -8,7 +8,7 @@ import ast
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions
 from pathlib import Path
@@ -169,13 +169,18 @@ def packages(node: ast.AST, guard: str | None = None) -> Iterator[tuple[str, str
         yield from packages(child, guard)
 
 
+@cache  # what it reads is the metadata of every package, a second of the processor
+def distributions_of() -> Mapping[str, list[str]]:
+    return packages_distributions()
+
+
 @cache
 def brought_by(*extras: str) -> set[str]:
     """Names to import of what the core and extras bring, with all that this needs."""
     brought = closure(asked_for(*extras))
     return {
         name
-        for name, distributions in packages_distributions().items()
+        for name, distributions in distributions_of().items()
         if any(canonicalize_name(distribution) in brought for distribution in distributions)
     }
 
@@ -242,7 +247,7 @@ sys.meta_path[:] = [*others, Hiding]
 def bare(code: str, *extras: str) -> subprocess.CompletedProcess[str]:
     """Run code where the core and these extras alone are installed, as far as an import can tell."""
     brought = brought_by(*extras)
-    hidden = packages_distributions().keys() - brought - {*OURS}
+    hidden = distributions_of().keys() - brought - {*OURS}
     assert {"lightning", "optuna"} <= hidden
     command = [sys.executable, "-c", HIDE + code, ",".join(hidden)]
     # With a folder of data sets of one's own, nobody asks pooch where the cache is.
@@ -250,8 +255,7 @@ def bare(code: str, *extras: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, text=True, capture_output=True, timeout=300, env=environment)
 
 
-def test_the_core_alone_trains_a_small_network():
-    run = bare("""
+TRAINS = """
 import torch
 from torch import nn
 import specviz as sv, specviz.memory, specviz.models, specviz.nn as snn
@@ -277,12 +281,9 @@ assert losses[-1] < 0.5 * losses[0], losses
 assert 0 < stats.share < 0.5, stats
 assert sv.models.lenet(10, convolution="specnet", beta=1.0)(torch.randn(2, 3, 32, 32)).shape == (2, 10)
 assert str(sv.compare.ranked({"a": dict(x=3, y=2, z=1), "b": dict(x=3, y=2, z=1)})).startswith("x 1, y 2, z 3")
-""")
-    assert run.returncode == 0, run.stderr
-
-
-def test_what_needs_an_extra_says_so_when_it_is_asked_for_and_not_before():
-    run = bare("""
+print("trained")
+"""
+ASKS = """
 import specviz as sv, specviz.datasets, specviz.exercises, specviz.experiments, specviz.figures, specviz.training
 from specviz.training import Config
 
@@ -302,10 +303,24 @@ for ask in (
         ask()
     except ImportError as error:
         print(error)
-""")
+"""
+
+
+@pytest.fixture(scope="module")
+def core_alone() -> subprocess.CompletedProcess[str]:
+    """One process, which imports torch once, trains first and asks for extras then."""
+    return bare(TRAINS + ASKS)
+
+
+def test_the_core_alone_trains_a_small_network(core_alone):
+    assert core_alone.stdout.startswith("trained\n"), core_alone.stderr
+
+
+def test_what_needs_an_extra_says_so_when_it_is_asked_for_and_not_before(core_alone):
+    run = core_alone
     assert run.returncode == 0, run.stderr
     lab, study = (f'install it with: pip install "spectral-workbench[{extra}]"' for extra in ("lab", "study"))
-    assert run.stdout.splitlines() == [
+    assert run.stdout.splitlines()[1:] == [
         *(f"{package} is missing, {lab}" for package in ("ipywidgets", "ipywidgets", "rich", "skimage", "pooch")),
         *(f"matplotlib is missing, {lab}", f"lightning is missing, {study}", f"dask is missing, {study}"),
     ]

@@ -96,7 +96,11 @@ def serve() -> None:
 
 
 def _import_everything() -> None:
-    """What cells would each import anew. Nothing is computed, so that no thread exists when a cell is forked."""
+    """What cells would each import anew. Nothing is computed, so that no thread exists when a cell is forked.
+
+    Numba makes its tables of types when it first compiles: a third of a second of each cell that runs a kernel.
+    """
+    import numba
     import torch._dynamo
     import torch._inductor.compile_fx
     import torch.distributed
@@ -112,6 +116,7 @@ def _import_everything() -> None:
     if not TOOLS["ONNX"].missing():
         import onnxruntime  # type: ignore[import-not-found]  # noqa: F401
         import torch.onnx
+    numba.njit(lambda: None)()
 
 
 def _in_a_fork(subjects: list[str], tool: str) -> Iterator[Cell]:

@@ -6,6 +6,7 @@ python -m torture.sliders ThresholdExplorer 2000          from tests/: one of th
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import random
 import subprocess
@@ -66,7 +67,10 @@ def run_one(name: str, moves: int) -> dict[str, Any]:
     _fill_constants()
     comm.create_comm = _Serialised
     sv.widgets.parametrisation.STEPS = 5  # it trains at every move
-    return asyncio.run(_moved(explorers()[name](), moves))
+    make = explorers()[name]
+    gc.collect()
+    gc.freeze()  # what packages made, a million objects: each reading would look through them for garbage
+    return asyncio.run(_moved(make(), moves))
 
 
 def _fill_constants() -> None:
