@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,16 +25,7 @@ MEASURED = {name: NETWORKS[name] for name in NAMES} | LEARNT
 WARMED = 20  # steps of training before measuring
 
 
-class _Younger(TypedDict, total=False):
-    """What records have that are younger than some."""
-
-    step_cpu_ms: float  # of all threads, the least
-    step_cpu_ratio: float  # to plain training
-    is_exact: bool  # the gradient, but for the order of sums
-    on_front: bool  # whether no other way has as low a peak, as short a step and as near a gradient
-
-
-class BenchCompress(BenchRecord, _Younger):
+class BenchCompress(BenchRecord):
     """A network's training step by one way to keep its maps; of `specviz bench compress`."""
 
     network: str
@@ -47,6 +38,10 @@ class BenchCompress(BenchRecord, _Younger):
     average_bytes: int
     step_ms: float  # the least
     step_ratio: float  # to plain training
+    step_cpu_ms: float  # of all threads, the least
+    step_cpu_ratio: float  # to plain training
+    is_exact: bool  # the gradient, but for the order of sums
+    on_front: bool  # whether no other way has as low a peak, as short a step and as near a gradient
     gradient_error: float  # shares of the plain gradient's norm
     other_batch_error: float
     map_share: float | None

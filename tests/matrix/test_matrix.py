@@ -26,6 +26,11 @@ LIGHT = {"models.lenet, band-limited", "models.lenet, specnet", "models.fcn", "m
 INDUCTOR = "SpectralPool2d"  # the one subject that the core compiles with inductor
 # Cells of these take seconds: a family meets every second, or sixth, tool of the group, shifted by so many.
 EVERY = {"torch.compile": (2, 0), "torch.export": (6, 2)}
+# Cells of their own: all that inductor makes, and one that failed when a tuple of sizes held a symbol.
+BESIDES = [
+    ("compile, inductor", INDUCTOR),
+    ("export, strict, dynamic size", "SF.filters_from_parameters"),
+]
 # What a cell of these leaves in a cache could hide what the next one would leave there: each has a process of its own.
 ALONE = ("torch.compile", "torch.export", "tracing")
 
@@ -44,7 +49,7 @@ def core() -> list[tuple[str, list[str]]]:
         if tool == "eager":
             chosen = list(SUBJECTS)
         found += [(tool, [name]) for name in chosen] if TOOLS[tool].group in ALONE else [(tool, chosen)]
-    return [*found, ("compile, inductor", [INDUCTOR])]
+    return [*found, *((tool, [name]) for tool, name in BESIDES)]
 
 
 def quick_tools() -> list[str]:

@@ -44,10 +44,13 @@ def constant_result(function: F) -> F:
 
 
 def has_symbol(*arguments: Any) -> bool:
-    """Whether a number among them is a compiler's symbol, which stands for many."""
+    """Whether a number among them, or in tuples of them, is a compiler's symbol, which stands for many."""
     from torch.fx.experimental.symbolic_shapes import has_static_value  # slow to import
 
-    return any(isinstance(n, int | torch.SymInt) and not has_static_value(n) for n in arguments)
+    for n in arguments:
+        if has_symbol(*n) if isinstance(n, tuple) else isinstance(n, int | torch.SymInt) and not has_static_value(n):
+            return True
+    return False
 
 
 @constant_result
