@@ -255,7 +255,7 @@ def test_gradients_of_first_and_second_order(algorithm, groups):
         )
 
     assert gradcheck(run, (x, w))
-    assert gradgradcheck(run, (x, w))
+    assert gradgradcheck(run, (x, w), fast_mode=True)
     assert gradcheck(lambda x: run(x, w.detach()), (x,))
     assert gradcheck(lambda w: run(x.detach(), w), (w,))
 
@@ -574,7 +574,7 @@ def test_waves_that_are_made_in_slabs_give_what_held_ones_give(monkeypatch, shap
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_filter_as_large_as_its_picture_takes_little_memory():
-    """Its waves at every frequency and tap would take 10 GiB."""
+    """Its waves at every frequency and tap would take 2.5 GiB."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", A_LARGE_FILTER], capture_output=True, text=True, timeout=500
     )
@@ -589,12 +589,12 @@ import specviz.functional as SF
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
-x, w = torch.rand(1, 1, 256, 256), torch.rand(1, 1, 129, 129).requires_grad_()
+x, w = torch.rand(1, 1, 192, 192), torch.rand(1, 1, 97, 97).requires_grad_()
 resource.setrlimit(resource.RLIMIT_AS, (12 << 30, 12 << 30))
 SF.band_limited_conv2d(x[..., :9, :9], w[..., :3, :3], algorithm="fft").sum().backward()
 before = peak()
-y = SF.band_limited_conv2d(x, w, padding=64, algorithm="fft")
-assert (y - torch.nn.functional.conv2d(x, w, padding=64)).abs().max() < 1e-4 * y.std()
+y = SF.band_limited_conv2d(x, w, padding=48, algorithm="fft")
+assert (y - torch.nn.functional.conv2d(x, w, padding=48)).abs().max() < 1e-4 * y.std()
 y.sum().backward()
 print(peak() - before)
 """

@@ -60,6 +60,8 @@ def sizes_of(name, batch_only=False):
     return ({0: Dim("batch", min=2), **sides},)
 
 
+# What compiles for one size: images in test_channels_last_in_channels_last_out.
+@pytest.mark.parametrize("name", ["series", "volume"], indirect=True)
 def test_compiled_whole_at_the_default_algorithm(name, model):
     assert_same(torch.compile(model, backend="aot_eager", fullgraph=True), model, maps(name))
 
@@ -68,7 +70,7 @@ def test_compiled_for_all_sizes_at_once(name, model):
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True, dynamic=True)
     counted = torch._dynamo.utils.counters["stats"]
     counted.clear()
-    for batch, side in [(2, 8), (3, 9), (2, 12), (4, 15), (5, 20)]:
+    for batch, side in [(2, 8), (3, 9), (5, 20)]:
         assert_same(compiled, model, maps(name, batch, side))
     assert counted["unique_graphs"] <= 2  # one for all but a first one whose sizes were taken for fixed
 
@@ -80,19 +82,26 @@ def test_inductor_makes_the_same_of_layers_of_every_kind():
     assert_same(torch.compile(model, fullgraph=True), model, maps("band", side=12))
 
 
-@pytest.mark.parametrize("strict", [True, False])
-def test_exported_and_then_eager_again(name, model, strict):
+def test_exported_and_then_eager_again(name, model):
     x = maps(name)
-    assert_same(torch.export.export(model, (x,), strict=strict).module(), model, x)
+    # Each of both ways to export meets each kind of layer, for batches or for sizes.
+    strict = list(LAYERS).index(name) % 2 == 0
     program = torch.export.export(model, (x,), strict=strict, dynamic_shapes=sizes_of(name, batch_only=True))
     # It runs where this package is not: it holds no operator of ours.
     assert all("specviz" not in str(node.target) for node in program.graph.nodes)
     for batch in (2, 7):
         assert_same(program.module(), model, maps(name, batch))
-    program = torch.export.export(model, (x,), strict=strict, dynamic_shapes=sizes_of(name))
+    program = torch.export.export(model, (x,), strict=not strict, dynamic_shapes=sizes_of(name))
     for batch, side in [(3, 13), (2, 8), (5, 16)]:
         assert_same(program.module(), model, maps(name, batch, side))
     assert_same(model, model, x)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_exported_for_one_size_and_batch(strict):
+    torch._dynamo.reset()
+    layer, x = LAYERS["band"](), maps("band")
+    assert_same(torch.export.export(layer, (x,), strict=strict).module(), layer, x)
 
 
 def test_nothing_fake_is_left_behind(name):
@@ -143,14 +152,33 @@ def test_one_node_of_torch_fx(name, model):
     assert_close(torch.fx.symbolic_trace(Functional())(x, weight), function(x, weight, padding=1, compression=0.5) + 1)
 
 
-@pytest.mark.parametrize("exporter", ["dynamo", "trace"])
-def test_an_onnx_program_of_real_matrix_products(name, model, exporter):
+class OfVolumes(nn.Module):
+    """Layers of every kind beside each other: of a volume, of its first slice and of that one's first row."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleDict({name: make() for name, make in LAYERS.items()})
+
+    def forward(self, x):
+        taken = {"series": x[:, :, 0, 0], "volume": x}
+        return tuple(layer(taken.get(name, x[:, :, 0])) for name, layer in self.layers.items())
+
+
+def test_an_onnx_program_of_real_matrix_products():
     pytest.importorskip("onnxruntime", reason="needs onnx, onnxscript and onnxruntime, of the dev extra")
+    torch.manual_seed(0)
     with torch.no_grad():
-        run = onnx_by(exporter, model, maps(name))
+        every = OfVolumes()  # in one export, whose own cost is several times a layer's
+        run = onnx_by("dynamo", every, maps("volume"))
         for batch in (2, 5):
-            x = maps(name, batch, seed=1)
-            assert_close(run(x), model(x), rtol=1e-4, atol=1e-4)
+            x = maps("volume", batch, seed=1)
+            assert_close(run(x), every(x), rtol=1e-4, atol=1e-4)
+        for name, make in LAYERS.items():
+            layer = make()
+            run = onnx_by("trace", layer, maps(name))
+            for batch in (2, 5):
+                x = maps(name, batch, seed=1)
+                assert_close(run(x), layer(x), rtol=1e-4, atol=1e-4)
 
 
 def test_onnx_refuses_many_sizes_by_name():
@@ -161,8 +189,7 @@ def test_onnx_refuses_many_sizes_by_name():
         )
 
 
-@pytest.mark.parametrize("algorithm", ["gemm", "fft", "lowpass"])
-@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize(("algorithm", "groups"), [("gemm", 1), ("gemm", 2), ("fft", 2), ("lowpass", 1)])
 def test_every_transform_of_torch_func(algorithm, groups):
     layer = snn.BandLimitedConv2d(
         2, 2, (3, 2), padding=1, groups=groups, compression=0.4, algorithm=algorithm, dtype=torch.float64
@@ -222,10 +249,12 @@ def test_channels_last_in_channels_last_out():
         layer, x = LAYERS[name](), maps(name)
         last, y = x.contiguous(memory_format=torch.channels_last), layer(x)
         assert y.is_contiguous()
-        for call in (layer, torch.compile(layer, backend="aot_eager", fullgraph=True)):
+        compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+        for call in (layer, compiled):
             out = call(last)
             assert out.is_contiguous(memory_format=torch.channels_last)
             assert_close(out, y, rtol=1e-4, atol=1e-4)
+        assert_same(compiled, layer, last)
         assert layer.to(memory_format=torch.channels_last)(last).is_contiguous(memory_format=torch.channels_last)
 
 
@@ -255,7 +284,8 @@ def test_parametrized_weights(name, model):
     assert_close(layer(x), expected, rtol=1e-4, atol=1e-4)
     layer(x).square().sum().backward()
     assert layer.parametrizations.weight.original1.grad.abs().max() > 0
-    assert_close(torch.compile(layer, backend="aot_eager", fullgraph=True)(x), expected, rtol=1e-4, atol=1e-4)
+    if name in ("band", "energy"):  # a norm's arithmetic is compiled alike before any layer
+        assert_close(torch.compile(layer, backend="aot_eager", fullgraph=True)(x), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_signature_names_its_arguments():

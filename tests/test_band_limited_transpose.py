@@ -136,7 +136,7 @@ def test_gradients_of_first_and_second_order(dims, algorithm):
         return ours[dims](x, w, stride=2, padding=1, output_padding=1, groups=2, compression=0.4, algorithm=algorithm)
 
     assert gradcheck(run, (x, w))
-    assert gradgradcheck(run, (x, w))
+    assert gradgradcheck(run, (x, w), fast_mode=True)
 
 
 @pytest.mark.parametrize("dims", DIMS)

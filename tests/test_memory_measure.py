@@ -460,9 +460,10 @@ def test_nothing_is_printed(capfd):
 
 
 STEP = """
-    import re, torch
+    import gc, re, torch
     from torch import nn
     from specviz.memory import measure_step
+    gc.freeze()  # what imports made: collecting garbage is quicker without it
     torch.manual_seed(0)
     torch.set_num_threads(2)
     # Convolutions of one pixel: the maps of larger ones, in a ninth of their time.

@@ -1,13 +1,17 @@
 """Measuring in several threads, beside a training, and under somebody's profiler: the numbers of one thread, alone.
 
-Everything runs in a process of its own, so that one that dies fails its test and no other.
+Everything runs in a process of its own, whose beginning costs more than most of what it runs: the shorter programs run
+in one, one after another.
 """
 
+import json
 import os
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
+
+import pytest
 
 MODELS = """
 import gc, os, threading
@@ -49,16 +53,30 @@ def in_threads(*works):
 """
 
 
-def run(program: str) -> None:
-    """The program after MODELS, in a process of its own. AssertionError with its last words if it does not end well."""
+def run(program: str) -> str:
+    """What the program after MODELS prints, in a process of its own. AssertionError if it does not end well."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
     command = [sys.executable, "-X", "faulthandler", "-c", MODELS + textwrap.dedent(program)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500, env=environment)
     assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr[-4000:]}"
+    return done.stdout
 
 
-def test_two_threads_that_measure_get_the_numbers_of_one():
-    run("""
+PROGRAMS = {
+    "standard error is what it was after many threads silenced it": """
+        from specviz.memory.recorder import without_stderr
+        before = os.fstat(2)
+
+        def work():
+            for _ in range(300):
+                with without_stderr():
+                    assert os.path.samestat(os.fstat(2), os.stat(os.devnull))
+
+        in_threads(work, work, work, work)
+        assert os.path.samestat(os.fstat(2), before)
+        assert os.dup(2) < 20  # the next free number: none was left open
+    """,
+    "two threads that measure get the numbers of one": """
         models = [conv(4), conv(8), band_limited()]
         alone = [numbers(model) for model in models]
         state = torch.get_rng_state()
@@ -72,53 +90,8 @@ def test_two_threads_that_measure_get_the_numbers_of_one():
         for one, many in zip(alone, found):
             assert len(many) == 8 and all(now == one for now in many), (one[:4], [now[:4] for now in many])
         assert torch.equal(torch.get_rng_state(), state)
-    """)
-
-
-def test_standard_error_is_what_it_was_after_many_threads_silenced_it():
-    run("""
-        from specviz.memory.recorder import without_stderr
-        before = os.fstat(2)
-
-        def work():
-            for _ in range(300):
-                with without_stderr():
-                    assert os.path.samestat(os.fstat(2), os.stat(os.devnull))
-
-        in_threads(work, work, work, work)
-        assert os.path.samestat(os.fstat(2), before)
-        assert os.dup(2) < 20  # the next free number: none was left open
-    """)
-
-
-def test_a_training_beside_measurements_gives_the_same_record_and_they_the_same_numbers():
-    run("""
-        import test_training as t
-
-        setup = t.config(epochs=4)
-        expected = t.metrics(t.quick(setup))
-        model = conv(4)
-        alone = numbers(model)
-        records, begun, state = [], threading.Event(), torch.get_rng_state()
-        training = threading.Thread(
-            target=lambda: records.append(t.quick(setup, measure=True, on_step=lambda _: begun.set()))
-        )
-        training.start()
-        begun.wait()
-        beside = 0
-        for _ in range(20):
-            assert numbers(model) == alone
-            beside += training.is_alive()
-        training.join()
-        assert beside > 0
-        assert records[0]["status"] == "finished"
-        assert t.metrics(records[0]) == expected
-        assert torch.equal(torch.get_rng_state(), state)
-    """)
-
-
-def test_a_measurement_under_another_profiler_is_refused_in_words_and_leaves_its_events():
-    run("""
+    """,
+    "a measurement under another profiler is refused in words and leaves its events": """
         from torch.profiler import ProfilerActivity, profile, schedule
 
         model = conv(4)
@@ -175,11 +148,9 @@ def test_a_measurement_under_another_profiler_is_refused_in_words_and_leaves_its
         with torch.autograd.profiler.emit_itt():  # for Intel's tools, as emit_nvtx is for NVIDIA's
             all_refused()
         numbers(model)
-    """)
-
-
-def test_measuring_leaves_nothing_for_the_garbage_collector():
-    run("""
+    """,
+    # The last: it leaves the collector as no other program wants it.
+    "measuring leaves nothing for the garbage collector": """
         model = conv(4)
         sv.memory.recorder.peak_bytes(lambda: model(x).mean().backward())
         gc.collect()
@@ -188,4 +159,54 @@ def test_measuring_leaves_nothing_for_the_garbage_collector():
         sv.memory.recorder.peak_bytes(lambda: model(x).mean().backward())
         gc.collect()
         assert not gc.garbage, gc.garbage[:10]
+    """,
+}
+EACH = """
+import json, traceback
+
+def failure(program):
+    try:
+        exec(program, dict(globals()))
+    except BaseException:
+        return traceback.format_exc()
+
+print(json.dumps({name: failure(program) for name, program in PROGRAMS.items()}))
+"""
+
+
+@pytest.fixture(scope="module")
+def failures() -> dict[str, str | None]:
+    """The tracebacks of all programs, run in this order in one process."""
+    programs = {name: textwrap.dedent(program) for name, program in PROGRAMS.items()}
+    return json.loads(run(f"PROGRAMS = {programs!r}\n{EACH}"))
+
+
+@pytest.mark.parametrize("claim", PROGRAMS)
+def test_in_a_process_of_its_own(claim, failures):
+    assert failures[claim] is None, failures[claim]
+
+
+def test_a_training_beside_measurements_gives_the_same_record_and_they_the_same_numbers():
+    run("""
+        import test_training as t
+
+        setup = t.config(epochs=4)
+        expected = t.metrics(t.quick(setup))
+        model = conv(4)
+        alone = numbers(model)
+        records, begun, state = [], threading.Event(), torch.get_rng_state()
+        training = threading.Thread(
+            target=lambda: records.append(t.quick(setup, measure=True, on_step=lambda _: begun.set()))
+        )
+        training.start()
+        begun.wait()
+        beside = 0
+        for _ in range(20):
+            assert numbers(model) == alone
+            beside += training.is_alive()
+        training.join()
+        assert beside > 0
+        assert records[0]["status"] == "finished"
+        assert t.metrics(records[0]) == expected
+        assert torch.equal(torch.get_rng_state(), state)
     """)

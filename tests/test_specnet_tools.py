@@ -78,9 +78,18 @@ def eager_is_the_same_afterwards(unit, x):
 # --- storage="dense" is the definition in torch's operations.
 
 
-@pytest.mark.parametrize("norm", ["ortho", "backward", "forward"])
-@pytest.mark.parametrize("activation", ["tanh", "softsign", "arctan", "hardtanh", "identity", torch.asinh])
-@pytest.mark.parametrize("size", [(7, 6), (5, 5), (1, 2)])
+ACTIVATIONS = ["tanh", "softsign", "arctan", "hardtanh", "identity", torch.asinh]
+NORMS = ["ortho", "backward", "forward"]
+
+
+@pytest.mark.parametrize(
+    ("size", "activation", "norm"),
+    [  # every pair of values
+        (size, activation, NORMS[(i + j) % 3])
+        for i, size in enumerate([(7, 6), (5, 5), (1, 2)])
+        for j, activation in enumerate(ACTIVATIONS)
+    ],
+)
 def test_a_dense_block_is_the_sparse_one_with_its_gradients(norm, activation, size):
     x, weights, bias = randn(2, 3, *size), [randn(4, 3, 3, 3, seed=1), randn(4, 4, 3, 5, seed=2)], randn(4, seed=3)
     tensors = [t.requires_grad_() for t in (x, *weights, bias)]

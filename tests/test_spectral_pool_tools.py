@@ -53,25 +53,30 @@ def sizes_of(name, batch_only=False):
     return ({0: Dim("batch", min=2), **sides},)
 
 
-def test_compiled_whole_and_for_all_sizes_at_once(name, model):
+# What compiles for one size: images in test_channels_last_in_channels_last_out.
+@pytest.mark.parametrize("name", ["like", "series", "volume"], indirect=True)
+def test_compiled_whole(name, model):
     assert_same(torch.compile(model, backend="aot_eager", fullgraph=True), model, maps(name))
-    torch._dynamo.reset()
+
+
+def test_compiled_for_all_sizes_at_once(name, model):
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True, dynamic=True)
     counted = torch._dynamo.utils.counters["stats"]
     counted.clear()
-    for batch, side in [(2, 8), (3, 9), (2, 12), (4, 15), (5, 20)]:
+    for batch, side in [(2, 8), (3, 9), (5, 20)]:
         assert_same(compiled, model, maps(name, batch, side))
     assert counted["unique_graphs"] <= 2
 
 
-@pytest.mark.parametrize("strict", [True, False])
-def test_exported_and_then_eager_again(name, model, strict):
+def test_exported_and_then_eager_again(name, model):
+    # Each of both ways to export meets each kind of layer, for batches or for sizes.
+    strict = list(LAYERS).index(name) % 2 == 0
     program = torch.export.export(model, (maps(name),), strict=strict, dynamic_shapes=sizes_of(name, batch_only=True))
     # It runs where this package is not, unless it was told to take an FFT.
     assert any("specviz" in str(node.target) for node in program.graph.nodes) == (name == "fft")
     for batch in (2, 7):
         assert_same(program.module(), model, maps(name, batch))
-    program = torch.export.export(model, (maps(name),), strict=strict, dynamic_shapes=sizes_of(name))
+    program = torch.export.export(model, (maps(name),), strict=not strict, dynamic_shapes=sizes_of(name))
     for batch, side in [(3, 13), (2, 8)]:
         assert_same(program.module(), model, maps(name, batch, side))
     assert_same(model, model, maps(name))
@@ -99,12 +104,26 @@ def test_traced_and_one_node_of_torch_fx(name, model):
         assert_same(run, model, maps(name, 5, seed=1))
 
 
-@pytest.mark.parametrize("exporter", ["dynamo", "trace"])
-def test_an_onnx_program_of_real_matrix_products(name, model, exporter):
+class OfVolumes(nn.Module):
+    """Layers of every kind beside each other: of a volume, of its first slice and of that one's first row."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleDict({name: make() for name, make in LAYERS.items()})
+
+    def forward(self, x):
+        taken = {"series": x[:, :, 0, 0], "volume": x}
+        return tuple(layer(taken.get(name, x[:, :, 0])) for name, layer in self.layers.items())
+
+
+def test_an_onnx_program_of_real_matrix_products():
     pytest.importorskip("onnxruntime", reason="needs onnx, onnxscript and onnxruntime, of the dev extra")
+    every, x = OfVolumes(), maps("volume", 5, seed=1)  # in one export, whose own cost is several times a layer's
     with torch.no_grad():
-        run = onnx_by(exporter, model, maps(name))
-        assert_close(run(maps(name, 5, seed=1)), model(maps(name, 5, seed=1)), rtol=1e-4, atol=1e-5)
+        assert_close(onnx_by("dynamo", every, maps("volume"))(x), every(x), rtol=1e-4, atol=1e-5)
+        for name, make in LAYERS.items():
+            x, layer = maps(name, 5, seed=1), make()
+            assert_close(onnx_by("trace", layer, maps(name))(x), layer(x), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("algorithm", ["gemm", "fft"])
@@ -125,9 +144,11 @@ def test_channels_last_in_channels_last_out():
         layer, x = LAYERS[name](), maps(name)
         last = x.contiguous(memory_format=torch.channels_last)
         assert layer(x).is_contiguous()
-        for call in (layer, torch.compile(layer, backend="aot_eager", fullgraph=True)):
+        compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+        for call in (layer, compiled):
             assert call(last).is_contiguous(memory_format=torch.channels_last)
             assert_close(call(last), layer(x))
+        assert_same(compiled, layer, last)
 
 
 def test_copied_pickled_and_averaged(name, model):

@@ -363,11 +363,16 @@ def altered(folder: Path, change: Callable[[dict], object]) -> Path:
         ),
     ],
 )
-def test_a_whole_checkpoint_that_is_not_this_runs_names_its_file(tmp_path, change, words):
-    quick(config(epochs=1), folder=tmp_path)
+def test_a_whole_checkpoint_that_is_not_this_runs_names_its_file(one_epoch, tmp_path, change, words):
+    shutil.copytree(one_epoch, tmp_path, dirs_exist_ok=True)
     path = altered(tmp_path, change)
     with pytest.raises(ValueError, match=f"{path.name} .*{words}"):
         quick(config(epochs=1), folder=tmp_path)
+
+
+def test_beside_a_checkpoint_that_is_not_this_runs_one_may_begin_anew(one_epoch, tmp_path):
+    shutil.copytree(one_epoch, tmp_path, dirs_exist_ok=True)
+    altered(tmp_path, lambda state: state.pop("config"))
     assert quick(config(epochs=1), folder=tmp_path, resume=False)["status"] == "finished"
 
 

@@ -102,7 +102,7 @@ def onnx_by(exporter, model, x, **keywords):
     session = onnxruntime.InferenceSession(stored, providers=["CPUExecutionProvider"])
 
     def run(x):
-        (y,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
-        return torch.from_numpy(y)
+        outputs = tuple(map(torch.from_numpy, session.run(None, {session.get_inputs()[0].name: x.numpy()})))
+        return outputs if len(outputs) > 1 else outputs[0]
 
     return run
