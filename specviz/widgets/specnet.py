@@ -328,7 +328,7 @@ class SpecNetExplorer(Explorer):
             raise ValueError("give model and images together, or neither: then a small network is trained here")
         if model is None or images is None:
             images, labels = windows(HELD_OUT, 2 * seed + 1)
-            network = Network(small_specnet(beta, activation, seed), images, labels, PHOTOS)
+            network = Network(small_specnet(beta, activation, seed), images, labels, tuple(PHOTOS))
         else:
             network = Network(copy.deepcopy(model).cpu().eval().requires_grad_(False), images, labels, names)
         set_beta(network.model, beta)  # which says so if there is no block
