@@ -53,6 +53,9 @@ def test_the_figures_of_the_memory_saver_are_the_records():
     expected = [*shares(ours), *errors(ours), *times(ours), *times(fast), *shares(fast), *shares(plain), *errors(plain)]
     expected += [*shares(exact), *times(exact), *shares(exact, "peak_bytes"), *shares(ours, "peak_bytes")]
     assert list(found.groups()) == expected
+    halves = re.search(rf"in 2 parts it keeps {both} % and holds {both} %", README)
+    assert list(halves.groups()) == [*shares("checkpoint 2"), *shares("checkpoint 2", "peak_bytes")]
+    assert [measured(network, ours)["on_front"] for network in ("vgg16", "resnet18")] == [False, True]
 
 
 def test_the_network_that_has_learnt_is_the_records():
