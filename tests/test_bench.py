@@ -455,3 +455,23 @@ def test_a_chromium_that_fails_in_its_sandbox_alone_says_what_it_needs(starts_wi
     error, text = (browser.BrowserMissing, "sandbox") if starts_without_a_sandbox else (sync_api.Error, "did not start")
     with pytest.raises(error, match=text), browser.chromium():
         pass
+
+
+def test_a_network_that_has_learnt_is_not_trained_on_and_one_without_pictures_is_left_out(
+    tmp_path, monkeypatch, capsys
+):
+    def no_pictures(seed):
+        raise FileNotFoundError("data_batch_1.bin is not in the data folder")
+
+    made = models.vgg11(width=0.1)
+    learnt = Network("2-D", lambda: made, no_pictures, has_learnt=True)
+    before = {name: value.clone() for name, value in made.state_dict().items()}
+    assert learnt.trained(5) is made
+    assert all(torch.equal(value, before[name]) for name, value in made.state_dict().items())
+    ways = {way: found for way, found in compress.methods("cpu").items() if way in ("plain", compress.DEFAULT)}
+    monkeypatch.setattr(compress, "methods", lambda device: ways)
+    monkeypatch.setattr(compress, "MEASURED", {"learnt": learnt, "small": SMALL})
+    compress.run(tmp_path, 1)
+    assert "learnt is left out: data_batch_1.bin is not in the data folder" in capsys.readouterr().out
+    rows = records.read(tmp_path / "bench-compress.jsonl")
+    assert [(row["network"], row["way"]) for row in rows] == [("small", way) for way in ways]
