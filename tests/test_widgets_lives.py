@@ -278,15 +278,15 @@ def in_ipython(tmp_path_factory):
     def run(source: str) -> str:
         if server is None:
             done = subprocess.run([sys.executable, "-c", SHELL + source], capture_output=True, text=True, timeout=500)
-            status, said = done.returncode, done.stdout + done.stderr
+            status, printed = done.returncode, done.stdout + done.stderr
         else:
             out = folder / str(next(numbers))
             server.stdin.write(json.dumps([SHELL + source, str(out)]) + "\n")
             server.stdin.flush()
             status = int(server.stdout.readline())
-            said = out.read_text()
-        assert status == 0, said[-3000:]
-        return said
+            printed = out.read_text()
+        assert status == 0, printed[-3000:]
+        return printed
 
     yield run
     if server is not None:
