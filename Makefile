@@ -60,7 +60,7 @@ nbval: setup
 # Unit tests, the kernels compiled without a GPU, JupyterLab in a browser. In the order of tests/conftest.py, or the
 # slow pages, which are few tests, would come last and one core would wait. COVERAGE=yes takes nearly half as long again.
 unit: setup browser
-	$(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder --durations=8 --ignore=tests/simulator \
+	$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=8 --ignore=tests/simulator \
 	  $(if $(COVERAGE),--cov --cov-report=term)
 
 # Run the notebooks and keep their outputs, after they were edited.
