@@ -10,7 +10,7 @@ import pytest
 import torch
 from oracle import band
 from oracle import band_limited as definition
-from tools import assert_same, assert_transforms, onnx_by, randn
+from tools import OfVolumes, assert_same, assert_transforms, onnx_by, randn
 from torch import nn
 from torch._subclasses import FakeTensorMode
 from torch.export import Dim
@@ -152,23 +152,11 @@ def test_one_node_of_torch_fx(name, model):
     assert_close(torch.fx.symbolic_trace(Functional())(x, weight), function(x, weight, padding=1, compression=0.5) + 1)
 
 
-class OfVolumes(nn.Module):
-    """Layers of every kind beside each other: of a volume, of its first slice and of that one's first row."""
-
-    def __init__(self):
-        super().__init__()
-        self.layers = nn.ModuleDict({name: make() for name, make in LAYERS.items()})
-
-    def forward(self, x):
-        taken = {"series": x[:, :, 0, 0], "volume": x}
-        return tuple(layer(taken.get(name, x[:, :, 0])) for name, layer in self.layers.items())
-
-
 def test_an_onnx_program_of_real_matrix_products():
     pytest.importorskip("onnxruntime", reason="needs onnx, onnxscript and onnxruntime, of the dev extra")
     torch.manual_seed(0)
     with torch.no_grad():
-        every = OfVolumes()  # in one export, whose own cost is several times a layer's
+        every = OfVolumes(LAYERS)  # in one export, whose own cost is several times a layer's
         run = onnx_by("dynamo", every, maps("volume"))
         for batch in (2, 5):
             x = maps("volume", batch, seed=1)

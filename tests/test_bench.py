@@ -463,15 +463,20 @@ def test_a_network_that_has_learnt_is_not_trained_on_and_one_without_pictures_is
     def no_pictures(seed):
         raise FileNotFoundError("data_batch_1.bin is not in the data folder")
 
-    made = models.vgg11(width=0.1)
-    learnt = Network("2-D", lambda: made, no_pictures, has_learnt=True)
-    before = {name: value.clone() for name, value in made.state_dict().items()}
-    assert learnt.trained(5) is made
-    assert all(torch.equal(value, before[name]) for name, value in made.state_dict().items())
+    steps = {}
+
+    def trained(network, count, device):
+        steps[network] = count
+        return network.make()
+
+    missing = Network("2-D", lambda: models.vgg11(width=0.1), no_pictures)
     ways = {way: found for way, found in compress.methods("cpu").items() if way in ("plain", compress.DEFAULT)}
     monkeypatch.setattr(compress, "methods", lambda device: ways)
-    monkeypatch.setattr(compress, "MEASURED", {"learnt": learnt, "small": SMALL})
+    monkeypatch.setattr(compress, "MEASURED", {"missing": missing, "learnt": SMALL})
+    monkeypatch.setattr(compress, "LEARNT", {"learnt": SMALL})
+    monkeypatch.setattr(Network, "trained", trained)
     compress.run(tmp_path, 1)
-    assert "learnt is left out: data_batch_1.bin is not in the data folder" in capsys.readouterr().out
+    assert steps == {missing: compress.WARMED, SMALL: 0}
+    assert "missing is left out: data_batch_1.bin is not in the data folder" in capsys.readouterr().out
     rows = records.read(tmp_path / "bench-compress.jsonl")
-    assert [(row["network"], row["way"]) for row in rows] == [("small", way) for way in ways]
+    assert [(row["network"], row["way"]) for row in rows] == [("learnt", way) for way in ways]

@@ -10,7 +10,7 @@ import torch
 from specviz import records
 from specviz.datasets import photo
 from specviz.experiments import find, names, run
-from specviz.experiments.library import specnet_beta
+from specviz.experiments.library import pooling_accuracy, specnet_beta
 from specviz.training import Config
 
 TRAINED = [name for name in names() if name not in ("noop", "rippel-pooling")]
@@ -130,3 +130,11 @@ def test_specnets_rates_are_the_best_of_those_tried_and_every_variant_has_its_ow
     for trial in find("specnet-beta").trials("overnight"):
         variant = trial.labels["variant"].rstrip("0123456789. ")
         assert trial.config.learning_rate == specnet_beta.BEST_RATES[trial.config.network][variant]
+
+
+def test_the_rates_of_each_pooling_are_the_best_of_those_tried():
+    tried = {}
+    for row in records.read(records.partial("pooling-accuracy", "tuning")):
+        accuracy = row["epochs"][-1]["test_accuracy"]
+        tried.setdefault(row["labels"]["variant"], {})[row["config"]["learning_rate"]] = accuracy
+    assert {pooling: max(rates, key=rates.get) for pooling, rates in tried.items()} == pooling_accuracy.BEST_RATES

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from tools import assert_same, assert_transforms, onnx_by, randn
+from tools import OfVolumes, assert_same, assert_transforms, onnx_by, randn
 from torch import nn
 from torch._subclasses import FakeTensorMode
 from torch.export import Dim
@@ -104,21 +104,9 @@ def test_traced_and_one_node_of_torch_fx(name, model):
         assert_same(run, model, maps(name, 5, seed=1))
 
 
-class OfVolumes(nn.Module):
-    """Layers of every kind beside each other: of a volume, of its first slice and of that one's first row."""
-
-    def __init__(self):
-        super().__init__()
-        self.layers = nn.ModuleDict({name: make() for name, make in LAYERS.items()})
-
-    def forward(self, x):
-        taken = {"series": x[:, :, 0, 0], "volume": x}
-        return tuple(layer(taken.get(name, x[:, :, 0])) for name, layer in self.layers.items())
-
-
 def test_an_onnx_program_of_real_matrix_products():
     pytest.importorskip("onnxruntime", reason="needs onnx, onnxscript and onnxruntime, of the dev extra")
-    every, x = OfVolumes(), maps("volume", 5, seed=1)  # in one export, whose own cost is several times a layer's
+    every, x = OfVolumes(LAYERS), maps("volume", 5, seed=1)  # in one export, whose own cost is several times a layer's
     with torch.no_grad():
         assert_close(onnx_by("dynamo", every, maps("volume"))(x), every(x), rtol=1e-4, atol=1e-5)
         for name, make in LAYERS.items():

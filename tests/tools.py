@@ -5,6 +5,7 @@ import io
 import time
 
 import torch
+from torch import nn
 from torch.testing import assert_close
 
 
@@ -106,3 +107,18 @@ def onnx_by(exporter, model, x, **keywords):
         return outputs if len(outputs) > 1 else outputs[0]
 
     return run
+
+
+class OfVolumes(nn.Module):
+    """Layers of every kind beside each other: of a volume, of its first slice and of that one's first row.
+
+    make  name -> what makes the layer; "series" and "volume" say what it takes, the others take images
+    """
+
+    def __init__(self, make):
+        super().__init__()
+        self.layers = nn.ModuleDict({name: layer() for name, layer in make.items()})
+
+    def forward(self, x):
+        taken = {"series": x[:, :, 0, 0], "volume": x}
+        return tuple(layer(taken.get(name, x[:, :, 0])) for name, layer in self.layers.items())

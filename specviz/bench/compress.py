@@ -153,7 +153,7 @@ def run(out: Path, rounds: int) -> None:
     rows = []
     for name, network in MEASURED.items():
         try:
-            rows += measure(name, network, device, rounds)
+            rows += measure(name, network, device, rounds, 0 if name in LEARNT else WARMED)
         except FileNotFoundError as error:  # of pictures that cannot be fetched
             print(f"{name} is left out: {error}")
     harness.write(out, rows)

@@ -34,7 +34,6 @@ class Network:
     batch  inputs and targets, by a seed
     loss   of its output and the targets
     width  of its channels, as a share of the usual ones
-    has_learnt  its weights are those of a whole training
     """
 
     kind: Kind
@@ -42,7 +41,6 @@ class Network:
     batch: Callable[[int], Batch]
     loss: Loss = F.cross_entropy
     width: float = 1.0
-    has_learnt: bool = False
 
     def batch_on(self, device: str, seed: int = 0, most: int = BATCH) -> Batch:
         """At most so many of a batch's examples."""
@@ -50,11 +48,9 @@ class Network:
         return inputs[:most].to(device), targets[:most].to(device)
 
     def trained(self, steps: int, device: str = "cpu", most: int = BATCH) -> nn.Module:
-        """The network, after a few steps if it has not learnt: drawn weights make other maps than trained ones."""
+        """The network after a few steps: freshly drawn weights make other maps than trained ones."""
         torch.manual_seed(0)
         net = self.make().to(device)
-        if self.has_learnt:
-            return net
         optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
         for step in range(steps):
             optimizer.zero_grad()
@@ -326,7 +322,7 @@ def _learnt(name: str) -> Network:
         chosen = torch.randperm(len(test.labels), generator=torch.Generator().manual_seed(seed))[:BATCH]
         return normalise(test.inputs[chosen], net.mean, net.deviation), test.labels[chosen]
 
-    return Network("2-D", lambda: trained(name).network.train(), batch, has_learnt=True)
+    return Network("2-D", lambda: trained(name).network.train(), batch)
 
 
 LEARNT = {"vgg7 that has learnt": _learnt("vgg7-cifar10")}  # whose pictures do not come with the project

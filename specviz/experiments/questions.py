@@ -139,3 +139,8 @@ def pairs(
     if not shared:
         raise NothingToCompare(f"no run of {ours!r} has one of {theirs!r} beside it")
     return [sides[ours][key] - sides[theirs][key] for key in sorted(shared, key=str)]
+
+
+def lead(ours: str, theirs: str, records: Iterable[Record]) -> Differences:
+    """`pairs` by seed as a question's differences, of its one setting: `partial(lead, ours, theirs)`."""
+    return {"": pairs(records, ours, theirs)}

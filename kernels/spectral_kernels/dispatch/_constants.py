@@ -47,10 +47,10 @@ def has_symbol(*arguments: Any) -> bool:
     """Whether a number among them, or in tuples of them, is a compiler's symbol, which stands for many."""
     from torch.fx.experimental.symbolic_shapes import has_static_value  # slow to import
 
-    for n in arguments:
-        if has_symbol(*n) if isinstance(n, tuple) else isinstance(n, int | torch.SymInt) and not has_static_value(n):
-            return True
-    return False
+    def stands_for_many(n: Any) -> bool:
+        return has_symbol(*n) if isinstance(n, tuple) else isinstance(n, int | torch.SymInt) and not has_static_value(n)
+
+    return any(map(stands_for_many, arguments))
 
 
 @constant_result

@@ -21,7 +21,7 @@ from specviz.experiments.curves import (
     with_spread,
 )
 from specviz.experiments.experiment import Experiment, Scale
-from specviz.experiments.questions import Question, pairs
+from specviz.experiments.questions import Question, lead
 from specviz.experiments.tiny import TINY
 from specviz.figures import BLUE, GREEN, ORANGE, PURPLE, Figure, Line, LinePlot, Matrix, Table
 from specviz.record_types import InUse, Record, RunRecord
@@ -275,10 +275,6 @@ def _overnight(**changes: Any) -> Config:
     return _base(**{"network": "resnet9", "network_options": options, "epochs": 5, **RECIPE, **changes})
 
 
-def _learnt(variant: str, baseline: str, records: Sequence[Record]) -> dict[str, list[float]]:
-    return {"": pairs(records, variant, baseline)}
-
-
 def _trained_alike(records: Sequence[Record]) -> dict[str, list[float]]:
     """At a compression in use: trained with it less trained with none, seed by seed."""
     return {f"at {used:.0%}": _paired_values(records, used) for used in (0.5, 0.75)}
@@ -342,7 +338,7 @@ def _fewer_bytes(records: Sequence[Record]) -> dict[str, list[float]]:
 QUESTIONS = [
     Question(
         Claim("Half the spectrum may go for at most 2 points", "non-inferior", 0.02, 0.01, 5, fixed=_FIXED),
-        partial(_learnt, "compression 0.5", "compression 0"),
+        partial(lead, "compression 0.5", "compression 0"),
         printed="Dziedzic et al., Table 1: 1.4 points for ResNet-18",
         must_learn=MUST_LEARN,
     ),
@@ -375,7 +371,7 @@ QUESTIONS = [
             "Half the spectrum is ahead of pictures of half the pixels, which cost less",
             "superior", 0.02, 0.01, 5, fixed=_FIXED,
         ),
-        partial(_learnt, "compression 0.5", "smaller pictures 0.5"),
+        partial(lead, "compression 0.5", "smaller pictures 0.5"),
         must_learn=MUST_LEARN,
     ),
     Question(

@@ -11,7 +11,7 @@ from specviz.compare import Claim, NothingToCompare, select
 from specviz.experiments.convergence import speed_up
 from specviz.experiments.curves import accuracies
 from specviz.experiments.experiment import Experiment, Scale
-from specviz.experiments.questions import Question, pairs
+from specviz.experiments.questions import Question, lead
 from specviz.experiments.ranges import Choice, LogRange
 from specviz.experiments.tiny import TINY
 from specviz.figures import BLUE, ORANGE, Line, LinePlot, Table
@@ -210,17 +210,13 @@ def _dropout(**changes: Any) -> Config:
     return _base(**usual | {"learning_rate": 1e-3, "train_examples": 2000, "epochs": 30} | changes)
 
 
-def _on_less_off(records: Sequence[Record]) -> dict[str, list[float]]:
-    return {"": pairs(records, "on", "off")}
-
-
 ABOUT_DROPOUT = [
     Question(
         Claim(
             "Frequency dropout makes a network that learns its pictures by heart right more often on others",
             "superior", 0.02, 0.02, 10, fixed=_FIXED,
         ),
-        _on_less_off,
+        partial(lead, "on", "off"),
         printed="Rippel et al., section 5.1: it regularises, without a figure",
         must_learn={"off": 0.95},
     )

@@ -10,7 +10,7 @@ import numpy as np
 from specviz.compare import Claim, NothingToCompare, Summary, mean, number, select
 from specviz.experiments.curves import COLOURS, accuracies, epoch_seconds, point, with_spread
 from specviz.experiments.experiment import Experiment, Scale
-from specviz.experiments.questions import Question, pairs
+from specviz.experiments.questions import Question, lead
 from specviz.experiments.ranges import Choice, LogRange, Range
 from specviz.figures import Figure, LinePlot, Matrix, Table
 from specviz.record_types import Published, Record
@@ -328,17 +328,13 @@ SEEN: dict[str, dict[str, Any]] = {
 BEST_RATES_SEEN = {"crop 0": 0.1, "crop 1": 0.1, "stride 0": 0.3, "stride 1": 0.3, "thumbnail": 0.3}
 
 
-def _thumbnail_less(variant: str, records: Sequence[Record]) -> dict[str, list[float]]:
-    return {"": pairs(records, "thumbnail", variant)}
-
-
 ABOUT_WHAT_IS_SEEN = [
     Question(
         Claim(
             f"Linear layers on a 5 x 5 thumbnail are ahead of SpecNet's LeNet that {words}",
             "superior", 0.02, 0.015, 5, fixed="2026-11-29",
         ),
-        partial(_thumbnail_less, variant),
+        partial(lead, "thumbnail", variant),
     )
     for variant, words in (("crop 1", "crops, beta 1"), ("crop 0", "crops, beta 0"), ("stride 1", "strides, beta 1"))
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Networks that have learnt, one plain and one spectral of each family: their weights come with the project."""
+"""Networks of the training recipe and small ones to look into; the weights of some come with the project."""
 
 import os
 from collections.abc import Sequence
@@ -79,7 +79,7 @@ def _learnt(records: Sequence[Record]) -> Table:
 experiment = Experiment(
     name="trained-networks",
     paper="Jordan 2024, whose recipe it is",
-    question="How well do small networks learn all of CIFAR-10 on a laptop's processor?",
+    question="How well do small networks learn on a laptop's processor?",
     run=run,
     scales={
         "tiny": Scale(
