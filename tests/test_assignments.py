@@ -285,7 +285,7 @@ def loops(definition):
         ),
         ("import os; os._exit(0)", ["It cannot be checked: the notebook ended its own kernel"]),
         (
-            f"{loops('def partner(u, v, H, W):')}\n{WITHOUT_END}",
+            f"{loops('def partner(u, v, H, W):')}\nwhile True:\n    pass",  # works all the while
             [
                 "The cell fails: it took longer than 8 s and was stopped",
                 "It cannot be checked: it took longer than 8 s",
