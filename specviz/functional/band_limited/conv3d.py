@@ -7,16 +7,16 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from spectral_kernels.dispatch import in_onnx_export, whole
+from spectral_kernels.dispatch import whole
 from torch import Tensor
 
 from specviz.functional import tracing
 from specviz.functional.band_limited.choice import Algorithm
 from specviz.functional.band_limited.conv import check_tensors, settings_of
-from specviz.functional.band_limited.depth import Layout, Volume, axes_of, bands_for_energy, with_bands
+from specviz.functional.band_limited.depth import Layout, axes_of, with_energy
 from specviz.functional.band_limited.direct import with_bias
-from specviz.functional.band_limited.routes import Settings
-from specviz.functional.band_limited.transposes import band_correlate, correlate, laid_out, way_of
+from specviz.functional.band_limited.routes import Settings, of_any_size
+from specviz.functional.band_limited.transposes import correlate, laid_out, way_of
 from specviz.functional.precision import no_autocast, working_dtypes
 from specviz.functional.symbolic import one_node
 
@@ -56,10 +56,10 @@ def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, s: Settings) -> C
     sizes, taps = tracing.known(x.shape[2:]), tracing.known(weight.shape[2:])
     unread = s.asks_data and (tracing.leaves_a_program() or not tracing.is_readable(x))
     if sizes is None or taps is None or unread:
-        return _volumes_of_any_size(x, weight, bias, s)
+        return of_any_size(x, weight, bias, s, _conv_of_torch)
     layout = laid_out(sizes, taps, s.pads, s.strides, s.dilations, None, s.circular, s.compression)
-    if s.asks_data and x.shape[0] and isinstance(layout, Volume):  # nothing says what an empty batch needs
-        layout = with_bands(layout, bands_for_energy(x, layout, s.energy or 1.0))
+    if s.asks_data and x.shape[0]:  # nothing says what an empty batch needs
+        layout = with_energy(layout, x, s.energy or 1.0)
     channels, outputs = weight.shape[1] * s.groups, weight.shape[0]
 
     def run(algorithm: Algorithm, x: Tensor, weight: Tensor) -> Tensor:
@@ -88,27 +88,6 @@ def _conv_of_torch(x: Tensor, weight: Tensor, bias: Tensor | None, s: Settings) 
     else:
         x = F.pad(x, (left, right, top, bottom, front, back))
     return F.conv3d(x, weight, bias, s.strides, around, s.dilations, s.groups)
-
-
-def _volumes_of_any_size(x: Tensor, weight: Tensor, bias: Tensor | None, s: Settings) -> Convolved:
-    if s.is_complete and s.algorithm in ("auto", "direct"):
-        return _conv_of_torch(x, weight, bias, s), None, "direct"
-    if in_onnx_export():
-        raise ValueError(
-            "band_limited_conv3d has no ONNX form for volumes of many sizes, nor in energy mode: export it for one "
-            "size, with a compression"
-        )
-    sides, taps = tracing.shape_of(x), tracing.shape_of(weight)
-    outputs = [
-        (n + sum(pad) - d * (k - 1) - 1) // step + 1
-        for n, k, pad, step, d in zip(sides[2:], taps[2:], s.pads, s.strides, s.dilations, strict=True)
-    ]
-    around = [side for pair in s.pads for side in pair]
-    y, _ = band_correlate(
-        x, weight, None, outputs, list(s.strides), around, list(s.dilations), s.groups, s.circular, s.compression,
-        s.energy or 0.0, s.algorithm,
-    )  # fmt: skip
-    return with_bias(y, bias), None, None
 
 
 @one_node

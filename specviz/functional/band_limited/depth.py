@@ -18,12 +18,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import overload
 
 import torch
 from spectral_kernels.dispatch import constant
 from torch import Tensor
 
-from specviz.functional.band_limited.band import band_for_compression, band_of_volume
+from specviz.functional.band_limited.band import band_for_compression, band_for_energy, band_of_volume
 from specviz.functional.band_limited.plan import Axis, Of, Plan, _axis, plan_of
 
 
@@ -106,11 +107,27 @@ def _joined_axes(axes: list[Axis], circular: bool) -> Layout:
     return Volume(axes[0], plane) if len(axes) == 3 else plane
 
 
+@overload
+def with_bands(layout: Plan, bands: Sequence[int]) -> Plan: ...
+@overload
+def with_bands(layout: Layout, bands: Sequence[int]) -> Layout: ...
 def with_bands(layout: Layout, bands: Sequence[int]) -> Layout:
     """The same with these bands, an axis each."""
-    circular = layout.plane.circular if isinstance(layout, Volume) else layout.circular
-    axes = [replace(axis, k=int(k)) for axis, k in zip(axes_of(layout), bands, strict=True)]
-    return _joined_axes(axes, circular)
+    if isinstance(layout, Volume):
+        return replace(layout, d=replace(layout.d, k=int(bands[0])), plane=with_bands(layout.plane, bands[1:]))
+    h = replace(layout.h, k=int(bands[0])) if len(bands) > 1 else layout.h
+    return replace(layout, h=h, w=replace(layout.w, k=int(bands[-1])))
+
+
+@overload
+def with_energy(layout: Plan, x: Tensor, energy: float) -> Plan: ...
+@overload
+def with_energy(layout: Layout, x: Tensor, energy: float) -> Layout: ...
+def with_energy(layout: Layout, x: Tensor, energy: float) -> Layout:
+    """The same with the smallest bands that hold this share of the padded maps' energy."""
+    if isinstance(layout, Volume):
+        return with_bands(layout, bands_for_energy(x, layout, energy))
+    return with_bands(layout, band_for_energy(x, layout, energy))
 
 
 def bands_for_energy(x: Tensor, volume: Volume, energy: float) -> tuple[int, ...]:

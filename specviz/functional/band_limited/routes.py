@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,18 +13,15 @@ from spectral_kernels.dispatch import constant, constant_result, in_onnx_export
 from torch import Tensor
 
 from specviz.functional import tracing
+from specviz.functional.band_limited.algorithms import by_algorithm, check_direct
 from specviz.functional.band_limited.band import energy_bands
 from specviz.functional.band_limited.choice import Algorithm, chosen, quickest
+from specviz.functional.band_limited.depth import with_energy
 from specviz.functional.band_limited.direct import with_bias
-from specviz.functional.band_limited.opaque import (
-    by_algorithm,
-    check_direct,
-    convolve_whole,
-    with_energy,
-)
 from specviz.functional.band_limited.plan import Plan, make_plan, plan_of
 from specviz.functional.band_limited.product import multiply
 from specviz.functional.band_limited.transforms import Spectrum, analyse, column_weights, synthesise
+from specviz.functional.band_limited.transposes import band_correlate
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ def convolve_maps(x: Tensor, weight: Tensor, bias: Tensor | None, settings: Sett
     sizes, taps = tracing.known(x.shape[-dims:]), tracing.known(weight.shape[-dims:])
     program = tracing.leaves_a_program()
     if sizes is None or taps is None or (settings.asks_data and not program and not tracing.is_readable(x)):
-        return _of_any_size(x, weight, bias, settings)
+        return of_any_size(x, weight, bias, settings, _direct_of_any_size)
     s = settings
     shape = sizes, taps, s.pads, s.strides, s.dilations, s.circular, s.compression
     plan = plan_of(_planned(*shape)) if torch.compiler.is_compiling() else make_plan(*shape)
@@ -143,18 +141,33 @@ def _energy_table(numbers: tuple[int, ...], device: torch.device) -> tuple[Tenso
     )
 
 
-def _of_any_size(x: Tensor, weight: Tensor, bias: Tensor | None, settings: Settings) -> Ran:
-    s, dims = settings, len(settings.strides)
+def of_any_size(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    s: Settings,
+    own: Callable[[Tensor, Tensor, Tensor | None, Settings], Tensor],
+) -> tuple[Tensor, None, Algorithm | None]:
+    """In a graph for many sizes, or of a band that data decide: torch's own convolution, or one operator."""
+    dims = len(s.strides)
     if s.is_complete and s.algorithm in ("auto", "direct"):
-        return _direct_of_any_size(x, weight, bias, settings), None, "direct"
+        return own(x, weight, bias, s), None, "direct"
     if in_onnx_export():
+        way_out = "a dynamic batch if need be" if dims < 3 else "a compression, not an energy"
         raise ValueError(
-            f"band_limited_conv{dims}d has no ONNX form for maps of many sizes: export it for one size, "
-            "with a dynamic batch if need be"
+            f"band_limited_conv{dims}d has no ONNX form for maps of many sizes: export it for one size, with {way_out}"
         )
-    y = convolve_whole(
-        x, weight, s.strides, s.pads, s.dilations, s.groups, s.circular, s.compression, s.energy, s.algorithm
-    )
+    sides, taps = tracing.shape_of(x)[2:], tracing.shape_of(weight)[-dims:]
+    outputs = [
+        (n + sum(pad) - d * (k - 1) - 1) // step + 1
+        for n, k, pad, step, d in zip(sides[-dims:], taps, s.pads, s.strides, s.dilations, strict=True)
+    ]
+    outputs = [*sides[:-dims], *outputs]  # a series is a map of one row
+    around = [side for pair in s.pads for side in pair]
+    y, _ = band_correlate(
+        x, weight, None, outputs, list(s.strides), around, list(s.dilations), s.groups, s.circular, s.compression,
+        s.energy or 0.0, s.algorithm,
+    )  # fmt: skip
     return with_bias(y, bias), None, None
 
 

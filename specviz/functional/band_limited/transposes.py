@@ -16,12 +16,12 @@ from spectral_kernels.dispatch import Call, constant_result, in_onnx_export, ope
 from torch import Tensor
 
 from specviz.functional import rates, tracing, tuning
+from specviz.functional.band_limited.algorithms import by_algorithm, check_direct
 from specviz.functional.band_limited.choice import Algorithm, Run, estimated_ns, estimates, likeliest, transform_by
 from specviz.functional.band_limited.depth import (
     Layout,
     Volume,
     axes_of,
-    bands_for_energy,
     into_planes,
     lay_out,
     layout_of,
@@ -29,8 +29,8 @@ from specviz.functional.band_limited.depth import (
     taps_from_planes,
     taps_of_planes,
     with_bands,
+    with_energy,
 )
-from specviz.functional.band_limited.opaque import by_algorithm, check_direct
 from specviz.functional.band_limited.plan import Plan
 from specviz.functional.band_limited.product import multiply_to_map, multiply_to_taps
 from specviz.functional.band_limited.transforms import By, analyse, synthesise
@@ -220,8 +220,8 @@ def band_correlate(
     """
     x, weight = x.detach(), weight.detach()
     layout = _laid(x.shape[2:], weight.shape[2:], outputs, band, stride, padding, dilation, circular, compression)
-    if band is None and energy and x.shape[0] and isinstance(layout, Volume):
-        layout = with_bands(layout, bands_for_energy(x, layout, energy))
+    if band is None and energy and x.shape[0]:  # nothing says what an empty batch needs
+        layout = with_energy(layout, x, energy)
     kept = torch.tensor([axis.k for axis in axes_of(layout)], device="cpu")
     if x.shape[0] == 0:
         return x.new_zeros(0, weight.shape[0], *outputs), kept
