@@ -102,6 +102,8 @@ def test_a_network_is_measured_beside_itself_with_all_swapped_and_with_what_pays
     assert pays["plain_step_ms"] == every["plain_step_ms"] > 0
     assert pays["channels_last_step_ms"] == every["channels_last_step_ms"] > 0
     assert pays["saved_bytes"] == pays["plain_saved_bytes"] != every["saved_bytes"]
+    assert pays["inference_peak_bytes"] == pays["plain_inference_peak_bytes"] < pays["plain_peak_bytes"]
+    assert every["inference_peak_bytes"] != every["plain_inference_peak_bytes"]
 
 
 def test_aims_of_swaps_are_of_what_pays():

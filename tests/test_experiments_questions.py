@@ -4,6 +4,7 @@ import pytest
 
 from specviz.compare import Claim, NothingToCompare
 from specviz.experiments import Question, answers, find, forest, names, pairs, unhealthy
+from specviz.experiments.questions import margin
 
 AHEAD = Claim("ours is ahead", "superior", margin=0.02, expected_sd=0.01, pairs=5, fixed="2026-11-29")
 
@@ -27,6 +28,13 @@ def rows(gain=0.05, **changes):
 
 def question(**changes):
     return Question(AHEAD, lambda records: {"": pairs(records, "ours", "plain")}, **changes)
+
+
+@pytest.mark.parametrize(
+    ("size", "unit", "words"), [(0.01, "points", "1 point"), (0.02, "points", "2 points"), (0.5, "times", "0.5 times")]
+)
+def test_a_margin_has_its_unit(size, unit, words):
+    assert margin(Claim("ours is ahead", "superior", size, size / 2, 5, unit=unit)) == words
 
 
 @pytest.mark.parametrize(("gain", "outcome"), [(0.05, "supported"), (0.0, "refuted"), (-0.05, "refuted")])

@@ -11,7 +11,17 @@ TABLE = Table("Ours <and> theirs", ["network", "accuracy, %"], [["lenet", 91.26]
 
 
 def test_a_table_shows_numbers_in_their_format_and_a_dash_for_none():
-    assert repr(TABLE).splitlines() == ["Ours <and> theirs", "network  accuracy, %", "lenet    91.3", "a & b    –"]
+    lines = ["Ours <and> theirs", "network  accuracy, %", "lenet           91.3", "a & b              –"]
+    assert repr(TABLE).splitlines() == lines
+
+
+@pytest.mark.parametrize(
+    ("column", "side"),
+    [([1, 20.5], "right"), ([None, 1], "right"), (["a", 1], "left"), ([None, None], "left"), ([], "left")],
+)
+def test_only_columns_of_numbers_end_alike(column, side):
+    html = Table("t", ["x"], [[value] for value in column])._repr_html_()
+    assert html.count(f'style="text-align:{side}"') == 1 + len(column)
 
 
 def test_the_page_gets_words_and_no_tags_of_theirs():

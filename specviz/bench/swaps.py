@@ -73,7 +73,7 @@ class BenchSwap(BenchRecord):
     swapped: int
     convolutions: int
     inputs: list[int]
-    plain_forward_ms: float
+    plain_forward_ms: float  # in eval mode, without gradients
     forward_ms: float
     plain_step_ms: float
     step_ms: float
@@ -83,6 +83,8 @@ class BenchSwap(BenchRecord):
     saved_bytes: int
     plain_peak_bytes: int
     peak_bytes: int
+    plain_inference_peak_bytes: int  # of a forward pass in eval mode, which keeps nothing
+    inference_peak_bytes: int
 
 
 def measure(name: str, rounds: int, compressions: tuple[float, ...] = COMPRESSIONS) -> list[BenchSwap]:
@@ -101,15 +103,18 @@ def measure(name: str, rounds: int, compressions: tuple[float, ...] = COMPRESSIO
             nets[key], counts[key] = net, (len(report.swapped), len(report.swaps))
     steps: dict[str, Callable[[], Any]] = {key: partial(_step, net, network, batch) for key, net in nets.items()}
     forwards: dict[str, Callable[[], Any]] = {key: partial(_forward, net, batch[0]) for key, net in nets.items()}
-    if network.kind == "2-D":
-        turned = copy.deepcopy(plain).to(memory_format=torch.channels_last)  # type: ignore[call-overload] # documented
+    turned = [copy.deepcopy(plain)] if network.kind == "2-D" else []
+    for net in turned:
+        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # documented
         x = batch[0].contiguous(memory_format=torch.channels_last)
-        steps[_TURNED] = partial(_step, turned, network, (x, batch[1]))
-        forwards[_TURNED] = partial(_forward, turned, x)
-    for run in (*steps.values(), *forwards.values()):
-        run()
-    step_ms, forward_ms = least_ms(steps, rounds), least_ms(forwards, rounds)
+        steps[_TURNED] = partial(_step, net, network, (x, batch[1]))
+        forwards[_TURNED] = partial(_forward, net, x)
+    step_ms = _least_ms(steps, rounds)
     memory = {key: measure_step(net, batch[0], loss=network.loss, targets=batch[1]) for key, net in nets.items()}
+    for net in (*nets.values(), *turned):
+        net.eval()
+    forward_ms = _least_ms(forwards, rounds)
+    inference = {key: measure_step(net, batch[0], training=False).peak_bytes for key, net in nets.items()}
     return [
         BenchSwap(
             experiment="bench-swaps",
@@ -130,12 +135,20 @@ def measure(name: str, rounds: int, compressions: tuple[float, ...] = COMPRESSIO
             saved_bytes=memory[key].saved_bytes,
             plain_peak_bytes=memory["plain"].peak_bytes,
             peak_bytes=memory[key].peak_bytes,
+            plain_inference_peak_bytes=inference["plain"],
+            inference_peak_bytes=inference[key],
             **records.provenance(),
         )
         for compression in compressions
         for way in WAYS
         for key in (f"{compression} {way}",)
     ]
+
+
+def _least_ms(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, tuple[float, float]]:
+    for run in runs.values():
+        run()
+    return least_ms(runs, rounds)
 
 
 def _step(net: nn.Module, network: Network, batch: Any) -> None:
@@ -191,7 +204,7 @@ def run(out: Path, rounds: int, only: str | None = None) -> None:
 COLUMNS = (
     "network: {network} | compression: {compression} | swapped: {swapped} of {convolutions} {way} | "
     "step: {step:.2f} x | beside the better layout: {better:.2f} x | forward: {forward:.2f} x | kept: {kept:.0%} | "
-    "peak: {peak:.0%}"
+    "peak: {peak:.0%} | in inference: {inference:.0%}"
 )
 COMPUTED: dict[str, Callable[[BenchSwap], Any]] = {
     "step": lambda row: row["step_ms"] / row["plain_step_ms"],
@@ -199,4 +212,5 @@ COMPUTED: dict[str, Callable[[BenchSwap], Any]] = {
     "forward": lambda row: row["forward_ms"] / row["plain_forward_ms"],
     "kept": lambda row: row["saved_bytes"] / row["plain_saved_bytes"],
     "peak": lambda row: row["peak_bytes"] / row["plain_peak_bytes"],
+    "inference": lambda row: row["inference_peak_bytes"] / row["plain_inference_peak_bytes"],
 }

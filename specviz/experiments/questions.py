@@ -49,7 +49,9 @@ class Answer:
 
 def margin(claim: Claim) -> str:
     """A claim's margin with its unit."""
-    return f"{100 * claim.margin:g} points" if claim.unit == "points" else f"{claim.margin:g} {claim.unit}"
+    if claim.unit != "points":
+        return f"{claim.margin:g} {claim.unit}"
+    return f"{100 * claim.margin:g} point{'s' * (claim.margin != 0.01)}"
 
 
 def answers(questions: Iterable[Question], records: Iterable[Record]) -> list[Answer]:

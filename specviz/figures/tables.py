@@ -12,7 +12,7 @@ from specviz.figures.text import for_html
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under headings. A number is shown in its column's format, None as a dash.
+    """Rows under headings. A number is shown in its column's format, None as a dash; columns of numbers end alike.
 
     columns  headings, with units
     rows     a value for each column
@@ -21,7 +21,7 @@ class Table:
     >>> sv.figures.Table("Accuracy", ["network", "accuracy, %"], [["lenet", 91.25]], ["", ".1f"])
     Accuracy
     network  accuracy, %
-    lenet    91.2
+    lenet           91.2
     """
 
     title: str
@@ -39,18 +39,26 @@ class Table:
         formats = self.formats or [""] * len(self.columns)
         return [[_text(value, format_) for value, format_ in zip(row, formats, strict=True)] for row in self.rows]
 
+    def _numeric(self) -> list[bool]:
+        """Of each column, whether it has numbers and no words."""
+        columns = [[row[i] for row in self.rows if row[i] is not None] for i in range(len(self.columns))]
+        return [bool(values) and not any(isinstance(value, str) for value in values) for values in columns]
+
     def __repr__(self) -> str:
         lines = [list(self.columns), *self.shown()]
         widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
-        aligned = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
+        ways = [f"{'<>'[numeric]}{width}" for width, numeric in zip(widths, self._numeric(), strict=True)]
+        aligned = ["  ".join(format(cell, way) for cell, way in zip(line, ways, strict=True)) for line in lines]
         return "\n".join([self.title, *(line.rstrip() for line in aligned)])
 
     def _repr_html_(self) -> str:
-        head = "".join(f'<th style="text-align:left">{for_html(name)}</th>' for name in self.columns)
-        body = "".join(
-            "<tr>" + "".join(f'<td style="text-align:left">{for_html(cell)}</td>' for cell in row) + "</tr>"
-            for row in self.shown()
-        )
+        sides = ["right" if numeric else "left" for numeric in self._numeric()]
+
+        def line(cells: Sequence[str], tag: str) -> str:
+            each = zip(cells, sides, strict=True)
+            return "".join(f'<{tag} style="text-align:{side}">{for_html(cell)}</{tag}>' for cell, side in each)
+
+        head, body = line(self.columns, "th"), "".join(f"<tr>{line(row, 'td')}</tr>" for row in self.shown())
         title = f'<caption style="caption-side:top;text-align:left">{for_html(self.title)}</caption>'
         return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
@@ -68,7 +76,7 @@ class Unfolding:
     >>> part = sv.figures.Table("Accuracy", ["network", "%"], [["lenet", 91]])
     >>> sv.figures.Unfolding({"One network": part})
     One network
-    network  %
+    network   %
     lenet    91
     """
 
