@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from specviz import records
-from specviz.compare import NothingToCompare, mean, number, paired, ranked, select, signed
+from specviz.compare import NothingToCompare, holm, mean, number, paired, ranked, select, signed
 
 
 def test_a_path_into_a_record_may_count_from_the_end_of_a_list():
@@ -173,6 +173,15 @@ def test_signed_ranks_of_two_settings_are_scipys_and_count_signs():
     assert found.mean == pytest.approx(sum(a - b for a, b in zip(ours, theirs, strict=True)) / 8)
     # By hand: the tie is left out; of 7 ranks the least is the one below zero; 2 of 2**7 sums are as small, each way.
     assert found.p == pytest.approx(2 * 2 / 2**7)
+
+
+def test_holms_rule_is_that_of_its_paper_and_keeps_names_and_order():
+    # By hand: sorted .005, .01, .03, .04 times 4, 3, 2, 1 is .02, .03, .06, .04; none falls below the one before.
+    found = holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005})
+    assert list(found) == ["a", "b", "c", "d"]
+    assert found == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02})
+    assert holm({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}
+    assert holm({}) == {}
 
 
 def test_five_data_sets_that_differ_are_too_few_for_signed_ranks():

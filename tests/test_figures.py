@@ -565,6 +565,17 @@ def test_a_title_makes_a_file_name_of_words_and_dashes(title, name):
     assert file_name(title, "png") == name
 
 
+def test_an_effect_beyond_a_forests_edge_is_an_arrowhead_there():
+    rows = [ForestRow(str(m), m, m - 1, m + 1, "supported" if m > 0 else "refuted") for m in (6.0, 22.5, -22.5)]
+    forest = Forest("Far", [*rows, ForestRow("open", 9.0, -1, 10, "cannot tell")])
+    markers = {trace["name"]: (trace["x"], trace["marker"]["symbol"]) for trace in forest.plotly(dark=True)["data"]}
+    assert markers["supported"] == ([6.0, 6.0], ["circle", "triangle-right"])
+    assert markers["refuted"] == ([-6.0], ["triangle-left"])
+    assert markers["cannot tell"] == ([6.0], ["triangle-right-open"])
+    marks = [line.get_marker() for line in forest.still().axes[0].lines if line.get_marker() not in ("None", None)]
+    assert marks == ["o", ">", "<", ">"]
+
+
 def test_a_forest_says_its_outcomes_in_colour_shape_and_words():
     rows = [
         ForestRow("ahead", 2.0, 1.0, 3.0, "supported", "+4 points"),
@@ -574,7 +585,7 @@ def test_a_forest_says_its_outcomes_in_colour_shape_and_words():
     forest = Forest("Three claims", rows)
     shown = forest.plotly(dark=False)
     assert [trace["name"] for trace in shown["data"]] == ["supported", "refuted", "cannot tell"]
-    assert len({trace["marker"]["symbol"] for trace in shown["data"]}) == 3
+    assert [trace["marker"]["symbol"] for trace in shown["data"]] == [["circle"], ["x"], ["circle-open"]]
     assert shown["data"][0]["y"] == [0]
     assert shown["data"][2]["error_x"]["array"] == [pytest.approx(6 - 0.1)], "far ends stand at the edge"
     assert "ahead: +4 points, supported" in forest.alt_text()

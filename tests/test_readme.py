@@ -89,7 +89,7 @@ def test_at_equal_bytes_compressed_maps_have_the_closest_gradient_of_those_that_
 
 
 @pytest.mark.parametrize(
-    ("picture", "notebook", "title"), [("compress_tradeoff.png", "09_memory.ipynb", "VGG-7, which has learnt: what")]
+    ("picture", "notebook", "title"), [("compress_tradeoff.png", "09_memory.ipynb", "bytes kept, share of plain")]
 )
 def test_a_picture_is_the_one_that_its_notebook_shows(picture, notebook, title):
     cells = json.loads((ROOT / "notebooks" / notebook).read_text("utf-8"))["cells"]

@@ -224,3 +224,30 @@ def test_the_pages_colours_are_the_palettes():
         light, dark = (sv.figures.on_page(colour, dark).lower() for dark in (False, True))
         assert f"--{name}: {light};" in css
         assert f"--{name}: {dark};" in css
+
+
+def test_curves_that_give_the_answer_away_are_drawn_once_it_is_revealed():
+    explorer = sv.widgets.ThresholdExplorer(torch.rand(32, 32), beta=0.5)
+    titles = [lines.plot.title for lines in explorer.lines]
+    assert titles
+    guess = share(explorer=explorer)
+    explorer.set(beta=0.7)  # a move redraws the pictures alone
+    assert explorer.lines == []
+    (text,) = explorer.grid.children
+    assert "revealed" in text.value
+    _, metadata = explorer.view._repr_mimebundle_()
+    assert all(title not in metadata["image/png"]["alt"] for title in titles)
+    assert "Sorted" not in explorer.csv()
+    guess.reveal(5)
+    assert [lines.plot.title for lines in explorer.lines] == titles
+    assert list(explorer.grid.children) == [lines.figure for lines in explorer.lines]
+    assert all(title in explorer.view._repr_mimebundle_()[1]["image/png"]["alt"] for title in titles)
+    explorer.close()
+    share(explorer=None).reveal(5)
+
+
+def test_a_reveal_after_its_explorer_was_closed_still_answers():
+    explorer = sv.widgets.ThresholdExplorer(torch.rand(32, 32))
+    guess = share(explorer=explorer)
+    explorer.close()
+    assert guess.reveal(5).answer == SECRET

@@ -1,6 +1,6 @@
 """What runs say together: means over seeds, differences pair by pair, ranks over data sets, and verdicts on claims."""
 
-from specviz.compare.ranks import Ranks, Signed, ranked, signed
+from specviz.compare.ranks import Ranks, Signed, holm, ranked, signed
 from specviz.compare.seeds import NothingToCompare, Paired, Summary, finished, mean, number, paired, select
 from specviz.compare.verdicts import LEVEL, Claim, Effect, Evidence, Verdict, judge
 
@@ -16,6 +16,7 @@ __all__ = [
     "Summary",
     "Verdict",
     "finished",
+    "holm",
     "judge",
     "mean",
     "number",

@@ -301,15 +301,23 @@ def counted(outcomes: Sequence[str]) -> str:
 
 
 def by_paper(found: Iterable[Answered]) -> Table:
-    """How many claims of each paper have each outcome, and in the last row of all."""
+    """How many claims of each paper have each outcome, and in the last row of all.
+
+    A claim that cannot be told has no pair of trainings to compare yet, or has some that do not decide it.
+    """
     from specviz.figures import Table
 
-    outcomes: dict[str, list[str]] = {}
+    papers: dict[str, list[Answered]] = {}
     for each in found:
-        outcomes.setdefault(_headed(each.claim.paper), []).append(each.outcome)
-    outcomes["All"] = [outcome for each in outcomes.values() for outcome in each]
-    rows = [[paper, len(each), *(each.count(outcome) for outcome in OUTCOMES)] for paper, each in outcomes.items()]
-    return Table("Claims by what became of them", ["paper", "claims", *OUTCOMES], rows)
+        papers.setdefault(_headed(each.claim.paper), []).append(each)
+    papers["All"] = [each for own in papers.values() for each in own]
+    rows = []
+    for paper, own in papers.items():
+        outcomes = [each.outcome for each in own]
+        untrained = sum(each.outcome == "cannot tell" and each.evidence is None for each in own)
+        rows.append([paper, len(own), *map(outcomes.count, OUTCOMES[:3]), untrained, outcomes.count(OUTCOMES[3])])
+    columns = ["paper", "claims", *OUTCOMES[:3], "of these, to be trained", OUTCOMES[3]]
+    return Table("Claims by what became of them", columns, rows)
 
 
 def unfolding(found: Iterable[Answered]) -> Unfolding:

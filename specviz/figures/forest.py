@@ -14,10 +14,10 @@ from specviz.figures.text import figure_for_plotly, without_mathematics
 
 # Told apart by colour and by shape.
 _COLOURS = {"supported": BLUE, "refuted": ORANGE, "cannot tell": GREY}
-_SYMBOLS = {"supported": "circle", "refuted": "x", "cannot tell": "circle-open"}
+_SYMBOLS = {"supported": "circle", "refuted": "x", "cannot tell": "circle"}  # open, where it cannot be told
 _MARKS = {"supported": "o", "refuted": "X", "cannot tell": "o"}
 _ROW = 46  # pixels, for a label of two lines
-_FURTHEST = 6.0  # margins; an effect further away is drawn at the edge
+_FURTHEST = 6.0  # margins; an effect further away is an arrowhead at the edge
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ class ForestRow:
 class Forest(Still):
     """Effects with their intervals, a row each; the band from -1 to 1 is what does not matter.
 
-    Rows are in margins of their claims, so that points, times and bytes stand on one axis.
+    Rows are in margins of their claims, so that points, times and bytes stand on one axis. An effect of more than six
+    margins is an arrowhead at the edge.
 
     >>> row = sv.figures.ForestRow("LeNet", mean=1.5, low=0.4, high=2.6, outcome="supported")
     >>> sv.figures.Forest("Accuracy", [row])
@@ -83,7 +84,8 @@ class Forest(Still):
             low, mean, high = map(_within, (row.low, row.mean, row.high))
             axes.plot([low, high], [place, place], color=colour, linewidth=2, solid_capstyle="butt")
             face = "white" if row.outcome == "cannot tell" else colour
-            axes.plot([mean], [place], _MARKS[row.outcome], color=colour, markersize=7, markerfacecolor=face)
+            mark = {-1: "<", 0: _MARKS[row.outcome], 1: ">"}[_beyond(row.mean)]
+            axes.plot([mean], [place], mark, color=colour, markersize=7, markerfacecolor=face)
         axes.set_yticks(range(len(self.rows)), [_lines(row.label, "\n") for row in self.rows], fontsize=7)
         axes.set_ylim(len(self.rows) - 0.5, -0.5)
         axes.set_xlim(*self._ends())
@@ -105,6 +107,8 @@ class Forest(Still):
             places = [place for place, row in enumerate(self.rows) if row.outcome == outcome]
             rows, colour = [self.rows[place] for place in places], on_page(colour, dark)
             means = [_within(row.mean) for row in rows]
+            arrows = {-1: "triangle-left", 0: _SYMBOLS[outcome], 1: "triangle-right"}
+            symbols = [arrows[_beyond(row.mean)] + "-open" * (outcome == "cannot tell") for row in rows]
             traces.append(
                 {
                     "type": "scatter",
@@ -121,7 +125,7 @@ class Forest(Still):
                         "thickness": 2.5,
                         "width": 0,
                     },
-                    "marker": {"color": colour, "size": 11, "symbol": _SYMBOLS[outcome], "line": {"width": 2}},
+                    "marker": {"color": colour, "size": 11, "symbol": symbols, "line": {"width": 2}},
                     "text": [row.text for row in rows],
                     "hovertemplate": "%{text}<extra></extra>",
                 }
@@ -157,6 +161,11 @@ class Forest(Still):
 
 def _within(margins: float) -> float:
     return max(-_FURTHEST, min(margins, _FURTHEST))
+
+
+def _beyond(margins: float) -> int:
+    """-1 or 1 for an effect beyond that end of the figure, else 0."""
+    return (margins > _FURTHEST) - (margins < -_FURTHEST)
 
 
 def _is_finite(value: float) -> bool:

@@ -88,6 +88,7 @@ class Explorer(Displayed):
         self.panels.on_pick = lambda panel, x, y: self._guarded(lambda: self._pick(panel, x, y))
         self.panels.observe(lambda change: self._theme(change["new"]), "dark")
         self.lines: list[LinesView] = []
+        self._held = ipw.Label()  # its text stands where curves are held back
         self._quiet = False
         self._note = ""  # a remark on the picture on screen
         self._loops: list[asyncio.AbstractEventLoop] = []  # of the last callback's thread, and of the first's
@@ -385,12 +386,25 @@ class Explorer(Displayed):
 
         loop.call_later(min(LINES_WAIT, max(self._redraw_by - now, 0.0)), due)
 
+    def hold_curves(self, text: str) -> None:
+        """Leave the curves out, on the screen, in stills and files, until `draw_curves()`; a text has their place."""
+        with turn():
+            self._held.value = text
+            self._redraw_lines()
+
+    def draw_curves(self) -> None:
+        """Draw the curves that were held back."""
+        with turn():
+            if not self.closed and self._held.value:
+                self._held.value = ""
+                self._redraw_lines()
+
     def _redraw_lines(self) -> None:
         """Move the curves. A figure stays the same, with its zoom, as long as it has the same number of curves."""
         self._redraw_by = None
         if self.shown is None:
             return
-        old, plots = list(self.lines), self.shown.curves()
+        old, plots = list(self.lines), self._curves()
         del self.lines[len(plots) :]
         for i, plot in enumerate(plots):
             lines = self.lines[i] if i < len(self.lines) else None
@@ -403,8 +417,9 @@ class Explorer(Displayed):
             elif _looks(lines.plot) != _looks(plot):
                 lines.redraw(plot)
             lines.show(plot)
-        if self.lines != old:
-            self.grid.children = [lines.figure for lines in self.lines]
+        children = [self._held] if self._held.value else [lines.figure for lines in self.lines]
+        if children != list(self.grid.children):
+            self.grid.children = children
         for lines in old:
             if lines not in self.lines:
                 lines.figure.close()
@@ -444,7 +459,7 @@ class Explorer(Displayed):
         }
 
     def _curves(self) -> list[LinePlot]:
-        return list(self.shown.curves()) if self.shown else []
+        return list(self.shown.curves()) if self.shown and not self._held.value else []
 
     def csv(self) -> str:
         """The facts and the curves' points in one table: a fact has a name and a value, a point x, y and its band."""

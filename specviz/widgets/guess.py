@@ -13,7 +13,7 @@ import anywidget
 import traitlets
 
 from specviz.figures.question import question_picture
-from specviz.widgets.explorer import ExplorerView
+from specviz.widgets.explorer import Explorer, ExplorerView
 from specviz.widgets.lives import ClosedError, Displayed
 from specviz.widgets.specification import as_number
 
@@ -64,6 +64,7 @@ class Guess(Displayed):
     scale     "linear" or "log" for a slider, "field" for a number of any size
     within    how far off counts as right, in the unit; a factor of 1.5 either way when None
     notice    a sentence on what to notice, shown with the answer: text, or a function that is called for it then
+    explorer  one whose curves would give the answer away: they are held back until it is revealed
 
     Nothing of the answer is in the notebook, the widget's state or its still picture before it is revealed.
     `reveal(guess)` does in code what the button does, and returns a `Revealed`.
@@ -80,6 +81,7 @@ class Guess(Displayed):
         scale: Scale = "linear",
         within: float | None = None,
         notice: str | Callable[[], str] = "",
+        explorer: Explorer | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(question, str) or not question.strip():
@@ -91,13 +93,15 @@ class Guess(Displayed):
         if within is not None and not _finite("within", within) >= 0:
             raise ValueError(f"within={within!r} must be 0 or more, or None for a factor of {_NEAR:g}")
         self.question, self.unit, self.scale, self.within = question, unit, scale, within
-        self._answer, self._notice = answer, notice
+        self._answer, self._notice, self._explorer = answer, notice, explorer
         self.ticks = _ticks(scale, _finite("low", low), _finite("high", high))
         texts = [self._in_words(tick) for tick in self.ticks]
         self.panel = GuessView(question=question, unit=unit, ticks=self.ticks, texts=texts)
         self.panel.on_msg(self._receive)
         self.view = ExplorerView([self.panel], self.still, self.summary, self.alt_text, look="specviz-guess-view")
         self._own_widgets()
+        if explorer is not None:
+            explorer.hold_curves("The curves are drawn when you have revealed the answer to the question above.")
 
     def reveal(self, guess: Any) -> Revealed:
         """Compute the answer and hold a guess against it, on the page too. ValueError for a guess that is no number."""
@@ -113,6 +117,8 @@ class Guess(Displayed):
         notice = self._notice() if callable(self._notice) else self._notice
         revealed = Revealed(number, answer, solved, message, notice)
         self._reply(self._drawn(revealed))
+        if self._explorer is not None:
+            self._explorer.draw_curves()
         return revealed
 
     def still(self) -> bytes:

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from specviz.compare import Claim, NothingToCompare, ranked
+from specviz.compare import Claim, NothingToCompare, holm, ranked, signed
 from specviz.experiments.experiment import Experiment, Scale
 from specviz.experiments.library.bandlimited_compression import IN_USE, run
 from specviz.experiments.questions import Question
-from specviz.figures import Matrix, RankDiagram
+from specviz.figures import Matrix, RankDiagram, Table
 from specviz.record_types import Record
 from specviz.training import Config
 
@@ -68,6 +68,25 @@ def _accuracy(records: Sequence[Record]) -> Matrix:
 
 def _ranks(where: str, records: Sequence[Record]) -> RankDiagram:
     return RankDiagram(f"Ranks by accuracy, compression in {where}", ranked(scores(records, where)))
+
+
+def _signed(records: Sequence[Record]) -> Table:
+    """Each compression against none, by Wilcoxon's test over the data sets; Holm's rule over those of one place."""
+    rows: list[list[Any]] = []
+    for where in ("training and use", "use"):
+        datasets = list(scores(records, where).values())
+        whole = [row["0%"] for row in datasets]
+        others = [name for name in datasets[0] if name != "0%"]
+        found = {name: signed([row[name] for row in datasets], whole) for name in others}
+        adjusted = holm({name: each.p for name, each in found.items()})
+        rows += [
+            [where, name, each.higher, each.equal, each.lower, 100 * each.mean, each.p, adjusted[name]]
+            for name, each in found.items()
+        ]
+    counts = ["higher on", "equal on", "lower on", "mean difference, points"]
+    columns = ["left out in", "left out", *counts, "Wilcoxon's p", "by Holm's rule"]
+    formats = ("", "", "", "", "", "+.1f", ".2g", ".2g")
+    return Table("Each compression against none, data set by data set", columns, rows, formats)
 
 
 # Of different kinds: outlines, spectra, movements, power, sensors, hearts, and drawn by a rule. 15 epochs of some 100
@@ -153,6 +172,7 @@ experiment = Experiment(
     },
     figures={
         "accuracy": _accuracy,
+        "signed": _signed,
         **{f"ranks, compression in {where}": partial(_ranks, where) for where in ("training and use", "use")},
     },
     plot={"x": COMPRESSION, "y": "epochs.-1.test_accuracy"},
