@@ -2,7 +2,6 @@
 
 import base64
 import json
-import re
 from pathlib import Path
 
 import numpy as np
@@ -28,53 +27,57 @@ def measured(network, way):
     return rows[0]
 
 
-def test_the_figures_of_the_memory_saver_are_the_records():
-    number = r"([\d.]+)"
-    both = rf"{number} and {number}"
-    found = re.search(
-        rf"they keep {both} % of their bytes, with gradients off by {both} %; a step takes {both} times as long, "
-        rf"and {both} with .* which keeps {both} %. "
-        rf"Plain 4-bit maps, .* keep {both} % with gradients off by {both} %.*"
-        rf"keeps {both} % with the exact gradient, at {both} times the time, and at most {both} % at once "
-        rf"where compressing holds {both} %",
-        README,
-    )
-
-    def shares(way, which="saved_bytes"):
-        return [f"{100 * measured(n, way)[which] / measured(n, 'plain')[which]:.0f}" for n in ("vgg16", "resnet18")]
-
-    def errors(way):
-        return [f"{100 * measured(n, way)['gradient_error']:.1f}" for n in ("vgg16", "resnet18")]
-
-    def times(way):
-        return [f"{measured(n, way)['step_ratio']:.1f}" for n in ("vgg16", "resnet18")]
-
-    ours, fast, plain, exact = "error 0.05", "error 0.05, fast", "4-bit maps", "checkpoint 4"
-    expected = [*shares(ours), *errors(ours), *times(ours), *times(fast), *shares(fast), *shares(plain), *errors(plain)]
-    expected += [*shares(exact), *times(exact), *shares(exact, "peak_bytes"), *shares(ours, "peak_bytes")]
-    assert list(found.groups()) == expected
-    halves = re.search(rf"in 2 parts it keeps {both} % and holds {both} %", README)
-    assert list(halves.groups()) == [*shares("checkpoint 2"), *shares("checkpoint 2", "peak_bytes")]
-    assert [measured(network, ours)["on_front"] for network in ("vgg16", "resnet18")] == [False, True]
+NETWORKS = {"vgg16": "VGG-16", "resnet18": "ResNet-18", "vgg7 that has learnt": "VGG-7 that has learnt"}
+WAYS = {
+    "error 0.05": "`compress_activations()`",
+    "error 0.05, fast": 'the same, `storage="fast"`',
+    "4-bit maps": "4-bit maps",
+    "4-bit groups": "4-bit groups of 256",
+    "checkpoint 2": "checkpointing, 2 parts",
+    "checkpoint 4": "checkpointing, 4 parts",
+    "checkpoint 8": "checkpointing, 8 parts",
+    "bfloat16 autocast": "bfloat16 autocast",
+}
 
 
-def test_the_network_that_has_learnt_is_the_records():
-    network, ways = "vgg7 that has learnt", ("error 0.05", "4-bit groups", "checkpoint 8")
-    found = re.search(
-        r"keeps ([\d.]+) % with a gradient that is off by ([\d.]+) %, where 4-bit groups keep ([\d.]+) % and are off "
-        r"by ([\d.]+) %\. .*in 8 parts takes ([\d.]+) times as long, where compressing takes ([\d.]+), and holds "
-        r"([\d.]+) and ([\d.]+) % at once",
-        README,
-    )
-    plain = measured(network, "plain")
-    ours, groups, exact = (measured(network, way) for way in ways)
-    kept = [f"{100 * row['saved_bytes'] / plain['saved_bytes']:.1f}" for row in (ours, groups)]
-    off = [f"{100 * row['gradient_error']:.1f}" for row in (ours, groups)]
-    peaks = [f"{100 * row['peak_bytes'] / plain['peak_bytes']:.0f}" for row in (exact, ours)]
-    times = [f"{row['step_cpu_ratio']:.1f}" for row in (exact, ours)]
-    assert list(found.groups()) == [kept[0], off[0], kept[1], off[1], *times, *peaks]
-    assert exact["on_front"]
-    assert not any(row["on_front"] for row in (ours, groups))
+def saver_table():
+    """The README's table, from the record."""
+    lines = [
+        "| "
+        + " / ".join(NETWORKS.values())
+        + " | kept, % | peak, % | time, times | gradient off by, % | on the front |",
+        "|---|---|---|---|---|---|",
+    ]
+    for way, name in WAYS.items():
+        rows = [(measured(network, way), measured(network, "plain")) for network in NETWORKS]
+        cells = [[f"{100 * row[key] / plain[key]:.0f}" for row, plain in rows] for key in ("saved_bytes", "peak_bytes")]
+        cells.append([f"{row['step_ratio']:.1f}" for row, _ in rows])
+        off = ["exact" if row["is_exact"] else f"{100 * row['gradient_error']:.1f}" for row, _ in rows]
+        cells.append(off if len(set(off)) > 1 else off[:1])
+        cells.append(["yes" if row["on_front"] else "no" for row, _ in rows])
+        lines.append(f"| {name} | " + " | ".join(" / ".join(each) for each in cells) + " |")
+    return "\n".join(lines)
+
+
+def test_the_table_of_the_memory_saver_is_the_records():
+    assert saver_table() in README
+
+
+def test_what_is_said_of_the_memory_saver_holds_in_the_record():
+    """Checkpointing takes less time, and has the higher peak on ResNet-18 alone; at equal bytes ours is nearer."""
+    learnt, half = "vgg7 that has learnt", ("vgg16", "resnet18")
+    ours, groups = (measured(learnt, way) for way in ("error 0.05", "4-bit groups"))
+    assert ours["saved_bytes"] == pytest.approx(groups["saved_bytes"], rel=0.02)
+    assert groups["gradient_error"] > 3 * ours["gradient_error"]
+    assert [measured(network, "error 0.05")["on_front"] for network in NETWORKS] == [False, True, False]
+    for network in half:
+        assert measured(network, "4-bit maps")["saved_bytes"] < 1.3 * measured(network, "error 0.05")["saved_bytes"]
+    for network in NETWORKS:
+        exact, small = [measured(network, f"checkpoint {n}") for n in (2, 4, 8)], measured(network, "error 0.05")
+        assert all(row["step_ratio"] < small["step_ratio"] for row in exact)
+        lower = all(small["peak_bytes"] < row["peak_bytes"] for row in exact)
+        assert lower == (network == "resnet18")
+        assert measured(network, "bfloat16 autocast")["step_ratio"] < 1
 
 
 def test_at_equal_bytes_compressed_maps_have_the_closest_gradient_of_those_that_are_not_exact():
