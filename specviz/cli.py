@@ -407,7 +407,7 @@ def fetch(
         Literal["pad", "resample"] | None, typer.Option(help="How UCR series of unequal length come to one.")
     ] = None,
 ) -> None:
-    """Fetch data sets to the folder where trials look for them, and read them.
+    """Fetch data sets to where trials look, and read them.
 
     The folder is $SPECVIZ_DATA, or else one in the user's cache. For UCR series of unequal length, a trial's config has
     what --series says here: dataset_options={"series": "pad"}.

@@ -44,8 +44,8 @@ class Whitening2d(nn.Module):
         patches = F.unfold(pictures[:PICTURES].double(), 2).transpose(1, 2).flatten(0, 1)
         # Not centred: a bias would have to move with it, and normalised pictures have mean 0 as it is.
         values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
-        # The order and signs of eigenvectors are arbitrary. With the largest eigenvalue first, and each vector's largest
-        # number positive, they are the same on every machine.
+        # The order and signs of eigenvectors are arbitrary. With the largest eigenvalue first, and the largest number
+        # of each vector positive, they are the same on every machine.
         vectors = vectors.flip(1)
         vectors = vectors * vectors.gather(0, vectors.abs().argmax(0, keepdim=True)).sign()
         filters = (vectors / (values.flip(0) + FLOOR).sqrt()).T.reshape(-1, self.in_channels, 2, 2)
