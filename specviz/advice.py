@@ -1,4 +1,4 @@
-"""Is it worth it for this model? A band, and compressed storage, layer by layer; every way to save memory, measured."""
+"""What this project can do for a model: a band and compressed storage by layer, and ways to save memory, measured."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from specviz.widgets.specification import human_bytes
 
 @dataclass(frozen=True)
 class Advice:
-    """What `advise` found. `print(advice)` shows all of it.
+    """The findings of `advise`. `print(advice)` shows all of them.
 
     layers   facts of each call of an innermost layer, as `ModelExplorer` gives them
-    step     the bytes of a training step, as predicted
-    ways     every way to make it smaller, measured; None without a budget
+    step     the predicted bytes of a training step
+    ways     every way to make the step smaller, measured; None without a budget
 
     >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU())
     >>> found = sv.advice.advise(net, torch.randn(2, 3, 16, 16))
@@ -79,16 +79,16 @@ def _row(facts: Mapping[str, Any]) -> list[Any]:
 def advise(
     model: nn.Module, batch: Any, *, compression: float = 0.5, error: float = 0.05, budget: int | str | None = None
 ) -> Advice:
-    """Say for each layer of a model what a band and compressed storage would do, and what a step's bytes are.
+    """For each layer of a model, what a band and compressed storage would do; and the bytes of a training step.
 
     model        any torch model, which is left as it was
     batch        an input for it, a tuple of inputs or a dict of inputs by name
     compression  the share of the coefficients that a band is asked to discard
     error        of compressed storage, see `sv.memory.compress_activations`
-    budget       for a training step, as `sv.memory.fit` takes it: then every way is measured
+    budget       for a training step, as `sv.memory.fit` takes it; if given, every way to save memory is measured
 
-    Times are estimates for a forward pass on a processor. Raises what the model itself raises, and ValueError as
-    `fit` and `predict_step`.
+    Times are estimates for a forward pass on a CPU. Raises ValueError if the model cannot run the batch, and where
+    `fit` and `predict_step` do.
 
     >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU())
     >>> found = sv.advice.advise(net, torch.randn(2, 3, 16, 16))
@@ -109,9 +109,9 @@ def advise(
 
 
 def made(place: str) -> tuple[nn.Module, Any]:
-    """The model and the batch that a function makes: "package.module:function", or "file.py:function".
+    """Call a function, "package.module:function" or "file.py:function", that returns (model, batch).
 
-    ValueError where there is no such function, where it fails, or where it gives something else.
+    Raises ValueError if there is no such function, if it fails, or if it returns anything else.
 
     >>> sv.advice.made("nowhere.py:make")
     Traceback (most recent call last):

@@ -125,9 +125,9 @@ def calibrate(
 ) -> None:
     """Measure what this machine is fast at, in two seconds.
 
-    The choice of algorithms goes by it. It is done by itself where it is first needed, for each processor, torch and
-    number of threads. Set SPECVIZ_CALIBRATION to a file of rates, or to "shipped", for choices that are the same on
-    all machines.
+    Algorithms are chosen by these rates. They are measured automatically when they are first needed, for each
+    processor, version of torch and number of threads. Set SPECVIZ_CALIBRATION to a file of rates, or to "shipped", for
+    choices that are the same on all machines.
     """
     from specviz.functional import rates
 
@@ -153,13 +153,14 @@ def machine() -> None:
 def advise(
     place: Annotated[str, typer.Argument(help="As package.module:function or file.py:function.", metavar="FUNCTION")],
     compression: Annotated[float, typer.Option(help="Share of the coefficients that a band discards.")] = 0.5,
-    error: Annotated[float, typer.Option(help="Of compressed storage.")] = 0.05,
+    error: Annotated[float, typer.Option(help="Error of compressed storage, as a share.")] = 0.05,
     budget: Annotated[str | None, typer.Option(help="For a training step, as '2 GiB': measures every way.")] = None,
 ) -> None:
     """Say what this project would do for a model of yours.
 
-    FUNCTION takes nothing and gives a model and a batch. Layer by layer: what a band would do to its time and its
-    output, and what storing that output would take. In all: the bytes of a training step, as predicted.
+    FUNCTION takes no arguments and returns a model and a batch. For each layer you see what a band would do to the
+    layer's time and output, and how many bytes its compressed output would take; for the model, the predicted bytes of
+    a training step.
     """
 
     def show() -> None:
@@ -176,10 +177,11 @@ def assignment(
     notebook: Annotated[str, typer.Argument(help="A notebook of the course, as 02.", metavar="NN")],
     out: Annotated[Path, typer.Option(help="Folder for the copies.", file_okay=False)],
 ) -> None:
-    """Make a notebook an assignment, without solutions.
+    """Make an assignment of a notebook, without solutions.
 
-    release/ has the copy for students: no solutions, hints kept, a locked cell for each check. source/ has the one with
-    solutions. Both are in the format of nbgrader, which you need not have: `specviz grade` grades what is handed in.
+    release/ has the copy for students: no solutions, hints kept, a locked cell for each check. source/ has the copy
+    with solutions. Both are in nbgrader's format, but you do not need nbgrader: `specviz grade` grades what is handed
+    in.
     """
     from specviz.assignments import write_assignment
 
@@ -200,9 +202,9 @@ def grade(
 ) -> None:
     """Grade notebooks by the course's own checks.
 
-    Each is run in a kernel of its own. Checks and outputs that are stored in it are not looked at. Its code runs as
-    you: grade notebooks of people whom you do not trust in an account or a container that has nothing to lose. It ends
-    with 1 if a file could not be graded.
+    Each notebook is run in a kernel of its own; checks and outputs that are stored in it are ignored. Its code runs
+    with your rights: grade notebooks of people whom you do not trust in an account or a container that has nothing to
+    lose. The exit status is 1 if a file could not be graded.
     """
     from specviz.assignments import grade
 
@@ -278,7 +280,7 @@ def sweep(
     as text; what it imports has to be importable on the workers: installed, on their PYTHONPATH, or beside the file
     where they share the file system.
 
-    You may kill anything at any time: the same command runs the missing trials. It ends with 1 if a trial failed.
+    You may kill anything at any time: the same command runs the missing trials. The exit status is 1 if a trial failed.
     """
     from specviz.experiments import sweep
 
@@ -339,8 +341,9 @@ def results(
 ) -> None:
     """Show an experiment's records, and what is missing.
 
-    Each metric's mean and spread over seeds, what they say of the paper's claims, and the trials that are missing or
-    failed. Without --out, and where no sweep of yours has a record, those that come with the project.
+    You see each metric's mean and spread over seeds, the verdicts on the paper's claims, and the trials that are
+    missing or failed. Without --out, if no sweep of yours has a record, the records are those that come with the
+    project.
     """
     if claims:
         if name or scale or seeds is not None or out or metric or export:
@@ -404,10 +407,10 @@ def fetch(
         Literal["pad", "resample"] | None, typer.Option(help="How UCR series of unequal length come to one.")
     ] = None,
 ) -> None:
-    """Fetch data sets to where trials find them, and read them.
+    """Fetch data sets to where trials look, and read them.
 
-    That is $SPECVIZ_DATA, or else a folder in the user's cache. A trial on UCR series of unequal length says what
-    --series says by its config: dataset_options={"series": "pad"}.
+    The folder is $SPECVIZ_DATA, or else one in the user's cache. For UCR series of unequal length, a trial's config has
+    what --series says here: dataset_options={"series": "pad"}.
     """
     from specviz.datasets import load, names
 
@@ -566,7 +569,7 @@ def swaps(out: Out = Path("data/results"), rounds: Count = 5, only: str | None =
 def roofline(out: Out = Path("data/results"), rounds: Count = 7) -> None:
     """How near the kernels come to this machine's limits.
 
-    Those are what it can move, and what it can multiply.
+    The limits are the bytes that it can move, and the operations that it can do, in a second.
     """
     from specviz.bench.roofline import run
 

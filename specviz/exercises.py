@@ -1,8 +1,8 @@
 """Checks for the notebooks' exercises: a verdict, a hint, a picture. Their questions are `sv.widgets.Guess`.
 
-An answer may be a number of any library, a tensor or array without axes, or text that says a number: "0.5", "1e-3".
-Where a share is asked for, "50 %" is 0.5. Anything else gets a verdict in words, and so does a function that fails: no
-check raises, whatever it is given as an answer.
+An answer may be a number of any library, a tensor or array without axes, or a number as text: "0.5", "1e-3". Where a
+share is asked for, "50 %" is 0.5. For anything else, and for a function that fails, the verdict says in words what is
+wrong: no check raises an error, whatever the answer is.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Verdict:
     solved: bool | None
     message: str
     picture: bytes | None = None  # PNG
-    part: str = ""  # which of several exercises that share a check
+    part: str = ""  # the exercise, where several share a check
 
     def __repr__(self) -> str:
         mark = {None: "…", True: "✓", False: "✗"}[self.solved]
@@ -85,7 +85,7 @@ class _Unusable(Exception):
 
 
 def _in_words(check: Callable[P, Verdict]) -> Callable[P, Verdict]:
-    """The check, with what is wrong with the kind of an answer as its verdict; in a notebook, a solution is kept."""
+    """The check, with a verdict instead of an error for a wrong kind of answer; records solutions in notebooks."""
     name = check.__name__.removeprefix("check_")
 
     @wraps(check)
@@ -215,7 +215,7 @@ def _series(answer: Any) -> torch.Tensor:
 
 
 def _called(action: Callable[[], T], fails: str, hint: str = "") -> T:
-    """What an action of the reader's gives; what it raises becomes words, with the line of their own where it did."""
+    """The result of the reader's own code; its errors become a sentence, with the line of theirs that raised it."""
     try:
         return action()
     except Exception as error:
@@ -243,7 +243,7 @@ def _asked(function: Any, hint: str = "") -> Callable[..., Any] | None:
 
 @_in_words
 def check_hidden_waves(turns: Any, signal: Any, count: int) -> Verdict:
-    """Are these the turns of the highest waves of a signal (N,)? Shows how high the waves of these turns are.
+    """Are these the turns of the highest waves in a signal (N,)? The picture shows the heights at these turns.
 
     count  how many waves are asked for
 
@@ -304,7 +304,7 @@ def check_share(explorer: Any, beta: Any, share: float) -> Verdict:
 
 @_in_words
 def check_partner(partner: Callable[[int, int, int, int], Any]) -> Verdict:
-    """Does partner(u, v, H, W) name the bin whose coefficient is the conjugate of bin (u, v)'s, on any grid?
+    """Does partner(u, v, H, W) return the bin whose coefficient is the conjugate of that in bin (u, v), on any grid?
 
     >>> sv.exercises.check_partner(lambda u, v, H, W: (-u % H, -v % W)).solved
     True
@@ -361,7 +361,7 @@ def check_real_bins(answer: Any, size: tuple[int, int]) -> Verdict:
 
 @_in_words
 def check_beta_for_share(find_beta: Callable[[HalfSpectrum, float], Any], image: torch.Tensor) -> Verdict:
-    """Does find_beta(X, share) give a threshold that keeps about this share of the coefficients?
+    """Does find_beta(X, share) return a threshold that keeps about this share of the coefficients of X?
 
     >>> def find_beta(X, share):
     ...     return torch.quantile(X.full().abs().flatten(), 1 - share)
@@ -583,7 +583,7 @@ def check_gaussian_filter(numbers: Any, keep: float, drop: tuple[float, ...]) ->
 def check_odd_activation(function: Callable[[torch.Tensor], Any], dead_zone: float) -> Verdict:
     """Is this an activation for SpecNet that is 0 where |a| <= dead_zone and grows without bound beyond?
 
-    SpecNet's must be odd, monotone and continuous, as in `SF.specnet_block2d`.
+    SpecNet's activation must be odd, monotone and continuous, see `SF.specnet_block2d`.
 
     >>> sv.exercises.check_odd_activation(lambda a: torch.sign(a) * torch.relu(a.abs() - 0.5), dead_zone=0.5).solved
     True
@@ -629,9 +629,9 @@ def check_odd_activation(function: Callable[[torch.Tensor], Any], dead_zone: flo
 
 @_in_words
 def check_largest_batch(batch: Any, row: BenchMemory, room_bytes: int) -> Verdict:
-    """Is this the largest batch whose maps fit, if a recorded step's peak grows in proportion to its batch?
+    """Is this the largest batch whose step fits into `room_bytes`, if a step's peak grows in proportion to its batch?
 
-    row  of `specviz bench memory`, with `peak_bytes` at `batch` images
+    row  a record of `specviz bench memory`, with `peak_bytes` at `batch` images
 
     >>> sv.exercises.check_largest_batch(20, {"peak_bytes": 3200, "batch": 32}, room_bytes=2048).solved
     True
@@ -716,7 +716,7 @@ _LOSSES: tuple[tuple[list[float], float], ...] = (
 
 @_in_words
 def check_verdict(function: Callable[[list[float], float], Any]) -> Verdict:
-    """Does function(differences, margin) say whether ours loses at most the margin: by `compare.judge`'s rule?
+    """Does function(differences, margin) decide, by the rule of `compare.judge`, whether ours loses at most the margin?
 
     It returns "supported", "refuted" or "cannot tell". The interval is Student's, at 95 %.
 

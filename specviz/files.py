@@ -12,13 +12,13 @@ from typing import IO
 
 @contextmanager
 def replaced(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """A file to write bytes to, which takes the place of `path` at the end: a crash leaves the old or the new.
+    """A file to write bytes to, which replaces `path` at the end of the block: a crash leaves the old or the new one.
 
-    Until then it lies beside `path` under a hidden name drawn at random, and it is made new: a link that somebody put
-    there is not followed, and processes of any host do not meet. Its own path is its `name`. If the inside raises, the
-    old file stays and the part is removed. Bytes and name are through to the disk when it is done.
+    Until then it lies beside `path`, as a new file with a hidden random name (its `name`). So a link that somebody put
+    there is not followed, and processes on any hosts do not collide. If the block raises, the old file stays and the
+    unfinished one is removed. At the end, bytes and name are written through to the disk.
 
-    FileNotFoundError where there is no such folder.
+    Raises FileNotFoundError if the folder does not exist.
     """
     path = Path(path)
     part = path.with_name(f".{os.getpid()}-{secrets.token_hex(8)}.part")

@@ -49,7 +49,7 @@ _LAUNCH = (
 
 
 class LabError(Exception):
-    """JupyterLab cannot start, and why, in one sentence."""
+    """JupyterLab cannot start; the text says why, in one sentence."""
 
 
 def free_port(port: int | None = None) -> int:
@@ -95,27 +95,30 @@ def address(port: int, token: str, notebook: str) -> str:
 
 
 def environment(own: Mapping[str, str]) -> dict[str, str]:
-    """The reader's own environment with WAITING, unless it says how OpenMP's threads are to wait."""
+    """The reader's own environment, with WAITING added unless it already sets how OpenMP's threads wait."""
     if {"OMP_WAIT_POLICY", *WAITING} & own.keys():
         return dict(own)
     return {**own, **WAITING, _SET_HERE: "yes"}
 
 
 def settings(own: Mapping[str, str]) -> dict[str, str]:
-    """What makes a Jupyter take SETTINGS as defaults, after folders that the reader's own environment names."""
+    """Environment variables that make Jupyter take SETTINGS as defaults, after the reader's own settings."""
     folders = [own["JUPYTER_CONFIG_PATH"]] if own.get("JUPYTER_CONFIG_PATH") else []
     return {"JUPYTER_CONFIG_PATH": os.pathsep.join([*folders, str(SETTINGS)])}
 
 
 def wait_as_usual() -> None:
-    """Take WAITING back, where the lab set it: in what is measured, threads wait as everywhere else."""
+    """Remove WAITING if the lab set it, so that in measurements threads wait as they usually do."""
     if os.environ.pop(_SET_HERE, None):
         for name in WAITING:
             os.environ.pop(name, None)
 
 
 def start(notebook: str = "notebooks/00_start_here.ipynb", port: int | None = None, browser: bool = True) -> NoReturn:
-    """Become JupyterLab, so that signals reach it. LabError if it cannot start, MissingExtra if it is not there."""
+    """Replace this process by JupyterLab, so that signals reach it.
+
+    Raises LabError if it cannot start, MissingExtra if it is not installed.
+    """
     with needs("lab"):
         version("jupyterlab")  # it is imported by the process that becomes it
     path = (ROOT / notebook).resolve()

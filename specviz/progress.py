@@ -1,7 +1,7 @@
 """Which exercises a reader has solved: kept on this machine, a small file for each, and sent nowhere.
 
-A check that is run in a notebook keeps what it finds solved. One file an exercise means that kernels of several
-notebooks never write the same file but to say the same, and that a damaged file is about one exercise alone.
+A check that is run in a notebook records what it finds solved. There is one file for each exercise, so that kernels of
+several notebooks write the same file only with the same content, and a damaged file concerns one exercise only.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ KEYS = [key for asked in EXERCISES.values() for key in asked]
 
 
 def folder() -> Path:
-    """Where it is kept: $SPECVIZ_PROGRESS, or else a folder of the user's data.
+    """The folder of the progress files: $SPECVIZ_PROGRESS, or else one in the user's data folder.
 
     >>> sv.progress.folder().is_absolute()
     True
@@ -61,9 +61,9 @@ def in_notebook() -> bool:
 
 
 def keep(key: str) -> str:
-    """Keep that an exercise was solved today; "" or a sentence that says why it cannot be kept.
+    """Record that an exercise was solved today; returns "", or a sentence that says why it cannot be recorded.
 
-    The day on which it was first solved stays. What is no exercise of the course is not kept.
+    If it was solved before, the first day stays. A key that is no exercise of the course is ignored.
 
     >>> sv.progress.keep("an exercise of my own")
     ''
@@ -98,7 +98,7 @@ def table() -> Table:
 
 
 def reset() -> Table:
-    """Forget all that was solved on this machine; an OSError if it cannot be forgotten.
+    """Forget what was solved on this machine, and return the empty table. OSError if files cannot be removed.
 
     >>> import os, tempfile
     >>> from unittest.mock import patch

@@ -1,4 +1,4 @@
-"""Measured results as lines of JSON, each saying what made it."""
+"""Measured results as lines of JSON, each with the machine, versions and commit that made it."""
 
 import json
 import math
@@ -32,7 +32,7 @@ _DEEPEST = 64  # brackets within each other in a record; thousands would end Pyt
 
 @dataclass(frozen=True)
 class Machine:
-    """What this machine has. `cpu_threads` is what torch will use; `gpu` is None without a CUDA GPU."""
+    """A machine's parts and versions. `cpu_threads` is how many torch will use; `gpu` is None without a CUDA GPU."""
 
     cpu: str
     cpu_threads: int
@@ -134,7 +134,7 @@ def commit() -> str | None:
 
 
 def provenance() -> Stamp:
-    """What makes records here and now: the commit, the machine and the versions."""
+    """The commit, the machine and the versions of this process, for a record."""
     return {"commit": commit(), "machine": cast(MachineRecord, asdict(machine()))}
 
 
@@ -144,9 +144,10 @@ def stamp(record: R) -> R:
 
 
 def portable(value: Any) -> Any:
-    """The same record, or a part of one, without what tells of its machine's folders.
+    """A record, or a part of one, without the names of its machine's folders.
 
-    An absolute path is its last name, also after "folder:" or "file://"; the user's own folder is ~ in any text.
+    Of an absolute path only the last name is left, also after "folder:" or "file://"; in any text the user's home
+    folder becomes ~.
     """
     if isinstance(value, dict):
         return {key: portable(part) for key, part in value.items()}
@@ -187,10 +188,10 @@ def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 def parsed(text: bytes) -> dict[str, Any]:
-    """A record from its JSON. ValueError for anything else than an object.
+    """A record from its JSON. ValueError for anything but an object.
 
-    Also for what json takes and whoever uses the record would fail at: NaN, numbers that no float64 holds, and more
-    than 64 brackets within each other.
+    ValueError also for what json accepts but users of the record would fail at: NaN, numbers beyond float64, and more
+    than 64 nested brackets.
     """
     # Looked at one by one, numbers take three times as long; few texts have any that may be too large.
     numbers: Any = {"parse_float": _float, "parse_int": _int} if _may_be_large(text) else {}
@@ -232,7 +233,7 @@ def _may_be_deeper(text: bytes) -> bool:
 
 
 def is_deeper(value: Any, most: int) -> bool:
-    """Whether dictionaries and lists lie more than so many deep in each other; without recursion."""
+    """Whether dictionaries and lists are nested more than `most` deep; found without recursion."""
     level = [value]
     for _ in range(most + 1):
         level = [part for part in level if isinstance(part, dict | list)]
@@ -268,7 +269,7 @@ def _results() -> Path:
 
 
 def published(experiment: str) -> list[Published]:
-    """What the papers print for an experiment, a row for each figure; empty where they print none.
+    """The papers' printed results for an experiment, a row for each number; empty if they print none.
 
     Every row has `experiment` and `source` (paper and table), and as far as the paper says it `network`, `dataset`,
     `method` or `variant`, `setting` (the number that the experiment sweeps), `test_accuracy` (a share) and others

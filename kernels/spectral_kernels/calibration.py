@@ -24,7 +24,7 @@ class Rates:
     pixel, coefficient             a number that torch's convolution reads or writes, and one of a taps' spectrum
     fft, crop                      a number of an FFT, times the binary logarithm of the map's; one moved by a crop
     matrix_product                 each of a batch of matrix products
-    call, direct_call              a whole band-limited convolution of almost nothing, and torch's own
+    call, direct_call              the fixed cost of a call on hardly any data: a band-limited convolution, and torch's
     """
 
     transform: float
@@ -61,7 +61,7 @@ RATES = Rates(
 LEAVE_DIRECT = 0.7
 # Algorithms are tried against each other at a shape's first call where the estimates differ by no more than this.
 ESTIMATES_ERR = 3.0
-# How many calls of torch, each as long as a matrix product of almost nothing, a band-limited convolution is.
+# The fixed cost of a band-limited convolution, in calls of torch: each takes as long as a tiny matrix product.
 CALLS = 100
 LANES = 8  # channels that torch's convolution computes with at a time
 USUAL_BATCH = 32  # of a graph for every batch, to choose its algorithm by

@@ -11,8 +11,8 @@ other layers would have to be chosen for the parent: its own pool ends the proce
 launch at once, and TBB warns of a fork in another thread than the main one, as a notebook's are. The NumPy references
 take up to 34 times as long.
 
-What is left: the MKL inside torch holds a lock of its own for moments. A fork while another thread multiplies matrices,
-or ends just after it did, can leave that locked, as in any program that uses torch.
+One risk is left: the MKL inside torch holds a lock of its own for moments. A fork while another thread multiplies
+matrices, or just after, can leave that lock taken in the child, as in any program that uses torch.
 """
 
 from __future__ import annotations

@@ -4,10 +4,11 @@
     re, im  (F, N) real: the retained coefficients, ready for one matrix product for each frequency
 
 The band (k_h, k_w) keeps |u| < k_h and v < k_w. Retained frequencies are ordered (v, u), u = 0 .. k_h-1 and then the
-negative ones rising to -1, so F = k_w * rows. Columns that are their own mirror (v = 0, and v = W/2 of an even W)
-hold both members of conjugate pairs, and a transform leaves them a rounding apart: there `crop` takes the Hermitian
-part (X(u) + conj X(-u)) / 2. What comes out is exact about its symmetry; what was exact already stays bit for bit.
-`pad` takes it too. Averaging is a symmetric projection that commutes with the band, so the two are exact transposes.
+negative ones rising to -1, so F = k_w * rows. Self-conjugate columns (v = 0, and v = W/2 of an even W) hold both
+partners of each pair, which a transform leaves a rounding error apart: there `crop` takes the Hermitian part
+(X(u) + conj X(-u)) / 2. The result is exactly symmetric; what was exact already stays the same bit for bit.
+`pad` takes the Hermitian part too. Averaging is a symmetric projection that commutes with the band, so the two are
+exact transposes.
 """
 
 from functools import cache
@@ -43,7 +44,7 @@ def _rows(H: int, k_h: int) -> np.ndarray:
 
 
 def _geometry(H: int, W: int, band: Band) -> tuple[int, int, int, int]:
-    """What kernels are told: the band, how many rows are retained, and the last column that is its own mirror."""
+    """What kernels are told: the band, how many rows are retained, and the last self-conjugate column."""
     return *band, band[0] + negative_rows(H, band[0]), own_mirrors(W)[-1]
 
 

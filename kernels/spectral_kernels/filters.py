@@ -10,8 +10,8 @@ pixel; or polar, p = angle / pi in [-1/2, 1/2] (0 for waves that run across) and
     linear    P = 3: (k, a, b)              k + a p + b q
     gaussian  P = 6: (g, m, n, A, T, D)     g exp(-(A (p-m)^2 + D ((q-n) + T (p-m))^2) / 2)
 
-The Gaussian's form is a covariance's Cholesky or LDL^T factors: A and D are positive for a positive-definite one, T is
-the shear. On columns that are their own mirror (v = 0, and v = W/2 of an even W) K is the Hermitian part
+The Gaussian is written with the LDL^T factors of its inverse covariance: A and D are positive where that is positive
+definite, and T is the shear. On self-conjugate columns (v = 0, and v = W/2 of an even W) K is the Hermitian part
 (K(u) + conj K(-u)) / 2, so that a real map stays real. The bank of O * C filters at H x W frequencies is never held.
 """
 
@@ -185,7 +185,7 @@ def _fill(weight, o, c, part, gain, first, p, q, down, across, half, separable, 
 
 @njit(cache=True)
 def _make_hermitian(weight, o, c, first, p, q, half, W, re, im):  # type: ignore[no-untyped-def]
-    """Replace the entries in columns that are their own mirror by K's Hermitian part."""
+    """Replace the entries in self-conjugate columns by K's Hermitian part."""
     H, V = p.shape
     w_re, w_im = weight[o, c, 0], weight[o, c, 1]
     for row in range(re.size // V):

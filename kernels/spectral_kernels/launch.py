@@ -30,13 +30,13 @@ def _device_array(shape: Any, dtype: Any) -> Any:
 
 
 class OnGpu(NamedTuple):
-    """Where a CUDA form runs; what its keyword arguments may be.
+    """Where and how a CUDA form runs; the fields are the form's keyword arguments.
 
-    stream  that kernels are launched on
+    stream  the stream that kernels are launched on
     empty   (shape, NumPy type) -> an uninitialised array on the device
     put     a small NumPy array -> the same on the device
     tile    threads along a block's side
-    ballot  by votes of warps, or by shared memory alone, where there are both
+    ballot  use votes of warps instead of shared memory alone, in kernels that have both forms
     """
 
     stream: Any = 0
@@ -47,11 +47,11 @@ class OnGpu(NamedTuple):
 
     @classmethod
     def of(cls, keywords: Mapping[str, Any], tile: int) -> OnGpu:
-        """A form's keyword arguments, and the tile that it has otherwise."""
+        """From a form's keyword arguments; `tile` is used unless they name another."""
         return cls(**{"tile": tile, **keywords})
 
     def launch(self, kernel: Any, grid: Axis | list[Axis], threads: Any, *arguments: Any) -> None:
-        """Run a kernel in blocks of `threads`; not at all where there is nothing to do.
+        """Run a kernel in blocks of `threads`; do nothing if the grid is empty.
 
         grid  blocks: a number, or a pair (entries, how many of them a block handles); a list of these for several axes
         """

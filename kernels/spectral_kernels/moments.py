@@ -1,10 +1,11 @@
-"""Mean and variance of maps, in float64: nothing that float32 has overflows there, or vanishes.
+"""Mean and variance of maps, in float64, where no float32 number overflows or vanishes when squared.
 
     x         (N, F) float32: N maps of F >= 1 numbers
     mean      (N,) float64
     variance  (N,) float64, about the mean; NaN where a number is not finite
 
-A mean of 2^24 standard deviations, beyond which float32 has no variance to lose, leaves 2^-4 of it.
+The variance is a mean of squares less a squared mean, so it loses digits where the mean is large. At a mean of 2^24
+standard deviations its relative error is about 2^-4; beyond that, float32 numbers themselves hold no variance.
 """
 
 from functools import cache

@@ -3,11 +3,12 @@
     X  (N, H, W//2+1) complex: half spectra of N real maps of H x W pixels, as rfft2 gives them
     Y  (N, h, w//2+1) complex: half spectra of maps of h x w pixels, h <= H and w <= W
 
-A map of even height h has one row for the waves of h/2 turns, where the larger one has two, at +h/2 and -h/2. They
-fall on each other: Y[h/2] = g_h * (X[h/2] + X[-h/2]); and so across, with g_w. (1, 1) is Fourier resampling as SciPy
-does it. The band (b_h, b_w) keeps |u| <= b_h and v <= b_w of Y; `scale` multiplies everything.
+A map of even height h has one row for the waves of h/2 turns, where the larger map has two, at +h/2 and -h/2. The two
+rows are added: Y[h/2] = g_h * (X[h/2] + X[-h/2]); columns likewise, with g_w. The weights `nyquist` are (g_h, g_w);
+(1, 1) is Fourier resampling as SciPy does it. The band (b_h, b_w) keeps |u| <= b_h and v <= b_w of Y; `scale`
+multiplies everything.
 
-Columns that are their own mirror (v = 0, and v = w/2 of an even w) come out exactly Hermitian: they are the Hermitian
+Self-conjugate columns (v = 0, and v = w/2 of an even w) come out exactly Hermitian: they are the Hermitian
 part (Z(u) + conj Z(-u)) / 2 of what a transform leaves a rounding apart, or, folded, g_w * (Z(u) + conj Z(-u)).
 `unpool` is the exact transpose of `pool`, the stored numbers taken as real and imaginary parts. Enlarging a map splits
 its Nyquist lines in halves: that is `unpool` with nyquist=(1/2, 1/4), for the stored column stands for two.
@@ -48,7 +49,7 @@ def _rows_apart(H: int, h: int, band: int, weight: float) -> np.ndarray:
 
 
 def _factors(W: int, w: int, weight: float) -> tuple[float, float]:
-    """What the columns that are their own mirror, 0 and w/2, are multiplied by together with it."""
+    """Factors of the self-conjugate columns, 0 and w/2, whose coefficients are added to their partners."""
     return 0.5, weight if w < W else 0.5
 
 
@@ -98,7 +99,7 @@ def _target(row, H, h):  # type: ignore[no-untyped-def]
     return -1
 
 
-# --- CPU. Whole rows are copied; the two columns that are their own mirrors are written again afterwards.
+# --- CPU. Whole rows are copied; the two self-conjugate columns are written again afterwards.
 
 _folded_on_cpu, _target_on_cpu = njit(inline="always")(_folded), njit(inline="always")(_target)
 

@@ -1,13 +1,12 @@
-"""What belongs to the process as a whole: locks that a fork leaves open, and one's turn at what there is once.
+"""What belongs to the whole process: locks that are open after a fork, and turns at what only one thread may use.
 
 Locks are taken in this order, and never the other way round:
 
     an explorer's own lock  ->  `turn`  ->  a context's lock (`compress_activations`)  ->  the kernels' lock
 
-So nobody can hold what another waits for while waiting for what that one holds. Two rules keep it so. Whoever holds
-`turn` calls only what computes: the model that is measured, the batch that is trained on. And a training, which lasts,
-holds it for one batch at a time, and does not hold it while it calls back: a callback may draw, and take an
-explorer's lock to do so.
+So two threads never wait for each other's locks. Two rules keep it so. A thread that holds `turn` calls only code that
+computes: the model that is measured, the batch that is trained on. And a training, which takes long, holds `turn` for
+one batch at a time and never during a callback: a callback may draw, and take an explorer's lock to do so.
 """
 
 from __future__ import annotations
@@ -131,9 +130,9 @@ class Turn(ContextDecorator):
 
     @contextmanager
     def lent(self) -> Iterator[None]:
-        """Inside, the turn is others'; who waits has had it before this thread goes on.
+        """Lend the turn to other threads inside this block; those that wait have had it before this thread goes on.
 
-        Within another block of the same thread, which wants the turn for all of its length, it is kept.
+        Inside another block of the same thread that holds the turn, that one keeps it and nothing is lent.
         """
         me = threading.get_ident()
         if self._holder != me or self._depth > 1:

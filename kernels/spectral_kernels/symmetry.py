@@ -1,7 +1,7 @@
-"""Which coefficients of a real map's half spectrum stand in for others, and which are their own mirrors.
+"""Which coefficients of a real map's half spectrum also stand for their partners, and which are self-conjugate.
 
 A map of H x W pixels has coefficients (u, v), of which (-u, -v) is the conjugate of (u, v). A half spectrum stores the
-columns v = 0 .. W//2. Column 0, and column W/2 of an even W, are their own mirrors: they hold both members of each
+columns v = 0 .. W//2. Column 0, and column W/2 of an even W, are self-conjugate: they hold both partners of each
 pair. Every other column stands for two. The same holds for rows, so that at most four coefficients must be real.
 """
 
@@ -11,7 +11,7 @@ import numpy as np
 
 
 def is_own_mirror(f: Any, n: Any) -> Any:
-    """Whether frequency f (0 .. n//2) of an axis of n entries is -f modulo n: of numbers, arrays, tensors, symbols.
+    """Whether frequency f (0 .. n//2) of an axis of n entries is -f modulo n; f: a number, array, tensor or symbol.
 
     Kernels compile it, and keep what they compiled until their own file changes.
     """
@@ -19,14 +19,14 @@ def is_own_mirror(f: Any, n: Any) -> Any:
 
 
 def own_mirrors(n: int) -> tuple[int, ...]:
-    """The frequencies 0 .. n//2 that are their own mirrors: 0, and n/2 of an even n."""
+    """The self-conjugate frequencies among 0 .. n//2: 0, and n/2 of an even n."""
     return (0, n // 2) if n % 2 == 0 else (0,)
 
 
 def hermitian_part_(X: np.ndarray, W: int, factors: tuple[float, ...] = (0.5, 0.5)) -> np.ndarray:
-    """Columns that are their own mirror become factor * (X(u) + conj X(-u)), in place: X (..., H, columns).
+    """Replace self-conjugate columns by factor * (X(u) + conj X(-u)), in place: X (..., H, columns).
 
-    A factor for column 0 and one for column W/2; one half is the Hermitian part.
+    factors  for column 0 and for column W/2; with 1/2 the result is the Hermitian part
     """
     for v, factor in zip(own_mirrors(W), factors, strict=False):
         if v < X.shape[-1]:

@@ -34,13 +34,14 @@ class Assignment:
 
 
 def write_assignment(name: str, out: str | Path) -> Assignment:
-    """Write a notebook of the course as an assignment, for students and for who corrects it.
+    """Write a notebook of the course as an assignment, one copy for students and one for their teacher.
 
     out/release/NAME/NAME.ipynb   to hand out: no solutions, hints kept, each check in a locked cell worth a point
-    out/source/NAME/NAME.ipynb    the same with solutions, from which nbgrader makes the former
-    out/nbgrader_config.py        for nbgrader, in case that you use it
+    out/source/NAME/NAME.ipynb    the same with solutions, from which nbgrader can make the former
+    out/nbgrader_config.py        for nbgrader, if you use it
 
-    FileExistsError if a notebook of them is there already, ValueError if the course has no notebook of this name.
+    Raises FileExistsError if one of these notebooks exists already, ValueError if the course has no notebook of this
+    name.
     """
     path = find_notebook(name)
     places = {kind: Path(out) / kind / path.stem / path.name for kind in ("release", "source")}

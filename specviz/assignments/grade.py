@@ -58,10 +58,10 @@ def grade(path: str | Path, seconds: float = SECONDS) -> Grade:
     """Run a notebook that was handed in, and judge its answers by the checks of the course.
 
     path     a student's copy of `specviz assignment`, or a notebook of the course that was filled in
-    seconds  for all cells; a cell that takes more than a fifth is stopped, and the others still run
+    seconds  for all cells together; a cell that takes more than a fifth of it is stopped, and the others still run
 
-    Checks in the file are not looked at, nor are its stored outputs. The code in it runs as you, in a kernel of its
-    own and a folder that is removed. ValueError in words for a file that is no notebook or none of the course.
+    Checks and outputs that are stored in the file are ignored. Its code runs with your rights, in a kernel of its own
+    and a folder that is removed afterwards. Raises ValueError for a file that is no notebook, or none of the course.
     """
     if not seconds > 0:
         raise ValueError(f"The time limit should be more than 0 s, not {seconds:g}.")

@@ -34,7 +34,7 @@ def forward_and_step_ms(
 
 
 def saved_bytes(forward: Callable[[], Any], parameters: set[int]) -> int:
-    """Bytes that autograd keeps for backward, each storage once, parameters not counted."""
+    """Bytes that autograd saves for the backward pass, each storage once, without parameters."""
     stored: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Saved maps as codes: time and bits a number beside the entropy, and what gradients are off by at these bytes."""
+"""Saved maps as codes: time and bits for each number, beside the entropy, and the error of gradients at these bytes."""
 
 from __future__ import annotations
 

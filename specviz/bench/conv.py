@@ -55,10 +55,10 @@ class SideRecord(TypedDict):
 def side_by_side(x: Tensor, w: Tensor, compression: float, rounds: int = 5) -> list[SideRecord]:
     """The same convolution four ways, with "same" padding: time, bytes kept for backward, and what comes out.
 
-    x (B, C, H, W), w (O, C, k, k), k odd -> a row each for torch's own; the whole spectrum, as an FFT convolution
-    computes it; the band-limited; and the rival, torch's own on a map scaled down to as many pixels as the band has
-    coefficients (bilinear, with antialiasing), its result brought up again (bilinear). `error` is the L2 distance to
-    torch's own, as a share of its norm.
+    x (B, C, H, W), w (O, C, k, k), k odd -> four rows: torch's own convolution; with the whole spectrum, as an FFT
+    convolution computes it; band-limited; and a rival, torch's own on a map scaled down to as many pixels as the band
+    has coefficients (bilinear, with antialiasing), whose result is scaled up again (bilinear). `error` is the L2
+    distance to the result of torch's own, as a share of its norm.
     """
     padding, side = w.shape[-1] // 2, x.shape[-2:]
     small = [max(1, round(n * (1 - compression) ** 0.5)) for n in side]

@@ -31,8 +31,8 @@ def write(
 ) -> list[R]:
     """Write rows of one bench to out/EXPERIMENT.jsonl; returns all that the file then has.
 
-    same   keep those of the file's older rows that differ from every new one in one of these keys; None keeps none
-    order  sorts all of them by it
+    same   keys: an older row of the file is kept unless some new row agrees with it in all of them; None keeps none
+    order  the key by which all rows are sorted
     """
     path = out / f"{rows[0]['experiment']}.jsonl"
     every = list(rows)
@@ -78,7 +78,7 @@ class _Cells(Formatter):
 
 @dataclass(frozen=True)
 class Aim:
-    """A bound that a number is to keep; `text` says that it does not: a format string of the row, `value`, `bound`."""
+    """A bound for a number. `text` reports a miss: a format string of the row's keys, `value` and `bound`."""
 
     text: str
     value: float

@@ -63,7 +63,7 @@ def photographs(count: int, side: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Spec:
-    """What a network is built and trained as.
+    """How a network is built and trained.
 
     options    the builder's
     precision  of what SpecNet's blocks keep

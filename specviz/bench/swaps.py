@@ -1,7 +1,7 @@
-"""Whole networks whose convolutions a band takes: where `spectralize` finds that it pays, and all of them.
+"""Whole networks with band-limited convolutions: only where `spectralize` finds that it pays, and everywhere.
 
-Beside the network as it is stands the obvious rival: the same with its channels last, which some of torch's own
-convolutions take twice as well.
+They are compared with the unchanged network and with its obvious rival, the same network with channels last, in which
+some of torch's own convolutions are twice as fast.
 """
 
 from __future__ import annotations

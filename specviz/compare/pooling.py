@@ -1,4 +1,4 @@
-"""Ways to shrink a picture, and what each loses of it."""
+"""Ways to shrink an image, and how much of it each loses."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ WAYS = ("spectral", "average", "max", "strided")
 
 
 def pooled(image: Tensor, size: tuple[int, int], way: str, cutoff: float = 1.0) -> Tensor | None:
-    """An image (H, W) or (C, H, W) pooled to `size` (h, w) one way; None where that way has no such size.
+    """Pool an image (H, W) or (C, H, W) to `size` (h, w) in one way; None if that way cannot give this size.
 
-    way  "spectral"; "average", over windows that may overlap by a pixel; "max", over windows that tile the image, so
-         only where they do; "strided", the pixel in the middle of every such window as "average" takes
+    way     "spectral"; "average", over windows that may overlap by a pixel; "max", only where h and w divide H and W,
+            so that its windows tile the image; "strided", the middle pixel of each window of "average"
+    cutoff  of "spectral", see `SF.spectral_pool2d`
     """
     (H, W), (h, w) = image.shape[-2:], size
     if way == "spectral":
@@ -40,7 +41,7 @@ def _as_map(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def enlarged(small: Tensor, size: tuple[int, int], way: str, how: str = "repeat") -> Tensor:
-    """A pooled image brought up to `size` again: spectral by zero-padding its spectrum, the others as `how` says.
+    """Enlarge a pooled image to `size` again: "spectral" by zero-padding its spectrum, the other ways as `how` says.
 
     how  "repeat" each pixel over the window it stands for, or "smooth", linear between windows' centres
     """
@@ -60,7 +61,7 @@ def error(image: Tensor, again: Tensor) -> float:
 def information_loss(
     image: Tensor, sides: Sequence[int], how: str = "repeat", ways: Sequence[str] = WAYS
 ) -> dict[str, np.ndarray]:
-    """What pooling to some sizes and enlarging again loses: relative L2 error by way, NaN where a size does not exist.
+    """Pool to some sizes and enlarge again: {way: relative L2 error for each side}, NaN if a way has no such size.
 
     image (H, W); sides are heights in pixels, widths follow in proportion. As in Rippel et al. (2015), Fig. 4.
     """

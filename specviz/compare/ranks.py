@@ -17,7 +17,7 @@ class Signed:
 
     higher, lower, equal  on how many data sets our score is higher, lower or equal
     mean                  of the differences, ours less the other's
-    p                     the chance of ranks of differences this uneven, both sides, if the settings were equal
+    p                     two-sided: the chance of ranks so uneven if the settings were equal
 
     >>> result = sv.compare.signed([0.9] * 8, [0.8] * 7 + [0.95])
     >>> result.higher, result.lower, result.equal
@@ -34,7 +34,7 @@ class Signed:
 def signed(ours: Sequence[float], theirs: Sequence[float]) -> Signed:
     """Compare two settings over data sets by Wilcoxon's signed-rank test, as Demšar (2006) advises.
 
-    NothingToCompare for fewer than six data sets that differ, because no outcome of theirs could be significant.
+    Raises NothingToCompare if fewer than six data sets differ, because no outcome could then be significant.
 
     >>> round(sv.compare.signed([0.9] * 8, [0.8] * 8).p, 4)
     0.0078
@@ -90,7 +90,7 @@ class Ranks:
     critical_difference: float
 
     def alike(self) -> list[list[str]]:
-        """The largest groups of neighbours in rank of which no two differ; a single setting is no group."""
+        """The largest groups of settings, next to each other in rank, of which no two differ significantly."""
         names = list(self.mean)
         groups: list[list[str]] = []
         for first, name in enumerate(names):
@@ -134,7 +134,7 @@ def ranked(scores: Mapping[str, Mapping[str, float]]) -> Ranks:
     values = np.array([[scores[dataset][name] for name in settings] for dataset in scores], dtype=np.float64)
     count, k = values.shape
     ranks = rankdata(-values, axis=1)
-    # Of ties alone, Friedman's statistic would be 0/0.
+    # If all scores were ties, Friedman's statistic would be 0/0.
     chi_square, p = (0.0, 1.0) if (ranks == ranks[0, 0]).all() else friedmanchisquare(*ranks.T)
     mean = ranks.mean(0)
     order = sorted(range(k), key=lambda i: (mean[i], i))

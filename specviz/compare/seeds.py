@@ -74,7 +74,7 @@ class Paired:
 
     @property
     def points(self) -> str:
-        """The difference of shares, such as accuracies: "+1.2 points [+0.4, +2.0]"; a single pair has no interval."""
+        """A difference of shares, such as accuracies, in words: "+1.2 points [+0.4, +2.0]"; of one pair no interval."""
         interval = "" if self.low is None or self.high is None else f" [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
         return f"{100 * self.mean:+.1f} points{interval}"
 

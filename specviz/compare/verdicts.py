@@ -3,9 +3,9 @@
     ahead = Claim("Spectral parameters are ahead under Adam", "superior", margin=0.01, pairs=10, expected_sd=0.01)
     print(judge(ahead, [0.031, 0.042, 0.025, 0.038, 0.029, 0.033, 0.036, 0.027, 0.04, 0.03]))
 
-A claim is fixed before its runs: what it says of the differences, the difference that matters, how many pairs there
-will be. The same procedure then decides for everybody: an interval at 95 %, Student's of fewer than 20 differences
-and a bootstrap's (of the studentised mean) from there on, with Holm's rule where a claim is about several settings.
+A claim is fixed before its runs: what it says about the differences, the difference that matters, how many pairs there
+will be. Then one procedure decides every claim. It uses an interval at 95 %: Student's for fewer than 20 differences, a
+bootstrap's (of the studentised mean) for 20 and more, with Holm's rule where a claim is about several settings.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LEVEL = 0.05
 POWER = 0.8
 BOOTSTRAP_FROM = 20  # differences
 RESAMPLES = 9_999
-FAMILY = 4  # settings of a claim: over more, Holm's rule leaves nothing that a few seeds could show
+FAMILY = 4  # most settings of a claim: with more, Holm's rule leaves nothing that a few seeds could show
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,13 @@ class Claim:
     margin       the smallest difference that matters, in the differences' own unit
     expected_sd  the expected standard deviation of the differences, from a pilot or another study
     pairs        how many differences there will be for each setting
-    settings     how many settings the claim is about, 4 at most; it is supported if it is supported for all of them
+    settings     how many settings the claim is about, at most 4; it is supported if it is supported in all of them
     value        what the differences are compared with: 0, or a paper's number
-    unit         "points" for shares (a point is a hundredth), or a word that follows the number, as in "epochs"
+    unit         "points" for shares (a point is a hundredth), or a word that follows the number, such as "epochs"
     fixed        the day on which all of this was fixed, as "2026-11-28"; older records may not answer
 
-    ValueError for a plan that could not answer: one whose interval would be wider than the margin on either side.
+    Raises ValueError for a plan that could not answer: one whose interval, on either side of the mean, would be no
+    narrower than the margin.
 
     >>> claim = sv.compare.Claim("Ours is better", "superior", margin=0.01, expected_sd=0.01, pairs=10)
     >>> round(claim.half_width(10), 4)  # of the interval, on either side
@@ -82,7 +83,7 @@ class Claim:
             )
 
     def _pairs_for_margin(self) -> int:
-        """The fewest pairs whose interval would be narrower: Student's needs more than the normal's few."""
+        """The fewest pairs whose interval is narrower than the margin, searched from the normal's number on."""
         few = max(2, math.floor((_normal(1 - LEVEL / self.settings / 2) * self.expected_sd / self.margin) ** 2))
         return next(n for n in itertools.count(few) if self.half_width(n) < self.margin)
 
@@ -93,12 +94,12 @@ class Claim:
 
 @dataclass(frozen=True)
 class Effect:
-    """What one setting's differences say.
+    """One setting's differences: their mean and interval, and the outcome that follows.
 
-    mean, low, high  the mean difference and its interval, at `level` (at 0.05 it contains the true one in 95 %)
+    mean, low, high  the mean difference and its interval at `level`; at 0.05 it contains the true one in 95 % of cases
     count            how many differences
-    could_show       the smallest true distance from the claim's boundary that so many differences, scattered as these
-                     are, show in 4 of 5 cases; None for fewer than two
+    could_show       the smallest true distance from the claim's boundary that as many differences, with this scatter,
+                     would show in 4 of 5 cases; None for fewer than two
 
     >>> claim = sv.compare.Claim("Ours is better", "superior", margin=0.01, expected_sd=0.01, pairs=10)
     >>> effect = sv.compare.judge(claim, [0.02, 0.03] * 5).effects[""]
@@ -171,7 +172,7 @@ def judge(
 
 @dataclass(frozen=True)
 class Evidence:
-    """What decides a claim, kept, so that it can be asked again with another margin.
+    """A claim with the differences that decide it, kept so that the verdict can be asked for with another margin.
 
     claim        as it was fixed
     differences  {setting: ours less theirs, one for each pair}
@@ -191,13 +192,13 @@ class Evidence:
     source: str = ""
 
     def verdict(self, margins: float = 1.0) -> Verdict:
-        """The verdict by a margin so many times as wide as the one that was fixed: only at 1 it is the claim's own.
+        """The verdict for a margin `margins` times as wide as the fixed one; only at 1 it is the claim's own verdict.
 
-        ValueError for what is not above 0, and as `judge`.
+        Raises ValueError unless `margins` is above 0, and where `judge` does.
         """
         if not (math.isfinite(margins) and margins > 0):
             raise ValueError(f"margins={margins}; a finite number above 0 is expected")
-        # The plan was sound for its own margin; a narrower one is only asked about.
+        # expected_sd is scaled too, so that a narrower margin, which was not planned for, is not refused.
         claim = replace(self.claim, margin=margins * self.claim.margin, expected_sd=margins * self.claim.expected_sd)
         samples = self._samples
         order = sorted(samples, key=lambda name: samples[name].p(claim))
@@ -283,7 +284,7 @@ class _Sample:
         return np.sort(pivots[np.isfinite(pivots)])
 
     def above(self, boundary: float) -> float:
-        """The chance of a mean this far above a boundary, or further, if the true difference lay on it."""
+        """The chance of a mean at least so far above a boundary if the true difference lay on the boundary."""
         return self._chance(boundary, -1)
 
     def below(self, boundary: float) -> float:
@@ -303,7 +304,7 @@ class _Sample:
         return float(1 + (side * self.pivots <= distance).sum()) / (1 + len(self.pivots))
 
     def p(self, claim: Claim) -> float:
-        """Twice the smaller chance, of both ends, at which the claim would be decided on."""
+        """The two-sided p value at which the claim would be decided, either way: the sort key of Holm's rule."""
         lower, upper = claim.value - claim.margin, claim.value + claim.margin
         chances = {
             "superior": (self.above(claim.value), self.below(upper)),

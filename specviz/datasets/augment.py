@@ -1,4 +1,4 @@
-"""Batches of pictures: from bytes to floats, and changed at random, each picture by a draw of its own."""
+"""Batches of pictures: from bytes to floats, and changed at random, each picture by random numbers of its own."""
 
 import math
 from collections.abc import Sequence
@@ -45,8 +45,8 @@ def crop_flip(
     Pixels are added around each picture, a window of the old size is cut out, and half of the pictures are mirrored.
 
     pad    pixels added on each side, at least 0: every picture moves by up to so many, each place equally likely
-    flip   mirror left and right with probability 1/2; False for digits and letters; or (B,) bool, which to mirror
-    edges  what is added: "zeros", which are the mean of normalised pictures and black of others, or the picture's own
+    flip   True mirrors left and right with probability 1/2; False is for digits and letters; (B,) bool says which ones
+    edges  what is added: "zeros", which is the mean of normalised pictures and black in others, or the picture's own
            "mirror" image at its edge, for which pad must be less than H and W
 
     The generator makes the draws; it may be on another device than x.
@@ -61,7 +61,7 @@ def crop_flip(
     one_of(edges, "edges", get_args(Edges))
     (batch, channels, height, width), device = x.shape, x.device
     if edges == "mirror" and pad >= min(height, width):
-        raise ValueError(f"pad={pad}: a mirror image at the edge is less than the {height} x {width} pixels deep")
+        raise ValueError(f"pad={pad} must be less than the sides of {height} x {width} pixels for edges='mirror'")
     down, right, drawn = (
         torch.randint(n, (batch,), generator=generator, device=generator.device).to(device)
         for n in (2 * pad + 1, 2 * pad + 1, 2)
@@ -85,15 +85,15 @@ def crop_flip(
 
 
 def _inside(places: Tensor, size: int) -> Tensor:
-    """Places beyond an edge as those of their mirror images; the pixel at the edge stands once."""
+    """Fold places beyond an edge back to those of their mirror images; the pixel at the edge is not repeated."""
     return (size - 1) - ((size - 1) - places.abs()).abs()
 
 
 def shift_rotate(x: Tensor, generator: torch.Generator, pixels: float = 5, degrees: float = 5) -> Tensor:
     """Turn every picture about its centre and move it, at random: (B, C, H, W) floating -> the same, edges mirrored.
 
-    pixels   most that it moves along each axis, at least 0; not whole numbers
-    degrees  most that it turns either way, at least 0
+    pixels   the most that a picture moves along each axis, at least 0; moves need not be whole pixels
+    degrees  the most that it turns either way, at least 0
 
     Values between pixels are bilinear. Angle, shift along W and along H are uniform. The generator draws them; it may
     be on another device than x.

@@ -147,9 +147,9 @@ def load(
     series    "pad" or "resample" brings UCR series of unequal length to one
 
     Files stay in their publisher's format. An archive that you put into the folder by hand is unpacked. Files are
-    checked against their checksums when a process first uses them, in place or fetched; files that you unpacked by hand
-    have none. A split with fewer examples than its publisher's gives a UserWarning, as does a file of another size; one
-    with more is refused before it is read.
+    checked against their checksums when a process first uses them, whether they were there or fetched; files that you
+    unpacked by hand have none. A split with fewer examples than its publisher's, or a file of another size, gives a
+    UserWarning; a file with more examples is refused before it is read.
 
     Raises ValueError for an unknown name or a wrong file, FileNotFoundError for a missing one that cannot be fetched;
     both say what to do.
@@ -159,7 +159,7 @@ def load(
     (torch.Size([4000, 1, 28, 28]), torch.uint8, 10)
     """
     if split not in ("train", "test"):
-        raise ValueError(f"split={split!r} must be 'train' or 'test'; .split() of the training set parts off another")
+        raise ValueError(f"split={split!r} must be 'train' or 'test'; use .split() of the training set for another")
     of_ucr = name.startswith("ucr/")
     if series is not None and not of_ucr:
         raise ValueError(f"series={series!r} is for the UCR archive's series; {name!r} is none of them")

@@ -1,4 +1,4 @@
-"""Files from their publishers: fetched once, checked by a checksum, unpacked without a trace of what went wrong."""
+"""Files from their publishers: fetched once, checked by a checksum, unpacked whole or not at all."""
 
 import gzip
 import hashlib
@@ -45,12 +45,12 @@ def provide(
     files       wanted, relative to the folder; what is there already is left as it is
     of_archive  all that the archive's set needs, unpacked along with them
 
-    What is there is checked against its checksum when a process first uses it, and again once its size or its time has
-    changed. One of the publisher's size and another checksum is damaged or was altered: ValueError. One of another
-    size may be somebody's own, and gives a UserWarning; its reader refuses more than the publisher's set holds.
+    A file that is there is checked against its checksum when a process first uses it, and again when its size or time
+    has changed. If it has the publisher's size but another checksum, it is damaged or was altered: ValueError. If it
+    has another size, it may be the user's own: UserWarning; its reader refuses more than the publisher's set holds.
 
-    FileNotFoundError for a file that cannot be fetched says where it is and where to put it. ValueError for one with
-    another checksum.
+    FileNotFoundError for a file that cannot be fetched says where to get it and where to put it. ValueError for a
+    fetched file with another checksum.
     """
     missing = [file for file in files if not (folder / file).is_file()]
     for remote in remotes:
@@ -73,8 +73,8 @@ def provide(
 def unpack(archive: Path, files: Sequence[str], folder: Path, most: int = _MOST_UNPACKED) -> None:
     """Put an archive's files into a folder, each whole or not at all; those that are there stay.
 
-    Only these files are written, under names of ours: what else the archive holds is passed over. Their checksums go
-    into a file SHA256SUMS beside them, to check them against when they are used.
+    Only these files are written, under names that we give: everything else in the archive is skipped. Their checksums
+    go into a file SHA256SUMS beside them, to check them against when they are used.
 
     most  bytes that the archive may hold in all, unpacked
 
@@ -222,7 +222,7 @@ def _remember(path: Path, checksum: str) -> None:
 
 
 def _digest(path: Path, kind: str) -> str:
-    """A file's checksum, counted once in a process as long as its size, its time and its place on the disk stay."""
+    """A file's checksum, computed once in a process while its size, time and place on the disk do not change."""
     state = path.stat()
     return _counted(path, kind, state.st_size, state.st_mtime_ns, state.st_ino)
 

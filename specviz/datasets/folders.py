@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 from specviz.datasets.labelled import Labelled, in_short, stratified
 from specviz.extras import needs
 
-STATISTICS_OF = 1000  # pictures: all of ImageNet would be read for an hour, to change the third digit
+STATISTICS_OF = 1000  # pictures: to read all of ImageNet takes an hour and changes the third digit
 MOST_DECODED = 2**29  # bytes that decoding takes, of one picture and of all that a process decodes at once
 _BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 
@@ -66,15 +66,14 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
         return 3, self.side, self.side
 
     def take(self, count: int, seed: int = 0) -> "ImageFolder":
-        """Take so many pictures, each class with its share, chosen as by `Labelled.take`."""
+        """Take `count` pictures, each class with its share, chosen as by `Labelled.take`."""
         places = stratified(self.name, self.labels, len(self.classes), count, seed).sort().values
         return replace(self, files=[self.files[place] for place in places.tolist()], labels=self.labels[places])
 
     def channel_stats(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of every channel: two of (3,), float32, as `Labelled.channel_stats` gives them.
 
-        They are of the centres of at most STATISTICS_OF pictures, those of `take(STATISTICS_OF)`; random crops change
-        nothing.
+        They are those of the centres of at most STATISTICS_OF pictures, `take(STATISTICS_OF)`, also if `random_crop`.
         """
         some = self if len(self) <= STATISTICS_OF else self.take(STATISTICS_OF)
         with ThreadPoolExecutor() as pool:  # Pillow decodes without the interpreter's lock
@@ -95,7 +94,7 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
         return found
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch begins; the next random crops are that epoch's."""
+        """Set the epoch whose random crops come next."""
         self._epoch.fill_(epoch)
 
     def __len__(self) -> int:
@@ -133,8 +132,9 @@ def image_folder(
     once wait for each other, so that together they take no more. Workers of a DataLoader are processes, and each may
     take so much.
 
-    FileNotFoundError if there is no such folder. ValueError names files that are no JPEG or PNG, a file beside the
-    classes' folders, a class without pictures, a class that only `classes` or only the folder has.
+    Raises FileNotFoundError if there is no such folder. Raises ValueError, with names, for files that are no JPEG or
+    PNG, a file beside the classes' folders, a class without pictures, and a class that only `classes` or only the
+    folder has.
 
     >>> import os
     >>> from PIL import Image
@@ -263,7 +263,7 @@ def _decoding_bytes(image: Any, whole: tuple[int, int]) -> int:
 
 
 class _Room:
-    """Bytes that blocks may take in all: one that finds too little left waits, and they go in the order they came."""
+    """Bytes that blocks of code may take together: a block that finds too few left waits, first come, first served."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -276,11 +276,11 @@ class _Room:
 
     @contextlib.contextmanager
     def taken(self, size: int) -> Iterator[None]:
-        """Reserve so many bytes for this block, at most all that there are."""
+        """Reserve `size` bytes for this block, or all there are if it wants more."""
         ticket = Lock()
         ticket.acquire()
         with self._guard:
-            if self._process != os.getpid():  # forked: who had taken what is not here
+            if self._process != os.getpid():  # forked: the blocks that hold bytes are in the parent
                 self._begin()
             process = self._process
             self._waiting.append((size, ticket))

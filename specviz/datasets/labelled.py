@@ -78,20 +78,20 @@ class Labelled:
         return zlib.crc32(labels, zlib.crc32(inputs))
 
     def to(self, device: torch.device | str) -> Labelled:
-        """The same on another device."""
+        """The same examples on another device."""
         return replace(self, inputs=self.inputs.to(device), labels=self.labels.to(device))
 
     def take(self, count: int, seed: int = 0) -> Labelled:
-        """Take so many examples, each class with its share as far as whole numbers allow; they stay in order.
+        """Take `count` examples, each class with its share as far as whole numbers allow; they stay in order.
 
-        The seed draws one permutation of all examples, in which each class has an order of its own. Seats go to classes
-        by Sainte-Laguë's rule, the first of equal claims to the first class, and each is filled with the next example
-        of its class: a subset lies within every larger one of the same seed. ValueError unless 1 <= count <= N.
+        The seed draws one permutation of all examples, which gives each class an order of its own. Sainte-Laguë's rule
+        decides which class the next example comes from, the first class winning ties, and the class gives its next one.
+        So a subset lies within every larger one of the same seed. ValueError unless 1 <= count <= N.
         """
         return self._at(stratified(self.name, self.labels, len(self.classes), count, seed))
 
     def split(self, held_out: int | float, seed: int = 0) -> tuple[Labelled, Labelled]:
-        """Part into (the rest, the held out); the held out are those of `take(count, seed)`.
+        """Split into (the rest, the held-out examples); the latter are those of `take(count, seed)`.
 
         held_out  a whole number of examples, at least 1 and less than all, or a share of them in (0, 1), rounded
         """
@@ -105,9 +105,9 @@ class Labelled:
         return self._at(ranking[count:]), self._at(ranking[:count])
 
     def repeated(self, times: int) -> Labelled:
-        """The same examples so many times, one whole set after another; ValueError for fewer than 1."""
+        """The whole set `times` times, one copy after another; ValueError for fewer than 1."""
         if operator.index(times) < 1:
-            raise ValueError(f"{self.name}: times={times}; a set is there at least once")
+            raise ValueError(f"{self.name}: times={times} must be at least 1")
         inputs = self.inputs.repeat(times, *(1 for _ in self.shape))
         return replace(self, inputs=inputs, labels=self.labels.repeat(times))
 
@@ -163,7 +163,7 @@ def _count(number: Any, examples: int) -> int:
 
 
 def _ranking(labels: Tensor, classes: int, seed: int) -> Tensor:
-    """(N,) places of all examples, of which any first few are a stratified subset."""
+    """(N,) places of all examples, ordered so that the first n are a stratified subset, for every n."""
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     drawn = labels.cpu()[order]
     by_class = drawn.argsort(stable=True)

@@ -128,7 +128,7 @@ def photo_from(source: Any) -> Tensor:
 
 
 def photo_within(data: bytes, most_pixels: int, name: str = "the picture") -> tuple[Tensor, tuple[int, int]]:
-    """Read a picture's file as `photo_from` does, scaled down to about so many pixels; also its own (height, width).
+    """Read a picture's file as `photo_from` does, scaled down to about `most_pixels`; also its own (height, width).
 
     No side is then longer than 4096 pixels. A JPEG is decoded at a half, a quarter or an eighth of its size where that
     is enough. A picture that is small enough stays exactly as it is. Raises ValueError as `photo_from` does, and for a
@@ -175,7 +175,7 @@ def _decode(data: bytes, name: str) -> Tensor:
 
 
 def _open(data: bytes, name: str, most: str) -> Any:
-    """A file whose head has been read, and none of its pixels. `most` says what is too many of them."""
+    """Open a file and read its head, but none of its pixels. `most` is the error's text on how many are too many."""
     with needs("lab"):
         from PIL import Image, UnidentifiedImageError
 
@@ -200,9 +200,9 @@ def _damaged(name: str) -> str:
 
 
 def _pixels(image: Any, name: str, size: tuple[int, int] | None = None) -> tuple[np.ndarray, bool]:
-    """Decode: (H, W) uint8 or uint16, or (H, W, 3) uint8; scaled to (width, height) before, where that is given.
+    """Decode: (H, W) uint8 or uint16, or (H, W, 3) uint8; first scaled to `size` (width, height), if it is given.
 
-    Phones store what the sensor saw, and mark how to turn it: True says that width and height have changed places.
+    Phones store what the sensor saw, with a mark how to turn it: the second result is True if that exchanged the sides.
     """
     with needs("lab"):
         from PIL import ExifTags, Image, ImageOps

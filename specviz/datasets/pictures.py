@@ -105,7 +105,7 @@ def read_idx(path: Path, most: Sequence[int]) -> np.ndarray:
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:
-    """The other way round, with no time or name inside: the same array gives the same bytes."""
+    """Write what `read_idx` reads, with no time or name inside: the same array gives the same bytes."""
     header = bytes((0, 0, 8, array.ndim)) + b"".join(size.to_bytes(4) for size in array.shape)
     with replaced(path) as file:
         file.write(gzip.compress(header + array.astype(np.uint8).tobytes(), compresslevel=9, mtime=0))
@@ -160,7 +160,7 @@ _NUMBERS = range(6, 16)  # classes of a matrix: doubles to 64-bit integers; othe
 
 
 def _check_mat(path: Path, examples: int) -> None:
-    """Refuse a MATLAB file that expands to more than so many examples do: SciPy makes room for whatever it promises.
+    """Refuse a MATLAB file that expands to more than `examples` take: SciPy makes room for whatever a file promises.
 
     A file of version 5 is a head of 128 bytes, then elements: kind and length in 4 bytes each, and so many bytes, which
     may be an element compressed by zlib. Nothing is kept that is expanded here.
@@ -210,7 +210,7 @@ def read_cats_dogs(folder: Path, split: str) -> Content:
     folder  has train/cat/*.jpg, train/dog/*.jpg and the same in test/; or, as Kaggle packs them, train/cat.0.jpg and
             so on, of which numbers that end in 4 or 9 are the test split (Kaggle's own has no labels, and is not read)
 
-    Hidden files are passed over. ValueError names any other file that is of neither layout, or of both.
+    Hidden files are skipped. ValueError names a file that fits neither layout, or shows that both are mixed.
     """
     classes = ("cat", "dog")
     if flat := _flat(folder, classes):

@@ -1,4 +1,4 @@
-"""Where data lie: what comes with the project, and what is kept on this machine."""
+"""Where data are kept: those that come with the project, and those on this machine."""
 
 import os
 from collections.abc import Iterator
@@ -14,10 +14,10 @@ DATA = next(
 
 
 def read_text(path: Path, expected: str, most: int = 2**16) -> str:
-    """A file's text in UTF-8, with a byte-order mark or without, its lines ended in any usual way.
+    """A file's text in UTF-8, with or without a byte-order mark, with any usual line ends.
 
-    ValueError for anything else, or for more than `most` bytes, names the file and what is `expected`;
-    FileNotFoundError where there is none.
+    Raises ValueError, naming the file and what is `expected`, for anything else and for more than `most` bytes;
+    FileNotFoundError if there is no such file.
     """
     return "".join(text_lines(path, expected, most, most))
 

@@ -15,9 +15,10 @@ def write_subset(source: Path, target: Path, train: int = 4000, test: int = 1000
     """Take so many examples of each split of Fashion-MNIST and write them in its own format; returns the files.
 
     source  has the publisher's four idx.gz files
-    train, test   examples, as many of each class: those of `Labelled.take(count, seed)`, in the publisher's order
+    train, test   how many examples, equally many of each class: those of `Labelled.take(count, seed)`, in the
+                  publisher's order
 
-    The same source gives the same bytes (of one zlib); the same pictures always.
+    The same source always gives the same pictures, and with one version of zlib the same bytes.
     """
     written = []
     target.mkdir(parents=True, exist_ok=True)

@@ -44,16 +44,17 @@ def read_ucr(
 ) -> tuple[Tensor, Tensor, tuple[str, ...]]:
     """(N, 1, L) float32 series of the UCR archive, their labels, and the classes: its labels in numerical order.
 
-    A file has a series a line: its label, then its values, separated by tabs. Values are left as they are; most sets
-    are z-normalised already. Both splits are read, and come with the same classes and length:
+    A file has one series on each line: its label, then its values, separated by tabs. Values are left as they are; most
+    sets are z-normalised already. Both splits are read, so that they have the same classes and the same length:
 
-    - NaN at the end of a series: it is shorter, or its end was not measured. ValueError unless `series` says what to
-      do: "pad" repeats its last value, which adds no jump, "resample" stretches it along a line, each to the longest.
-    - NaN before that: a missing value, put on the line between its neighbours (before the first value: that value).
-      A UserWarning counts them.
+    - NaN at the end of a series: it is shorter, or its end was not measured. ValueError unless `series` says how to
+      reach the longest series' length: "pad" repeats the last value, which adds no jump; "resample" stretches the
+      series, with linear interpolation.
+    - NaN before that: a missing value, replaced by linear interpolation between its neighbours (before the first value,
+      by that value). A UserWarning counts them.
 
-    FileNotFoundError without the archive. ValueError for another name, a file that is not the archive's or twice as
-    large as any of it, or a class that the training split lacks.
+    FileNotFoundError if the archive is not there. ValueError for an unknown name, a file that is not the archive's or
+    twice as large as its largest, or a class that the training split lacks.
     """
     if series not in (None, "pad", "resample"):
         raise ValueError(f'series={series!r} must be "pad", "resample" or None')

@@ -1,4 +1,4 @@
-"""Experiments: what is asked, what is varied, and one record a trial, from a laptop to a cluster."""
+"""Experiments: a question, what is varied, and one record for each trial, from a laptop to a cluster."""
 
 from specviz.experiments.experiment import Experiment, Scale, Trial
 from specviz.experiments.find import find, names

@@ -1,8 +1,8 @@
-"""Which code a trial computes with, as a digest: runs of the same digest may stand side by side.
+"""A digest of the code that a trial computes with: runs with the same digest may be compared.
 
-Comments, docstrings, annotations, lists of public names and the layout of lines are no part of it, and neither is what
-the trial cannot reach: a layer that its network has no instance of may change, and new ones may come. Nor is what
-chooses among exact ways to compute the same: trainings choose by the shipped rates, on all machines alike.
+Comments, docstrings, annotations, lists of public names and the layout of lines do not count. Nor does code that the
+trial cannot reach: a layer that its network does not use may change, and new layers may be added. Nor does the code
+that chooses among exact ways to compute the same: trainings choose by the shipped rates, on all machines alike.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ class _Definition:
 def code_of(config: object) -> str:
     """A digest of the code that a trial of this config computes with: 12 hexadecimal digits.
 
-    For a `training.Config`: the network that it names as it is built, all of `training`, and what the two use of
-    functional, nn and models, but for layers that the network has no instance of. For any other config, and for a
-    network of one's own: all of the four.
+    For a `training.Config`: its network as it is built, all of `training`, and what the two use of functional, nn and
+    models, without layers that the network does not have. For any other config, and for a network of your own: all of
+    these four rooms.
     """
     definitions = _definitions()
     parts: list[str] = []

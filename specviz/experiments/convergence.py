@@ -1,10 +1,10 @@
-"""How many epochs a training takes to an error, and how many times fewer another takes to the same one."""
+"""How many epochs a training takes to reach an error, and how many times fewer another one takes."""
 
 from collections.abc import Sequence
 
 
 def epochs_to(errors: Sequence[float], error: float) -> float | None:
-    """Epochs until an error is reached for the first time, along the straight line between two; None if it is not."""
+    """Epochs until `error` is first reached, by linear interpolation between two epochs; None if it never is."""
     for epoch, now in enumerate(errors):
         if now <= error:
             before = errors[epoch - 1] if epoch else None
@@ -13,7 +13,7 @@ def epochs_to(errors: Sequence[float], error: float) -> float | None:
 
 
 def speed_up(theirs: Sequence[float], ours: Sequence[float]) -> float:
-    """Their epochs to the least error that both reach, divided by ours; of errors after each epoch."""
+    """Their epochs to the smallest error that both reach, divided by ours; both lists are errors after each epoch."""
     error = max(min(theirs), min(ours))
     their_epochs, our_epochs = epochs_to(theirs, error), epochs_to(ours, error)
     assert their_epochs is not None

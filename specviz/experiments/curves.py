@@ -18,12 +18,12 @@ Symbol = Literal["circle", "star", "diamond"]
 
 
 def accuracies(records: Iterable[Record], metric: str = LAST) -> np.ndarray:
-    """One accuracy a record, in per cent; a record that lacks it has none."""
+    """The accuracy of each record in per cent; records without one are left out."""
     return np.array([100 * value for record in records if (value := number(record, metric)) is not None])
 
 
 def epoch_seconds(records: Iterable[Record], clock: Clock = "epoch_cpu_seconds") -> float:
-    """Processor time of the median epoch, or another clock's time."""
+    """Seconds of processor time of the median epoch, or by another clock."""
     return float(np.median([epoch[clock] for record in records for epoch in record["epochs"]]))
 
 

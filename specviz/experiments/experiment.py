@@ -66,8 +66,8 @@ class Scale:
     seeds     runs of each, with seeds from base.seed on
     adjust    changes a config after the variant, such as a learning rate that goes with the network; what the grid or
               a search sets itself stays
-    only      keeps the configs for which it is true
-    questions what its runs are to answer, fixed before the first
+    only      a function of a config; trials for which it is false are left out
+    questions that its runs should answer, fixed before the first run
     """
 
     base: Any
@@ -116,7 +116,7 @@ class Scale:
         return override(adjusted, changes)
 
     def labels(self, seeds: int | None = None) -> list[dict[str, Any]]:
-        """What tells the trials apart. Seeds turn slowest, so that a sweep cut short has whole comparisons."""
+        """The labels of all trials. Seeds change slowest, so that a sweep that is cut short has whole comparisons."""
         seeds = _whole(self.seeds if seeds is None else seeds, "seeds", "a whole number is expected")
         if seeds < 1:
             raise ValueError(f"seeds={seeds}: at least one is needed")
@@ -137,9 +137,9 @@ class Experiment:
     plot      what to draw, as in {"x": "network_options.beta", "y": "test_accuracy"}
     figures   {name: finished records -> a plot, a matrix or a table}: what `draw` draws
     search    {dotted path: LogRange(1e-4, 1e-1), ...}: where `specviz search` looks
-    metric    dotted path into the record of what a search makes best, e.g. "test_accuracy"
+    metric    dotted path into the record to the number that a search optimises, e.g. "test_accuracy"
     direction of the search, "maximize" or "minimize"
-    origin    where it was found, so that workers find it too; `find` fills it in
+    origin    where the experiment was found, so that workers find it too; `find` sets it
     """
 
     name: str
@@ -195,9 +195,9 @@ class Experiment:
         return self.scales[name]
 
     def draw(self, figure: str, records: Iterable[Record]) -> Figure | Table:
-        """One of `figures`, of the records that finished.
+        """Draw one of `figures` from the records that finished.
 
-        ValueError names those that there are; NothingToCompare if no record finished.
+        Raises ValueError for an unknown figure, with the known names; NothingToCompare if no record finished.
         """
         if figure not in self.figures:
             raise ValueError(
@@ -209,10 +209,10 @@ class Experiment:
         return self.figures[figure](rows)
 
     def trials(self, scale: str, seeds: int | None = None) -> list[Trial]:
-        """All trials of a scale, always in the same order; `seeds` in place of the scale's own number of them.
+        """All trials of a scale, always in the same order; `seeds` replaces the scale's own number of seeds.
 
-        An id depends on the experiment's name, the scale's and the config alone: more seeds or a longer grid leave
-        the trials that were there as they are. The code is no part of it: after a change that alters results, delete
+        A trial's id depends only on the names of experiment and scale and on the config: more seeds or a longer grid do
+        not change the ids of earlier trials. The code is no part of an id: after a change that alters results, delete
         the records.
         """
         chosen = self.scale(scale)
@@ -228,7 +228,7 @@ class Experiment:
         return list(trials.values())
 
     def trial(self, scale: str, labels: Mapping[str, Any]) -> Trial:
-        """The trial that these labels describe. ValueError where they make no config, or not one to be written."""
+        """The trial that these labels describe. ValueError if they make no config, or one that JSON cannot hold."""
         chosen = self.scale(scale)
         with self._named(scale):
             config = chosen.config(labels)
@@ -254,7 +254,7 @@ def _asked(function: Callable[[Any], Any], config: Any, name: str, labels: Mappi
 
 
 def override(config: Any, changes: Mapping[str, Any]) -> Any:
-    """A copy of a dataclass or mapping with {dotted path: value} changed, all at once: no state between is checked."""
+    """A copy of a dataclass or mapping with all {dotted path: value} changed at once, and checked only then."""
     changed: dict[str, Any] = {}
     inside: dict[str, dict[str, Any]] = {}
     for path, value in changes.items():

@@ -46,10 +46,11 @@ def names() -> list[str]:
 def find(name_or_path: str | Path) -> Experiment:
     """An experiment of the library by its name, or of a Python file by its path.
 
-    A file assigns it to the variable `experiment`. It is read as Python reads its files, with a byte-order mark or a
-    line that says its coding. It runs on import, here and in every worker: what takes long belongs into its functions.
-    FileNotFoundError or ValueError where there is none, naming what there is; ValueError for a file that is no Python
-    or raises, from that error, with the line.
+    The file assigns it to the variable `experiment`. The file runs when it is read, here and in every worker, so slow
+    work belongs into its functions. It may have a byte-order mark or a coding line, as any Python file.
+
+    Raises FileNotFoundError or ValueError if there is no such experiment, with the known names; ValueError for a file
+    that is not Python or raises an error, with the line.
     """
     text = str(name_or_path)
     if text.endswith(".py"):

@@ -1,10 +1,10 @@
-"""What the papers say, claim by claim, and what became of each: `data/claims.jsonl`, checked, with its verdicts.
+"""The papers' claims, with a verdict for each: `data/claims.jsonl`, checked.
 
     for each in answered(paper_claims()):
         print(each.outcome, each.claim.paper, each)
 
-A claim is asked of an experiment's records (and `compare.judge` answers), is decided by an exact test, or has a reason
-why there is no verdict. No verdict on records is stored: they are computed from the records as they are now.
+A claim is answered from an experiment's records (by `compare.judge`) or by an exact test, or it has a reason why there
+is no verdict. Verdicts are not stored: they are computed from the records as they are now.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _ANSWERS = ("asked", "exact", "why")
 
 @dataclass(frozen=True)
 class Shown:
-    """Where the course shows it: a notebook's name without its ending, and a heading in it."""
+    """Where the course shows a claim: a notebook's name without its ending, and a heading in it."""
 
     notebook: str
     section: str
@@ -41,7 +41,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Asked:
-    """The question that records answer: `claim` is what it says, among those of an experiment's scale."""
+    """A question that records answer: the one of an experiment's scale whose claim says `claim`."""
 
     experiment: str
     scale: str
@@ -61,7 +61,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Exact:
-    """A test of the project that decides for good, as pytest names it, and what it decides."""
+    """A test of the project that decides a claim once and for all, as pytest names it, and its outcome."""
 
     test: str
     outcome: Literal["supported", "refuted"]
@@ -81,8 +81,8 @@ class PaperClaim:
     place        table, figure or section; of ours the notebook
     says         what it says, in our words
     printed      {quantity: number as printed, or several}; empty where it has no number
-    implemented  the file of the project that has it; None if none does
-    shown        where the course shows it; None if nowhere
+    implemented  the file of the project that implements it; None if none does
+    shown        where the course shows it; None if it does not
     asked, exact, why    exactly one of them: what answers it, or the reason why there is no verdict
     """
 
@@ -99,9 +99,9 @@ class PaperClaim:
 
 @dataclass(frozen=True)
 class Recorded:
-    """What there is of a scale's trials: that many, the records of those that have one, and how many were set apart.
+    """A scale's trials: how many there are, the records of those that have one, and how many were left out.
 
-    older  records of a checkout's sweep that were made with other code
+    older  how many records of a checkout's sweep were made with other code, and so are left out
     """
 
     trials: int
@@ -119,7 +119,7 @@ class Recorded:
 def paper_claims(path: Path | None = None) -> list[PaperClaim]:
     """All claims, in the file's order.
 
-    ValueError names the first that lacks a part, has more than one answer, or asks a question that there is not.
+    Raises ValueError for the first claim that lacks a part, has more than one answer, or asks an unknown question.
     """
     if path is None:
         from specviz.datasets import DATA
@@ -204,11 +204,11 @@ def recorded(experiment: str, scale: str) -> Recorded:
 
 
 def verdict_of(claim: PaperClaim, found: Recorded | None = None) -> Verdict | None:
-    """The answer of `compare.judge` to the question that the claim asks; None of a claim that asks none.
+    """The verdict of `compare.judge` on the question that the claim asks; None for a claim that asks none.
 
     found  the records of that scale, if they were read before
 
-    It is "cannot tell", with the reason, where there is no record or where the records may not answer.
+    The verdict is "cannot tell", with the reason, if there is no record or if the records may not answer.
     """
     if claim.asked is None:
         return None
@@ -231,10 +231,10 @@ def _judged(claim: PaperClaim, asked: Asked, found: Recorded) -> tuple[Verdict, 
 
 @dataclass(frozen=True)
 class Answered:
-    """A claim and what became of it. `str` is one line: the place, both numbers, the margin and why.
+    """A claim and its verdict. `str` is one line: the place, both numbers, the margin and the reason.
 
     so_far    what its records lack, as `Recorded.so_far`
-    evidence  what the verdict is from; None if there is no record, or if it may not answer
+    evidence  the differences that decide; None if there is no record, or if the records may not answer
     """
 
     claim: PaperClaim
@@ -244,7 +244,7 @@ class Answered:
 
     @property
     def outcome(self) -> str:
-        """One of OUTCOMES: the verdict's, the exact test's, or that there is none."""
+        """One of OUTCOMES: the outcome of the verdict or of the exact test, or that there is none."""
         if self.verdict is not None:
             return self.verdict.outcome
         return self.claim.exact.outcome if self.claim.exact is not None else OUTCOMES[-1]
@@ -263,7 +263,7 @@ class Answered:
 
     @property
     def reason(self) -> str:
-        """Why there is no verdict, or none yet; "" of one that is decided on all of its records."""
+        """Why there is no verdict, or none yet; "" for a claim that is decided on all of its records."""
         if self.verdict is None:
             return self.claim.why
         return ", ".join(filter(None, (self.verdict.why, self.so_far if self.verdict.effects else "")))

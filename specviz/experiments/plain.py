@@ -1,4 +1,4 @@
-"""Values as JSON holds them, so that a config means the same in every process and a record reads back as written."""
+"""Values that JSON can hold, so that a config means the same in every process and a record reads back as written."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from typing import Any
 
 
 def plain(value: Any, where: str = "value") -> Any:
-    """The same of dictionaries, lists, text, numbers, booleans and None only.
+    """The value made of dictionaries, lists, text, numbers, booleans and None only.
 
-    Dataclasses (by their `to_dict`, if they have one) and mappings become dictionaries, tuples lists, paths text,
-    NumPy's and torch's single numbers Python's.
-    where  what to call the value in errors
+    where  the name of the value in errors
 
-    Raises ValueError for a number that JSON does not have (NaN, infinity), TypeError for anything else unknown; both
-    name the place, as in `record.epochs.3.loss`.
+    Dataclasses (by their `to_dict`, if they have one) and mappings become dictionaries, tuples become lists, paths
+    text, and single numbers of NumPy and torch Python's. Raises ValueError for a number that JSON does not have (NaN,
+    infinity), TypeError for anything else; both name the place, as in `record.epochs.3.loss`.
     """
     if value is None or isinstance(value, bool | str):
         return value
@@ -54,7 +53,7 @@ _QUERY = re.compile(r"((?<!file)://[^\s?]*)\?[^\s'\")]*")  # a folder's name may
 
 
 def without_secrets(text: str) -> str:
-    """The text, with the addresses in it as they may be shown to anybody: without user, password and query."""
+    """The text, with user, password and query removed from all addresses in it."""
     return _QUERY.sub(r"\1", _USER.sub(r"\1", text))
 
 

@@ -24,7 +24,7 @@ class Question:
     claim        the rule, see `compare.Claim`
     differences  finished records, as the experiment makes them -> ours less theirs, by setting
     printed      what the paper prints, with its place; "" for a question of ours
-    must_learn   {variant: training accuracy}: what its runs must reach at the end, or the claim cannot be decided
+    must_learn   {variant: training accuracy} that its runs must reach at the end, or the claim cannot be decided
     """
 
     claim: Claim
@@ -55,9 +55,9 @@ def margin(claim: Claim) -> str:
 
 
 def answers(questions: Iterable[Question], records: Iterable[Record]) -> list[Answer]:
-    """What the records of a scale say to each question.
+    """Answer each question from the records of a scale.
 
-    Raises ValueError where a record is older than the claim that it would decide.
+    Raises ValueError if a record is older than the claim that it would decide.
     """
     every = list(records)
     return [Answer(question, _answer(question, every)) for question in questions]
@@ -84,7 +84,7 @@ def forest(title: str, verdicts: Iterable[Verdict]) -> Forest:
 
 
 def evidence_of(question: Question, records: Iterable[Record], source: str = "") -> Evidence:
-    """What the records of a scale have that decides a question. NothingToCompare where they have nothing."""
+    """The evidence in a scale's records that decides a question. NothingToCompare if there is none."""
     every = list(records)
     runs = finished(every)
     days = [record["made"] for record in runs if "made" in record]
@@ -94,7 +94,7 @@ def evidence_of(question: Question, records: Iterable[Record], source: str = "")
 
 
 def _too_few(claim: Claim, differences: Mapping[str, Sequence[float]]) -> str:
-    """Why a claim waits: whoever may stop when the interval happens to please finds too often what is not there."""
+    """Why a claim must wait for all its pairs, or "": to stop as soon as an interval looks good finds false effects."""
     least = min((len(values) for values in differences.values()), default=0)
     return f"{least} of the {claim.pairs} pairs that were fixed" if least < claim.pairs else ""
 
@@ -107,7 +107,7 @@ def _answer(question: Question, records: Sequence[Record]) -> Verdict:
 
 
 def unhealthy(records: Iterable[Record], needed: Mapping[str, float]) -> str:
-    """Why runs may not answer: some that must learn had no end, were stuck or did not learn; "" if there are none."""
+    """Why runs may not answer: some that must learn did not finish, were stuck or did not learn; "" if all did."""
     ended: dict[str, int] = {}
     asked = [record for record in records if record["labels"].get("variant") in needed]
     for record in asked:

@@ -13,7 +13,7 @@ from specviz.experiments.plain import plain
 
 @dataclass(frozen=True)
 class Group:
-    """Trials that differ by their seed only: what they share, and each metric's figure over those that finished.
+    """Trials that differ by their seed only: the labels they share, and each metric over those that finished.
 
     done       how many have a record
     unfinished how many of these diverged or were stopped

@@ -43,10 +43,10 @@ def search(
     study      its name there, by default EXPERIMENT-SCALE
     out, scheduler, workers, progress   as for a sweep; records go to the folder SCALE-search
 
-    A killed search goes on where it was: of its trials that were running, those that wrote their record since count,
-    the others are marked as failed and asked anew. One search at a time can work on a study.
-    A trial that raises, or whose record lacks the metric, fails; the study goes on. Raises as a sweep does, and
-    SweepError for a database that is damaged or cannot be opened.
+    A killed search continues where it was: of the trials that were running, those that have written their record count,
+    the others are marked as failed and proposed again. Only one search at a time can work on a study. A trial that
+    raises, or whose record lacks the metric, fails, and the study goes on. Raises as a sweep does, and SweepError for a
+    database that is damaged or cannot be opened.
     """
     if not experiment.search:
         raise ValueError(

@@ -1,6 +1,6 @@
-"""One JSON file a trial, on any file system: LOCATION/EXPERIMENT/SCALE/TRIAL.json, and TRIAL.failed.json if it raised.
+"""One JSON file for each trial, on any file system: LOCATION/EXPERIMENT/SCALE/TRIAL.json, or TRIAL.failed.json.
 
-A file is there whole or not at all, so that workers write without asking each other, and what is there is what is done.
+A file is there whole or not at all. So workers write without asking each other, and a trial with a file is done.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Store:
 
     @classmethod
     def at(cls, location: str | os.PathLike[str] | None, experiment: str, scale: str) -> Store:
-        """A store with its address spelt out, as a worker in another folder needs it; None is `default_location()`.
+        """A store with its full address, which a worker in another folder needs; None is `default_location()`.
 
         Raises ValueError for an address that fsspec cannot open, such as one whose package is not installed.
         """
@@ -236,7 +236,7 @@ def default_location() -> str:
 
 
 def export(found: Collected, path: str | os.PathLike[str]) -> int:
-    """Write records as one file of JSON lines, sorted by id and without absolute paths, and say how many."""
+    """Write records as one file of JSON lines, sorted by id and without absolute paths; returns how many."""
     records.write(path, [records.portable(found.records[trial]) for trial in sorted(found.records)])
     return len(found.records)
 

@@ -12,9 +12,9 @@ A scheduler is one program and its workers are another, started by hand or by on
     Kubernetes   dask_kubernetes.operator.KubeCluster(image=...).scale(200)
     GPUs         dask cuda worker tcp://10.0.0.5:8786           (dask-cuda: one worker for each GPU)
 
-Whoever reaches the port of a scheduler or a worker can run code there as you. Workers on this machine therefore speak
-TLS alone, with a certificate that is made for the sweep and that no other user can read. `dask scheduler` by itself
-asks nobody who they are: start it in a network that you trust, all its users included, or with TLS:
+Anybody who reaches the port of a scheduler or a worker can run code there as you. So workers on this machine accept TLS
+only, with a certificate that is made for the sweep and that no other user can read. `dask scheduler` by itself lets
+anybody in: start it in a network that you trust, with all its users, or with TLS:
 
     certificate  openssl req -x509 -newkey rsa:2048 -nodes -days 365 -subj /CN=dask -keyout key.pem -out cert.pem
                  (for all the machines of a cluster, and for nobody else)
@@ -30,9 +30,9 @@ Scheduler and workers need this package; workers need one thread each, and a loc
 machine both see. An experiment in a file of your own travels as text; what it imports has to be importable on the
 workers (installed, on their PYTHONPATH, or beside the file on a shared file system).
 
-Workers write the records themselves and what has a record is never run again, so anything may be killed at any time:
-start the same sweep again and it does what is missing. A worker that dies takes no trial with it: the trial runs
-again elsewhere, and only one that takes several workers down by itself is recorded as failed.
+Workers write the records themselves, and a trial with a record is never run again. So anything may be killed at any
+time: start the same sweep again, and it runs the missing trials. If a worker dies, its trial runs again elsewhere; only
+a trial that alone ends several workers is recorded as failed.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ _ANSWERS_WITHIN = 10  # seconds in which a scheduler has to answer
 
 
 class SweepError(Exception):
-    """A sweep cannot start or go on, and why, in one sentence; what has a record keeps it."""
+    """A sweep cannot start or go on; the text says why, in one sentence. Records that exist are kept."""
 
 
 def sweep(
@@ -76,7 +76,7 @@ def sweep(
     workers: int | None = None,
     progress: bool = True,
 ) -> Outcome:
-    """Run what is missing of a scale on Dask's workers.
+    """Run the trials of a scale that have no record, on Dask's workers.
 
     out        where records go, a folder or an address that fsspec knows; see `store.default_location`
     seeds      runs of each config, in place of the scale's own number

@@ -23,16 +23,16 @@ from specviz.record_types import Header
 
 
 class TrialFailed(Exception):
-    """A trial raised, and why in one line; its failure is in the store."""
+    """A trial raised an error, given in one line; the store has the traceback."""
 
 
 @dataclass
 class Outcome:
-    """What became of the trials asked for.
+    """The result of running some trials.
 
-    total    trials asked for
-    before   of them that had a record already
-    done     of them that ran now
+    total    how many were asked for
+    before   how many of them had a record already
+    done     how many of them ran now
     failed   {id: why in one line}
     broken   {file: why} of files that should have been a record; their trials ran again
     older    records in the checkout that another version of the code made; their trials ran again
@@ -90,7 +90,7 @@ def run(
     trial: str | None = None,
     progress: bool = True,
 ) -> Outcome:
-    """Run what is missing of a scale here, one trial after the other, without workers.
+    """Run the trials of a scale that have no record here, one after the other, without workers.
 
     out       where records go, a folder or an address that fsspec knows; see `store.default_location`
     seeds     runs of each config, in place of the scale's own number

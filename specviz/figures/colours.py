@@ -57,7 +57,7 @@ def to_bytes(array: np.ndarray, low: float, high: float, levels: int = 256) -> n
 
 
 def on_page(colour: str, dark: bool) -> str:
-    """Make a colour lighter for a dark page; on a light page it stays.
+    """A colour for a light page, made lighter if the page is dark.
 
     >>> sv.figures.on_page(sv.figures.BLUE, dark=False) == sv.figures.BLUE
     True
@@ -66,7 +66,7 @@ def on_page(colour: str, dark: bool) -> str:
 
 
 def pale(colour: str) -> str:
-    """The colour, see-through enough to lie under curves: a CSS colour."""
+    """The colour, transparent enough to lie behind curves, as a CSS colour."""
     return f"rgba({', '.join(str(int(colour[i : i + 2], 16)) for i in (1, 3, 5))}, 0.18)"
 
 

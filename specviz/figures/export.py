@@ -18,7 +18,7 @@ Kind = Literal["png", "svg", "csv"]
 
 
 class Still:
-    """What a notebook shows of a figure: a picture, and words for who does not see it."""
+    """Base of the figures: a notebook shows a still picture, with an alternative text for readers who cannot see it."""
 
     def still(self) -> Any:
         """A matplotlib figure."""
@@ -36,7 +36,7 @@ class Still:
 
 
 class Drawn(Protocol):
-    """What can be kept as a file: any figure, and Pictures."""
+    """Anything that can be saved as a file: any figure, and Pictures."""
 
     def still(self) -> Any:
         """A matplotlib figure."""
@@ -68,7 +68,7 @@ class Figure(Drawn, Protocol):
 def save(figure: Drawn, path: str | os.PathLike[str]) -> None:
     """Write a figure as PNG or SVG, or its numbers as CSV, depending on the path's suffix.
 
-    An existing file is replaced at once. ValueError for another suffix.
+    An existing file is replaced, whole or not at all. Raises ValueError for any other suffix.
 
     >>> t = np.linspace(0, 1, 100)
     >>> plot = sv.figures.LinePlot("A wave", "time, s", "height", [sv.figures.Line("sine", t, np.sin(2 * np.pi * t))])
@@ -127,7 +127,7 @@ def sentence(title: str) -> str:
 
 
 def table(rows: Iterable[Sequence[Any]]) -> str:
-    """Write rows as CSV; a number keeps every digit, NaN is an empty field. No text is a spreadsheet's formula.
+    """Rows as CSV text: numbers keep every digit, NaN is an empty field, and no text can act as a formula.
 
     >>> print(sv.figures.table([["beta", "share kept"], [0.5, 0.12]]), end="")
     beta,share kept

@@ -1,4 +1,4 @@
-"""Claims and what was measured of each, one under the other: a forest plot, in a notebook and in plotly."""
+"""Claims with their measured effects, one below the other: a forest plot, in a notebook and in plotly."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class ForestRow:
     """One claim in one setting.
 
     label           in words
-    mean, low, high the effect and its interval, in margins from the claim's boundary: at 1 it is as large as matters
+    mean, low, high the effect and its interval, in margins from the claim's boundary: from 1 on the effect matters
     outcome         "supported", "refuted" or "cannot tell"
-    text            the effect in its own unit, as it is read beside the row
+    text            the effect in its own unit, shown beside the row
 
     >>> sv.figures.ForestRow("LeNet", mean=1.5, low=0.4, high=2.6, outcome="supported", text="+1.5 points").outcome
     'supported'
@@ -43,10 +43,10 @@ class ForestRow:
 
 @dataclass(frozen=True)
 class Forest(Still):
-    """Effects with their intervals, a row each; the band from -1 to 1 is what does not matter.
+    """Effects with their intervals, one in each row; effects in the band from -1 to 1 are too small to matter.
 
-    Rows are in margins of their claims, so that points, times and bytes stand on one axis. An effect of more than six
-    margins is an arrowhead at the edge.
+    Effects are divided by the margins of their claims, so that points, times and bytes share one axis. An effect of
+    more than six margins is drawn as an arrowhead at the edge.
 
     >>> row = sv.figures.ForestRow("LeNet", mean=1.5, low=0.4, high=2.6, outcome="supported")
     >>> sv.figures.Forest("Accuracy", [row])

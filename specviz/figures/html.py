@@ -21,11 +21,11 @@ _SLIDES = """\
 
 
 class AltTexts(Preprocessor):
-    """Give a picture its words. nbconvert's pages leave them out, and say "No description has been provided".
+    """Give pictures their alternative texts, which nbconvert's pages leave out ("No description has been provided").
 
-    A cell's picture becomes an <img> with its `alt`: what the figure has said of itself; in notebooks that were run
-    before figures did, the plain text that stands beside the picture. A matplotlib figure of the reader's own, which
-    says nothing but its size, stays as it is.
+    A cell's picture becomes an <img> whose `alt` is the figure's own text or, in notebooks that were run before figures
+    had one, the plain text beside the picture. A matplotlib figure of the reader's own, whose text is only its size,
+    stays as it is.
     """
 
     def preprocess_cell(self, cell: Any, resources: Any, index: int) -> tuple[Any, Any]:

@@ -39,9 +39,9 @@ _SAMPLE = 0.2  # inches of the curve that stand before it
 class Line:
     """One curve: x (N,), y (N,), how it is drawn.
 
-    dash        "none" draws points alone
-    symbol      of the points; another one for each curve of a plot when None
-    texts       (N,) what a point is called under the pointer
+    dash        "none" draws only points
+    symbol      of the points; None: each curve of a plot gets a different one
+    texts       (N,) the name of each point, shown under the pointer
     low, high   (N,) the band around the curve, such as a mean's spread; both or neither
     thin        half as wide, so that a curve under it is seen on both sides
 
@@ -70,7 +70,7 @@ class Line:
 class LinePlot(Still):
     """Curves with their axes. A notebook shows one as a still picture.
 
-    x_range, y_range  where a linear axis begins and ends, so that it stays while a slider moves; by the curves if None
+    x_range, y_range  the ends of a linear axis, fixed while a slider moves; None: the axis follows the curves
     height            in pixels, with title and axes
 
     >>> t = np.linspace(0, 1, 100)

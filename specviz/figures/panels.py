@@ -20,9 +20,9 @@ class Panel:
     low, high values at the ends of the colour bar; `unit` labels it; log10 values are marked as powers of ten
     axes      "pixels"; "offset": pixels from the middle, of the frame as it is; "frequency": the centred plane;
               "half": the half plane as rfft2 stores it (cycles per pixel)
-    ticks     what stands at the ends and the middle of the axis across, and of the one down, in place of theirs
-    axis      what these count
-    small     less than half as wide, under one of a pair
+    ticks     labels to show at the ends and the middle of the horizontal axis, then of the vertical one
+    axis      what the labels count
+    small     True: less than half as wide, below one of a pair
 
     >>> panel = sv.figures.Panel("spectrum", "Spectrum", "Magnitudes", low=-5, high=0, powers_of_ten=True)
     >>> panel.bar_labels()

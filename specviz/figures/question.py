@@ -1,4 +1,4 @@
-"""A question's still picture: what is asked and between what, and no answer."""
+"""A question's still picture: the question and the ends of its scale, without the answer."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from specviz.figures.text import without_mathematics
 def question_picture(question: str, ends: tuple[str, str] | None, hint: str) -> bytes:
     r"""Draw a question with its scale, for a reader without a kernel, as the bytes of a PNG file.
 
-    ends  the scale's, in words; None for a field to type into
-    hint  how one comes to the answer
+    ends  the ends of the scale, in words; None for a field to type into
+    hint  how the reader gets to the answer
     """
     with needs("lab"):
         from matplotlib.figure import Figure

@@ -37,7 +37,7 @@ def still_picture(
 
 
 def still_figure(panels: list[Panel], frames: dict[str, np.ndarray], plots: list[LinePlot], caption: str) -> Any:
-    """What an explorer shows, as a matplotlib figure: panels in a row, the plots below, facts as caption."""
+    """An explorer's view as a matplotlib figure: panels in a row, the plots below, facts as caption."""
     with needs("lab"):  # not pyplot, which would start a GUI backend and keep every figure alive
         from matplotlib.figure import Figure
 

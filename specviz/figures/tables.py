@@ -69,7 +69,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Unfolding:
-    """Tables that a page shows by their headings alone, until one is clicked on.
+    """Tables that are folded on a page: only headings are shown, until one is clicked.
 
     parts  {heading: table}
 

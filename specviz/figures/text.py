@@ -1,4 +1,4 @@
-"""What records say is text: in no figure it is HTML, a link, mathematics, or a formula of a spreadsheet."""
+"""Text from records stays text: no figure treats it as HTML, a link, mathematics or a spreadsheet's formula."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def for_plotly(text: str) -> str:
 
 
 def figure_for_plotly(figure: dict[str, Any]) -> dict[str, Any]:
-    """A plotly figure's data and layout with all their texts so, but hover templates, which are ours."""
+    """A plotly figure's data and layout with `for_plotly` applied to all texts but hover templates, which are ours."""
     return {key: _part_for_plotly(value, key in _TEXTS) for key, value in figure.items()}
 
 
@@ -31,12 +31,12 @@ def _part_for_plotly(part: Any, is_text: bool) -> Any:
 
 
 def for_html(text: str) -> str:
-    """The text in HTML; a notebook's page finds no mathematics in it, whose dollars have to stand side by side."""
+    """The text as HTML in which a notebook's page finds no mathematics between dollar signs."""
     return escape(text).replace("$", "<span>$</span>")
 
 
 def without_mathematics(figure: Any) -> Any:
-    """The matplotlib figure, no text of which is mathematics between dollars, but the numbers of its axes."""
+    """The matplotlib figure, with mathematics between dollar signs off in all texts but the numbers of its axes."""
     with needs("lab"):
         from matplotlib.text import Text
         from matplotlib.ticker import ScalarFormatter

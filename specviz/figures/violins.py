@@ -1,4 +1,4 @@
-"""How the trials of several settings spread: a still picture in a notebook, the same in plotly."""
+"""The spread of trials in several settings: a still picture in a notebook, the same in plotly."""
 
 from __future__ import annotations
 

@@ -24,29 +24,29 @@ PRECISIONS = {"float32": None, "float16": torch.float16, "bfloat16": torch.bfloa
 
 
 def check_precision(precision: str) -> torch.dtype | None:
-    """The type that values are stored as, None for their own; ValueError for a name that is none."""
+    """The dtype in which kept values are stored; None: their own. ValueError for an unknown name."""
     dispatch.one_of(precision, "precision", PRECISIONS)
     return PRECISIONS[precision]
 
 
 class NotContinuous(ValueError):
-    """A function that jumps, which no block can take."""
+    """An activation jumps, so that no block can use it."""
 
 
 def check_activation(activation: str | Callable[[Tensor], Tensor]) -> None:
-    """Raise ValueError for an unknown name, or for a function that no block can use.
+    """Raise ValueError for an unknown name or a function that no block can use, TypeError for anything else.
 
     A function must be
 
     odd           f(-a) = -f(a), so that a spectrum stays Hermitian and its map real
     monotone      never falling, and not 0 everywhere
-    continuous    with finite slopes: `beta` is the threshold, and a jump, which no gradient sees, would be another
+    continuous    with finite slopes: a jump would be a second threshold beside `beta`, and no gradient sees it
     element-wise  a number's result depends on that number alone, and is the same each time
-    pure          a new tensor of its argument's type, differentiable, and made without numbers that are trained, whose
-                  gradients a block does not compute
+    pure          it returns a new tensor of its argument's type, can be differentiated, and uses no trained numbers,
+                  whose gradients a block would not compute
 
-    It is tried at some 4000 numbers from -100 to 100, where it must be finite, and at some much smaller and larger
-    ones, once: later calls with the same function cost nothing.
+    The function is tried at some 4000 numbers from -100 to 100, where it must be finite, and at some much smaller and
+    larger ones. The result is remembered, so that later calls with the same function cost nothing.
     """
     if isinstance(activation, str):
         dispatch.one_of(activation, "activation", ACTIVATIONS)
@@ -159,8 +159,8 @@ def _check_gradient(name: str, activation: Callable[[Tensor], Tensor], a: Tensor
 
 @contextmanager
 def real_numbers() -> Iterator[None]:
-    """Compute with numbers of this process's memory, whatever surrounds: a network may be built on another device, on
-    none, of fake tensors, or inside a function that torch transforms."""
+    """Inside the block, compute with plain tensors in this process's memory, whatever surrounds it: a network may be
+    built on another device, on the meta device, of fake tensors, or inside a function that torch transforms."""
     with (
         torch.device("cpu"),
         _disable_current_modes(),
@@ -180,7 +180,7 @@ def apply_to_parts(function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
 def slopes(activation: str | Callable[[Tensor], Tensor], kept: Tensor) -> Tensor:
     """Derivatives of real and imaginary part: (K,) complex -> (K, 2) real.
 
-    kept  the activated values, which every named activation's slope follows from; for a function its arguments
+    kept  for a named activation the activated values, from which its slope follows; for a function its arguments
     """
     parts = torch.view_as_real(kept)
     if not isinstance(activation, str):
@@ -203,16 +203,16 @@ def rounded(kept: Tensor, activation: Any, precision: torch.dtype) -> Tensor:
     """Real and imaginary parts in half precision: (K,) complex -> (K, 2)."""
     parts = torch.view_as_real(kept)
     stored = parts.to(precision)
-    if activation == "hardtanh":  # whose slope is 0 at 1: what is below must not be rounded there
+    if activation == "hardtanh":  # its slope is 0 at 1: a value below 1 must not be rounded to 1
         below = 1 - torch.finfo(precision).eps / 2
         stored = torch.where(parts.abs() < 1, stored.clamp(-below, below), stored)
     return stored
 
 
 class _Activate(torch.autograd.Function):
-    """Threshold and activate; what is kept for backward is one bit an entry and the activated values that are left.
+    """Threshold and activate; keep for backward one bit for each coefficient, and the kept ones' activated values.
 
-    Those values are a result, so that a second derivative, which follows from them too, finds its way back.
+    Those values are returned as a result, so that a second derivative, which depends on them, can reach them.
     """
 
     @staticmethod
@@ -258,7 +258,7 @@ def activate_densely(values: Tensor, beta: float, activation: str | Callable[[Te
     """The definition, in torch's own operations, which keep dense tensors: any shape, complex -> the same."""
     function = NAMED[activation] if isinstance(activation, str) else activation
     dropped = is_dropped(values, beta)
-    # Before and after: what is dropped may be where a slope is not finite, and f may leave it the sign of a zero.
+    # Masked before, since a dropped value may lie where a slope is not finite, and after, since f(0) may be -0.
     return apply_to_parts(function, values.masked_fill(dropped, 0)).masked_fill(dropped, 0)
 
 
@@ -266,7 +266,7 @@ def activate_densely(values: Tensor, beta: float, activation: str | Callable[[Te
 def activate(
     X: HalfSpectrum, beta: float, activation: Activation = "tanh", *, precision: Precision = "float32"
 ) -> HalfSpectrum:
-    """Zero where |X| <= beta, elsewhere an activation of real and imaginary part: f(a + ib) = f(a) + i f(b).
+    """Set coefficients with |X| <= beta to zero, and activate the others: f(a + ib) = f(a) + i f(b).
 
     X           (..., H, W//2+1) -> the same shape, size and norm; exactly Hermitian, because every f here is odd
     beta        >= 0; what it means depends on X.norm. ValueError otherwise
@@ -274,11 +274,11 @@ def activate(
     precision   of the values that autograd saves. "float32" is exact (complex128 stays exact). "float16" and "bfloat16"
                 take half of the bytes, round the slopes, and have no second derivative
 
-    Autograd saves the bitmap and the K values that are left, ceil(N/8) + 8 K bytes of N coefficients, and not the dense
-    spectrum: every slope follows from its value. There are derivatives of every order, in both modes. Where torch
-    compiles, exports, traces or transforms the call (torch.func, forward mode), torch's own operations compute the
-    same, and autograd saves dense tensors. The function acts on coefficients, not on pixels, so it does not commute
-    with shifts of the image. Guan et al. (SpecNet), Algorithm 1.
+    If K of N coefficients are kept, autograd saves a bitmap and K activated values, ceil(N/8) + 8 K bytes in complex64,
+    and not the dense spectrum: each slope follows from its activated value. There are derivatives of every order, in
+    reverse and forward mode. Where torch compiles, exports, traces or transforms the call (torch.func, forward mode),
+    torch's own operations compute the same, and autograd saves dense tensors. The function acts on coefficients, not on
+    pixels, so it does not commute with shifts of the image. Guan et al. (SpecNet), Algorithm 1.
 
     >>> X = sv.HalfSpectrum.of(torch.rand(2, 3, 32, 32))
     >>> SF.activate(X, beta=0.5).shape

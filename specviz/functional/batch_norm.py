@@ -27,10 +27,11 @@ def spectral_batch_norm2d(
     X (B, C, H, W//2+1) -> the same shape, size and norm; the other arguments are those of `F.batch_norm`, (C,) each
 
     A map's mean is its coefficient of frequency 0, and by Parseval's theorem its variance is the energy of all others.
-    So the norm scales all coefficients of a channel alike and moves one of them.
+    So batch norm multiplies all coefficients of a channel by one number and adds another to DC.
 
-    Raises ValueError for a batch of one pixel a channel in training, as torch does, and for statistics that are missing
-    in use. This norm is ours: SpecNet's paper gives up batch norm, because it has none in the Fourier domain.
+    Raises ValueError for a batch of one pixel a channel in training, as torch does, and outside training where
+    running_mean or running_var is None. SpecNet's paper gives up batch norm, because it knows none in the Fourier
+    domain; this one is ours.
 
     >>> X = sv.HalfSpectrum.of(torch.randn(8, 3, 16, 16))
     >>> Y = SF.spectral_batch_norm2d(X, None, None, training=True)

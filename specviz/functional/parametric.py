@@ -33,11 +33,12 @@ NUMBERS = {"linear": (4, 8), "gaussian": (12,)}  # parameters of a filter
 def functions(weight: Tensor, kind: Kind, covariance: Covariance = "cholesky") -> Tensor:
     """A filter's parameters as the two functions that the kernel evaluates: (O, C, 4 | 8 | 12) -> (O, C, 2, P).
 
-    linear    (a, b, c, d): (a u + b v) + i (c u + d v). Eight, as in the published code: every term has an intercept,
-              (a, a0, b, b0, c, c0, d, d0)
-    gaussian  (gamma, mu_u, mu_v, log L11, L21, log L22) for the real, then the imaginary part, covariance L L^T, which
-              is positive definite while float32 can hold exp(-2 log L), log L within +-40; covariance="free":
-              (gamma, mu_u, mu_v, S11, S12, S22), which need not be: then the function grows without bound
+    linear    P = 3. Four numbers (a, b, c, d): (a u + b v) + i (c u + d v). Eight, as in the published code: every term
+              has an intercept, (a, a0, b, b0, c, c0, d, d0)
+    gaussian  P = 6. (gamma, mu_u, mu_v, log L11, L21, log L22) for the real part, then as many for the imaginary part.
+              The covariance L L^T is positive definite while float32 can hold exp(-2 log L), log L within +-40
+    gaussian, covariance="free"    (gamma, mu_u, mu_v, S11, S12, S22) twice. This covariance need not be positive
+              definite; where it is not, the function grows without bound. ValueError where it is singular
     """
     if kind == "linear":
         if weight.shape[-1] == 4:
@@ -113,7 +114,7 @@ def _places(H: int, W: int, device: torch.device) -> tuple[Tensor, ...]:
     u, v = torch.arange(H, device=device)[:, None], torch.arange(W // 2 + 1, device=device)[None, :]
     place, mirror = u * W + v, (-u % H) * W + (-v % W)
     own = place == mirror
-    # In a column that is its own mirror, the lower half reads the upper one's numbers, conjugated.
+    # In a self-conjugate column the lower half reads the upper one's numbers, conjugated.
     second = is_own_mirror(v, W) & (2 * u > H)
     half = torch.full(own.shape, math.sqrt(0.5), dtype=torch.float64, device=device)  # for maps of either precision
     factor, sign = half.masked_fill(own, 1.0), torch.where(second, -half, half).masked_fill(own, 0.0)
@@ -121,7 +122,7 @@ def _places(H: int, W: int, device: torch.device) -> tuple[Tensor, ...]:
 
 
 def check_weight(name: str, weight: Tensor, kind: str, coordinates: str, covariance: str) -> None:
-    """Raise unless the weight and the names fit each other."""
+    """Raise ValueError or TypeError for an unknown name, or a weight of another shape or type than the kind takes."""
     dispatch.one_of(kind, "kind", KINDS)
     dispatch.one_of(coordinates, "coordinates", COORDINATES)
     dispatch.one_of(covariance, "covariance", COVARIANCES)

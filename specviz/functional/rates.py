@@ -1,9 +1,10 @@
 """How fast this machine is at the parts of a convolution: measured once, in a second or two, and kept.
 
-Which algorithm is the quickest differs from one processor to the next by more than any of them gains. So the first
-choice that needs it measures `calibration.Rates` here, for this processor, torch and number of threads, and keeps them
-in the user's cache. A choice never changes a result beyond rounding; who wants the same rounding everywhere sets
-`SPECVIZ_CALIBRATION=shipped`, as tests and sweeps do, or names a file of rates.
+Which algorithm is the quickest depends on the processor, and a choice that is right for another one may cost more than
+the quickest algorithm gains. So the first choice that needs rates measures `calibration.Rates` here, for this
+processor, version of torch and number of threads, and keeps them in the user's cache. A choice never changes a result
+beyond rounding. For the same rounding everywhere set `SPECVIZ_CALIBRATION=shipped`, as tests and sweeps do, or name a
+file.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ from specviz.files import replaced
 
 SECONDS = 2.0  # after which parts are measured in two rounds, however few these are
 _ROUNDS, _LONG_ENOUGH = 5, 0.05  # of each part: rounds, and for how long short ones are repeated
-# Others compute too where a middle round takes this many times the quickest, or where a large product gets less than
-# this share of its threads' time.
+# Other programs compute too if the median round takes this many times the quickest, or if a large product gets less
+# than this share of its threads' time.
 _SPREAD, _LEAST_SHARE = 1.5, 0.7
 _VERSION = 1  # of the file
 
@@ -55,9 +56,9 @@ _held: list[str | None] = []  # blocks of `shipped` that are open, in whichever 
 
 @contextmanager
 def shipped() -> Iterator[None]:
-    """Inside, choices are those of the shipped rates and nothing is tried out: as on any machine.
+    """Inside the block, the shipped rates choose algorithms and nothing is tried out: the same choices on any machine.
 
-    In every thread, and in processes that are started meanwhile: it sets $SPECVIZ_CALIBRATION.
+    It sets $SPECVIZ_CALIBRATION, so it holds in every thread, and in processes that are started meanwhile.
 
     >>> with sv.functional.rates.shipped():
     ...     sv.functional.rates.is_measured()
@@ -85,16 +86,16 @@ def mode() -> str:
 
 
 def is_measured() -> bool:
-    """Whether choices are of this machine, so that what it shows at the first calls may change them."""
+    """Whether algorithms are chosen by this machine's own rates, so that trials at the first calls may choose too."""
     return mode() == "measured"
 
 
 def current() -> Rates:
-    """What choices are made by, for this thread's number of threads.
+    """The rates that choose algorithms, for the number of threads that torch uses in this thread.
 
-    Measured now where they are needed for the first time. The shipped ones serve where that cannot be: beside others
-    that compute, in a forked child, under a compiler. OSError or ValueError where $SPECVIZ_CALIBRATION names a file
-    that cannot be read.
+    They are measured when they are needed for the first time. Where that cannot be, the shipped rates are used: while
+    other programs compute, in a forked child, under a compiler, or without a place to keep them. Raises OSError or
+    ValueError where $SPECVIZ_CALIBRATION names a file that cannot be read.
     """
     chosen, threads = mode(), torch.get_num_threads()
     if chosen == "shipped":
@@ -196,7 +197,7 @@ def processor() -> str:
 
 
 def kept() -> Calibration | None:
-    """What is kept for this machine and this thread's number of threads; None where nothing sound is.
+    """The calibration kept for this machine and number of threads; None if there is none that can be read.
 
     >>> sv.functional.rates.kept() is None or sv.functional.rates.kept().threads == torch.get_num_threads()
     True
@@ -208,7 +209,7 @@ def kept() -> Calibration | None:
 
 
 def read(file: str | os.PathLike[str]) -> Calibration:
-    """What `calibrate` wrote. OSError where there is no such file, ValueError where it is another's or damaged.
+    """Read what `calibrate` wrote. OSError if there is no such file, ValueError if it is no calibration, or damaged.
 
     >>> sv.functional.rates.read("nowhere.json")
     Traceback (most recent call last):
@@ -242,7 +243,7 @@ def _from_file(file: str) -> Rates:
 
 
 def write(measured: Calibration, file: str | os.PathLike[str]) -> None:
-    """Write a calibration to a file, which is there whole or not at all."""
+    """Write a calibration to a file: whole, or not at all."""
     text = json.dumps({"version": _VERSION, **asdict(measured)}, indent=2)
     with replaced(file) as opened:
         opened.write(text.encode() + b"\n")
@@ -254,9 +255,9 @@ def write(measured: Calibration, file: str | os.PathLike[str]) -> None:
 def calibrate(file: str | os.PathLike[str] | None = None) -> Calibration:
     """Measure this machine's rates and keep them, for later choices too; takes a second or two.
 
-    file  where to, instead of the user's cache: choices do not change, until $SPECVIZ_CALIBRATION names it
+    file  where to write them instead of the user's cache; they then choose nothing until $SPECVIZ_CALIBRATION names it
 
-    Busy where others compute beside it, or another process measures; OSError where nothing can be kept.
+    Raises Busy where other programs compute or another process measures, and OSError where the file cannot be written.
     """
     path().parent.mkdir(parents=True, exist_ok=True)
     with _only_one(path().with_suffix(".lock")):
@@ -273,7 +274,7 @@ def calibrate(file: str | os.PathLike[str] | None = None) -> Calibration:
 
 @contextmanager
 def _only_one(file: Path) -> Iterator[None]:
-    """One process at a time, where the system has locks; the file may lie about unlocked."""
+    """Let one process measure at a time, where the system has locks; the lock's file stays behind, unlocked."""
     try:
         import fcntl
     except ImportError:  # Windows
@@ -300,7 +301,7 @@ class _Part:
 
 @torch.no_grad()
 def measure() -> Rates:
-    """This machine's rates, not kept. Busy where their times show others' work."""
+    """Measure this machine's rates, and do not keep them. Raises Busy where the times show that others compute too."""
     with _disable_current_modes():
         parts, until = _parts(), time.perf_counter() + SECONDS
         taken = {name: _taken(part, until) for name, part in parts.items()}

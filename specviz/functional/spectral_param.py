@@ -23,14 +23,13 @@ MAX_TAPS = 4096  # the map is a matrix of taps x taps: 64 MiB in float32
 
 
 def _matrix(sides: tuple[int, ...], orthogonal: bool, dtype: torch.dtype, device: torch.device) -> tuple[Tensor]:
-    """Numbers of the spectrum from taps: (taps, taps). A row is a cosine, or the sine of its mirror."""
+    """Numbers of the spectrum from taps: (taps, taps). A row is a cosine, or the sine of its partner."""
     dims, order, mirror_order = len(sides), torch.tensor(0, device=device), torch.tensor(0, device=device)
     turns = torch.zeros((1,) * 2 * dims, dtype=torch.float64, device=device)
     for axis, k in enumerate(sides):
         f = torch.arange(k, device=device)
         along = [k if a == axis else 1 for a in range(dims)]
-        # Of a pair, the member with the smaller column comes first; in a column that is its own mirror, with the
-        # smaller row.
+        # Of a pair, the member with the smaller column comes first; in a self-conjugate column, with the smaller row.
         stride = math.prod(sides[:axis])
         order, mirror_order = order + stride * f.reshape(along), mirror_order + stride * (-f % k).reshape(along)
         turns = turns + ((torch.outer(f, f) % k).double() / k).reshape(along + along)
@@ -79,8 +78,11 @@ def spectral_parameters(weight: Tensor, *, orthogonal: bool = True, dims: int = 
     """The independent real numbers of filters' spectra: (..., k_h, k_w) -> the same shape, as the module lays them out.
 
     orthogonal  True multiplies bins that have a partner by sqrt(2), so that the sum of squares stays. False leaves the
-                factor out, and a replication of the paper trains these: pairs then learn twice as fast as real bins
+                factor out, as a replication of the paper does; under plain gradient descent pairs then learn twice as
+                fast as real bins
     dims        2, or 1 for filters (..., k), 3 for (..., k_d, k_h, k_w)
+
+    Raises ValueError for filters of more than 4096 taps.
 
     >>> w = torch.rand(8, 3, 5, 5)
     >>> w_hat = SF.spectral_parameters(w)

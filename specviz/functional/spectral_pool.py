@@ -144,8 +144,8 @@ def _resample_samples(info: Any, in_dims: tuple[Any, ...], x: Tensor, cutoff: Te
 def _resample_operator(
     x: Tensor, cutoff: Tensor | None, h: int, w: int, nyquist: float, transposed: bool, algorithm: str, name: str
 ) -> Tensor:
-    """(..., H, W) -> (..., h, w), contiguous: for sizes and a cut-off that a compiler does not know, and for FFTs,
-    of which torch's own would transform the whole plane for their backward.
+    """(..., H, W) -> (..., h, w), contiguous: for sizes and a cut-off that a compiler does not know, and for FFTs, of
+    which torch's own would transform the whole plane in the backward pass.
 
     transposed  the transpose of the resizing that goes from (h, w) to the size of x
     name        whose limits to check, in a program that is compiled for many sizes
@@ -261,15 +261,16 @@ def spectral_pool2d(
     """Shrink maps by keeping only their low frequencies: x (..., H, W) real -> (..., h, w), same units.
 
     size       (h, w) in pixels, h <= H and w <= W, or one number for both; a larger one raises ValueError
-    cutoff     frequency dropout in the same pass: frequency f of an axis stays if |f| <= cutoff * (1 + n/2), n pooled
+    cutoff     frequency dropout in the same pass, in [0, 1]: frequency f of an axis of n pixels, after pooling, stays
+               if |f| <= cutoff * (1 + n/2)
     nyquist    what becomes of the two lines of frequency n/2 that fall on each other where n is even: "sum" (SciPy's
                resampling), "root" (times sqrt(1/2), as a replication does), "mean" or "drop"
     algorithm  "auto", "gemm" or "fft"; the same result beyond rounding
 
-    The mean of every map is preserved, the result is real, and it equals `scipy.signal.resample` along both axes.
-    The result of channels_last maps is channels_last. An exported program consists of matrix products for every size,
-    unless algorithm="fft". Rippel, Snoek & Adams (2015). The paper crops the full spectrum. The crop amounts to a
-    matrix, and a product with it needs no spectrum.
+    The mean of every map is preserved, the result is real, and with the default cutoff and nyquist it equals
+    `scipy.signal.resample` along both axes. The result of channels_last maps is channels_last. An exported program
+    consists of matrix products for every size, unless algorithm="fft". Rippel, Snoek & Adams (2015). The paper crops
+    the full spectrum. The crop amounts to a matrix, and a product with it needs no spectrum.
 
     >>> SF.spectral_pool2d(torch.rand(2, 3, 32, 32), (16, 16)).shape
     torch.Size([2, 3, 16, 16])
@@ -303,6 +304,8 @@ def spectral_pool1d(
 def spectral_pad2d(x: Tensor, size: int | Sequence[int], *, algorithm: Algorithm = "auto") -> Tensor:
     """Enlarge maps by adding high frequencies that are zero: x (..., H, W) real -> (..., h, w), h >= H and w >= W.
 
+    size  (h, w) in pixels, or one number for both; a smaller one raises ValueError
+
     The smoothest map through the pixels: `spectral_pool2d(spectral_pad2d(x, size), x.shape[-2:])` is x. It equals
     `scipy.signal.resample` along both axes: the Nyquist lines of an even size are split in halves.
 
@@ -332,8 +335,8 @@ def frequency_dropout2d(x: Tensor, cutoff: float, *, algorithm: Algorithm = "aut
 
     cutoff  in [0, 1]: frequency f of an axis of n pixels stays if |f| <= cutoff * (1 + n/2). 1 keeps all, 0 the mean
 
-    Every map goes through the same brick-wall low pass. The layer draws the cut-off. Rippel, Snoek & Adams (2015),
-    section 4.2.
+    Every map goes through the same brick-wall low pass. The layer, `snn.FrequencyDropout2d`, draws the cut-off anew for
+    each mini-batch. Rippel, Snoek & Adams (2015), section 4.2.
 
     >>> SF.frequency_dropout2d(torch.rand(2, 3, 32, 32), cutoff=0.5).shape
     torch.Size([2, 3, 32, 32])
@@ -412,7 +415,7 @@ def spectral_pool3d(
     nyquist: Nyquist = "sum",
     algorithm: Algorithm = "auto",
 ) -> Tensor:
-    """`spectral_pool2d` of volumes: x (..., D, H, W) real -> (..., d, h, w), no axis larger than before.
+    """`spectral_pool2d` of volumes: x (..., D, H, W) real -> (..., d, h, w), d <= D, h <= H and w <= W.
 
     >>> SF.spectral_pool3d(torch.rand(2, 3, 8, 16, 16), (4, 8, 8)).shape
     torch.Size([2, 3, 4, 8, 8])
@@ -424,7 +427,7 @@ def spectral_pool3d(
 
 @one_node
 def spectral_pad3d(x: Tensor, size: int | Sequence[int], *, algorithm: Algorithm = "auto") -> Tensor:
-    """`spectral_pad2d` of volumes: x (..., D, H, W) real -> (..., d, h, w), no axis smaller than before.
+    """`spectral_pad2d` of volumes: x (..., D, H, W) real -> (..., d, h, w), d >= D, h >= H and w >= W.
 
     >>> SF.spectral_pad3d(torch.rand(2, 3, 4, 8, 8), (8, 16, 16)).shape
     torch.Size([2, 3, 8, 16, 16])

@@ -1,4 +1,4 @@
-"""One node in the graphs of torch.fx: what looks at sizes and values cannot be traced through, and need not be."""
+"""One node for each of our functions and layers in graphs of torch.fx, which cannot trace code that reads values."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def compress(X: HalfSpectrum, beta: float) -> SparseSpectrum:
     """Threshold a half spectrum and store it sparsely: `compress(X, beta).expand()` is `threshold(X, beta)`.
 
     One pass marks, counts and packs. The store carries no gradient. torch.func, forward mode and vmap are refused,
-    since each sample keeps another number of coefficients; `threshold` takes them. In graphs of torch.compile and
+    since each sample keeps a different number of coefficients; use `threshold` there. In graphs of torch.compile and
     torch.export that number is a symbol. Raises ValueError for beta < 0 or NaN.
 
     >>> store = SF.compress(sv.HalfSpectrum.of(torch.rand(2, 3, 32, 32)), beta=0.5)
@@ -80,7 +80,9 @@ def share_kept(X: HalfSpectrum) -> float:
 
 @one_node
 def energy_kept(X: HalfSpectrum, original: HalfSpectrum) -> float:
-    """X's energy as a share of the original's, summed over the batch; NaN if the original has none.
+    """X's energy as a share of the original's, both summed over the batch; NaN if the original has none.
+
+    Raises ValueError where the two differ in size or norm.
 
     >>> X = sv.HalfSpectrum.of(torch.rand(2, 3, 32, 32))
     >>> 0 < SF.energy_kept(SF.threshold(X, beta=0.5), X) < 1
@@ -94,9 +96,10 @@ def energy_kept(X: HalfSpectrum, original: HalfSpectrum) -> float:
 
 @one_node
 def psnr(image: Tensor, reference: Tensor, peak: float = 1.0) -> float:
-    """Peak signal-to-noise ratio in decibels, unclipped; infinite where the two are equal.
+    """Peak signal-to-noise ratio in decibels; infinite where the two images are equal.
 
-    image, reference: same shape, brightness from 0 to `peak`. 10 log10(peak^2 / mean squared error).
+    image, reference: same shape, floating point, brightness from 0 to `peak`; values beyond are not clipped
+    -> 10 log10(peak^2 / mean squared error). ValueError for two shapes, TypeError for whole numbers
 
     >>> reference = torch.zeros(32, 32)
     >>> round(SF.psnr(reference + 0.1, reference), 3)  # 10 log10(1 / 0.01)

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 def leaves_a_program() -> bool:
     """Whether what runs is being written down to run elsewhere: by torch.export, torch.onnx or torch.jit.trace.
 
-    Such a program is best made of torch's own operations, which every place knows.
+    Such a program is best made of torch's own operations, which run without this package.
     """
     return torch.compiler.is_exporting() or torch.jit.is_tracing()
 
@@ -32,7 +32,7 @@ def known(sizes: Sequence[int]) -> Any:  # of as many numbers as there were
 
 
 def shape_of(tensor: Tensor) -> Any:
-    """tensor.shape in plain numbers and symbols, where torch.jit.trace would make tensors of it, and warn."""
+    """tensor.shape as plain numbers or symbols. Under torch.jit.trace its numbers would be tensors, with a warning."""
     return known(tensor.shape) if torch.jit.is_tracing() else tensor.shape
 
 

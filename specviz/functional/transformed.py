@@ -1,4 +1,4 @@
-"""Whether torch does more with a call than to run it, and second derivatives that are refused by name."""
+"""Whether torch does more with a call than run it, and an error with a reason for second derivatives."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 def is_transformed(*tensors: Tensor | None) -> bool:
     """True where torch compiles, exports, traces or transforms the call, or the tensors are not plain ones in memory.
 
-    What a NumPy array or a Python number does is not seen then: operations must be torch's own, or operators that
-    `spectral_kernels` declares. `torch.autograd` in reverse is no such case.
+    Torch then does not see what NumPy arrays and Python numbers do: operations must be torch's own, or operators that
+    `spectral_kernels` declares. An ordinary backward pass is no such case.
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return True

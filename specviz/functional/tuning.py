@@ -1,8 +1,8 @@
-"""What estimates cannot tell apart is tried out: the first call of a shape runs both, later ones the quicker.
+"""Try out algorithms that estimates cannot tell apart: the first call of a shape times them, later calls run the best.
 
-As cuDNN does in its benchmark mode. What was found is held in this process; `results` and `load` take it elsewhere, so
+As cuDNN does in its benchmark mode. Results are held in this process; `results` and `load` take them elsewhere, so
 that a resumed training computes as the first part did, bit for bit. Nothing is tried under compilers, torch.func's
-transforms and dispatch modes, where `rates.is_measured` says no, and where a process has spent what it may.
+transforms and dispatch modes, where `rates.is_measured()` is False, and once a process has spent its time for trials.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from specviz.functional import rates, tracing
 
-SECONDS, SHARE = 10.0, 0.1  # of a process at once, and of all the time that has passed since it began
+SECONDS, SHARE = 10.0, 0.1  # time for trials: so many seconds, and this share of the process's time so far
 _ROUNDS = 3
 
 Name = TypeVar("Name", bound=str)  # an algorithm's
@@ -30,7 +30,7 @@ _Case = tuple[tuple[int, ...], torch.dtype, str, int, bool]
 
 _lock = Lock(reentrant=True)
 _found: dict[_Case, str] = {}
-_loaded: dict[_Case, str] = {}  # found elsewhere; whether an algorithm of this name is there is seen when it is needed
+_loaded: dict[_Case, str] = {}  # found elsewhere; its names of algorithms are checked when they are needed
 _spent, _began = 0.0, time.perf_counter()
 _off = 0  # blocks of `off` that are open
 
@@ -43,12 +43,12 @@ def quickest(
     x: Tensor,
     weight: Tensor,
 ) -> Name:
-    """The algorithm to take for a shape: the likely one, or of those that are as near to it the one of least time.
+    """The algorithm for a shape: the likeliest one, or the quickest of those whose estimates are near the best.
 
-    numbers    of the shape: whatever distinguishes it from others
-    estimate   gives nanoseconds of each algorithm; it is asked until the shape has been tried
-    likeliest  the one that estimates speak for; what is taken where nothing may be tried
-    run        carries one out; it is called on copies that nobody differentiates
+    numbers    that distinguish the shape from others
+    estimate   gives the nanoseconds of each algorithm; it is called until the shape has been tried
+    likeliest  chooses one by the estimates; its choice stands where nothing may be tried
+    run        carries one out; it is called on detached tensors, with a backward pass where x or weight requires one
     """
     if _off or not rates.is_measured() or not (tracing.is_readable(x) and tracing.is_readable(weight)):
         return likeliest(estimate())
@@ -68,7 +68,7 @@ def quickest(
 def _best(
     case: _Case, likely: Name, estimates: Mapping[Name, float], run: Run[Name], x: Tensor, weight: Tensor
 ) -> Name | None:
-    """What was found elsewhere, where an algorithm has that name, or what is the quickest now; None for no trial."""
+    """The algorithm that was loaded, if one has that name, else the quickest in a trial; None where none took place."""
     if case in _loaded:
         return next((name for name in estimates if name == _loaded[case]), likely)
     estimates = _of_device(estimates, x.device.type)
@@ -88,7 +88,7 @@ def _case(numbers: tuple[int, ...], x: Tensor, weight: Tensor) -> _Case:
 
 @contextmanager
 def off() -> Iterator[None]:
-    """Inside, in every thread, nothing is tried, and what was found does not count: rates alone decide.
+    """Inside the block, in every thread, nothing is tried and earlier results do not count: rates alone decide.
 
     >>> with sv.functional.tuning.off():
     ...     y = SF.band_limited_conv2d(torch.rand(1, 2, 8, 8), torch.rand(2, 2, 3, 3), compression=0.5)
@@ -111,10 +111,10 @@ def _tried(
     weight: Tensor,
     differentiated: bool,
 ) -> Name | None:
-    """The quickest of these; the first is the likely one, and the others begin with the lowest estimate.
+    """The quickest of these: the likely one first, then the others from the lowest estimate on.
 
-    Tried is what is estimated near the best, and what may beat what the best so far has taken: an estimate can be far
-    too low as well. None where there is no other, or where trying would take too long.
+    An algorithm is tried if its estimate is near the best one, or below the time that the best so far has really taken:
+    an estimate can be far too low. None where there is no second algorithm, or where trials would take too long.
     """
     global _spent
     near = calibration.ESTIMATES_ERR * min(estimates.values())
@@ -128,7 +128,7 @@ def _tried(
     if len(names) == 1 or _spent + 1e-9 * passes * (_ROUNDS + 1) * expected >= allowed:
         return None
     start, before, least = time.perf_counter(), _spent, {names[0]: math.inf}
-    # Whoever counts, stores or compresses what the model does is not to see this.
+    # Modes and hooks that count, store or compress what the model does must not see the trials.
     with _disable_current_modes(), torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t):
         _seconds(names[0], run, x, weight, differentiated)  # makes what is kept for the next
         least[names[0]] = _seconds(names[0], run, x, weight, differentiated)
@@ -144,7 +144,7 @@ def _tried(
 
 
 def _seconds(name: Name, run: Run[Name], x: Tensor, weight: Tensor, differentiated: bool) -> float:
-    """What one takes, with its backward pass if there will be one; for ever where memory does not suffice."""
+    """Seconds that one takes, with its backward pass if there will be one; infinite where it fails, as for memory."""
     x, weight = (part.detach().requires_grad_(differentiated and part.requires_grad) for part in (x, weight))
     try:
         return pass_seconds(lambda: run(name, x, weight), [part for part in (x, weight) if part.requires_grad])
@@ -153,7 +153,7 @@ def _seconds(name: Name, run: Run[Name], x: Tensor, weight: Tensor, differentiat
 
 
 def pass_seconds(run: Callable[[], Tensor], wanted: Sequence[Tensor]) -> float:
-    """What a call takes, with its backward pass to the wanted tensors where there are any; their `grad` stays.
+    """Seconds that a call takes, with a backward pass to the `wanted` tensors if any; their `grad` does not change.
 
     >>> x = torch.rand(2, 3, requires_grad=True)
     >>> sv.functional.tuning.pass_seconds(lambda: x.exp(), [x]) > 0, x.grad
@@ -178,7 +178,7 @@ def _wait() -> None:
 
 
 def results() -> list[dict[str, Any]]:
-    """What was tried in this process and what was the quickest, as plain data that `load` takes.
+    """The shapes that were tried in this process or loaded, each with its quickest algorithm, as data for `load`.
 
     >>> isinstance(sv.functional.tuning.results(), list)
     True
@@ -198,9 +198,9 @@ def results() -> list[dict[str, Any]]:
 
 
 def load(found: Iterable[Mapping[str, Any]]) -> None:
-    """Choose from now on as `results` says, which another process gave.
+    """Choose from now on as another process's `results` say.
 
-    ValueError where that is no such list; then nothing has changed.
+    Raises ValueError where that is no such list, and then changes nothing.
 
     >>> sv.functional.tuning.load([])
     """
@@ -228,7 +228,7 @@ def _dtype(name: str) -> torch.dtype:
 
 
 def forget() -> None:
-    """Try anew, as a process does that begins.
+    """Forget all results and the time spent on them, as in a new process.
 
     >>> sv.functional.tuning.forget()
     """

@@ -22,15 +22,15 @@ class Axes(Enum):
         return Axes.ROWS if x.ndim == 2 or (self is Axes.LAST and x.ndim < 4) else self
 
     def size(self, x: Tensor) -> torch.Size:
-        """Of a map, or a row."""
+        """The size of one map, or the length of a row."""
         return {Axes.MAPS: x.shape[2:], Axes.LAST: x.shape[1:-1], Axes.ROWS: x.shape[-1:]}[self.of(x)]
 
 
 class Packer(Protocol):
     """How maps are stored: (B, C, *size) -> something with `nbytes` and `unpack()`.
 
-    draws    whether that takes random numbers
-    of_rows  the same for numbers without an order
+    draws    whether storing takes random numbers
+    of_rows  the packer to use for numbers without an order
     """
 
     @property
@@ -42,7 +42,7 @@ class Packer(Protocol):
 
 @dataclass(frozen=True)
 class Arranged:
-    """What a packer stored of a tensor whose maps stand along other axes than the packer's."""
+    """A stored tensor whose maps lie along other axes than those that the packer expects."""
 
     packed: Any
     shape: torch.Size

@@ -45,15 +45,15 @@ _OF_LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm)
 
 @dataclass(frozen=True, eq=False)
 class LayerCall:
-    """One tensor that one call of a layer gave.
+    """One tensor that one call of a layer returned.
 
-    key     its name among all calls: "features.0", "relu #2" of a layer that is called more than once, "lstm [1]" of
-            one that gives several tensors
-    depth   in how many other layers' calls it runs
-    output  of one example, on the CPU; None of a nested tensor
+    key     its name among all calls: "features.0"; "relu #2" if the layer is called more than once, "lstm [1]" if it
+            returns several tensors
+    depth   the number of layers inside whose calls it runs
+    output  of one example, on the CPU; None for a nested tensor
     shape   of the whole output
-    axes    which of its axes are those of maps
-    input   of a convolution: the same example's, on the CPU
+    axes    which axes of the output are those of maps
+    input   of the same example, on the CPU; for convolutions only
     """
 
     key: str
@@ -75,14 +75,14 @@ class LayerCall:
 
 @process.turn
 def layer_calls(model: nn.Module, batch: Any, example: int = 0) -> list[LayerCall]:
-    """Run a model once, in eval mode and without gradients, and tell what each call of its layers gave.
+    """Run a model once, in eval mode and without gradients, and list what each call of its layers returned.
 
     batch    an input, a tuple or list of inputs, or a dict of inputs by their names; the first tensor's first axis
              counts the examples
-    example  whose numbers are kept. Of an output with several rows an example, such as windows, it is the first of
-             these; of one without, it is all of it
+    example  index of the example whose numbers are kept. Of an output with several rows for each example, such as
+             windows, the first of these is kept; an output without a row for each is kept whole
 
-    Calls come in the order in which they begin, so that a layer comes before those in it. Layers in scripted or
+    Calls come in the order in which they begin, so that a layer comes before those inside it. Layers inside scripted or
     compiled ones are not seen. Parameters, buffers, gradients, random state, hooks and training flags are restored
     afterwards, also if the model raises; what else a model changes in itself stays changed.
 
@@ -101,8 +101,8 @@ def layer_calls(model: nn.Module, batch: Any, example: int = 0) -> list[LayerCal
     with ExitStack() as stack:
         stack.enter_context(unchanged([model], list(model.parameters()), None, device))
         for module in model.modules():
-            module.training = False  # `eval()` may do more, such as merge weights, which rounds
-        stack.enter_context(torch.inference_mode(False))  # whose tensors do not tell when they are written to
+            module.training = False  # not `eval()`: it may do more, such as merge weights, which rounds
+        stack.enter_context(torch.inference_mode(False))  # its tensors do not show when they were written to
         stack.enter_context(torch.no_grad())
         for name, module in hooked_layers(model):
             stack.callback(module.register_forward_pre_hook(partial(taking.begin, name), prepend=True).remove)
@@ -154,7 +154,7 @@ def _own(x: Any) -> Any:
 
 
 class _Taking:
-    """Hooks that keep one example of what layers take and give."""
+    """Hooks that keep one example of the layers' inputs and outputs."""
 
     def __init__(self, example: int, examples: int) -> None:
         self.example, self.examples = example, examples
@@ -163,7 +163,7 @@ class _Taking:
         self.failed: str | None = None  # the innermost layer that raises
         self.before = sys.exc_info()[1]
         self.series = False  # whether three axes were those of a series of maps before
-        # Of a tensor's version its example, so that layers that hand on the same tensor share it.
+        # The example of each tensor with its version, so that layers that hand on the same tensor share it.
         self.kept: Any = WeakTensorKeyDictionary()
         self.axes: Any = WeakTensorKeyDictionary()
 
@@ -218,7 +218,7 @@ class _Taking:
         return axes
 
     def named(self) -> list[LayerCall]:
-        """All that was given, each with its key."""
+        """All outputs, each with its key."""
         counts = Counter(call[0].name for call in self.calls if call)
         seen: Counter[str] = Counter()
         named = []
@@ -233,7 +233,7 @@ class _Taking:
 
 
 def _tensors(value: Any) -> Iterator[Any]:
-    """Tensors and spectra in what a layer takes or gives."""
+    """Tensors and spectra in a layer's input or output."""
     known = (Tensor, HalfSpectrum)
     return (leaf for leaf in tree_leaves(value, is_leaf=lambda x: isinstance(x, known)) if isinstance(leaf, known))
 
@@ -245,14 +245,14 @@ def _plain(x: Any) -> Tensor:
 
 
 def _batch_axis(layer: nn.Module, x: Tensor, part: int) -> int:
-    """Where the examples are: recurrent layers give time first, if asked to, and states by layer."""
+    """The axis of the examples: recurrent layers may return time first, and return states by layer."""
     is_state = isinstance(layer, nn.RNNBase) and part > 0
     first = getattr(layer, "batch_first", True) and not is_state
     return 0 if first or x.ndim != 3 or not isinstance(layer, _OF_ROWS) else 1
 
 
 def _axes_by_kind(layer: nn.Module, x: Tensor) -> Axes | None:
-    """The axes that layers of this class give; None where any will do."""
+    """The axes of maps in what layers of this class return; None for a class that does not say."""
     if isinstance(layer, _OF_ROWS):
         return Axes.ROWS
     if isinstance(layer, _OF_MAPS):
@@ -263,7 +263,7 @@ def _axes_by_kind(layer: nn.Module, x: Tensor) -> Axes | None:
 
 
 def _axes_by_shape(x: Tensor, series: bool) -> Axes:
-    """A guess: square maps tell which axes are theirs, three axes are tokens unless the model has series."""
+    """A guess: two equal sides are a map's, and three axes are tokens unless the model has series."""
     if x.ndim == 4 and x.shape[1] == x.shape[2] != x.shape[3]:
         return Axes.LAST
     return Axes.MAPS if x.ndim > 3 or (x.ndim == 3 and series) else Axes.ROWS

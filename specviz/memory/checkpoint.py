@@ -1,4 +1,4 @@
-"""Checkpointing of any model: most maps are dropped, and computed again in the backward pass."""
+"""Checkpointing of any model: most saved maps are dropped, and computed again in the backward pass."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ def checkpoint_activations(model: nn.Module, segments: int = 4) -> Iterator[None
         with sv.memory.checkpoint_activations(model, segments=4):
             criterion(model(x), y).backward()            # both inside
 
-    segments  how many each outermost nn.Sequential of the model is divided into, at most one for each of its layers.
-              Modules of an nn.ModuleList, such as a transformer's blocks, are a segment each
+    segments  into how many each outermost nn.Sequential is divided, at most one for each of its layers. If a chain
+              inside it has more modules than it has, the chains inside are divided instead. Each module of an
+              nn.ModuleList, such as a transformer's block, is a segment
 
-    Gradients are exactly those without it: random numbers are drawn again, and batch norms leave their statistics alone
-    the second time, where `torch.utils.checkpoint` by itself counts a batch twice. Parts that are in no chain stay as
-    they are. While the context is open the model cannot be copied or saved; afterwards it is as it was.
+    Gradients are exactly those without the context: the same random numbers are drawn again, and batch norms leave
+    their statistics alone the second time, where `torch.utils.checkpoint` by itself counts a batch twice. Parts that
+    are in no chain stay as they are. While the context is open the model cannot be copied or saved; afterwards it is as
+    it was.
 
     Raises ValueError for fewer segments than one, and for a model without a chain of two modules.
 
@@ -57,9 +59,9 @@ def checkpoint_activations(model: nn.Module, segments: int = 4) -> Iterator[None
 
 
 def _chains(module: nn.Module) -> Iterator[nn.Sequential | nn.ModuleList]:
-    """The outermost chains of a model, and those inside of chains of one."""
+    """The chains to divide: the outermost ones of at least FEWEST modules, or longer ones inside them."""
     if isinstance(module, nn.Sequential | nn.ModuleList) and len(module) >= FEWEST:
-        # A chain of parts, such as (features, maps, head), is divided where its bytes are: within.
+        # A short chain of parts, such as (features, maps, head), has its bytes in the chains inside it.
         inner = [chain for child in module for chain in _chains(child)] if isinstance(module, nn.Sequential) else []
         longest = max((len(chain) for chain in inner), default=0)
         if longest > len(module):
@@ -72,7 +74,7 @@ def _chains(module: nn.Module) -> Iterator[nn.Sequential | nn.ModuleList]:
 
 
 def _replace(module: nn.Module, forward: Any, replaced: list[nn.Module]) -> None:
-    if "forward" not in module.__dict__:  # somebody else's stays
+    if "forward" not in module.__dict__:  # another's forward stays
         module.__dict__["forward"] = forward
         replaced.append(module)
 
@@ -98,7 +100,7 @@ def _ends(layers: list[nn.Module], segments: int) -> list[int]:
 
 
 def _overwrites(module: nn.Module) -> bool:
-    """Whether its first layer works in place: a segment's input is kept, and must stay as it was."""
+    """Whether the module's first layer works in place: it would overwrite a segment's input, which is kept."""
     while children := list(module.children()):
         module = children[0]
     return getattr(module, "inplace", False) is True
@@ -126,7 +128,7 @@ def _again(function: Any, layers: list[nn.Module], *args: Any) -> Any:
 
 @contextmanager
 def _statistics_kept(layers: list[nn.Module]) -> Iterator[None]:
-    """Inside, batch norms compute what they did, and their running statistics stay."""
+    """Inside the block, batch norms compute what they did before, and their running statistics do not change."""
     norms = [m for layer in layers for m in layer.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
     held: list[tuple[Tensor, Tensor]] = [
         (buffer, buffer.clone()) for norm in norms if norm.training for buffer in norm.buffers()

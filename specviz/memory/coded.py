@@ -1,4 +1,4 @@
-"""Maps stored as multiples of one step in Rice codes, in a basis or as they are. Lossy; for copies only read later."""
+"""Maps stored as multiples of one step in Rice codes, by coefficients or by pixels. Lossy; copies are read only."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Basis = Literal["none", "fft", "dct", "dct8"]
 BASES: tuple[Basis, ...] = ("none", "fft", "dct", "dct8")
 Code = Literal["rice", "fixed width"]
 CODES: tuple[Code, ...] = ("rice", "fixed width")
-SAMPLE = 128  # maps, about, that the parameters are found on
-ORDERED, WEIGHED, NUMBERS = 1024, 64, 1 << 14  # maps in order, of which some, of whose coefficients, find the step
-NOTHING = 1e-6  # of the mean variance: a map with less is as good as constant
-FINEST = 2.0**-24  # of the largest coefficient: a finer step tells nothing more, since float32 has no more digits
-FEW, OUTLYING = 256, 64.0  # one map in FEW may have so many times the variance of the next before it is an outlier
-LARGEST = 2.0**26  # steps, that codes hold with room to spare
-NEAR = 0.01  # of the error asked: where the step is near enough
+SAMPLE = 128  # about so many maps find the codes' parameters
+ORDERED, WEIGHED, NUMBERS = 1024, 64, 1 << 14  # to find the step: maps to sort, maps to transform, coefficients to use
+NOTHING = 1e-6  # of the mean variance: a map with less counts as constant
+FINEST = 2.0**-24  # of the largest coefficient: a finer step adds nothing, since float32 has no more digits
+FEW, OUTLYING = 256, 64.0  # one map in FEW is an outlier if its variance is over OUTLYING times that of all others
+LARGEST = 2.0**26  # steps in a coefficient, which codes hold with room to spare
+NEAR = 0.01  # of the error asked for: a step whose error is so near is taken
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,16 @@ class Coder:
     """How maps are stored. Raises ValueError for values out of range, when it is made.
 
     error     the RMS error of maps as read back, as a share of the RMS of all maps of a tensor, each about its own mean
-    basis     what is rounded: "fft", coefficients of the real Fourier basis along each axis; "dct", of the DCT-II;
-              "dct8", of the DCT-II of blocks of 8 pixels (fewer at the end of an axis); "none", the pixels
+    basis     what is rounded: coefficients of the real Fourier basis along each axis ("fft"), of the DCT-II ("dct") or
+              of the DCT-II of blocks of 8 pixels, fewer at the end of an axis ("dct8"); or the pixels ("none")
     code      "rice": fewest bytes; "fixed width": 16 codes share a width, which takes more bytes and less time
-    rounding  added before fractions are cut off: 0.5 is to the nearest; less writes more zeros
+    rounding  is added to a magnitude, in steps, before its fraction is cut off: 0.5 rounds to the nearest; less writes
+              more zeros
 
-    All bases are orthonormal and separable, so an error of a coefficient is one of the map of the same size. The step
-    that makes the error is found on some of the maps. Outliers are kept exactly, and count in no RMS: maps that are not
-    finite, and the few (one in 256; four of 16 or more, a quarter of fewer) whose variance is over 64 times that of all
-    others, or whose mean float32 cannot tell from others at this step.
+    All bases are orthonormal and separable, so an error in the coefficients is an error of the same size in the map.
+    The step that makes the error is found on some of the maps. Outliers are kept exactly, and count in no RMS: maps
+    that are not finite, and the few (one in 256; four of 16 or more, a quarter of fewer) whose variance is over 64
+    times that of all others, or whose mean float32 cannot tell from others at this step.
     """
 
     error: float = 0.05
@@ -65,13 +66,13 @@ class Coder:
 
     @property
     def of_rows(self) -> Coder:
-        """For numbers without an order."""
+        """The coder to use for numbers without an order: no transform."""
         return replace(self, basis="none")
 
     def pack(self, x: Tensor, seed: int = 0) -> Coded:
-        """Maps (B, C, H, W), (B, C, L) or (B, C, D, H, W), floating point -> `Coded`. Outside autograd.
+        """Store maps (B, C, H, W), (B, C, L) or (B, C, D, H, W), floating point -> `Coded`. Outside autograd.
 
-        Computed in float32, whatever the type. `seed` is not used.
+        Computed in float32, whatever the type. `seed` is not used. TypeError for other shapes or types.
 
         >>> Coder(error=0.1).pack(torch.zeros(2, 3, 8, 8)).unpack().shape
         torch.Size([2, 3, 8, 8])
@@ -95,7 +96,7 @@ class Coder:
         return Coded(pieces, by_entry, step, self.basis, x.shape, x.dtype, layout_of(x), outliers)
 
     def _measure(self, maps: Tensor) -> tuple[float, np.ndarray]:
-        """The step of maps (N, ...), and the places of those that are outliers."""
+        """The step for maps (N, ...), and the indices of those that are outliers."""
         parts = [dispatch.moments(part.flatten(1).float()) for part in slabs(maps)]
         mean, variance = (torch.cat(kind).cpu().numpy() for kind in zip(*parts, strict=True))
         is_usual = variance <= OUTLYING * _typical(variance)
@@ -108,10 +109,10 @@ class Coder:
         return step, np.flatnonzero(~(is_usual & (peak * abs(mean) <= LARGEST * step)))
 
     def _step(self, maps: Tensor, variance: np.ndarray, rms: float) -> float:
-        """The step that makes the error, found on some of the maps (N, ...) whose variances (N,) are not nothing.
+        """The step that makes the error, found on some of the maps (N, ...) whose variances (N,) are not near 0.
 
-        Where no coefficient becomes 0 the error is a fixed share of the step, and elsewhere less: from the step of
-        that share it grows to the one asked for.
+        Where no coefficient becomes 0 the error is a fixed share of the step; where some do it is less. So the search
+        begins at the step of that share, and lets it grow to the step that makes the error.
         """
         step = self.error * rms / math.sqrt(((1 - self.rounding) ** 3 + self.rounding**3) / 3)
         alive = np.flatnonzero(variance > NOTHING * rms**2)
@@ -140,7 +141,7 @@ class Coder:
     def _fit(self, maps: Tensor, step: float) -> Tensor:
         if self.code != "rice":
             return torch.zeros(0, dtype=torch.int8, device=maps.device)
-        # An odd stride meets all channels: a power of two would take the same one of every image.
+        # An odd stride meets all channels; a power of two would take the same channel of every image.
         sample = analyse(maps[:: max(1, len(maps) // SAMPLE) | 1], self.basis)
         return dispatch.rice_fit(dispatch.uniform_quantise(sample, step, self.rounding))
 
@@ -155,10 +156,10 @@ class Coder:
 class Coded:
     """Maps as `Coder.pack` stores them.
 
-    pieces    of each slab of maps what the kernel wrote: words and offsets, or widths, words and offsets
-    by_entry  the Rice codes' parameters (entries,) int8; none of fixed widths
+    pieces    what the kernel wrote for each slab of maps: words and offsets, or widths, words and offsets
+    by_entry  the Rice codes' parameters (entries,) int8; fixed widths have none
     step      in the maps' units
-    outliers  the places of maps that are kept exactly, (K,) int64, and these maps (K, ...); the pieces have 0 there
+    outliers  the indices of maps that are kept exactly, (K,) int64, and these maps (K, ...); the pieces have 0 there
     """
 
     pieces: tuple[tuple[Tensor, ...], ...]
@@ -200,7 +201,7 @@ class Coded:
 
 
 def _typical(values: np.ndarray) -> float:
-    """The largest of all but a few numbers, those that are not finite left out; 0 if there are no others."""
+    """The largest number after a few outliers are left out, and all that are not finite; 0 if there is none."""
     values = values[np.isfinite(values)]
     if not len(values):
         return 0.0
@@ -209,12 +210,12 @@ def _typical(values: np.ndarray) -> float:
 
 
 def _shared(device: torch.device) -> Tensor:
-    """by_map of maps that all have the same parameters."""
+    """`by_map` for maps that share their parameters."""
     return torch.zeros(1, dtype=torch.int8, device=device)
 
 
 def slabs(maps: Tensor) -> Iterator[Tensor]:
-    """Maps (N, ...) a few at a time: what is dense on the way stays small, and near the cores."""
+    """Maps (N, ...) a few at a time, so that dense intermediate results are small and stay in the cores' caches."""
     pixels = maps[0].numel() if len(maps) else 1
     return iter(maps.split(max(1, calibration.SLAB_PIXELS // max(1, pixels)))) if maps.numel() else iter(())
 

@@ -29,7 +29,8 @@ ERROR = 0.05  # gradients come out off by about 4 % with batch norms: see `compr
 class Compression:
     """Inside the context, `packer` stores what a torch model saves for its backward pass: see `compress_activations`.
 
-    A context manager, entered as often as wanted but one at a time; each entry has its own `CompressionStats`.
+    It may be entered as often as wanted, but not while it is active (RuntimeError). Each entry has its own
+    `CompressionStats`.
     """
 
     def __init__(self, packer: Packer, name: str, stats: CompressionStats | None = None) -> None:
@@ -41,7 +42,7 @@ class Compression:
         if self._active:
             raise RuntimeError(f"this {self._name}() is active already; call {self._name}() anew to nest it")
         stats = CompressionStats() if self._stats is None else self._stats
-        stats.maps = []  # of a handle: a long training would pile them up
+        stats.maps = []  # a handle's stats live on, and a long training would pile maps up
         reason = _what_forbids_it()
         if reason is not None:
             warn_once(self._name, reason, stacklevel=3)
@@ -95,17 +96,22 @@ def compress_activations(
     >>> 0 < stats.share < 1
     True
 
-    The forward pass stays exactly the same; gradients are computed from the stored maps. The maps (B, C, L),
-    (B, C, H, W) and (B, C, D, H, W) that convolutions, normalisations, products, smooth activations and custom autograd
-    functions save are stored as whole multiples of one step for each tensor; so are tokens (B, T, D), matrices, and
-    the queries, keys and values of `scaled_dot_product_attention`, as they are and without a transform, and maps with
-    channels last, as layer norms and linear layers see them, with one along their own axes. ReLU, its relatives and
-    dropout store one bit for each element, and max pooling stores the position of each maximum within its window, in as
-    few bits as the window needs: these are exact. All other tensors stay as they are, and exact: parameters, integers,
-    maps of under 8 pixels, tensors of under 4 KiB, matrices with a row an example of under 1 MiB, tensors that do not
-    require a gradient (the images themselves, which stay in memory anyway), and what any other operation saves, because
-    the gradient of, say, a square root does not tolerate an error in it. Recurrent layers, LSTM, GRU and RNN,
-    keep their inputs exactly and are computed again, on the CPU one after another: their gradients are the plain ones.
+    The forward pass stays exactly the same; gradients are computed from what is stored:
+
+    maps     (B, C, L), (B, C, H, W) and (B, C, D, H, W) that convolutions, normalisations, products, smooth activations
+             and custom autograd functions save: whole multiples of one step for each tensor. Maps with channels last,
+             as layer norms and linear layers see them, are stored alike
+    rows     tokens (B, T, D), matrices, and the queries, keys and values of `scaled_dot_product_attention`: multiples
+             of a step too, but never of transformed numbers
+    bits     of ReLU, its relatives and dropout one bit for each element, and of max pooling the position of each
+             maximum within its window, in as few bits as the window needs: exact
+    others   stay as they are: parameters, integers, maps of under 8 pixels, tensors of under 4 KiB, matrices of under
+             1 MiB with one row for each example, tensors that do not require a gradient (the images themselves, which
+             stay in memory anyway), and what any other operation saves, because the gradient of, say, a square root
+             does not tolerate an error in it
+
+    Recurrent layers, LSTM, GRU and RNN, keep their inputs exactly. The backward pass computes them again, on the CPU
+    one layer after another, so their gradients are the plain ones.
 
     error    the RMS error of maps as read back, as a share of the RMS of a tensor's maps about their means; 0.05 when
              not given. It is met within about 5 %. Gradients are off by about as much or less: see below
@@ -113,13 +119,14 @@ def compress_activations(
              "fast": the pixels themselves, 16 of which share a width, for layers that take less time than a transform
 
     Former arguments, with a DeprecationWarning: `threshold` asks for error=threshold/5, whose gradients are about as
-    close as those of thresholded spectra were, in half the bytes or fewer. `relative_to`, `values` and `unbiased` have
-    no effect on an error so found, but that a threshold of 0 asks for what the values were precise to.
+    close as those of thresholded spectra were, in half the bytes or fewer. `relative_to` and `unbiased` have no effect;
+    `values` sets the least error that a small threshold can ask for: 0.005, 0.0005 or 1e-6.
 
     `stats` are totals over the context: see `CompressionStats`. A tensor that several operations save is stored once,
-    and what can be computed from stored maps is not stored: where a convolution follows a norm, a ReLU or another
-    activation, dropout or pooling, its input is made of the norm's when the backward pass asks; likewise for sums,
-    products and concatenations, unless four times its own numbers would have to be read. It errs as what it is made of.
+    and what can be computed from stored maps is not stored: where a convolution follows a norm, with a ReLU or
+    another activation, dropout or pooling between them, its input is computed from the norm's when the backward pass
+    asks for it; likewise for sums, products and concatenations, unless more than four times as many numbers as it has
+    would have to be read. Its error is that of what it is computed from.
     Maps with NaN or infinity, and a few outliers whose variance is over 64 times that of all others, are kept exactly
     and count in no RMS. In-place changes after saving do not harm stored copies; for a tensor that stays as it is,
     torch raises its own error. Only the thread that entered is affected. float64 maps are stored with float32's
@@ -166,7 +173,7 @@ _PRECISE_TO = {"8-bit": 5e-3, "float16": 5e-4, "float32": 1e-6}
 
 
 def _former_error(given: dict[str, Any], error: float | None) -> float:
-    """The error whose gradients are about as close as those of the former arguments."""
+    """The `error` whose gradients are about as close to the plain ones as those of the former arguments."""
     one_of(given.get("relative_to", "tensor"), "relative_to", ("map", "tensor"))
     values = given.get("values", "8-bit")
     one_of(values, "values", tuple(_PRECISE_TO))
@@ -181,7 +188,7 @@ def _former_error(given: dict[str, Any], error: float | None) -> float:
 
 
 class Compressed:
-    """Handle of a module whose every call is compressed: `stats` are totals until `remove()`.
+    """The handle that `compressed` returns: `stats` are totals over the module's calls until `remove()`.
 
     >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Sigmoid(), torch.nn.Conv2d(8, 8, 3))
     >>> handle = sv.memory.compressed(model)
@@ -212,7 +219,7 @@ class _Enter:
     handle: Compressed
 
     def __call__(self, module: nn.Module, args: Any) -> None:
-        if torch.compiler.is_compiling():  # whose tracer knows no stack of each thread's own
+        if torch.compiler.is_compiling():  # its tracer cannot follow a stack for each thread
             warn_once("compressed", "compiling")
             return
         context = Compression(self.handle._packer, "compressed", self.handle.stats)
@@ -229,12 +236,12 @@ class _Leave:
             return
         stack = vars(_open_calls).get("stack", [])
         if stack and stack[-1][0] is module:
-            # Called for an exception too, then without an output.
+            # After an exception this is called too, without an output.
             stack.pop()[1].__exit__(*(sys.exc_info() if output is None else (None, None, None)))
 
     @property
     def __name__(self) -> str:
-        # torch.jit.script asks every hook's name first. An AttributeError, so that others may ask for it in vain.
+        # torch.jit.script asks for every hook's name first. An AttributeError, so that hasattr() is False for others.
         raise AttributeError(
             "a module under `compressed` cannot be scripted: its calls go through hooks in Python. Call remove() of "
             "its handle first, or copy.deepcopy the module before it is compressed"
@@ -256,8 +263,8 @@ def compressed(
     Returns a handle with `stats`, totals over all calls, and `remove()`. The module gets hooks and no wrapper: its
     class, its parameters and the keys of its `state_dict` stay, and a copy of it is compressed too.
 
-    Under torch.compile, torch.export, torch.jit.trace and torch.func's transforms the module runs uncompressed, and
-    says so once. torch.jit.script refuses a module with such hooks: call `remove()` first.
+    Under torch.compile, torch.export, torch.jit.trace and torch.func's transforms the module runs uncompressed, with a
+    `NothingCompressedWarning`, once. torch.jit.script refuses a module with such hooks: call `remove()` first.
 
     >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Sigmoid(), torch.nn.Conv2d(8, 8, 3))
     >>> handle = sv.memory.compressed(model)

@@ -1,9 +1,9 @@
 """Maps that are not stored, because they can be computed again from maps that are.
 
-In convolution, batch norm, ReLU, convolution the norm saves its input, and the second convolution the ReLU's output,
-which is a function of that. So one of them is stored, and the other computed from it when it is asked for; the ReLU's
-gate says where it is 0, so that signs are exact. Rota Bulò et al. (2018, In-Place Activated BatchNorm) invert the
-activation instead, which must then have an inverse.
+In a chain of convolution, batch norm, ReLU, convolution, the norm saves its input, and the second convolution saves the
+ReLU's output, which is a function of that input. So the norm's input is stored, and the ReLU's output is computed from
+it when it is asked for; the ReLU's gate says where it is 0, so that signs are exact. Rota Bulò et al. (2018, In-Place
+Activated BatchNorm) invert the activation instead, which must then have an inverse.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from specviz.memory.axes import Axes
 from specviz.memory.kept import Kept, Substitute
 
-MOST_READ = 4  # stored numbers, of which one is computed: reading more takes longer than its bytes are worth
+MOST_READ = 4  # stored numbers to read for one that is computed: reading more takes longer than the bytes are worth
 
 
 class Shelf:
-    """The map that was read last, dense, for as long as it will be read again and its handle lives.
+    """Holds the map that was read last, dense, for as long as it will be read again and its handle lives.
 
-    So a norm's input is read once for the convolution behind it and its own backward. With room for two a ResNet-18's
-    step was no quicker, and its peak 13 % higher.
+    So a norm's input is read once, for the convolution after it and for the norm's own backward pass. With room for two
+    maps a ResNet-18's step was no quicker, and its peak 13 % higher.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Shelf:
         return held[1] if held is not None and held[0]() is handle else None
 
     def put(self, handle: Handle, tensor: Tensor | None) -> None:
-        """Hold this tensor for the handle, or none any more."""
+        """Hold this tensor for the handle; None lets go of the one that is held for it."""
         if tensor is not None:
             self._held = weakref.ref(handle, self._drop), tensor
         elif self.get(handle) is not None:
@@ -51,10 +51,10 @@ class Shelf:
 
 
 class Handle:
-    """What stands for a map in the graph, and alone keeps alive what is needed to read it.
+    """What stands for a map in autograd's graph; nothing else keeps alive what is needed to read the map.
 
-    numbers  that are read from stores for it
-    storage  of the original, whose place in memory stays its own meanwhile
+    numbers  how many stored numbers are read for it
+    storage  a weak reference to the original's storage, whose address no other storage takes meanwhile
     """
 
     def __init__(self, shelf: Shelf, numbers: int, storage: StorageWeakRef | None) -> None:
@@ -65,7 +65,7 @@ class Handle:
         raise NotImplementedError
 
     def unpack(self) -> Tensor:
-        """The map, which whoever asks leaves as it is."""
+        """The map. The caller must not change it: another may get the same tensor."""
         self.expected -= 1
         x = self.shelf.get(self)
         x = self.read() if x is None else x
@@ -104,7 +104,7 @@ class Derived(Handle):
 
 @dataclass(frozen=True)
 class Slice:
-    """A part of a concatenation that is not stored yet: where it stands, and how its own tensor is known."""
+    """A part of a concatenation that is not stored yet: where it lies, and the key of its own tensor."""
 
     dim: int
     start: int
@@ -118,10 +118,10 @@ class Slice:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a tensor comes out of others.
+    """How a tensor is computed from others.
 
-    parts          other recipes; handles, which only the graph keeps alive; small tensors, kept; slices of its own
-    compute        makes it of the parts' tensors, which it leaves as they are
+    parts          other recipes; handles, which only the graph keeps alive; small tensors, kept; slices of the tensor
+    compute        a function of the parts' tensors, which it must not change
     dtype, layout  of the tensor
     """
 
@@ -133,7 +133,7 @@ class Recipe:
     def bind(
         self, shelf: Shelf, most: float, store: Callable[[Slice], Handle] | None, storage: StorageWeakRef | None = None
     ) -> Derived | None:
-        """The tensor's handle, which keeps the parts' alive; None if one is gone, or over `most` numbers are read."""
+        """The tensor's handle, which keeps its parts alive; None if one is gone, or over `most` numbers are read."""
         found: list[Handle | Kept | Slice] = []
         for part in self.parts:
             handle: Handle | Kept | Slice | None
@@ -155,14 +155,14 @@ class Recipe:
 class Making:
     """The role of an operation whose output may be computed again: what is known of it before and while it runs.
 
-    role     what becomes of the tensors that it saves
-    compute  makes the output of what was kept of the tensors that it saved, in their order, and of the inputs; None
+    role     says what becomes of each tensor that it saves
+    compute  makes the output from what was kept of the tensors that it saved, in their order, and from the inputs; None
              where that takes too long
-    inputs   that the output is computed from; none where that is the first map that it saves
-    late     whether it saves its inputs, so that they are known afterwards
-    joins    the dimension of the output along which the inputs stand one behind the other, if they do
-    least    of the saved tensors must be kept, or nothing is known of the output
-    saves    of what it saves a copy, before it changes that in place
+    inputs   the tensors that the output is computed from; none: the first map that it saves
+    late     whether it saves its inputs, so that they are known only afterwards
+    joins    the dimension along which the output joins its inputs, if it does
+    least    how many saved tensors must have been kept, or nothing is known of the output
+    saves    the tensor that it changes in place, after it saved a copy
     axes     of the output's maps
     """
 

@@ -1,4 +1,4 @@
-"""One call that makes a model fit: every way to train it in less memory, measured on its own step, and the best."""
+"""Make a model fit into memory: measure every way to train it in less, on its own step, and name the best."""
 
 from __future__ import annotations
 
@@ -42,15 +42,16 @@ _CUTOFFS = (0.5, 0.25)
 
 @dataclass(frozen=True)
 class FitRow:
-    """One way to make a step.
+    """One way to make a step, and what it costs.
 
     total_bytes     all that the step needs at most, see `StepMemory.total_bytes`
-    peak_bytes      of these, what comes and goes; saved_bytes, what is kept for the backward pass
-    step_ms         median of a forward and backward pass
-    gradient_error  norm of the difference of all parameters' gradients from plain's, as a share of plain's norm
-    exact           whether gradients are plain's but for the order of sums
-    fits            whether the budget is kept and the error allowed
-    front           whether no other way takes fewer bytes, less time and has less error, or as much of them
+    peak_bytes      of these, what comes and goes in a step, see `StepMemory.peak_bytes`
+    saved_bytes     of the peak, what is kept for the backward pass
+    step_ms         median time of a forward and backward pass, in milliseconds
+    gradient_error  norm of the difference from the plain step's gradients, as a share of their norm; 0 is exact
+    exact           whether gradients are the plain ones up to the order of sums
+    fits            whether the way keeps the budget and its error is allowed
+    front           whether no other way is as good in bytes, time and error, and better in one of them
 
     >>> sv.memory.FitRow("plain", 100, 60, 40, step_ms=1.5, gradient_error=0.0, exact=True).way
     'plain'
@@ -92,7 +93,7 @@ class Fit:
     def context(self) -> AbstractContextManager[Any]:
         """The chosen way as a context for forward and backward: `with fit.context(): loss(model(x)).backward()`.
 
-        ValueError where no way keeps the budget; it says the smallest that one keeps, and which.
+        Raises ValueError where no way keeps the budget; it names the way that needs least, and how much that is.
         """
         if self.chosen is None:
             raise ValueError(self._why_not())
@@ -179,18 +180,19 @@ def fit(
             criterion(model(x), y).backward()
 
     batch, loss, targets, optimizer   of the step, as `measure_step` takes them
-    budget   bytes, or as "2 GiB", "800 MB", for all that the step needs: parameters, gradients, the optimiser's state,
-             the batch, and the peak of what comes and goes
-    error    the most that gradients may be off by, as a share of their norm; another batch's are off by more than 1
-    rounds   steps of each way that are timed, in turns
-    rivals   whether to try what papers store too: 3 bits, bits of groups of 256 (ActNN), means of 8 x 8 pixels and 2
-             bits (DIVISION), a DCT with a cut-off (Vu et al.)
+    budget   in bytes, or a text such as "2 GiB" or "800 MB", for all that the step needs: parameters, gradients, the
+             optimiser's state, the batch, and the peak of what comes and goes
+    error    the most that gradients may be off by, as a share of their norm; those of another batch differ by more
+             than 1
+    rounds   how many steps of each way are timed, in turns
+    rivals   whether to try what papers store as well: 3 bits, bits of groups of 256 (ActNN), means of 8 x 8 pixels and
+             2 bits (DIVISION), a DCT with a cut-off (Vu et al.)
 
     The model, its gradients, the optimiser and random numbers are restored afterwards, as by `measure_step`.
 
-    Raises ValueError for a budget, an error or rounds out of range, for a step that `predict_step` predicts to need
-    more than the machine's memory, which is not run, and whatever the plain step raises. A way that
-    cannot be taken, such as checkpoints of a model without a chain of modules, is left out, and the table says why.
+    Raises ValueError for a budget, an error or rounds out of range, and for a step that by `predict_step` needs more
+    than the machine's memory, which is then not run; also whatever the plain step raises. A way that cannot be taken,
+    such as checkpoints of a model without a chain of modules, is left out, and the table says why.
 
     >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3))
     >>> found = sv.memory.fit(net, torch.randn(4, 3, 16, 16), budget="1 GiB", rounds=1)
@@ -213,7 +215,7 @@ Contexts = dict[str, Callable[[], AbstractContextManager[Any]]]
 def measured(
     model: nn.Module, batch: Any, tried: Mapping[str, tuple[Context, bool]], kinds: Mapping[str, Any], rounds: int
 ) -> tuple[list[FitRow], dict[str, str], Contexts]:
-    """A row for each way, the first of which is plain; why others are left out; and each way's context.
+    """A row for each way, the plain one first; the reasons why others are left out; and each way's context.
 
     kinds  the arguments of `measure_step` that say what a step is
     """
@@ -240,7 +242,7 @@ def measured(
 
 
 def marked(rows: Sequence[FitRow], limit: int, error: float) -> list[FitRow]:
-    """The rows with what fits a budget of bytes and an error, and what is on the front."""
+    """The rows, marked with whether they fit a budget of bytes and an error, and whether they are on the front."""
     every = [_costs(row) for row in rows]
     return [
         replace(
@@ -257,13 +259,13 @@ def _costs(row: FitRow) -> tuple[float, ...]:
 
 
 def check_the_machine(model: nn.Module, batch: Any, device: torch.device, kinds: Mapping[str, Any]) -> None:
-    """Raises ValueError where a plain step is predicted to need more memory than the device has."""
+    """Raise ValueError where a plain step is predicted to need more memory than the device has."""
     has = memory_of(device)
     if has is None:
         return
     try:
         needs = predict_step(model, batch, **kinds).total_bytes
-    except Exception:  # what cannot be predicted is measured, which says what is wrong with it
+    except Exception:  # what cannot be predicted is measured, and the measurement raises what is wrong
         return
     if needs > has:
         raise ValueError(
@@ -292,13 +294,14 @@ def largest_batch(
     optimizer: Optimizer | Callable[..., Optimizer] | None = None,
     context: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> int:
-    """The most examples whose step keeps a budget; 0 where not even one does.
+    """The largest number of examples in a batch whose step keeps a budget; 0 where not even one example does.
 
-    example, target   one of each, without the batch's axis: it is repeated
-    context           the way that the step is made, such as `lambda: sv.memory.compress_activations(error=0.1)`
+    budget            in bytes, or a text such as "2 GiB", as `fit` takes it
+    example, target   one of each, without the batch's axis: they are repeated
+    context           makes a context manager for the step, such as `lambda: sv.memory.compress_activations(error=0.1)`
 
-    A line through two measured sizes says how many; that many is measured then, and corrected where it does not keep
-    the budget. Raises ValueError for a budget out of range, and whatever a step raises.
+    A line through two measured sizes gives the number. A step of that size is then measured, and the number is reduced
+    until the budget is kept. Raises ValueError for a budget out of range, and whatever the first steps raise.
 
     >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU())
     >>> sv.memory.largest_batch(net, torch.randn(3, 32, 32), budget="2 MB") > 10
@@ -315,7 +318,7 @@ def largest_batch(
         kinds: dict[str, Any] = {"loss": loss, "targets": targets, "optimizer": optimizer, "context": context}
         return measure_step(model, inputs, **kinds, points=8).total_bytes
 
-    few = 2  # batch norms take no single example
+    few = 2  # batch norms refuse a single example
     first, second = needed(few), needed(2 * few)
     each = max((second - first) / few, 1.0)
     if first > limit:
@@ -329,12 +332,12 @@ def largest_batch(
 def _keeps(needed: Callable[[int], int], count: int, limit: int) -> bool:
     try:
         return needed(count) <= limit
-    except (ValueError, torch.cuda.OutOfMemoryError):  # of a single example batch norms complain
+    except (ValueError, torch.cuda.OutOfMemoryError):  # batch norms refuse a single example
         return False
 
 
 class _Step:
-    """A step whose gradients and time are asked for, and that leaves nothing behind."""
+    """A step whose gradients and time are measured, and that leaves the model as it was."""
 
     def __init__(
         self, model: nn.Module, batch: Any, loss: Callable[..., Tensor] | None, targets: Any, device: torch.device
@@ -374,12 +377,12 @@ class _Step:
 
 
 def leads(costs: tuple[float, ...], others: Iterable[tuple[float, ...]]) -> bool:
-    """Whether nothing else costs as little in every respect, and less in one: whether it is on the Pareto front."""
+    """Whether no other costs as little in every respect and less in one: whether it is on the Pareto front."""
     return not any(other != costs and all(a <= b for a, b in zip(other, costs, strict=True)) for other in others)
 
 
 def _bytes(budget: int | str) -> int:
-    """A budget as whole bytes; ValueError for what is none."""
+    """A budget as whole bytes; ValueError for anything else."""
     if isinstance(budget, str):
         found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]i?B|B)\s*", budget)
         if found is None:

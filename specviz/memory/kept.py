@@ -1,4 +1,4 @@
-"""How a saved tensor that is no map is kept: as it is, by its shape alone, or as bits. All of these are exact."""
+"""How a saved tensor that is not stored as maps is kept: as it is, by its shape, or as bits. All are exact."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Kept:
 
     @staticmethod
     def of(tensor: Tensor) -> Kept:
-        # Detached: an operation's own output would hold the graph that holds it.
+        # Detached, since an operation's own output would keep alive the graph that keeps it alive.
         return Kept(tensor.detach(), tensor._version)
 
     def unpack(self) -> Tensor:
@@ -42,7 +42,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class ShapeOnly:
-    """A tensor whose backward asks for its shape alone, such as max-pooling's input; its numbers are not kept."""
+    """A tensor of which the backward pass needs only the shape, such as max-pooling's input."""
 
     shape: tuple[int, ...]
     stride: tuple[int, ...]
@@ -59,7 +59,7 @@ class ShapeOnly:
 
 @dataclass(frozen=True)
 class Gate:
-    """One bit an element: `on` or `off`."""
+    """One bit for each element: `on` or `off`."""
 
     bits: Tensor
     shape: tuple[int, ...]
@@ -139,7 +139,7 @@ class Window:
     size: tuple[int, ...]
 
     def with_one_row(self) -> Window:
-        """Of maps that have columns alone."""
+        """The same windows over series, taken as maps of one row."""
         one = (1,)
         return Window(one + self.kernel, one + self.stride, (0, *self.padding), one + self.dilation, one + self.size)
 
@@ -149,7 +149,7 @@ class Window:
 
     @property
     def steps(self) -> tuple[int, ...]:
-        """By how much an index grows along each axis."""
+        """How much a flat index grows from one place to the next along each axis."""
         return tuple(math.prod(self.size[axis + 1 :]) for axis in range(len(self.size)))
 
     @property
@@ -168,7 +168,7 @@ class Window:
 
 
 def layout_of(x: Tensor) -> torch.memory_format:
-    """The memory format to bring a tensor back in: channels last where it is so and in no other way contiguous."""
+    """The memory format to restore a tensor in: channels last if it is so and not contiguous as well."""
     last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.ndim)
     is_last = last is not None and not x.is_contiguous() and x.is_contiguous(memory_format=last)
     return last if last is not None and is_last else torch.contiguous_format

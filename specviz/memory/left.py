@@ -13,8 +13,8 @@ from specviz.memory.axes import Axes
 
 MIN_PIXELS = 8  # a map's mean and scale alone take 8 bytes
 MIN_BYTES = 4096  # of a tensor: what is smaller costs more time than it saves memory
-# Of a matrix with a row an example: the inputs of a classifier's head are few bytes, and an error in them moved the
-# gradient of VGG-16 from 3.5 to 5.0 % off for a thousandth of its bytes. Those of tokens have a row a token.
+# Of a matrix with one row for each example: the inputs of a classifier's head are few bytes, and an error in them moved
+# the gradient of VGG-16 from 3.5 to 5.0 % off for a thousandth of its bytes. Matrices of tokens have one for a token.
 MIN_MATRIX_BYTES = 1 << 20
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -23,7 +23,7 @@ _CHECKPOINT = "torch.utils.checkpoint saves memory there"
 
 AGAIN = "runs again"  # no reason to warn: it is an input of what is computed again
 
-# By name: what is the case, and what to do.
+# By name: what the reason is, and what to do about it.
 REASONS = {
     "dimensions": (
         "most of what was saved does not have the 2 to 5 dimensions of maps and tokens, (N, D) to (B, C, D, H, W)",
@@ -81,7 +81,7 @@ _lock = Lock()
 
 
 class NothingCompressedWarning(UserWarning):
-    """A context ended and had compressed no map, though something was saved in it. Once a process for each reason.
+    """A context ended without a compressed map, though something was saved in it. Once a process for each reason.
 
     >>> import warnings
     >>> with warnings.catch_warnings(record=True) as caught, sv.memory.compress_activations():
@@ -98,7 +98,7 @@ class Left:
         self._bytes: dict[str, int] = {}
 
     def add(self, x: Tensor, reason: str) -> None:
-        # Of a size that is a compiler's symbol nothing is asked: that would fix it.
+        # A size that is a compiler's symbol counts 0: to ask for its value would fix it.
         size = x.numel() * x.dtype.itemsize
         self._bytes[reason] = self._bytes.get(reason, 0) + (size if isinstance(size, int) else 0)
 
@@ -110,7 +110,7 @@ class Left:
 
 
 def why_no_map(x: Tensor, axes: Axes = Axes.MAPS) -> str | None:
-    """The reason why a plain tensor is no map to be compressed; None if it is one."""
+    """The reason, a key of REASONS, why a plain tensor is not compressed as maps; None if it is."""
     if not x.requires_grad or x.is_leaf or (x._base is not None and x._base.is_leaf):  # a weight, transposed
         return "exact"
     if x.device.type not in ("cpu", "cuda") or x.dtype not in DTYPES:

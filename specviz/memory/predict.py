@@ -1,4 +1,4 @@
-"""What a training step would hold in memory, without running it: shapes are followed, no number is computed."""
+"""Predict what a training step would hold in memory: only shapes are followed, and the step is not run."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from specviz.memory.contexts import Compression
 from specviz.memory.recorder import LOSS, MODEL, OPTIMIZER, CpuEvents, Layers, Recorder
 from specviz.memory.step import StepTotals, _held, _scalar, _storage_bytes, made_optimizer
 
-# What an operation holds besides its arguments and results is found by trying it, where that is not little: in
-# convolutions, which bring tensors into another layout, and in the operators of this project.
+# Where an operation holds much besides its arguments and results, it is tried out to see how much: convolutions, which
+# bring tensors into another layout, and the operators of this project.
 _WEIGHT_PLACE = {torch.ops.aten.convolution.default: 1, torch.ops.aten.convolution_backward.default: 2}
 _OURS = ("spectral_kernels", "specviz")
-_FEW = 2, 4  # batches of larger convolutions that are tried; what they take grows along a line
+_FEW = 2, 4  # batches with which larger convolutions are tried; bytes grow linearly with the batch
 _TRIED_WHOLE = 32 << 20  # bytes of an operation's tensors up to which it is tried as it is
-_RECURRENT = torch.ops.aten.mkldnn_rnn_layer.default  # of whose results fake tensors know one size too little
+_RECURRENT = torch.ops.aten.mkldnn_rnn_layer.default  # fake tensors know too little about the size of one result
 
 
 @dataclass(frozen=True)
@@ -74,25 +74,26 @@ def predict_step(
     training: bool = True,
     context: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> PredictedStep:
-    """Predict what `measure_step` would measure, without running the step: also one that would not fit.
+    """Predict what `measure_step` would measure, without running the step: it may be one that would not fit.
 
         sv.memory.predict_step(model, torch.empty(1024, 3, 224, 224, device="meta"), optimizer=torch.optim.AdamW)
 
-    batch      as of `measure_step`; tensors on device "meta" stand for some on the model's device, and take no memory
-    model      one on device "meta" is predicted as on the CPU
-    context    such as `lambda: sv.memory.checkpoint_activations(model, 4)`. Those that compress what is saved have to
-               see numbers: ValueError for these, which `measure_step` measures
+    model      a model on device "meta" is predicted as if it were on the CPU
+    batch      as in `measure_step`; tensors on device "meta" stand for some on the model's device, and take no memory
+    context    such as `lambda: sv.memory.checkpoint_activations(model, 4)`. Contexts that compress what is saved need
+               to see numbers: they raise ValueError here, and `measure_step` measures them
 
-    The other arguments are `measure_step`'s. The model computes on torch's fake tensors, which have a shape and a
-    device and no numbers. On the CPU each convolution of another shape is tried out once, with a few examples, because
-    what it takes besides depends on the processor. On CUDA what kernels take besides is not known and not counted.
+    The other arguments are those of `measure_step`. The model computes on torch's fake tensors, which have a shape and
+    a device but no numbers. On the CPU each convolution of a new shape is tried out once, with a few examples, because
+    the extra memory that it takes depends on the processor. On CUDA kernels' extra memory is not known and not counted.
     SpecNet's blocks are predicted as if they dropped nothing.
 
     On a CPU all bytes were those measured, to a ten-thousandth, for 15 of 16 networks; an LSTM's peak was predicted at
-    0.87 of the measured one, since what its backward pass holds besides is not known (`specviz bench predict`).
+    0.87 of the measured one, since the extra memory of its backward pass is not known (`specviz bench predict`).
 
     Raises TypeError or ValueError as `measure_step` does, and ValueError for a model that asks for the value of a
-    number, which no prediction has. On the CPU RuntimeError while another profiler of torch's is at work.
+    number, which a prediction does not have. On the CPU it raises RuntimeError while another profiler of torch's is at
+    work.
 
     >>> step = sv.memory.predict_step(sv.models.lenet(), torch.rand(8, 3, 32, 32))
     >>> step.saved_bytes == sv.memory.measure_step(sv.models.lenet(), torch.rand(8, 3, 32, 32)).saved_bytes
@@ -155,7 +156,7 @@ class _Fakes:
 
 
 class _Counted(TorchDispatchMode):
-    """Follows the storages of what operations make, and when they are let go; tells whose a layer's are."""
+    """Follows the storages that operations make until they are freed, and which layer made each."""
 
     def __init__(self, device: torch.device, held: Iterable[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -191,7 +192,7 @@ class _Counted(TorchDispatchMode):
 
 
 class _Labels(Recorder):
-    """Tells what counts which layer runs."""
+    """Tells a `_Counted` which layer runs."""
 
     def __init__(self, counted: _Counted) -> None:
         self.counted = counted
@@ -252,7 +253,7 @@ class _Step:
         )
 
     def _optimizer(self) -> Optimizer | None:
-        """One of the fake parameters, of the class and with the settings of a given one."""
+        """An optimiser of the fake parameters, with the class and the settings of the given one."""
         given = self.optimizer
         if given is None:
             return None
@@ -297,12 +298,12 @@ def _reparametrised(module: nn.Module, state: Mapping[str, Tensor]) -> AbstractC
     return context
 
 
-# --- What operations of this processor take besides their results
+# --- Memory that operations on this processor take besides their results
 
 
 @dataclass(frozen=True)
 class _Like:
-    """In the place of a tensor."""
+    """A tensor's description, in the tensor's place."""
 
     shape: tuple[int, ...]
     stride: tuple[int, ...]
@@ -341,7 +342,7 @@ class _Operation:
 
     @property
     def batches(self) -> tuple[int, ...]:
-        """Batches to try: the whole one of what is small, else two small ones; none of what cannot be made smaller."""
+        """Batch sizes to try: the whole one if it is small, else two small ones; none if it cannot be made smaller."""
         if sum(a.nbytes for a in tree_leaves(self.arguments) if isinstance(a, _Like)) <= _TRIED_WHOLE:
             return (self.batch,)
         if self.func not in _WEIGHT_PLACE:
@@ -355,7 +356,7 @@ class _Operation:
         return first.shape[0] if first.shape else 1
 
     def run(self, batch: int) -> Any:
-        """On real tensors; a convolution with that batch."""
+        """A call on real tensors; of a convolution with that batch."""
         arguments = list(self.arguments)
         if batch != self.batch:
             for place in range(_WEIGHT_PLACE[self.func]):
@@ -411,7 +412,7 @@ def _tried(tries: Sequence[tuple[_Operation, int]]) -> list[int]:
 
 
 def _extended(points: list[tuple[int, int]], batch: int) -> int:
-    """Along the line through two batches; a single one is the batch itself; of none nothing is known."""
+    """Bytes for a batch, along the line through two points; one point is the batch itself, and none count as 0."""
     if len(points) < 2:
         return points[0][1] if points else 0
     (few, at_few), (more, at_more) = points

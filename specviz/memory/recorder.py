@@ -99,7 +99,7 @@ def _tensors_of(output: Any) -> Iterator[Tensor]:
 
 
 class Recorder:
-    """Collects a step's memory; `mark` is called where another layer begins to run, also first and last.
+    """Collects a step's memory; `mark` is called wherever another layer begins to run, and at the start and end.
 
     This one collects nothing: for steps that are not measured.
     """
@@ -109,7 +109,7 @@ class Recorder:
     def mark(self, layer: str, phase: str) -> None: ...
     def forward_ends(self, loss: Tensor | None) -> None: ...
     def result(self) -> tuple[int, dict[str, int], Timeline]:
-        """Saved bytes, the same by layer, and every moment."""
+        """Bytes saved, bytes saved by layer, and the timeline of all moments."""
         raise AssertionError("nothing was recorded")
 
 
@@ -117,8 +117,8 @@ class Recorder:
 def peak_bytes(step: Callable[[], Any]) -> int:
     """Most bytes alive at once in torch's allocator on the CPU during a call, above those alive before it.
 
-    The call is made twice, and the second one counts. As in `measure_step`, what this thread allocates is seen, and
-    RuntimeError is raised while another profiler is at work.
+    The call is made twice, and the second one counts. As in `measure_step`, only this thread's allocations are seen,
+    and RuntimeError is raised while another profiler is at work.
     """
     recorder = CpuEvents()
     with recorder:
@@ -144,8 +144,8 @@ def _another_profiler() -> bool:
 
 @contextmanager
 def without_stderr() -> Iterator[None]:
-    """The profiler announces itself on the process's own standard error, each time."""
-    with process.turn, open(os.devnull, "wb") as nowhere:  # of two at once one might put the other's nowhere back
+    """Silence standard error inside the block: the profiler announces itself there, each time."""
+    with process.turn, open(os.devnull, "wb") as nowhere:  # two at once might restore each other's redirection
         before = os.dup(2)
         os.dup2(nowhere.fileno(), 2)
         try:
@@ -266,7 +266,7 @@ class CudaCounters(Recorder):
         else:
             began = self._rows[-1][0]
             peak = torch.cuda.max_memory_allocated(self.device) - self._before
-            self._rows.append(((began + now) / 2, peak, self._label))  # when between the marks is not known
+            self._rows.append(((began + now) / 2, peak, self._label))  # at an unknown time between the marks
         self._rows.append((now, torch.cuda.memory_allocated(self.device) - self._before, label))
         self._label = label
         torch.cuda.reset_peak_memory_stats(self.device)

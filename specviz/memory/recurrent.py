@@ -1,7 +1,7 @@
-"""Recurrent layers that keep their inputs alone: what they compute on the way is computed again, exactly.
+"""Recurrent layers that keep only their inputs: the backward pass computes all else again, exactly.
 
-torch runs all steps of a recurrent layer in one call, which saves buffers of its own form; a lossy one would make
-gradients that err more at every step.
+torch runs all steps of a recurrent layer in one call, which saves buffers in a format of its own. If these were lossy,
+the gradients' errors would grow from step to step.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ RECURRENT = (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)
 
 
 def runs_again(func: Any) -> Callable[..., Any]:
-    """The same call of a recurrent layer, which its backward pass makes once more, layer after layer."""
+    """The same call of a recurrent layer, but its backward pass computes it once more, on the CPU layer by layer."""
 
     def run(*args: Any, **kwargs: Any) -> Any:
         follow = any(isinstance(x, Tensor) and x.requires_grad for x in tree_leaves((args, kwargs)))
@@ -34,13 +34,13 @@ def runs_again(func: Any) -> Callable[..., Any]:
 
 
 def _is_on_cpu(x: Any) -> bool:
-    return isinstance(x, Tensor) and x.device.type == "cpu"  # elsewhere all layers are one kernel's
+    return isinstance(x, Tensor) and x.device.type == "cpu"  # elsewhere one kernel computes all layers
 
 
 def _layer_by_layer(
     func: Any, x: Tensor, state: Any, weights: Any, has_biases: bool, layers: int, *options: Any
 ) -> tuple[Tensor, ...]:
-    """A layer after the other, so that one at a time holds what it computes again."""
+    """Run one layer after the other, so that only one at a time holds what it computes again."""
     is_lstm, each = func is torch.lstm, len(weights) // layers
     states = state if is_lstm else [state]
     ends = []

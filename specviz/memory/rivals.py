@@ -16,18 +16,18 @@ from torch import Tensor
 from specviz.memory.coded import analyse, synthesise
 from specviz.memory.contexts import Compression
 
-PLANES = {2: (2,), 3: (2, 1), 4: (4,), 8: (8,)}  # bits of a code, and of the pieces that are packed by themselves
+PLANES = {2: (2,), 3: (2, 1), 4: (4,), 8: (8,)}  # bits of a code: bits of the pieces that are packed separately
 CELL = 8  # pixels along each axis, of which DIVISION keeps the mean
 
 
 def quantise_activations(bits: Literal[2, 3, 4, 8] = 2, group: int | None = None) -> Compression:
     """Store saved maps in `bits` bits a pixel, inside the context, between the least and greatest value of a group.
 
-    group  how many numbers, one behind the other in memory, share two ends in bfloat16; None: a map, in float32. Of the
-           last group, what is missing is stored too
+    group  how many numbers, next to each other in memory, share two ends in bfloat16; the last group is filled up, and
+           what fills it is stored too. None: a map is a group, with ends in float32
 
-    Numbers are rounded at random, so that what is stored is right on average. With groups of 256 it is ActNN's way
-    (Chen et al. 2021), which also shares out its bits between groups; we give every group the same. It stores the same
+    Numbers are rounded at random, so that what is stored is right on average. With groups of 256 it is the way of ActNN
+    (Chen et al. 2021), but ActNN gives groups different numbers of bits and we give all the same. It stores the same
     tensors as `compress_activations`, gates and max-pooling as bits too. Raises ValueError for other bits or groups.
 
     >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Sigmoid(), torch.nn.Conv2d(8, 8, 3))
@@ -56,7 +56,7 @@ def bfloat16_activations() -> Compression:
 
 
 def divided_activations(bits: Literal[2, 3, 4, 8] = 2) -> Compression:
-    """Store the means of saved maps' cells of 8 x 8 pixels in bfloat16, and what is left in `bits` bits a pixel.
+    """Store the means of saved maps' cells of 8 x 8 pixels in bfloat16, and the rest in `bits` bits a pixel.
 
     DIVISION (Wang et al. 2023, "DIVISION: Memory Efficient Training via Dual Activation Precision"): the low
     frequencies precisely, the high ones in 2 bits between each map's ends, rounded at random. Cells at an axis's end
@@ -93,7 +93,7 @@ def low_pass_activations(cutoff: float = 0.25) -> Compression:
 
 @dataclass(frozen=True)
 class _Stored:
-    """Some tensors, and what makes maps of them again."""
+    """Some tensors, and the function that makes maps of them again."""
 
     tensors: tuple[Tensor, ...]
     restored: Callable[..., Tensor]
@@ -131,7 +131,7 @@ class Uniform:
         step = (high - low) / (2**self.bits - 1)
         if self.group is not None:
             low, step = low.bfloat16(), step.bfloat16()
-        # A generator of its own: the model's draws stay what they were.
+        # A generator of its own, so that the model's random numbers stay the same.
         generator = torch.Generator(x.device).manual_seed(seed)
         level = (groups - low.float()[:, None]) / step.float().clamp(min=1e-30)[:, None]
         level += torch.rand(level.shape, device=x.device, generator=generator)
@@ -168,7 +168,7 @@ class Half:
 
 @dataclass(frozen=True)
 class Divided:
-    """Means of cells in bfloat16, and what is left of the maps in codes of few bits."""
+    """Means of cells in bfloat16, and the maps less these means in codes of few bits."""
 
     bits: int
     draws = True

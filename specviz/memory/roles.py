@@ -1,4 +1,4 @@
-"""Which tensor an operation saves, and so what may be done to it until the backward pass asks for it."""
+"""Which operation saves a tensor, and so how the tensor may be stored until the backward pass asks for it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ running = threading.local()  # `role`, while a thread's function mode runs an op
 
 
 class Roles(TorchFunctionMode):
-    """Tells the pack hook, which sees tensors only, what operation saves them."""
+    """Tells the pack hook, which sees only tensors, which operation saves them."""
 
     def __init__(
         self,
@@ -46,8 +46,8 @@ class Roles(TorchFunctionMode):
         if torch.compiler.is_compiling():  # nothing is saved now, and what the compiled function saves is its own
             return func(*args, **kwargs)
         if func in _BACKWARD:
-            # What a backward pass saves, or a checkpoint that runs again within it, is kept as it is: in there no
-            # function mode is active, so that roles are unknown.
+            # What is saved during a backward pass, for example by a checkpoint that runs again, is kept as it is:
+            # no function mode is active there, so roles are unknown.
             with saved_tensors_hooks(Kept.of, self.unpack):
                 return func(*args, **kwargs)
         if func is F.multi_head_attention_forward:
@@ -73,21 +73,21 @@ def running_role(caller: FrameType) -> Role:
     role: Role | None = getattr(running, "role", None)
     if role is not None:
         return role
-    # No operation that the mode has seen. What is left are custom autograd functions, which save in `Function.apply`,
-    # and what no function mode sees: TorchScript, C++ extensions, whatever DisableTorchFunction is around. There a
-    # ReLU and a convolution look alike, so nothing but the tensor itself will do.
+    # The mode has not seen the operation. It may be a custom autograd function, which saves in `Function.apply`, or
+    # something that no function mode sees: TorchScript, C++ extensions, code under DisableTorchFunction. There a ReLU
+    # and a convolution look alike, so the tensor itself must be kept.
     if caller.f_code is not _APPLY:
         return _UNSEEN
     function = caller.f_locals["cls"]
     if function.__name__ == "CompiledFunction":  # of torch.compile
         return _COMPILED
-    # Of torch's own functions, checkpoint's for example saves what its segment must run again from.
+    # torch's own functions need exact tensors: checkpoint's, for example, saves the input of its segment.
     is_torchs = function.__module__.partition(".")[0] == "torch" and function is not SyncBatchNorm
     return _UNSEEN if is_torchs else _as_map
 
 
 def _seen_within(func: Any) -> Any:
-    """The same function of torch's, written in Python, that does not hand itself to a mode as a whole."""
+    """A copy of a torch function written in Python that lets the mode see its parts, and not only the whole call."""
     within = FunctionType(func.__code__, {**func.__globals__, "has_torch_function": lambda _: False})
     within.__defaults__, within.__kwdefaults__ = func.__defaults__, func.__kwdefaults__
     return within
@@ -97,7 +97,7 @@ _APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-de
 
 
 def _role_of(func: Any, args: Any, kwargs: Any) -> Role:
-    # Within vmap and its kin arguments and saved tensors differ in shape, and a role would mistake one for the other.
+    # Under vmap and its kin arguments and saved tensors differ in shape, and a role would confuse them.
     if torch._C._are_functorch_transforms_active():
         return _TRANSFORMED
     role: Role = ROLES[func](*args, **kwargs) if func in ROLES else _EXACT
@@ -125,7 +125,7 @@ def _as_last(x: Tensor) -> Axes:
 
 
 def _rows(*args: Any, **kwargs: Any) -> Role:
-    """Smooth, of numbers without an order."""
+    """A smooth function of numbers without an order."""
     return _as_rows
 
 
@@ -141,7 +141,7 @@ def _layer_norm(input: Tensor, normalized_shape: Any, *args: Any, **kwargs: Any)
 
 
 def _attention(query: Tensor, *args: Any, **kwargs: Any) -> Role:
-    """The sums of the softmax have fewer axes, and stay exact."""
+    """Queries, keys and values are rows; the softmax's sums have fewer axes, and stay exact."""
     return lambda x: Axes.ROWS if x.ndim == query.ndim else "operation"
 
 
@@ -151,7 +151,7 @@ def _smooth(*args: Any, **kwargs: Any) -> Role:
 
 
 def _again(func: Any) -> Callable[..., Role]:
-    """Of a smooth function that saves its input, or with inplace=True a copy of that: it may be run once more."""
+    """For a smooth function that saves its input, or with inplace=True a copy of it: it can be computed again."""
 
     def make(*args: Any, **kwargs: Any) -> Role:
         input, run = _bound(func, args, kwargs)
@@ -161,7 +161,7 @@ def _again(func: Any) -> Callable[..., Role]:
 
 
 def _pooled(func: Any) -> Callable[..., Role]:
-    """Of an average over windows, whose backward asks for the input's shape alone."""
+    """For an average over windows, whose backward pass needs only the input's shape."""
 
     def make(*args: Any, **kwargs: Any) -> Role:
         input, run = _bound(func, args, kwargs)
@@ -171,7 +171,7 @@ def _pooled(func: Any) -> Callable[..., Role]:
 
 
 def _sum(input: Any, other: Any, *, alpha: Any = 1, **kwargs: Any) -> Role:
-    """Saves nothing; where both parts are known, so is the sum."""
+    """It saves nothing; where both parts are known, so is the sum."""
     if not (isinstance(input, Tensor) and isinstance(other, Tensor) and input.shape == other.shape):
         return _EXACT
     return Making(_EXACT, lambda x, y: torch.add(x, y, alpha=alpha), (input, other))
@@ -184,7 +184,7 @@ def _product(input: Any, other: Any, *args: Any, **kwargs: Any) -> Role:
 
 
 def _joined(tensors: Sequence[Tensor], dim: Any = 0, **kwargs: Any) -> Role:
-    """Saves nothing; what is stored of its parts need not be stored again."""
+    """It saves nothing; parts that are stored need not be stored again."""
     if not all(is_plain(x) and x.ndim > 2 for x in tensors):
         return _EXACT
     dim = int(kwargs.get("axis", dim)) % tensors[0].ndim
@@ -196,7 +196,7 @@ def _shape_only(x: Tensor) -> Substitute | str:
 
 
 def _bound(func: Any, args: Any, kwargs: Any) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """The input of a call, and the same call of another one, which stays as it is."""
+    """A call's input, and the same call as a function of another input, which it does not change."""
     rest = dict(kwargs)
     if func in _SIGNATURES:
         rest = dict(_SIGNATURES[func].bind(*args, **kwargs).arguments)
@@ -257,7 +257,7 @@ def _instance_norm(
 
 
 def _convolution(input: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Role:
-    """Its weight is no map, though it has the shape of one: autocast saves a copy, which is no parameter."""
+    """Its weight is no map though it has the shape of one, even where autocast saves a copy that is no parameter."""
 
     def role(x: Tensor) -> str | Axes:
         return "operation" if x.shape == weight.shape and not _is_same(x, input) else Axes.MAPS
@@ -266,7 +266,7 @@ def _convolution(input: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Ro
 
 
 def _filter(x: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Role:
-    """Of a parametric filter, whose numbers are few and stay exact."""
+    """For parametric filters, whose numbers are few and stay exact."""
     return lambda saved: Axes.MAPS if saved.shape == x.shape else "operation"
 
 
@@ -278,7 +278,7 @@ def _relu(input: Tensor, *args: Any, **kwargs: Any) -> Role:
     def again(gate: Gate, x: Tensor) -> Tensor:
         return F.relu(x).mul_(gate.unpack())
 
-    # Backward asks of the output where it is <= 0; NaN lets the gradient through.
+    # The backward pass asks where the output is <= 0; at NaN the gradient passes.
     return Making(lambda y: Gate.of((y <= 0).logical_not_(), y.dtype), again, (input,), least=1)
 
 
@@ -321,7 +321,7 @@ def _dropout(input: Tensor, p: Any = 0.5, *args: Any, **kwargs: Any) -> Role:
 
 
 def _max_pool(dims: int) -> Callable[..., Role]:
-    """Of maps with so many axes. One-dimensional pooling is that of maps with one row."""
+    """For max pooling along so many axes. One-dimensional pooling is that of maps with one row."""
 
     def make(
         input: Tensor,
@@ -358,7 +358,7 @@ def _max_pool(dims: int) -> Callable[..., Role]:
 
 
 def _sides(value: Any, count: int) -> tuple[int, ...]:
-    """What a pooling was given for its axes, in any of torch's spellings."""
+    """An argument of a pooling layer as one number for each axis, in whichever way torch lets it be written."""
     return wholes(value, count, "the size of a pooling window")
 
 
@@ -410,9 +410,9 @@ ROLES: dict[Any, Callable[..., Role]] = {
 
 
 def is_plain(x: Tensor) -> bool:
-    """True for an ordinary dense tensor with numbers of its own: what a role may look at.
+    """True for an ordinary dense tensor with numbers in memory: what a role may look at.
 
-    False for sparse, nested, mkldnn, quantised, fake and meta tensors, and those of a transform, a subclass, a module.
+    False for sparse, nested, mkldnn, quantised, fake and meta tensors, those of a transform or a subclass, parameters.
     """
     return (
         type(x) is Tensor
@@ -426,7 +426,7 @@ def is_plain(x: Tensor) -> bool:
 
 
 def is_recorded() -> bool:
-    """True while torch records what runs, or runs it without numbers: what is packed would be part of that."""
+    """True while torch records what runs, or runs it without numbers: packing would become part of the record."""
     keys = torch._C._TorchDispatchModeKey
     modes = (keys.FAKE, keys.PROXY, keys.FUNCTIONAL)
     return torch._C._get_tracing_state() is not None or any(torch._C._get_dispatch_mode(key) for key in modes)

@@ -24,7 +24,7 @@ from specviz.memory.kept import Gate, Kept, Positions, Substitute, layout_of
 from specviz.memory.left import AGAIN, MIN_PIXELS, Left, why_no_map
 from specviz.memory.roles import is_plain, is_recorded, running_role
 
-_counting = Lock()  # of all stats: threads share a handle's
+_counting = Lock()  # for all stats, since threads share those of a handle
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class SavedMap:
 class CompressionStats:
     """What was stored inside the context, in bytes of the tensors held: totals over all its steps.
 
-    tensors, stored_bytes, dense_bytes   the compressed maps, as stored and as they were, each tensor once however often
-                                         it was saved; one that is computed from others stores nothing. Parameters
-                                         and skipped tensors count in neither
+    tensors, stored_bytes, dense_bytes   the compressed tensors: their number, their bytes as stored and as they were,
+                                         each once however often it was saved; one that is computed from others stores
+                                         nothing. Parameters and tensors that stay as they are do not count
     gate_bytes                           bits of ReLU, its relatives and dropout
     pool_bytes                           positions of max-pooling's maxima within their windows
     maps                                 the compressed maps one by one, in the order they were saved; a handle of
@@ -83,7 +83,7 @@ class CompressionStats:
 
 
 class Saving:
-    """The pack hook, and what it knows: the stored copies that are alive, and what was left as it was."""
+    """The pack hook, with what it remembers: the stored copies that are alive, and what was left as it was."""
 
     def __init__(self, packer: Packer, stats: CompressionStats) -> None:
         self.packer, self.stats, self.left = packer, stats, Left()
@@ -92,15 +92,15 @@ class Saving:
         # that exists: a key in here belongs to this storage alone. The graph alone keeps copies alive.
         self.copies: weakref.WeakValueDictionary[Any, Handle] = weakref.WeakValueDictionary()
         self.shelf = Shelf()
-        # Of a tensor's version how it comes out of others: for as long as it lives.
+        # How a tensor, at a version, is computed from others: for as long as it lives.
         self.recipes: Any = WeakTensorKeyDictionary()
-        self.axes: Any = WeakTensorKeyDictionary()  # of tensors whose maps stand along others than usual
+        self.axes: Any = WeakTensorKeyDictionary()  # of tensors whose maps lie along unusual axes
         self.seed = _seed_from_torch()
         self.lock = Lock()
 
     def pack(self, tensor: Tensor) -> Substitute:
-        # A hook is handed the tensor alone, and no function mode sees custom autograd functions: which one saves, only
-        # the frame of its `apply` says.
+        # A hook gets only the tensor, and no function mode sees custom autograd functions: only the frame of `apply`
+        # says which function saves.
         role = running_role(sys._getframe(1))
         recorded = is_recorded()
         with torch._C.DisableTorchFunction(), torch.no_grad(), untraced():
@@ -135,7 +135,7 @@ class Saving:
 
     @property
     def why_nothing(self) -> str | None:
-        """The reason why no map was compressed; None if some were, or if nothing was saved but what became bits."""
+        """The reason why no map was compressed; None if one was, or if all that was saved became bits."""
         reason = None if self.has_maps else self.left.reason
         return None if self.has_bits and reason == "exact" else reason
 
@@ -169,13 +169,13 @@ class Saving:
         return handle
 
     def axes_of(self, x: Tensor, role: Any) -> Axes:
-        """Those of the operation that made a tensor, or a copy of what this one saves."""
+        """The axes of a tensor's maps, as the operation that made the tensor, or what it is a copy of, has set them."""
         made = role.saves if isinstance(role, Making) and role.saves is not None else x
         axes: Axes = self.axes.get(made, Axes.MAPS)
         return axes
 
     def as_source(self, x: Tensor, making: Making, axes: Axes) -> Handle:
-        """The first map that an operation saves, its input or a copy of that, is what its output is made of."""
+        """Store the first map that an operation saves, its input or a copy of it: the output is computed from it."""
         if making.known is not None and x is not making.saves:
             self.recipes[x] = x._version, making.known
         handle = self.as_map(x, axes)
@@ -189,7 +189,7 @@ class Saving:
         return recipe if version == x._version else self.recipe_of_view(x)
 
     def recipe_of_view(self, x: Tensor) -> Recipe | None:
-        """Of what a linear layer makes of its input, which it saves: the same numbers in other dimensions."""
+        """The recipe of a view with all numbers of its base, such as the reshaped input that a linear layer saves."""
         base = x._base
         if base is None or not (is_plain(base) and base.is_contiguous()):
             return None
@@ -200,7 +200,7 @@ class Saving:
         return Recipe((part,), lambda y: y.contiguous().as_strided(size, stride), x.dtype, torch.contiguous_format)
 
     def before(self, making: Making) -> None:
-        """Looks up what the operation may change."""
+        """Look up, before the operation runs, what it may change in place."""
         with torch._C.DisableTorchFunction():
             if making.saves is not None:
                 making.known = self.recipe_of(making.saves)
@@ -214,7 +214,7 @@ class Saving:
         return self.recipe_of(x) if handle is None else weakref.ref(handle)
 
     def after(self, making: Making, result: Any) -> None:
-        """Remembers how the result came out of maps that are stored, if it did."""
+        """Remember how the result was computed from stored maps, if it was."""
         with torch._C.DisableTorchFunction():
             if not (isinstance(result, Tensor) and is_plain(result)) or why_no_map(result, making.axes) is not None:
                 return
@@ -240,7 +240,7 @@ def _is_small(x: Tensor, beside: Tensor) -> bool:
 
 
 def _with_slices(making: Making) -> list[Any]:
-    """The parts of a concatenation, with what is unknown as slices of it."""
+    """The parts of a concatenation; those that are not stored become slices of it."""
     assert making.joins is not None
     parts, start = list[Any](), 0
     for x, part in zip(making.inputs, making.parts, strict=True):
@@ -257,7 +257,7 @@ def _key(x: Tensor) -> tuple[Any, ...]:
 
 
 def unpack(packed: Substitute) -> Tensor:
-    # Backward may run inside the context, or inside autocast: neither may see the transform.
+    # The backward pass may run inside the context, or inside autocast: neither must act on the transform.
     with torch._C.DisableTorchFunction(), torch.no_grad():
         return packed.unpack()
 

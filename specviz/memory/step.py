@@ -1,4 +1,4 @@
-"""Run one step of a torch model and say, from the allocator itself, what it held in memory and when."""
+"""Run one step of a torch model and record, from the allocator itself, what it held in memory and when."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from specviz.record_types import StepRecord
 
 
 class StepTotals:
-    """What a step's bytes come to, measured or predicted."""
+    """The bytes of a step, measured or predicted."""
 
     peak_bytes: int
     parameter_bytes: int
@@ -38,7 +38,7 @@ class StepTotals:
         return self.peak_bytes + held + self.optimizer_bytes
 
     def _table(self, first: str) -> str:
-        """A line, and one for each count of bytes."""
+        """The first line, then one for each count of bytes."""
         named = {name: size for name, size in vars(self).items() if name.endswith("_bytes")}
         rows = [f"  {name.removesuffix('_bytes'):<10}{size / 2**20:>12.2f} MiB" for name, size in named.items()]
         return "\n".join([first, *rows])
@@ -55,7 +55,7 @@ class StepMemory(StepTotals):
     average_bytes    mean over the step's duration (the profiler's own time included)
     saved_bytes      alive when the forward pass and the loss are done, without the output and the loss value: what
                      anything keeps for the backward pass, each storage once
-    hooked_bytes     the same as saved-tensor hooks see it, in a forward pass of its own: storages that autograd saves
+    hooked_bytes     the same as saved-tensor hooks see it, in a separate forward pass: storages that autograd saves
                      and that live as long as the graph. Less than `saved_bytes` where bytes are kept in another way
                      (attributes of a `ctx`, a checkpoint's inputs); more where `context` has hooks that compress or
                      move them: these are the bytes that such hooks receive
@@ -149,7 +149,7 @@ def measure_step(
                are not used. True leaves a model in training mode as it is (frozen batch norms stay frozen)
     context    makes a context manager that is entered around forward and backward, such as
                `torch.autograd.graph.save_on_cpu` or `lambda: sv.memory.compress_activations(error=0.1)`
-    warmup     steps before, at least one: they make gradients, optimiser state and caches, so that these exist already
+    warmup     how many steps run before the measured one, at least 1: they make gradients, optimiser state and caches
     points     most points in the timeline, at least 8; thinning keeps the largest and smallest value of each stretch
 
     Gradients are zeroed in place and added to, as when they are accumulated over batches; autograd's temporary gradient
@@ -296,7 +296,7 @@ def _optimizer(optimizer: Any, model: nn.Module) -> Optimizer | None:
 
 
 def made_optimizer(make: Callable[..., Optimizer], parameters: Iterable[Tensor]) -> Optimizer:
-    """What a callable makes of parameters; TypeError where that is no optimiser."""
+    """The optimiser that a callable makes from parameters; TypeError if it returns anything else."""
     made = make(parameters)
     if not isinstance(made, Optimizer):
         raise TypeError(

@@ -16,7 +16,7 @@ class Timeline:
     layer         N names of the module that ran at that moment; "(model)", "(loss)" or "(optimizer)" outside of one
     phase         N times "forward" (the loss is part of it), "backward" or "step"
     layer_bytes   {layer: (N,) bytes alive that were allocated while that layer ran}; they add up to `alive_bytes`.
-                  What the step freed of older memory stands, negative, under "(before the step)". Empty on CUDA.
+                  Memory from before the step that it freed counts, negative, as "(before the step)". Empty on CUDA.
     """
 
     seconds: np.ndarray

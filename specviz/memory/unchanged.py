@@ -1,4 +1,4 @@
-"""Run something on a model that leaves no trace: values, gradients, random state, flags, the optimiser."""
+"""Run a model and restore it afterwards: values, gradients, random state, training flags, the optimiser."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from torch.optim import Optimizer
 def unchanged(
     roots: list[nn.Module], leaves: list[Tensor], optimizer: Optimizer | None, device: torch.device
 ) -> Iterator[Callable[[], None]]:
-    """Leaves modules, leaves, optimiser and random state as they were; gives what rewinds all but the optimiser.
+    """Restore modules, leaves, optimiser and random state after the block; yields a function that rewinds meanwhile.
 
-    The optimiser works on a copy of its state meanwhile, so that the original is never touched.
+    That function restores all but gradients, training flags and the optimiser. Gradients are None at the beginning of
+    the block, and the optimiser works on a copy of its state, so that the original is never touched.
     """
     gradients = [leaf.grad for leaf in leaves]
     modules = [module for root in roots for module in root.modules()]
@@ -28,7 +29,7 @@ def unchanged(
     # A model may put other tensors in its buffers' places; a scripted one cannot.
     buffers = [(m, dict(m._buffers)) for m in modules if not isinstance(m, torch.jit.ScriptModule)]
     tensors = [*leaves, *(b for root in roots for b in root.buffers() if not _expanded(b))]
-    values = [t.detach().to("cpu", copy=True) for t in tensors]  # no room of the measured device
+    values = [t.detach().to("cpu", copy=True) for t in tensors]  # takes no memory of the measured device
     of_torch, of_python, of_numpy = torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002
     of_cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
     attributes = dict(vars(optimizer)) if optimizer is not None else {}
@@ -66,12 +67,12 @@ def unchanged(
 
 
 def _holds(tensor: Tensor, value: Tensor) -> bool:
-    """Whether the tensor is plain and still has these numbers; float8's are not asked, which torch cannot compare."""
+    """Whether the tensor is dense and still has these numbers; False for float8, which torch cannot compare."""
     if tensor.layout != torch.strided or (tensor.is_floating_point() and tensor.itemsize == 1):
         return False
     return torch.equal(tensor.detach().to("cpu"), value)
 
 
 def _expanded(tensor: Tensor) -> bool:
-    """Several entries share a place, so that a write into it is impossible, also to restore it."""
+    """Whether elements share a place in memory, so that nothing can be written into it, nor restored."""
     return tensor.layout == torch.strided and 0 in tensor.stride()

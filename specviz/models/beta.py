@@ -18,8 +18,8 @@ def thresholded_blocks(model: nn.Module) -> list[Block]:
 def set_beta(model: nn.Module, beta: float) -> None:
     """Set the threshold of every SpecNet block of a model. Projection shortcuts have no threshold and are left.
 
-    A projection of your own is marked by `block.is_projection = True`. Raises ValueError for a model without blocks
-    that have a threshold.
+    Mark a projection of your own with `block.is_projection = True`. Raises ValueError for a model without a block that
+    has a threshold.
 
     >>> model = sv.models.lenet(convolution="specnet", beta=1.0)
     >>> sv.models.set_beta(model, 0.5)

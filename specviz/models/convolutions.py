@@ -53,7 +53,7 @@ CONVOLUTIONS = {
 
 
 def check_options(name: str, convolution: Convolution, options: dict[str, Any]) -> None:
-    """ValueError for an option, one of those that were given, of another form than the one that was chosen."""
+    """Raise ValueError if one of the given options belongs to another form than the chosen one."""
     for option, value in options.items():
         forms = [form for form, named in CONVOLUTIONS.items() if option in named.options]
         if convolution not in forms:

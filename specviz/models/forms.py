@@ -62,7 +62,7 @@ class Unit(nn.Module):
 
 
 class Subsample(nn.Module):
-    """Pooling by a stride, as SpecNet's paper says: every second pixel of maps, or of half spectra with their aliases.
+    """Pooling by a stride, as SpecNet's paper says: every second pixel of maps; of half spectra, by summing aliases.
 
     (B, C, H, W) real -> (B, C, ceil(H/2), ceil(W/2)), or half spectra of such maps, whose sides must be even.
     """
@@ -75,8 +75,8 @@ class Subsample(nn.Module):
 class Crop(nn.Module):
     """SpecNet's pooling: half spectra of (B, C, H, W) maps -> those of (B, C, H // 2, W // 2) maps, at least 4 x 4.
 
-    Each side is rounded down to a multiple of `multiple`, the total stride of the blocks that follow. What is smaller
-    than 4 stays: see `SpectralForm.head_side`.
+    Each side is rounded down to a multiple of `multiple`, the total stride of the blocks that follow. A side below 4
+    stays as it is: see `SpectralForm.head_side`.
     """
 
     def __init__(self, multiple: int = 1) -> None:
@@ -95,7 +95,7 @@ class Crop(nn.Module):
 class ToImage(nn.Module):
     """Leave the spectral domain: half spectra (B, C, ., .) -> maps (B, C, h, w) real, h = w = `side`.
 
-    What is larger is cropped, what is smaller is repeated, as nn.AdaptiveAvgPool2d does.
+    Larger spectra are cropped. The pixels of smaller maps are repeated, as nn.AdaptiveAvgPool2d does.
     """
 
     def __init__(self, side: int) -> None:
@@ -128,7 +128,7 @@ class Scale(nn.Module):
 
 @dataclass(frozen=True)
 class Form(ABC):
-    """What a network is built for, and the parts to build it from. C channels in, O out, k x k the kernel."""
+    """What a network is built for, and the parts to build it from. C channels in, O out, filters of side k."""
 
     num_classes: int
     image_size: int
@@ -161,13 +161,13 @@ class Form(ABC):
     ) -> nn.Module:
         """Convolution, batch norm, activation; `forward(x, shortcut=None)` adds the shortcut before the activation.
 
-        padding   of an image, (k - 1) / 2 by default; spectra are not padded but by the first block
-        multiple  of which the first block makes the sides of its spectrum, for the strides of the later ones
-        pool      halve the maps between convolution and norm, by the largest of 2 x 2 pixels
+        padding   of an image, (k - 1) / 2 by default; of spectra, only the first block pads, and chooses how much
+        multiple  the first block pads its spectrum to sides that are multiples of this, for strides of later blocks
+        pool      halve the maps between convolution and norm, by the largest of 2 x 2 pixels or as the form pools
         """
 
     def folds(self, strides: int) -> int:
-        """What `multiple` is for a network whose poolings halve its maps so often that `strides` is their product."""
+        """The `multiple` for a network whose poolings divide a side by `strides` in all: 1 unless they are strides."""
         return 1
 
     @abstractmethod
@@ -193,7 +193,7 @@ class Form(ABC):
     @staticmethod
     @abstractmethod
     def concatenate(parts: list[Any]) -> Any:
-        """Put maps behind one another, channel after channel."""
+        """Join maps along their channels."""
 
     @abstractmethod
     def to_image(self, side: int, largest: bool = False) -> nn.Module:
@@ -230,7 +230,7 @@ class Form(ABC):
     ) -> nn.Sequential:
         """Features, maps of C x side x side pixels, linear layers of `hidden` numbers each and one of the classes.
 
-        dropout   the original's share, before every linear layer but one that reads a map; `self.dropout` overrules it
+        dropout   the original's share, before every linear layer but the first of several; `self.dropout` overrules it
         largest   see `to_image`
         scale     of the scores; small ones let a network begin with a large learning rate
         """
@@ -314,7 +314,7 @@ class ImageForm(Form):
 
 
 class OfBlocks(Form):
-    """What forms share whose unit is one of SpecNet's blocks: it convolves first, and one way of pooling is all."""
+    """Shared by forms whose unit is a SpecNet block: it convolves first, and all pooling is done in the same way."""
 
     def convolution(self, C: int, O: int, k: int, *, multiple: int = 1) -> nn.Module:
         return self.unit(C, O, k, multiple=multiple)
@@ -331,7 +331,7 @@ class OfBlocks(Form):
 
 @dataclass(frozen=True)
 class PixelForm(OfBlocks, ImageForm):
-    """A network of `snn.SpecNetPixelBlock2d`, which have ReLU and their threshold; pooling is a stride."""
+    """A network of `snn.SpecNetPixelBlock2d`, each with its own ReLU and threshold; pooling is a stride."""
 
     def unit(
         self,
@@ -358,10 +358,11 @@ class PixelForm(OfBlocks, ImageForm):
 
 @dataclass(frozen=True)
 class SpectralForm(OfBlocks):
-    """A network on half spectra (SpecNet): convolution, threshold, activation in one block, and no batch norm.
+    """A network on half spectra (SpecNet): convolution, threshold and activation in one block.
 
-    The block's order is the paper's, so DenseNet's units convolve first here too. Pooling is a crop.
-    Every `mixing`-th block has ReLU of pixels; at 0 no block has.
+    The block's order is the paper's, so DenseNet's units convolve first here too. `pooling` is "crop" or "stride".
+    Batch norm, which the paper gives up, is left out unless batch_norm=True. Every `mixing`-th block has ReLU of
+    pixels; at 0 no block has.
     """
 
     beta: float
@@ -416,10 +417,10 @@ class SpectralForm(OfBlocks):
         return ToImage(side)
 
     def head_side(self, side: int, features: list[nn.Module]) -> int:
-        """All of the last map after strides; after crops 4 pixels where the original takes the mean of each map.
+        """With strides the whole last map; with crops a side of 4 where the original takes the mean of each map.
 
-        Blocks work on each frequency by itself, and a crop mixes none. The mean of the last map would be a function of
-        the image's mean colours alone; every frequency that the head shall see must reach it.
+        Blocks work on each frequency by itself, and a crop mixes none. So the mean of the last map would depend on the
+        image's mean colours alone: every frequency that the head is to see must reach it.
         """
         if self.pooling == "crop":
             return FEWEST_FREQUENCIES if side == 1 else side
@@ -437,10 +438,10 @@ class SpectralForm(OfBlocks):
 
 @torch.no_grad()
 def start(conv: nn.Module, activation: str) -> nn.Module:
-    """Draw the filters so that maps keep their variance (He et al. 2015); without it deep nets without norm stall.
+    """Draw the filters so that maps keep their variance (He et al. 2015), or deep nets without norm do not learn.
 
-    GELU's are drawn as ReLU's, which it is for large numbers.
-    The same draw for every sibling of nn.Conv2d, so that twins begin alike for one seed. Other layers keep theirs.
+    For GELU they are drawn as for ReLU, which it resembles for large numbers. Every sibling of nn.Conv2d gets the same
+    draw, so that twins begin alike for one seed. Other layers keep the filters that they have.
     """
     activation = "relu" if activation == "gelu" else activation
     if isinstance(conv, snn.SpectralParamConv2d):

@@ -19,14 +19,14 @@ def mlp(
     side: int = 5,
     hidden: Sequence[int] = (120, 84),
 ) -> nn.Sequential:
-    """Linear layers with tanh on a picture's lowest frequencies: a thumbnail, by spectral pooling.
+    """Linear layers with tanh on an image's lowest frequencies: a thumbnail, by spectral pooling.
 
     x (B, in_channels, image_size, image_size) real -> (B, num_classes) scores, before a softmax
 
-    side    of the thumbnail in pixels, at most image_size: 5 is what LeNet reads as a SpecNet that crops
+    side    of the thumbnail in pixels, at most image_size: with 5 it sees what LeNet sees as a SpecNet that crops
     hidden  numbers of each hidden layer; LeNet's by default
 
-    The control for networks that see few frequencies: what they do better than this is due to their convolutions.
+    The control for networks that see few frequencies: whatever they do better is due to their convolutions.
 
     >>> sv.models.mlp(side=4)(torch.randn(2, 3, 32, 32)).shape
     torch.Size([2, 10])

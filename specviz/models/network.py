@@ -82,7 +82,7 @@ class Network(Protocol):
 class Limits:
     """What an architecture is made for.
 
-    smallest    side of an image that its pooling leaves a pixel of
+    smallest    side of an image, in pixels, of which its pooling leaves a pixel
     batch_norm  whether it usually has batch norm
     imagenet    whether it exists for large images
     """
@@ -202,7 +202,7 @@ def image_form(
 def check_numbers(
     name: str, num_classes: int, image_size: int, in_channels: int, width: float = 1.0, dropout: float | None = None
 ) -> Numbers:
-    """The same as plain numbers; ValueError for those that no network has."""
+    """The arguments as plain numbers; ValueError for those that no network can have."""
     counts = {"num_classes": num_classes, "image_size": image_size, "in_channels": in_channels}
     num_classes, image_size, in_channels = (whole(name, argument, value) for argument, value in counts.items())
     width = dispatch.real(width, f"{name}: width")

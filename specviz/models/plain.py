@@ -30,8 +30,9 @@ def lenet(form: Form) -> nn.Module:
 def alexnet(form: Form) -> nn.Module:
     """AlexNet: five convolutions, three of them with pooling, three linear layers (Krizhevsky et al. 2012).
 
-    It has the channels of the one-GPU version (2014), as torchvision's. On small images the first convolution is 5 x 5
-    with stride 1, and the hidden layers have 1024 numbers, not 4096. Dropout, 0.5, follows both hidden layers.
+    It has the channels of the one-GPU version (2014), as torchvision's AlexNet has. On small images the first
+    convolution is 5 x 5 with stride 1, and the hidden layers have 1024 numbers, not 4096. Dropout, 0.5, follows both
+    hidden layers.
 
     >>> sv.models.alexnet(num_classes=10, width=0.25)(torch.rand(2, 3, 32, 32)).shape
     torch.Size([2, 10])

@@ -1,6 +1,6 @@
-"""SpecNet's block with what its paper leaves out: a norm, an activation that knows no axes, pixels every few blocks.
+"""SpecNet's block with what its paper leaves out: a norm, an activation of magnitudes, pixels every few blocks.
 
-For networks of `sv.models` alone, which try what it would take for the paper's claims to hold.
+They are parts of `sv.models` networks, which try what it would take for the paper's claims to hold.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class SpectralActivation(nn.Module):
 
 def _of_amplitudes(values: Tensor, beta: float) -> Tensor:
     dropped = is_dropped(values, beta)
-    kept = torch.where(dropped, 1.0, values)  # where a magnitude of 0 has no slope
+    kept = torch.where(dropped, 1.0, values)  # not 0, where a magnitude has no slope
     amplitudes = kept.abs()
     return (kept * (amplitudes.tanh() / amplitudes)).masked_fill(dropped, 0)
 
@@ -57,7 +57,8 @@ def _of_amplitudes(values: Tensor, beta: float) -> Tensor:
 class RepairedUnit(nn.Module):
     """Convolution of half spectra, batch norm or nothing, threshold and activation; called as a SpecNet block is.
 
-    Its parts keep what they need each for itself: it takes more memory than SpecNet's block, which is one operation.
+    Each part saves its own tensors for the backward pass, so it takes more memory than SpecNet's block, which is one
+    operation.
     """
 
     def __init__(self, block: snn.SpecNetBlock2d, norm: nn.Module, activation: SpectralActivation) -> None:
@@ -75,9 +76,9 @@ class RepairedUnit(nn.Module):
 
 
 class MixedUnit(nn.Module):
-    """A block with ReLU of pixels between two on half spectra, called as these are; it mixes all frequencies.
+    """A block with ReLU of pixels for a network on half spectra, called as its other blocks; it mixes all frequencies.
 
-    It stores what is not zero of the spectrum that comes in, all of which earlier blocks have left above their beta.
+    It stores the coefficients of its input that are not zero, which are those that earlier blocks have kept.
     """
 
     def __init__(self, block: snn.SpecNetPixelBlock2d) -> None:

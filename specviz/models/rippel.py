@@ -24,7 +24,8 @@ def rippel_deep(
 ) -> nn.Sequential:
     """The deep network: 96, 96, max 3/2, 192, 192, 192, max 3/2, 1 x 1 to 192, 1 x 1 to the classes, global mean.
 
-    x (B, in_channels, H, W) real -> (B, num_classes) scores, before a softmax
+    x (B, in_channels, H, W) real -> (B, num_classes) scores, before a softmax. A number is a convolution with so many
+    channels and ReLU, "max 3/2" max pooling of 3 x 3 pixels at stride 2
 
     width        multiplies the channel counts (at least 4 are left)
     kernel_size  of the convolutions before the 1 x 1 ones: 3 or 5 in the paper

@@ -1,4 +1,4 @@
-"""Which frequencies of its picture a network sees: those that change its scores."""
+"""Which frequencies of its image a network sees: those that change its scores."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ NOTHING = 1e-9  # of the largest gradient: what rounding leaves in float64
 
 
 def frequencies_seen(model: nn.Module, x: Tensor) -> Tensor:
-    """Find the frequencies of some pictures on which the scores depend: x (B, C, H, W) real -> (H', W'//2+1) bool.
+    """Find the frequencies of some images on which the scores depend: x (B, C, H, W) real -> (H', W'//2+1) bool.
 
-    A bin is True if the gradient of any score of any picture has that frequency in any channel. In a network that
-    begins with a SpecNet block the bins are those of that block's transform, which pads its picture to (H', W');
-    elsewhere they are the picture's own. Computed in float64, on a copy of the model in eval mode.
+    A bin is True if the gradient of any score of any image has that frequency in any channel. In a network that begins
+    with a SpecNet block the bins are those of that block's transform, which pads its image to (H', W'); elsewhere they
+    are the image's own. Computed in float64, on a copy of the model in eval mode.
 
     A frequency that is False cannot matter, whatever its coefficient is: a network that crops its spectra to 4 x 4
-    coefficients classifies thumbnails. A few random pictures are enough, because the frequencies that a network sees do
-    not depend on the picture, unless a threshold drops them.
+    coefficients classifies thumbnails. A few random images are enough, because the frequencies that a network sees do
+    not depend on the image, unless a threshold drops them.
 
     >>> net = sv.models.lenet(convolution="specnet", beta=0.0, pooling="crop")
     >>> round(sv.models.frequencies_seen(net, torch.randn(2, 3, 32, 32)).float().mean().item(), 2)

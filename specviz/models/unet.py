@@ -29,7 +29,7 @@ _POOLINGS: dict[str, Callable[[], nn.Module]] = {
 
 
 class UNet(nn.Module):
-    """Down by pooling, up by transposed convolutions, and beside these what each level had on the way down.
+    """Down by pooling, then up by transposed convolutions, each joined with its level's maps from the way down.
 
     x (B, C, D, H, W) real -> (B, O, D, H, W) scores of each voxel
 
@@ -52,7 +52,7 @@ class UNet(nn.Module):
                 x = pool(x)
         for up, merge in zip(self.up, self.merge, strict=True):
             beside = levels.pop()
-            # A level of odd sides is pooled as that of one less; its own sides come back.
+            # An odd side is pooled as if it were one voxel shorter; output_size brings the voxel back.
             x = merge(torch.cat([beside, up(x, output_size=beside.shape[2:])], 1))
         y: Tensor = self.head(x)
         return y
@@ -83,8 +83,8 @@ def unet3d(
     energy       instead, of band-limited convolutions: each call keeps the band with this share of its volumes' energy.
                  The transposed ones, which have no energy mode, leave nothing out
 
-    Çiçek, Abdulkadir, Lienkamp, Brox & Ronneberger (2016). Theirs convolves without padding and cuts what is beside;
-    ours pads, so that every voxel has a score.
+    Çiçek, Abdulkadir, Lienkamp, Brox & Ronneberger (2016). Theirs convolves without padding and crops the maps that it
+    joins; ours pads, so that every voxel has a score.
 
     >>> net = sv.models.unet3d(width=0.1, convolution="band-limited", compression=0.5, pooling="spectral")
     >>> net(torch.rand(1, 1, 8, 16, 16)).shape

@@ -36,11 +36,11 @@ def wood_larson(
     channels   of each convolution. With the published code's 6 the linear layer has 270,000 of the weights
     max_pool   spatial only: halve the maps after every convolution
     intercept  linear only: the published code's filters of 8 numbers, see `snn.ParametricSpectralConv2d`
-    scaled_head  the linear layer's weights begin sqrt(n) times as large, for its n numbers, and its sums are divided by
+    scaled_head  the linear layer's weights begin sqrt(n) times as large, for its n inputs, and its sums are divided by
                as much: the same function at first, but a step of Adam moves the scores sqrt(n) times less. Without it
                the tanh saturates in the first steps at usual rates, and the network never learns
-    head_size  pool the last maps spectrally to head_size x head_size, so that the linear layer takes images of any side
-               from there on; not with "full" filters, which have one side
+    head_size  pool the last maps spectrally to head_size x head_size, so that the linear layer takes images of this
+               side or any larger one; not with "full" filters, which have one side
 
     >>> sv.models.wood_larson(num_classes=2, image_size=32, filters="gaussian")(torch.rand(2, 3, 32, 32)).shape
     torch.Size([2, 2])

@@ -21,7 +21,7 @@ class _BandLimited(nn.Module):
     """The band of a convolution layer; mixed in before torch's own class, which owns weight and bias."""
 
     # Which algorithm the last call ran: "gemm", "fft", "lowpass" or "direct"; and the true share of coefficients that
-    # it left out. None before the first call, and of a graph for many sizes, or whose band the data decide.
+    # it left out. None before the first call, and where a graph is for many sizes, or the data will decide its band.
     last_algorithm: str | None = None
     last_share_discarded: float | None = None
     dims: int
@@ -54,7 +54,7 @@ class _BandLimited(nn.Module):
         self.algorithm = algorithm
 
     def set_band(self, compression: float = 0.0, energy: float | None = None) -> None:
-        """Choose what is left out: a share of the coefficients, or all but a share of the energy."""
+        """Choose the band: `compression` is the share of coefficients to leave out, `energy` the share to keep."""
         self._compression, self._energy = band.check_band(compression, energy)
 
     @property
@@ -68,7 +68,7 @@ class _BandLimited(nn.Module):
 
     @property
     def energy(self) -> float | None:
-        """Share of the map's energy that each call's band holds, in (0, 1]; None while `compression` rules."""
+        """Share of the map's energy that each call's band holds, in (0, 1]; None if `compression` chooses it."""
         return self._energy
 
     @energy.setter
@@ -111,14 +111,14 @@ class _BandLimited(nn.Module):
         return y
 
     def _remember(self, algorithm: str | None, share_discarded: float | None) -> None:
-        """Setting an attribute of a module takes as long as a tenth of a small convolution: only where it changes."""
+        """Set them only where they change: setting a module's attribute takes a tenth of a small convolution's time."""
         last = self.last_algorithm, self.last_share_discarded
-        if torch.compiler.is_compiling() or last != (algorithm, share_discarded):  # a graph is to have no guard on it
+        if torch.compiler.is_compiling() or last != (algorithm, share_discarded):  # so that a graph has no guard on it
             self.last_algorithm, self.last_share_discarded = algorithm, share_discarded
 
     @classmethod
     def like(cls, conv: nn.Module, **options: Any) -> Any:
-        """A band-limited layer with an ordinary one's configuration and its very parameters."""
+        """A band-limited layer with the configuration of an ordinary one, which shares its parameters."""
         ordinary: Any = conv
         check_has_weight(ordinary)
         twin = empty_twin(cls, ordinary, **options)
@@ -140,7 +140,8 @@ class BandLimitedConv2d(_BandLimited, nn.Conv2d):
     energy       instead: each call keeps the smallest band that holds this share of its map's energy
     algorithm    "auto", "gemm", "fft", "lowpass" or "direct"; `layer.last_algorithm` says which one ran
 
-    At compression 0 it is the ordinary convolution. Autograd saves the map's retained coefficients and the taps.
+    At compression 0 it is the ordinary convolution. Autograd saves the map's retained coefficients and the taps, with
+    the exceptions that `SF.band_limited_conv2d` names.
 
     >>> snn.BandLimitedConv2d(3, 8, 5, padding=2, compression=0.5)(torch.rand(2, 3, 32, 32)).shape
     torch.Size([2, 8, 32, 32])
@@ -258,7 +259,7 @@ class _BandLimitedTranspose(_BandLimited):
 
     @classmethod
     def like(cls, conv: nn.Module, **options: Any) -> Any:
-        """A band-limited layer with an ordinary one's configuration and its very parameters."""
+        """A band-limited layer with the configuration of an ordinary one, which shares its parameters."""
         ordinary: Any = conv
         return super().like(conv, output_padding=ordinary.output_padding, **options)
 
@@ -272,9 +273,9 @@ class BandLimitedConvTranspose2d(_BandLimitedTranspose, nn.ConvTranspose2d):
                  time: `layer.compression = 0.3`. There is no energy mode
     algorithm    "auto", "gemm", "fft", "lowpass" or "direct"; `layer.last_algorithm` says which one ran
 
-    It is the transpose of `BandLimitedConv2d` with the same weight, so what a stride of 2 puts between the pixels is
-    low-passed as it comes: no checkerboard of a frequency that the band leaves out. At compression 0 it is the ordinary
-    transposed convolution.
+    It is the transpose of `BandLimitedConv2d` with the same weight, so its outputs are low-passed: the zeros that a
+    stride of 2 puts between the pixels leave no checkerboard of a frequency that the band leaves out. At compression 0
+    it is the ordinary transposed convolution.
 
     >>> snn.BandLimitedConvTranspose2d(8, 3, 4, stride=2, padding=1, compression=0.5)(torch.rand(2, 8, 16, 16)).shape
     torch.Size([2, 3, 32, 32])

@@ -12,9 +12,10 @@ from specviz.spectra import HalfSpectrum
 class SpectralBatchNorm2d(nn.BatchNorm2d):
     """`nn.BatchNorm2d` of the images of half spectra, with its parameters, buffers and options.
 
-    X half spectra of maps (B, C, H, W), any norm -> the same; a spatial layer's state fits, and the other way round
+    X half spectra of maps (B, C, H, W), any norm -> the same
 
-    See `SF.spectral_batch_norm2d`. With `momentum=None`, statistics are the mean over all batches, as in torch.
+    `nn.BatchNorm2d` can load its `state_dict`, and the other way round. See `SF.spectral_batch_norm2d`. With
+    `momentum=None`, statistics are the mean over all batches, as in torch.
 
     >>> norm = snn.SpectralBatchNorm2d(3)
     >>> norm(sv.HalfSpectrum.of(torch.randn(8, 3, 16, 16))).shape
@@ -31,4 +32,4 @@ class SpectralBatchNorm2d(nn.BatchNorm2d):
         return SF.spectral_batch_norm2d(X, *kept, self.weight, self.bias, of_batch, momentum or 0.0, self.eps)
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """Nothing: what comes is a spectrum."""
+        """Check nothing: the input is a spectrum, and `SF.spectral_batch_norm2d` checks it."""

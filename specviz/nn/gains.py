@@ -1,4 +1,4 @@
-"""What a layer's twin takes in time beside the layer itself, on the maps that a batch gives it, where it will run."""
+"""Time a layer's twin against the layer itself, on the maps that a batch gives it and the machine that will run it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ _ROUNDS, _SECONDS = 5, 0.5  # of each layer: rounds, and how long they may take 
 
 
 def time_ratios(model: nn.Module, twins: Mapping[nn.Module, nn.Module], batch: Any) -> dict[nn.Module, float]:
-    """The time of each layer's twin as a multiple of the layer's own, of those that the batch reaches.
+    """For each layer that the batch reaches, the time of its twin as a multiple of the layer's own.
 
+    twins  the twin of each layer to time
     batch  what the model takes: a tensor, a tuple or list of arguments, or a mapping of keywords
 
-    Forward and backward of layers that train with gradients, else forward; at a layer's first call. The model, its
-    statistics and torch's random numbers are left as they were.
+    Timed are the forward pass and, for a layer in training mode with parameters that require gradients, the backward
+    pass, on the maps of a layer's first call. The model runs in eval mode; its modes, its statistics and torch's random
+    numbers are restored.
     """
     ratios: dict[nn.Module, float] = {}
 
@@ -48,7 +50,7 @@ def time_ratios(model: nn.Module, twins: Mapping[nn.Module, nn.Module], batch: A
 
 @contextmanager
 def _evaluated(model: nn.Module) -> Iterator[None]:
-    """Inside, the model is in the mode that changes no statistics; each module is back in its own afterwards."""
+    """Inside the block the model is in eval mode, which changes no statistics; then each module's mode is restored."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -74,4 +76,4 @@ def _seconds(layers: Sequence[Any], x: Tensor, training: bool) -> list[float]:
 def _second(layer: Any, x: Tensor, step: bool) -> float:
     x = x.detach().requires_grad_(step)
     wanted = [x, *(p for p in layer.parameters() if p.requires_grad)] if step else []
-    return pass_seconds(lambda: layer.forward(x), wanted)  # not its hooks, which are others' business
+    return pass_seconds(lambda: layer.forward(x), wanted)  # without its hooks, which belong to others

@@ -17,7 +17,7 @@ from specviz.nn.twins import CannotReplace
 class ParametricSpectralConv2d(nn.Module):
     """Convolve with filters that are a few numbers each, for maps of any size.
 
-    x (B, C, H, W) or (C, H, W) real -> (B, O, H, W), circular; C = in_channels, O = out_channels, any H and W
+    x (B, C, H, W) or (C, H, W) real -> (B, O, H, W); C = in_channels, O = out_channels. Maps wrap around at the borders
 
     kind         "linear": a plane over the frequencies, 4 numbers a filter; "gaussian": two bells, 12 numbers;
                  "full": every coefficient (Pratt et al.), H * W numbers, for maps of one `size` only
@@ -32,8 +32,8 @@ class ParametricSpectralConv2d(nn.Module):
 
     `weight` is (O, C, 4 | 8 | 12), or (O, C, H, W). The layer evaluates linear and Gaussian filters where it uses them
     and never holds them: memory does not grow with O * C * H * W. `layer.bank(size)` makes the bank, to look at.
-    There is no twin in one dimension: the papers' functions are of two frequencies. A series (B, C, L) is a map of one
-    row, `x.unsqueeze(-2)`, on which they are functions of v.
+    There is no twin in one dimension: the papers' filters are functions of two frequencies. Pass a series (B, C, L) as
+    maps of one row, `x.unsqueeze(-2)`, on which the filters are functions of v.
     Wood & Larson, ICASSP 2021.
 
     >>> layer = snn.ParametricSpectralConv2d(3, 8, kind="gaussian")
@@ -101,7 +101,7 @@ class ParametricSpectralConv2d(nn.Module):
 
     @property
     def numbers_per_filter(self) -> int:
-        """How many numbers a filter is: 4, 8, 12 or H * W."""
+        """How many numbers make a filter: 4, 8, 12 or H * W."""
         return self.weight[0, 0].numel()
 
     def bank(self, size: tuple[int, int]) -> Tensor:
@@ -125,7 +125,7 @@ class ParametricSpectralConv2d(nn.Module):
 
     @classmethod
     def like(cls, conv: nn.Module, **options: Any) -> ParametricSpectralConv2d:
-        """A new layer in the place of a convolution that keeps the map's size. Its filters start anew."""
+        """A new layer in the place of a convolution that keeps the map's size. Filters start anew; a bias is copied."""
         old: Any = conv
         if old.groups != 1 or max(old.stride) != 1:
             raise CannotReplace(f"its stride is {tuple(old.stride)} and it has {old.groups} groups; both must be 1")

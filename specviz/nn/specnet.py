@@ -32,11 +32,11 @@ class DeadBlock(UserWarning):
 
 
 class _Block(nn.Module):
-    """What SpecNet's blocks share: their filters, and what is known of the last call."""
+    """What SpecNet's blocks share: their filters, and the share kept by the last call."""
 
     last_share_kept: float | None = None  # share of the coefficients, over the full plane, that the last call kept
-    is_projection = False  # of a shortcut to another shape: linear, and `models.set_beta` leaves it without a threshold
-    fixed_beta = False  # so it does this one, which another layer thresholds for
+    is_projection = False  # True in a shortcut to another shape: it is linear, and `models.set_beta` leaves it out
+    fixed_beta = False  # True if another layer does the threshold for it: `models.set_beta` leaves it out, too
 
     def __init__(
         self,
@@ -74,12 +74,12 @@ class SpecNetBlock2d(_Block):
                  function
     norm, storage, precision, bias, stride, padding, multiple    see `SF.specnet_block2d`
 
-    There is no twin in one dimension, since the paper's networks have none: a series (B, C, L) is an image of one row,
-    `x.unsqueeze(-2)`, for kernels (1, k).
+    There is no twin in one dimension, since the paper's networks have none. Pass a series (B, C, L) as an image of one
+    row, `x.unsqueeze(-2)`, with kernel_size=(1, k).
 
     The block pads an image with zeros to H + k - 1, so that nothing wraps around. Later blocks keep their size and
-    wrap, as in the paper. A circular shift of the image shifts a block's product with it, but tanh of real and
-    imaginary part does not commute with it. Weights start at variance g^2 / fan_in with g = `SF.weight_gain(beta,
+    wrap, as in the paper. A circular shift of the image shifts the convolution's result with it, but tanh of real and
+    imaginary parts does not commute with shifts. Weights start at variance g^2 / fan_in with g = `SF.weight_gain(beta,
     activation)`; with the usual 1 / fan_in deep networks die at beta 1. A block that keeps nothing warns (`DeadBlock`).
 
     >>> Y = snn.SpecNetBlock2d(3, 8, 3, beta=0.5)(torch.rand(2, 3, 32, 32))
@@ -125,7 +125,7 @@ class SpecNetBlock2d(_Block):
 
     @property
     def beta(self) -> float:
-        """Coefficients with magnitude at or under it are dropped. May be set at any time; weights stay as they are."""
+        """Coefficients with magnitude at or under beta are dropped. May be set at any time; weights do not change."""
         return self._beta
 
     @beta.setter
@@ -139,7 +139,7 @@ class SpecNetBlock2d(_Block):
         return self.last_share_kept == 0
 
     def padded_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """The size (H, W) of the transform of an image of `size`, and of the maps that come out at stride 1."""
+        """The size (H, W) of an image's transform, given the image's `size`; also of the output maps at stride 1."""
         return specnet.padded_size(size, self.kernel_size, self.multiple)
 
     @one_node
@@ -201,7 +201,7 @@ class SpecNetPixelBlock2d(_Block):
     beta         in units of the maps' orthonormal transform, >= 0; `layer.beta = 0.5` at any time
     stride, relu, shortcut   see `SF.specnet_pixel_block2d`
 
-    This block is ours. It is the least change of Guan et al.'s: it gives up activation in the Fourier domain alone.
+    This block is ours. It changes Guan et al.'s as little as possible: only the activation leaves the Fourier domain.
 
     >>> snn.SpecNetPixelBlock2d(3, 8, 3, beta=1.0, stride=2)(torch.randn(2, 3, 16, 16)).shape
     torch.Size([2, 8, 8, 8])
@@ -237,7 +237,7 @@ class SpecNetPixelBlock2d(_Block):
 
     @property
     def beta(self) -> float:
-        """Coefficients with magnitude at or under it are dropped. May be set at any time."""
+        """Coefficients with magnitude at or under beta are dropped. May be set at any time."""
         return self._beta
 
     @beta.setter

@@ -57,19 +57,19 @@ class _SpectralParam(nn.Module):
         return filters_from_parameters(self.weight_hat, orthogonal=self.orthogonal, dims=self.dims)
 
     def set_filters(self, weight: Tensor) -> None:
-        """Set the filters in space, (O, C/groups, *kernel_size); an optimiser goes on with the same parameter."""
+        """Set the filters in space, (O, C/groups, *kernel_size); `weight_hat` stays the same object."""
         if weight.shape != self.weight_hat.shape:
             raise ValueError(f"filters {tuple(weight.shape)} must be {tuple(self.weight_hat.shape)}")
         with torch.no_grad():
             numbers = self._numbers_of(weight.detach())
             if parametrize.is_parametrized(self, "weight_hat"):
-                self.weight_hat = numbers  # torch sets the parameters that it is made of, or says why it cannot
+                self.weight_hat = numbers  # torch sets the parameters behind it, or says why it cannot
             else:
                 self.weight_hat.copy_(numbers)
 
     def _numbers_of(self, weight: Tensor) -> Tensor:
-        """Filters' numbers, in the type of the layer's: rounded before the map, so that they are not rounded twice."""
-        if weight.is_floating_point():  # what is not is refused by name, not cast
+        """Filters' spectral numbers, in the layer's dtype: cast before the transform, so that they are rounded once."""
+        if weight.is_floating_point():  # others are not cast: `spectral_parameters` refuses them by name
             weight = weight.to(self.weight_hat.dtype)
         return spectral_parameters(weight, orthogonal=self.orthogonal, dims=self.dims)
 
@@ -80,7 +80,7 @@ class _SpectralParam(nn.Module):
 
     def __getattr__(self, name: str) -> Any:
         if name == "weight" and self._is_made and "weight" not in self._parameters:
-            # Not computed on demand: what is written into the result, as initialisers do, would be lost silently.
+            # Not computed on demand: an initialiser would write into the result, and its values would be lost silently.
             raise AttributeError(_NO_WEIGHT.format(type(self).__name__))
         return super().__getattr__(name)
 
@@ -150,9 +150,10 @@ class SpectralParamConv2d(_SpectralParam, nn.Conv2d):
     orthogonal  False leaves the sqrt(2) out, as a replication of the paper does
 
     The function is the same as Conv2d's. So is training under SGD with momentum and weight decay, step by step, because
-    the map is orthogonal; under Adam it is not. `layer.filters()` are the filters in space, `layer.set_filters(w)` sets
-    them; there is no `weight`. `SpectralParamConv2d.like(conv)` and `layer.to_conv()` convert, into parameters of their
-    own, and a Conv2d's `state_dict` can be loaded. Rippel, Snoek & Adams (2015), section 3.2.
+    the transform is orthogonal (unless orthogonal=False); under Adam it is not. `layer.filters()` are the filters in
+    space, `layer.set_filters(w)` sets them; there is no `weight`. `SpectralParamConv2d.like(conv)` and
+    `layer.to_conv()` convert, with new parameters, and a Conv2d's `state_dict` can be loaded. Rippel, Snoek & Adams
+    (2015), section 3.2.
 
     >>> conv, x = torch.nn.Conv2d(3, 8, 5), torch.rand(2, 3, 32, 32)
     >>> layer = snn.SpectralParamConv2d.like(conv)

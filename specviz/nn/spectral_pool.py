@@ -20,7 +20,7 @@ Size = int | Sequence[int]
 
 
 class _FrequencyDropout(nn.Module):
-    """What the layers of one and two dimensions share: the draw."""
+    """What the layers of one, two and three dimensions share: drawing the cut-off."""
 
     last_cutoff: float | None = None
     _drop: Callable[..., Tensor]
@@ -114,7 +114,7 @@ class FrequencyDropout3d(_FrequencyDropout):
 
 
 class _SpectralPool(nn.Module):
-    """What the layers of one and two dimensions share."""
+    """What the layers of one, two and three dimensions share."""
 
     dims: int
     _pool: Callable[..., Tensor]
@@ -146,7 +146,7 @@ class _SpectralPool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         cutoff: Any = None if self.dropout is None else self.dropout.draw()
         size = self._new_size(x)
-        # In an adaptive layer's place: such a layer may be asked for more than there is.
+        # In an adaptive layer's place: such a layer may be asked for maps larger than its input.
         pooled = self.size.shrunk(self._sides(x)) if isinstance(self.size, _Adaptive) else size
         y = self._pool(x, pooled, cutoff=cutoff, nyquist=self.nyquist, algorithm=self.algorithm)
         return y if pooled is size or pooled == size else self._pad(y, size, algorithm=self.algorithm)
@@ -164,9 +164,10 @@ class _SpectralPool(nn.Module):
 
     @classmethod
     def like(cls, layer: nn.Module, **options: Any) -> Any:
-        """A spectral pooling layer whose maps are as large as those of one of torch's max, average or adaptive ones.
+        """A spectral pooling layer for the place of torch's max, average or adaptive pooling: maps of the same sizes.
 
-        Where an adaptive layer's maps are larger than what they are made of, so are these, as by `SF.spectral_pad2d`.
+        Where an adaptive layer enlarges its maps, this one does too, as `SF.spectral_pad2d` does. Raises CannotReplace
+        for a layer that returns indices, sets divisor_override, or shrinks nothing.
         """
         if getattr(layer, "return_indices", False):
             raise CannotReplace("it returns indices, which spectral pooling does not have")
@@ -270,7 +271,7 @@ class _Geometry:
         for n, kernel, stride, padding, dilation in zip(size, *axes, strict=True):
             room = n + 2 * padding - dilation * (kernel - 1) - 1
             side = (-(-room // stride) if self.ceil_mode else room // stride) + 1
-            # No window starts outside, as torch has it. Without a question: n may be a compiler's symbol.
+            # As in torch, no window starts outside the map. sym_min, not `if`: n may be a compiler's symbol.
             sides.append(torch.sym_min(side, (n + padding - 1) // stride + 1) if self.ceil_mode else side)
         return sides
 
@@ -291,5 +292,5 @@ class _Adaptive:
         return [n if side is None else side for n, side in zip(size, self.output, strict=True)]
 
     def shrunk(self, size: tuple[int, ...]) -> list[int]:
-        """As far as that is no more than there is."""
+        """That size, but on no axis larger than the map."""
         return [torch.sym_min(n, side) for n, side in zip(size, self(size), strict=True)]

@@ -32,10 +32,10 @@ Option = Any  # a value for every layer, {layer name: value}, or a function of (
 
 @dataclass(frozen=True)
 class Swap:
-    """One layer of the model: its name, and why it was left as it was ("" if it was swapped).
+    """One layer of the model: its name, its description, and why it was left as it was ("" if it was swapped).
 
-    taken_over  what was attached to it and is on the new layer now: how many hooks, names of attributes
-    lost        what was attached to it and is not on the new layer, in words
+    taken_over  what was attached to the old layer and is on the new one now: how many hooks, names of attributes
+    lost        what was attached to the old layer and is not on the new one, in words
     time        the new layer's time as a multiple of the old one's, where a batch was given to measure it with
 
     >>> snn.spectralize(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 5)), snn.BandLimitedConv2d).swaps[0].name
@@ -108,35 +108,37 @@ def spectralize(
     """Swap every layer of a kind in place for its spectral sibling.
 
     layer               takes the place of
-        `snn.BandLimitedConv2d`, `1d`, `3d`  every `nn.Conv2d`, `1d`, `3d`: its very parameters, the same `state_dict`
+        `snn.BandLimitedConv2d`, `1d`, `3d`  every `nn.Conv2d`, `1d`, `3d`, with its parameters and its `state_dict`
         `snn.BandLimitedConvTranspose2d`, `1d`, `3d`  every `nn.ConvTranspose2d`, `1d`, `3d`, likewise
-        `snn.SpectralParamConv2d`, `1d`, `3d`  the same, its filters as new parameters, `weight_hat`
+        `snn.SpectralParamConv2d`, `1d`, `3d`  every `nn.Conv2d`, `1d`, `3d`, with its filters as new parameters,
+                                               `weight_hat`
         `snn.ParametricSpectralConv2d`      every `nn.Conv2d` that keeps the map's size: new filters, which start anew
         `snn.SpectralPool2d`, `1d`, `3d`    max, average, adaptive max and adaptive average pooling: maps of the same
                                             sizes. The mean stays, so an adaptive average to one pixel is unchanged
     skip                names to leave, or a function of (name, layer) that says whether to leave it
     skip_kernels_up_to  leave layers whose kernel is at most this wide on every axis; 1 leaves the pointwise ones
-    swap_slow           band-limited layers leave 1 x 1 convolutions and depth-wise ones under 7 taps, where a band
-                        seldom saves time and usually costs some; True swaps these too
-    subclasses          True, or a tuple of classes: take layers of subclasses of torch's own too, such as timm's
-                        `Conv2dSame`. A layer with a forward of its own is tried out on drawn maps. It is taken if that
-                        is torch's own forward, or pads by each map's size as TensorFlow does, and then the new layer
-                        pads so too; otherwise it is left
+    swap_slow           True swaps also what band-limited layers leave by default, because a band seldom saves time
+                        there and usually costs some: 1 x 1 convolutions, and depth-wise ones of sides below 7
+    subclasses          True, or a tuple of classes: swap layers of subclasses of torch's classes too, such as timm's
+                        `Conv2dSame`. If the subclass has a forward of its own, it is tried out on random maps. The
+                        layer is swapped if that forward gives what torch's gives, or pads each map by its size as
+                        TensorFlow does (the new layer then pads so too); otherwise it is left
     batch               an example of what the model takes (a tensor, a tuple of arguments, a dict of keywords): layers
                         are swapped only where the new one is the quicker on this machine, with the maps that this batch
-                        gives them; those that train are timed with their backward pass. `report.times` and the report
-                        itself say what each wins or loses
+                        gives them; those that train are timed with their backward pass. `report.times` and the
+                        printed report say how much time each saves or costs
     options             for the new layers, such as `compression=0.5`: a value for all, a mapping from names to
                         values (others keep the default), or a function of (name, layer)
 
     The new layers take over what was attached to the old: hooks of every kind (their handles go on working),
     attributes, parameters, buffers and modules of their own. `report.lost` lists what a new layer cannot take, because
-    it has that name itself or has new parameters in the place of those with hooks. A layer with a `forward` of its own
-    is left.
+    it has that name itself or has new parameters in the place of those with hooks. A layer is left if its `forward`,
+    or another method, was replaced on the layer itself, not in a class.
 
     Returns a report of what was swapped and what was not, and why. A layer that is used in several places stays
     one layer. Give an optimiser the model's parameters after the swap: only band-limited layers keep the old ones.
-    Raises ValueError for a name to skip, or in a mapping, that no layer of the kind has.
+    Raises ValueError for a name to skip, or in a mapping, that no layer of the kind has, or if the model itself is the
+    layer to swap; TypeError for a `layer` that takes no other's place.
 
     >>> model = sv.models.vgg7()
     >>> report = snn.spectralize(model, snn.BandLimitedConv2d, compression=0.5)
@@ -197,7 +199,7 @@ def spectralize(
 
 
 def _slower(ratio: float | None) -> str:
-    """Why a layer is left whose twin takes this share of its time; "" if that is the quicker."""
+    """Why a layer is left whose twin takes this multiple of its time; "" if the twin is quicker."""
     if ratio is None:
         return "the batch does not reach it with a single tensor"
     return f"the new layer takes {ratio:.2f} times its time here" if ratio >= 1 else ""
@@ -227,7 +229,7 @@ def _reason(
 
 
 def _twin(module: nn.Module, layer: Any, options: dict[str, Any]) -> nn.Module:
-    """The layer that takes the place of this one; CannotReplace says why there is none."""
+    """The layer that takes the place of this one. Raises CannotReplace, with the reason, if there is none."""
     check_forward(module)
     if isinstance(module, _ConvNd):
         check_has_weight(module)

@@ -17,7 +17,7 @@ from specviz.nn.twins import CannotReplace, empty_twin
 
 
 def pad_same(x: Tensor, taps: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> Tensor:
-    """Zeros around a map as TensorFlow's "SAME" has them: as many outputs as ceil(side / stride), the odd zero last."""
+    """Pad maps with zeros as TensorFlow's "SAME" does, for ceil(side / stride) outputs; an odd zero goes last."""
     pads: list[int] = []
     for n, k, s, d in zip(x.shape[-len(taps) :], taps, stride, dilation, strict=True):
         total = max((-(-n // s) - 1) * s + d * (k - 1) + 1 - n, 0)
@@ -26,7 +26,7 @@ def pad_same(x: Tensor, taps: Sequence[int], stride: Sequence[int], dilation: Se
 
 
 class _PadsBySize:
-    """Pads every map by what its size needs, see `pad_same`; mixed in before a convolution without padding."""
+    """Pads each map as its size requires, see `pad_same`; mixed in before a convolution without padding."""
 
     def forward(self, input: Tensor) -> Tensor:
         layer: Any = self
@@ -70,13 +70,14 @@ _SAME: dict[Any, Any] = {
 
 
 def ordinary(module: nn.Module, base: Any, layer: Any) -> tuple[nn.Module, Any]:
-    """One of torch's own layers that does what this one of a subclass does, and the class that can take its place.
+    """A layer of torch's own class that does the same as `module`, and the spectral class that can take its place.
 
     base   torch's class, of which the module's is a subclass
-    layer  the class that is asked for
+    layer  the spectral class that is asked for
 
-    A subclass with the forward of its base does the same. One with its own is tried out on drawn maps: it may pad by
-    each map's size, as TensorFlow and timm's `Conv2dSame` do, which is kept. CannotReplace for anything else.
+    A subclass with the forward of its base does the same. One with its own is tried out on random maps: it may pad by
+    each map's size, as TensorFlow and timm's `Conv2dSame` do, and the new layer then does so too. Raises CannotReplace
+    for anything else.
     """
     if issubclass(base, _ConvNd):
         return _ordinary_conv(module, base, layer)
@@ -168,7 +169,7 @@ def _maps(module: Any, base: Any) -> Iterator[Tensor]:
 
 
 def _tried(module: nn.Module, x: Tensor) -> Any:
-    """What its forward gives, without its hooks; neither it nor torch's random numbers are changed by that."""
+    """The result of the module's forward without its hooks; the module and torch's random numbers do not change."""
     copied = type(module).__new__(type(module))
     vars(copied).update({name: v.copy() if isinstance(v, dict | set) else v for name, v in vars(module).items()})
     buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]  # the copy's are the module's own

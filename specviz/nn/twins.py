@@ -13,7 +13,7 @@ from torch.nn.modules.module import _WrappedHook
 
 
 class CannotReplace(ValueError):
-    """A layer's `like` raises it, with the reason, for a layer whose place it cannot take."""
+    """Raised by `like`, with the reason, for a layer whose place the new one cannot take."""
 
 
 def whole_numbers(
@@ -63,7 +63,7 @@ def check_has_weight(conv: Any) -> None:
 
 
 def check_forward(layer: nn.Module) -> None:
-    """Raise CannotReplace for a layer with a method of its own in place of its class's: it would be called no more."""
+    """Raise CannotReplace if a method was replaced on the layer itself: nothing would call it any more."""
     for name in vars(layer):
         if callable(getattr(type(layer), name, None)):
             raise CannotReplace(f"its own `{name}` hides that of its class, and would be called no more")
@@ -74,7 +74,7 @@ def take_over(old: nn.Module, new: nn.Module, base: Any) -> tuple[tuple[str, ...
 
     base  torch's class, whose instances have none of these
 
-    Hooks stay in the dictionaries that their handles know, so `handle.remove()` goes on working; both layers have them.
+    Both layers then share the dictionaries of hooks, which handles refer to, so `handle.remove()` goes on working.
     Returns in words what was taken over, and what was not because `new` has something of that name itself.
     """
     taken, lost = [], []
@@ -84,7 +84,7 @@ def take_over(old: nn.Module, new: nn.Module, base: Any) -> tuple[tuple[str, ...
         if theirs is None:  # pickled by an older torch
             continue
         for key, hook in theirs.items():
-            if isinstance(hook, _WrappedHook) and hook.with_module:  # it is given the layer that it was registered on
+            if isinstance(hook, _WrappedHook) and hook.with_module:  # it passes on the layer that it was registered on
                 theirs[key] = _WrappedHook(hook.hook, new)
         theirs.update(vars(new)[name])
         vars(new)[name] = theirs

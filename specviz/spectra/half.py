@@ -2,9 +2,9 @@
 
 The spectrum of a real image repeats itself: the coefficient at frequency (-u, -v) is the conjugate of the
 one at (u, v) (Hermitian symmetry). rfft2 therefore stores columns 0 .. W//2 only. But column 0, and for even
-W the Nyquist column, are their own mirrors, so they still hold both members of each pair. torch's transform
-leaves them 1e-7 apart, which is enough for a threshold to keep one and drop the other.
-`HalfSpectrum` overwrites one of the two by the conjugate of the other, always.
+W the Nyquist column, are self-conjugate: they still hold both members of each pair. torch's transform
+leaves the two 1e-7 apart, which is enough for a threshold to keep one and drop the other.
+`HalfSpectrum` always overwrites one of the two by the conjugate of the other.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ def real_bins(size: tuple[int, int]) -> list[tuple[int, int]]:
 
 
 def hermitian_error(values: Tensor, size: tuple[int, int]) -> float:
-    """Largest distance of a redundant entry from its partner's conjugate; 0 for a half spectrum that is exact.
+    """Largest distance of a redundant coefficient from its partner's conjugate; 0 for an exact half spectrum.
 
     values (..., H, W//2+1) complex
 
-    A bin that must be real counts with twice its imaginary part. The result is NaN where one of the compared entries is
-    NaN or infinite, because its distance from its partner is then unknown.
+    A bin that must be real counts with twice its imaginary part. The result is NaN if one of the compared coefficients
+    is NaN or infinite, because its distance from its partner is then unknown.
 
     >>> X = sv.HalfSpectrum.of(torch.rand(2, 3, 32, 32))
     >>> sv.spectra.hermitian_error(X.values, X.size)
@@ -56,10 +56,10 @@ def hermitian_error(values: Tensor, size: tuple[int, int]) -> float:
 
 
 def _mirror_plan(H: int, W: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """The outer columns' indices, and which of their entries are read off their mirror, or must be real: (H, 1 or 2).
+    """The outer columns' indices, and which of their bins are copied from partners, or must be real: (H, 1 or 2).
 
-    No question is asked about whether W is even, which a graph for all sizes could not answer: of an odd W the last
-    column is in the plan, and nothing in it is changed.
+    The code does not ask whether W is even, which a graph for all sizes could not answer: for an odd W the last column
+    is in the plan, and nothing in it is changed.
     """
     v = torch.tensor([0, W // 2] if W // 2 else [0], device=device)
     u = torch.arange(H, device=device)[:, None]
@@ -68,7 +68,7 @@ def _mirror_plan(H: int, W: int, device: torch.device) -> tuple[Tensor, Tensor, 
 
 
 def _mirror_(values: Tensor, size: tuple[int, int]) -> Tensor:
-    """Make `values` exactly Hermitian, in place: negative row frequencies are read off the positive ones."""
+    """Make `values` exactly Hermitian, in place: negative row frequencies become conjugates of the positive ones."""
     index, is_mirror, is_real = dispatch.constant(_mirror_plan, *size, values.device)
     columns = values[..., index]
     columns = torch.where(is_mirror, columns.flip(-2).roll(1, -2), columns)
@@ -78,7 +78,7 @@ def _mirror_(values: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _rings(H: int, W: int, rings: int, device: torch.device) -> tuple[Tensor]:
-    """Which ring of `radial_energy` every stored entry is in: (H * (W//2+1),)."""
+    """The ring of `radial_energy` that each stored bin is in: (H * (W//2+1),)."""
     fy = torch.fft.fftfreq(H, dtype=torch.float64, device=device)[:, None]
     fx = torch.fft.rfftfreq(W, dtype=torch.float64, device=device)[None, :]
     return ((torch.hypot(fy, fx) * max(H, W)).round().long().reshape(-1).clamp_max(rings - 1),)
@@ -108,7 +108,7 @@ def _check_not_onnx() -> None:
 
 
 def _as_image(x: Any) -> Tensor:
-    """A tensor from what may be an array, of any strides and byte order."""
+    """A tensor from a tensor, or from an array of any strides and byte order."""
     if isinstance(x, Tensor):
         return x
     if isinstance(x, np.ndarray):
@@ -125,8 +125,8 @@ def _as_image(x: Any) -> Tensor:
 class HalfSpectrum:
     """The half of a real image's spectrum that holds all its information, exactly symmetric.
 
-    values (..., H, W//2+1) complex64 or complex128; entry [u, v] is the wave that makes u turns (u - H for
-           u > H/2) down the image and v turns across it
+    values (..., H, W//2+1) complex64 or complex128; coefficient [u, v] is that of the wave with u cycles
+           (u - H for u > H/2) down the image and v cycles across it
     size   (H, W) in pixels: W does not follow from W//2+1
     norm   the transform's: "ortho" (default; energy is kept), "backward" or "forward", as in torch.fft
 
@@ -135,10 +135,9 @@ class HalfSpectrum:
     Gradients and tangents flow through every operation. Tensors are contiguous, whatever an image's memory format.
 
     torch.compile, torch.func and torch.export take and return one as a pytree whose leaf is `values`. `size` and `norm`
-    are part of its structure, so an exported program that takes or returns a spectrum is for that size alone and
-    refuses a dynamic one. torch.jit.trace knows tensors only: it takes functions from images to images.
-    ONNX is refused, because it has no complex numbers, and so is an exported program with `radial_energy` for a dynamic
-    size.
+    are part of its structure, so an exported program that takes or returns a spectrum is for that size alone: a dynamic
+    size is refused, as it is with `radial_energy` inside. torch.jit.trace knows tensors only: trace functions from
+    images to images. ONNX is refused, because it has no complex numbers.
 
     >>> x = torch.rand(2, 3, 32, 32)
     >>> X = sv.HalfSpectrum.of(x)
@@ -153,7 +152,7 @@ class HalfSpectrum:
     norm: Norm = "ortho"
 
     def __new__(cls, values: Any = None, *arguments: Any, **keywords: Any) -> HalfSpectrum:
-        if isinstance(values, torch.fx.Proxy):  # torch.fx.symbolic_trace: one step of its graph, as a torch function is
+        if isinstance(values, torch.fx.Proxy):  # torch.fx.symbolic_trace: one node of its graph
             step = values.tracer.create_proxy("call_function", cls, (values, *arguments), keywords)
             return cast(HalfSpectrum, step)
         return object.__new__(cls)
@@ -248,9 +247,9 @@ class HalfSpectrum:
         return real_bins(self.size)
 
     def hermitian_error(self) -> float:
-        """Largest deviation of a redundant entry from its partner's conjugate: exactly 0 where coefficients are finite.
+        """Largest distance of a redundant coefficient from its partner's conjugate: exactly 0 if all are finite.
 
-        It is NaN where an entry of a self-conjugate column is NaN or infinite; see `hermitian_error`.
+        It is NaN if a coefficient in a self-conjugate column is NaN or infinite; see `hermitian_error`.
         """
         return hermitian_error(self.values, self.size)
 
@@ -262,7 +261,7 @@ class HalfSpectrum:
         return counts
 
     def _energy_density(self) -> Tensor:
-        """(..., H, W//2+1): share of the image's energy in each stored entry and its mirror."""
+        """(..., H, W//2+1): the energy of each stored coefficient, with its partner's where that is not stored."""
         pixels = self.size[0] * self.size[1]
         scale = {"ortho": 1.0, "backward": 1.0 / pixels, "forward": 1.0 * pixels}[self.norm]
         values = self.values
@@ -279,7 +278,7 @@ class HalfSpectrum:
         left = self.values
         # Column W - v is column v with the rows negated (u -> -u modulo H) and conjugated.
         right = left[..., 1 : (W + 1) // 2].roll(-1, -2).flip((-2, -1))
-        # Not conj(), a view that mapped tangents cannot take, nor conj_physical(), which vmap takes one by one.
+        # Not conj(): it makes a view, which fails for tangents under vmap; conj_physical() runs one by one there.
         return torch.cat([left, torch.complex(right.real, -right.imag)], -1)
 
     def centred(self) -> Tensor:
@@ -288,9 +287,9 @@ class HalfSpectrum:
         return plane
 
     def log_magnitude(self, floor: float = 1e-6) -> Tensor:
-        """log10 |coefficient| over the centred full plane, for display: (..., H, W). Smaller ones show as `floor`.
+        """log10 |coefficient| over the centred full plane, for display: (..., H, W).
 
-        floor  > 0, and not so small that the coefficients' type rounds it to 0
+        floor  magnitudes below it show as log10(floor); > 0, and not so small that the coefficients' type makes it 0
         """
         least, tiny = dispatch.real(floor, "floor"), torch.finfo(self.dtype).smallest_normal
         if not tiny <= least < math.inf:
@@ -301,15 +300,15 @@ class HalfSpectrum:
     def radial_energy(self) -> tuple[Tensor, Tensor]:
         """How the energy spreads from slow to fast waves, whatever their direction.
 
-        Returns the rings' mean radii in cycles per pixel (R,) and the energy in each ring (..., R), whose sum
-        is `energy()`. A ring is one step 1/max(H, W) of frequency wide; the corners reach sqrt(1/2).
+        Returns the rings' radii, to their middles, in cycles per pixel (R,), and the energy in each ring (..., R),
+        whose sum is `energy()`. A ring is 1/max(H, W) cycles per pixel wide; the corners reach sqrt(1/2).
         """
         H, W = self.size
         if torch.compiler.is_exporting() and dispatch.has_symbol(H, W):
             raise ValueError(
                 "radial_energy counts its rings by the size: export it for one size, not for a dynamic one"
             )
-        # The last one holds the corner. Counted in Python numbers: a graph cannot ask the tensor for its largest.
+        # The last ring holds the corner. Counted in Python numbers, since a graph cannot read a tensor's maximum.
         rings = round(math.hypot(H // 2 / H, W // 2 / W) * max(H, W)) + 1
         (ring,) = dispatch.constant(_rings, H, W, rings, self.values.device)
         density = self._energy_density().flatten(-2)
@@ -321,13 +320,13 @@ class HalfSpectrum:
 
         keep="energy" leaves the (ortho) coefficients as they are, which is what follows a threshold;
         keep="mean" rescales them so that the image keeps its mean: its image then equals
-        scipy.signal.resample along both axes. Where h or w is even and smaller than before, the two mirrored
-        Nyquist lines fall on each other and are summed.
+        scipy.signal.resample along both axes. Where h or w is even and smaller than before, the two lines
+        of frequency h/2 or w/2 fall on each other and are summed.
         """
         W, (h, w) = self.size[1], self._check_crop(size, keep)
         scale = self._crop_scale((h, w), keep)
         if torch.compiler.is_compiling() or isinstance(scale, torch.SymFloat):
-            # Of an operator's numbers, and of a complex tensor's factors, a compiler fixes the value; a tensor is free.
+            # A compiler would fix the value of an operator's number or of a factor; a tensor's value stays free.
             values = dispatch.pool(self.values, W, (h, w))
             values = values * torch.full((), scale, dtype=values.real.dtype, device=values.device)
         else:
@@ -418,7 +417,7 @@ def _flatten_with_keys(X: HalfSpectrum) -> tuple[list[tuple[Any, Tensor]], Any]:
 
 
 def _unflatten(leaves: Any, kind: tuple[tuple[int, int], Norm]) -> HalfSpectrum:
-    # Whatever stands for the coefficients while a transform is at work is not looked at.
+    # Not checked: while a transform is at work, another object may stand for the coefficients.
     (values,) = leaves
     return HalfSpectrum._exact(values, *kind)
 

@@ -1,4 +1,4 @@
-"""The independent coefficients of a half spectrum, as rows of a matrix: one row a frequency, low ones first.
+"""The independent coefficients of a half spectrum as rows of a matrix: one row for each frequency, low ones first.
 
 One member of every conjugate pair is a row, so nothing is stored twice and symmetry is exact by construction. Rows
 are ordered in rings around frequency 0. A crop then takes the first rows, and the empty ones come last.
@@ -68,10 +68,10 @@ def rows_of(size: Size) -> Rows:
 
 @dataclass(frozen=True)
 class Fold:
-    """A sum of some of a spectrum's coefficients into those of a smaller one: target += row, or its conjugate.
+    """How a spectrum's coefficients are summed into those of a smaller one: target += row, or its conjugate.
 
-    Each term adds row `row[i]`, conjugated where `mirror[i]`, to row `target[i]`;
-    in the order of the targets. Everything is multiplied by `scale`; the rows `real` of the target are real numbers.
+    Term i adds row `row[i]`, conjugated where `mirror[i]`, to row `target[i]`; terms are in the order of the targets.
+    Everything is multiplied by `scale`; the rows `real` of the target must be real numbers.
     """
 
     target: np.ndarray
@@ -138,7 +138,7 @@ def alias_scale(stride: tuple[int, ...], norm: str) -> float:
 
 
 def make_real_(dense: Tensor, real: np.ndarray, first: int = 0) -> Tensor:
-    """Make those rows exactly real that must be, whatever rounding left there: dense (., B, C) from row `first` on."""
+    """Drop imaginary parts that rounding left in rows that must be real: dense (., B, C) from row `first` on."""
     inside = real[(real >= first) & (real < first + len(dense))] - first
     torch.view_as_real(dense)[..., 1].index_fill_(0, torch.from_numpy(inside).to(dense.device), 0)
     return dense

@@ -1,4 +1,4 @@
-"""A thresholded half spectrum, stored sparsely: one bit an entry and the kept values."""
+"""A thresholded half spectrum, stored sparsely: one bit for each coefficient, and the kept ones' values."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from specviz.spectra.half import HalfSpectrum, Norm
 
 @dataclass(frozen=True, eq=False)
 class SparseSpectrum:
-    """A thresholded half spectrum, stored as one bit an entry and the kept values. `SF.compress` makes it.
+    """A thresholded half spectrum, stored as one bit for each coefficient and the kept values. `SF.compress` makes it.
 
-    bitmap (ceil(N/8),) uint8, values (K,) complex; N entries of shape `shape` = (..., H, W//2+1), K of them kept
+    bitmap (ceil(N/8),) uint8, values (K,) complex; N coefficients of shape `shape` = (..., H, W//2+1), K of them kept
 
     >>> store = SF.compress(sv.HalfSpectrum.of(torch.ones(2, 3, 32, 32)), beta=0.5)  # only DC is kept
     >>> store.shape, store.values.shape, store.bitmap.shape

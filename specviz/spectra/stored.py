@@ -1,7 +1,7 @@
-"""Half spectra that stand sparsely in memory and are expanded a few frequencies at a time.
+"""Half spectra that are stored sparsely in memory and are expanded a few frequencies at a time.
 
-What passes between SpecNet's blocks: the kept coefficients are one vector that autograd follows, and a bitmap (or a
-list of indices) says where they belong. No dense map of the whole batch exists unless somebody asks for `values`.
+SpecNet's blocks pass them on: the kept coefficients are one vector that autograd follows, and a bitmap (or a list of
+indices) says where they belong. No dense map of the whole batch exists unless the property `values` is read.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ def group_of(entries: int) -> int:
 
 @dataclass(frozen=True)
 class Layout:
-    """How stored coefficients lie: (rows, B, C), rows in `rows_of(size)`'s order, those after `rows` being empty.
+    """The layout of stored coefficients: (rows, B, C) in the order of `rows_of(size)`; later rows are empty.
 
     offsets  where the values of every `group`-th row begin, and their number at the end
-    format   "bitmap": one bit an entry; "coo": the flat index of every kept entry, int32
-    restore  None where the stored values are the coefficients; else the function that makes them so
-    full_plane_kept  how many coefficients of the full plane are kept: mirrored ones count twice
+    format   "bitmap": one bit for each coefficient; "coo": the flat index of every kept one, int32
+    restore  None where the stored values are the coefficients; else the function that turns them into coefficients
+    full_plane_kept  how many coefficients of the full plane are kept: those with a partner count twice
     """
 
     batch: int

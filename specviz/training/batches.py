@@ -1,4 +1,4 @@
-"""Which examples each step sees: a function of the seed and the epoch alone, whatever the examples are read from."""
+"""Which examples each step sees: the seed and the epoch alone decide, wherever the examples are read from."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ if TYPE_CHECKING:
     from specviz.datasets import Examples
 
 MOST_WORKERS = 8  # by default: as many keep a GPU busy with ordinary photographs
-Batch = tuple[Tensor, Tensor, int]  # inputs, labels, examples in all processes' shares
+Batch = tuple[Tensor, Tensor, int]  # inputs, labels, number of examples in the shares of all processes
 
 
 def seed_of(seed: int, *purpose: str | int) -> int:
-    """A seed for one purpose, such as (seed, "order", epoch); other purposes get seeds that have nothing in common."""
+    """A seed for one purpose, such as (seed, "order", epoch), unrelated to the seeds for other purposes."""
     name = " ".join(map(str, (seed, *purpose)))
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=7).digest(), "big")
 
 
 def batch_order(examples: int, batch: int, seed: int, epoch: int) -> list[Tensor]:
-    """All examples' numbers once, shuffled, in batches of `batch`; the last may be smaller."""
+    """The indices of all examples, shuffled, in batches of `batch`; the last batch may be smaller."""
     generator = torch.Generator().manual_seed(seed_of(seed, "order", epoch))
     return list(torch.randperm(examples, generator=generator).split(batch))
 
 
 class Batches:
-    """An epoch's batches, from the first that is not done yet, each with the examples in all processes' shares.
+    """An epoch's batches, from the first that is not done yet: inputs, labels, number of examples in all shares.
 
-    split            what they are read from
-    order            numbers of the examples of each batch
-    rank, processes  of several processes each gets its share of every batch
+    split            what examples are read from
+    order            indices of the examples of each batch
+    rank, processes  this process's number, and how many there are: each gets its share of every batch
     """
 
     def __init__(self, split: Split, order: Sequence[Tensor], *, rank: int = 0, processes: int = 1) -> None:
         self.split = split
-        # Where a share would be empty there is nothing to do a step with.
+        # Batches in which a process's share would be empty are left out.
         self.order = [indices for indices in order if len(indices) >= processes]
         self.shares = [indices[rank::processes] for indices in self.order]
 
@@ -69,7 +69,7 @@ class InMemory:
         return len(self.labels)
 
     def batches(self, order: Sequence[Tensor], *, epoch: int = 0, rank: int = 0, processes: int = 1) -> Batches:
-        """The batches of these examples' numbers; an epoch changes nothing but them."""
+        """The batches with these indices; `epoch` makes no further difference."""
         return Batches(self, order, rank=rank, processes=processes)
 
     def read(self, shares: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -94,19 +94,19 @@ class InFiles:
         return len(self.folder)
 
     def batches(self, order: Sequence[Tensor], *, epoch: int = 0, rank: int = 0, processes: int = 1) -> Batches:
-        """The batches of these pictures' numbers, cut out as in this epoch."""
+        """The batches with these indices, with the random crops of this epoch."""
         self.folder.set_epoch(epoch)
         return Batches(self, order, rank=rank, processes=processes)
 
     def read(self, shares: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Inputs and labels of each share, in order whichever worker is first."""
+        """Inputs and labels of each share, in order, whichever worker is done first."""
         pinned = self.device.type == "cuda"  # elsewhere a copy may be read before it is complete
         loader = DataLoader(
             self.folder,
             batch_sampler=[share.tolist() for share in shares],
-            num_workers=self.workers if len(shares) > 1 else 0,  # a single batch has nothing to be ahead of
+            num_workers=self.workers if len(shares) > 1 else 0,  # a single batch needs nobody to read ahead
             pin_memory=pinned,
-            generator=torch.Generator(),  # it draws a seed for its workers, which must not be one of the step's numbers
+            generator=torch.Generator(),  # for the seed of its workers, which must not be drawn from the step's
         )
         for inputs, labels in loader:
             yield inputs.to(self.device, non_blocking=pinned), labels.to(self.device, non_blocking=pinned)

@@ -1,4 +1,4 @@
-"""Checkpoints that a crash cannot spoil: written whole or not at all, and read only if they are what was written."""
+"""Checkpoints that survive a crash: written whole or not at all, and read only if they are as they were written."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DIGEST_BYTES = 32
 def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
     """Write folder/step-<step>.ckpt, through to the disk, and drop all but the newest two.
 
-    state  of tensors, numbers, strings, lists and dictionaries: it is read back with weights_only=True
+    state  tensors, numbers, strings, lists and dictionaries only: it is read back with weights_only=True
     """
     folder.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
@@ -44,7 +44,7 @@ def found(folder: Path) -> list[Path]:
 
 
 def sweep_up(folder: Path) -> None:
-    """Remove what processes that were killed while they wrote have left of a file."""
+    """Remove unfinished files of processes that were killed while they wrote."""
     for part in folder.glob("*.part"):
         process = part.name.removeprefix(".").partition("-")[0]  # as `files.replaced` names them
         if process.isdecimal() and not _lives(int(process)):
@@ -64,7 +64,7 @@ def _lives(process: int) -> bool:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A checkpoint's state, its tensors on the CPU. ValueError if it is damaged; nothing but data is unpickled."""
+    """A checkpoint's state, with tensors on the CPU. ValueError if it is damaged; only data are unpickled, no code."""
     content = path.read_bytes()
     digest, content = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
     if hashlib.sha256(content).digest() != digest:
@@ -80,7 +80,7 @@ def read(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def restoring(path: Path, subject: str) -> Iterator[None]:
-    """Inside the block, a checkpoint becomes state; one that does not fit is a ValueError that names its file."""
+    """Turn any error inside the block, in which a checkpoint is restored, into a ValueError that names its file."""
     try:
         yield
     except Exception as error:  # a crafted file makes torch raise nearly anything

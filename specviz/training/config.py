@@ -1,4 +1,4 @@
-"""What a training run is: one frozen value that JSON holds, and the learning rate that follows from it."""
+"""The description of a training run, one frozen value that JSON can hold, and its learning rate."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from specviz import models
 from specviz.memory import bfloat16_activations, compress_activations, quantise_activations
 from specviz.records import is_deeper
 
-# Options of each schedule and what they are by default.
+# Options of each schedule, with their defaults.
 SCHEDULES: dict[str, dict[str, float]] = {
     "constant": {},
     "step": {"every": 10, "factor": 0.1},
@@ -34,10 +34,10 @@ LATER = (
     *("dataset_options", "nesterov", "bias_rate", "label_smoothing", "whitening", "identity_filters", "norm_momentum"),
     *("channels_last", "test_flip", "held_out", "epoch_examples", "beta_warmup"),
 )
-MOST = 2**63 - 1  # of what counts anything: no tensor holds more
+MOST = 2**63 - 1  # the largest count in a config: no tensor holds more
 MOST_OF_A_SEED = 2**128 - 1
-DEEPEST = 32  # brackets within each other in options; thousands would end Python's recursion wherever they are read
-FOLDER = "folder:"  # how the name of a data set begins that is a folder of pictures
+DEEPEST = 32  # nested brackets in options; thousands would exceed Python's recursion limit wherever they are read
+FOLDER = "folder:"  # the beginning of a data set's name that stands for a folder of pictures
 # What `dataset_options` may hold, by how the data set's name begins.
 DATASET_OPTIONS = {"ucr/": ("series",), FOLDER: ("shorter_side", "random_crop")}
 OF_THE_DATA = ("num_classes", "in_channels", "image_size", "length")  # a network's arguments that no config has
@@ -47,7 +47,7 @@ OF_THE_DATA = ("num_classes", "in_channels", "image_size", "length")  # a networ
 class Config:
     """One training run. Equal configs on equal data give equal runs, on one machine bit for bit.
 
-    experiment       the name that its record bears
+    experiment       the name in its record
     network          a network's name in `sv.models`, or "module:function" for any other: building it imports that
                      module and calls that function, so it runs whatever code they hold
     network_options  the network's arguments, such as {"convolution": "specnet", "beta": 1.0, "width": 0.5};
@@ -57,14 +57,16 @@ class Config:
     dataset_options  {"series": "pad"} or {"series": "resample"} for UCR series of unequal length; {"shorter_side",
                      "random_crop"} for a folder, see `sv.datasets.image_folder`: random squares are for training
                      pictures only
-    train_examples, test_examples   a stratified subset of so many; None takes all
-    held_out         so many training examples are not trained on and take the place of the test set, for tuning
-    epoch_examples   an epoch shows the training set so often that it shows about so many examples: for sets so small
-                     that an epoch would be a step or two
-    side             of the pictures in pixels, see `training.at_side`; None leaves them as they are. A folder needs
-                     one, and its pictures are cut to it
+    train_examples, test_examples   the size of a stratified subset to use; None takes all
+    held_out         how many training examples to hold out: they take the place of the test set, for tuning
+    epoch_examples   about how many examples an epoch shows: it repeats the training set so often. For sets that are so
+                     small that an epoch would be a step or two
+    side             of the pictures in pixels, see `training.at_side`; None leaves them as they are. A folder needs a
+                     side, and its pictures are cut to it
+    epochs           how often the training set is shown
     batch            examples in a step, over all processes together
-    optimizer        "sgd" with `momentum`, or "adam", which has its own; both with `weight_decay`
+    learning_rate    the rate from which the schedule computes each epoch's
+    optimizer        "sgd" with `momentum`, or "adam", which ignores `momentum`; both with `weight_decay`
     nesterov         Nesterov's momentum, for "sgd"
     bias_rate        the learning rate of biases, and of batch norms' shifts, as a multiple of the others'
     schedule         of the learning rate, see `learning_rate`: "constant", "step", "plateau", "cosine" or "one-cycle"
@@ -75,9 +77,9 @@ class Config:
     augmentation     of the training set: "none", "crop-flip", "shift-rotate" or "alternate": each picture is mirrored
                      in every second epoch, and moved by up to 2 pixels, edges mirrored
     whitening        put `training.Whitening2d` before the network, fitted to the training pictures
-    identity_filters start the convolutions, of odd sides, so that they pass their maps on: the first filters are
-                     single ones in the middle
-    norm_momentum    how fast the statistics of batch norms follow; None leaves torch's 0.1
+    identity_filters start convolutions so that they pass their maps on: as many filters as there are input channels are
+                     1 in the middle and 0 elsewhere. For ungrouped nn.Conv2d whose sides are odd and above 1
+    norm_momentum    the momentum of batch norms' running statistics; None leaves the networks' own, torch's 0.1
     channels_last    the memory format of network and pictures, faster on many processors
     test_flip        in a test, take the mean of the scores of a picture and its mirror image
     beta_warmup      the share of the training over which thresholds of SpecNet's blocks rise from 0, batch by batch
@@ -87,7 +89,7 @@ class Config:
     seed             of the weights, the batches' order, dropout and augmentation, a folder's random crops, and the
                      choice of train_examples; test_examples are the same for all seeds
 
-    A value that makes no sense raises ValueError or TypeError here, not an hour later.
+    A value that makes no sense raises ValueError or TypeError when the config is made.
 
     >>> config = sv.training.Config(experiment="first", network="lenet", dataset="fashion-mnist-small", epochs=1)
     >>> sv.training.Config.of_dict(config.to_dict()) == config
@@ -191,18 +193,18 @@ class Config:
         saved_maps(self)  # its own checks
 
     def to_dict(self) -> dict[str, Any]:
-        """A dictionary that JSON holds, for `Config.of_dict`, without those of `LATER` that are as by default."""
+        """A dictionary for JSON and `Config.of_dict`; values named in LATER are left out at their defaults."""
         values = asdict(self)
         usual = {f.name: {} if f.default is MISSING else f.default for f in fields(self)}
         return {name: value for name, value in values.items() if name not in LATER or value != usual[name]}
 
     @classmethod
     def of_dict(cls, values: Mapping[str, Any], *, trust: bool = False) -> Config:
-        """The config of `to_dict`, as records and files hold it.
+        """Make a config from the dictionary of `to_dict`, as records and files hold it.
 
-        trust  admits a network "module:function", which is code: say so only of what comes from somebody you trust
+        trust  True admits a network "module:function", whose code will run: use it only for files that you trust
 
-        Raises ValueError for anything else than a config's dictionary; it names the keys that are unknown or missing.
+        Raises ValueError for anything but a config's dictionary; it names the keys that are unknown or missing.
         """
         if not isinstance(values, Mapping):
             raise ValueError(f"a training config is a dictionary, not a {type(values).__name__}")
@@ -225,7 +227,7 @@ class Config:
 
 
 def saved_maps(config: Config) -> AbstractContextManager[Any]:
-    """What a forward pass runs in for its maps to be kept as the config says."""
+    """The context in which a forward pass runs, so that its maps are kept for backward as the config says."""
     options = config.saved_maps_options
     if config.saved_maps == "plain":
         _require(not options, f'saved_maps_options={options}: "plain" has none')
@@ -237,17 +239,18 @@ def saved_maps(config: Config) -> AbstractContextManager[Any]:
 
 
 def learning_rate(config: Config, train_losses: Sequence[float], done: float = 0.0) -> float:
-    """The rate in the epoch that follows epochs of these mean training losses; the first epoch follows none.
+    """The learning rate of the next epoch, given the mean training losses of all epochs before it.
 
-    done  the share of this epoch's batches that are done: "one-cycle" changes with every batch
+    train_losses  one number for each finished epoch; [] for the first epoch
+    done          the share of the epoch's batches that are done: "one-cycle" changes the rate with every batch
 
     constant  the config's rate
-    step      times `factor` after every `every` epochs
-    plateau   times `factor`, but not below `lowest`, whenever the loss did not fall by 1e-4 of itself for more than
-              `patience` epochs
+    step      multiplied by `factor` after every `every` epochs
+    plateau   multiplied by `factor`, but not below `lowest`, whenever the loss has not fallen by 1e-4 of itself for
+              more than `patience` epochs
     cosine    half a cosine wave from the config's rate down to `lowest`, which it would reach after the last epoch
-    one-cycle straight from the share `first` of the config's rate up to all of it, where the share `peak` of all
-              batches is done, and straight down to the share `last` after the last one
+    one-cycle linearly up from `first` times the config's rate to the config's rate, when the share `peak` of all
+              batches is done, then linearly down to `last` times the rate after the last batch
 
     These are torch's schedulers of the same names, but torch's one-cycle has half waves instead of lines. The rate is
     computed from the losses anew for every epoch, so there is no state to lose.
@@ -324,7 +327,7 @@ def _check_schedule(schedule: str, options: Mapping[str, float]) -> None:
 
 
 def _number(name: str, value: Any) -> Any:
-    """A finite number as JSON holds it: Python's as it is, another library's as Python's."""
+    """A finite number as JSON can hold it: a Python number, also for another library's."""
     number = real(value, name)
     if not math.isfinite(number):
         raise TypeError(f"{name}={value!r} must be a number")

@@ -1,4 +1,4 @@
-"""Where a run computes, by the words that `train` and `evaluate` take."""
+"""The device that a run computes on, by the names that `train` and `evaluate` take."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 def chosen(device: str) -> torch.device:
     """The device of "auto" (CUDA, else MPS, else the CPU), "cpu", "cuda", "cuda:1" or "mps".
 
-    ValueError for another word, and for a device that torch does not find here.
+    Raises ValueError for another name, and for a device that torch does not find on this machine.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if device == "auto":

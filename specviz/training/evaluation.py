@@ -29,9 +29,9 @@ def evaluate(
     device: str = "auto",
     workers: int | None = None,
 ) -> Scores:
-    """Measure a model on data[1] as `train` does: test_loss (mean cross entropy) and test_accuracy.
+    """Measure a model on data[1] as `train` does: test_loss (mean cross entropy) and test_accuracy, 0 to 1.
 
-    device, workers   as for `train`, and by default the same
+    device, workers   as for `train`, with the same defaults
 
     The training set, data[0], gives the pictures' mean and deviation, and the forward pass has the config's precision.
     The model's training mode and device are restored.
@@ -61,9 +61,10 @@ def evaluate(
 
 
 def normaliser(train: Examples) -> Callable[[Tensor], Tensor]:
-    """Inputs (B, C, ...) as a network takes them: bytes by the training set's mean and deviation, floats as they are.
+    """A function that prepares inputs (B, C, ...) for a network: bytes are normalised, floats stay as they are.
 
-    A folder of pictures is read for it, see `datasets.ImageFolder.channel_stats`.
+    It uses the training set's mean and deviation. A folder's pictures are read for these, see
+    `datasets.ImageFolder.channel_stats`.
     """
     if isinstance(train, datasets.Labelled) and train.inputs.dtype != torch.uint8:
         return _as_it_is
@@ -72,7 +73,7 @@ def normaliser(train: Examples) -> Callable[[Tensor], Tensor]:
 
 
 def scores_of(network: nn.Module, inputs: Tensor, config: Config) -> Tensor:
-    """Scores (B, classes) of a test's pictures; with `test_flip` the mean of a picture's and its mirror image's."""
+    """Scores (B, classes) of test inputs; with `test_flip` the mean of those of a picture and of its mirror image."""
     if config.test_flip and inputs.ndim != 4:
         raise ValueError(f"test_flip=True is for pictures (B, C, H, W), not {tuple(inputs.shape)}; leave it out")
     scores: Tensor = network(formatted(inputs, config))
@@ -89,7 +90,7 @@ def _as_it_is(x: Tensor) -> Tensor:
 
 
 def _precision(config: Config, device: torch.device) -> AbstractContextManager[Any]:
-    """What Lightning's plugin of the config's precision computes forward in; on a CPU it has no float16."""
+    """The autocast context of the config's precision, as Lightning sets it up; on a CPU never with float16."""
     if config.precision == "32":
         return nullcontext()
     half = torch.float16 if config.precision == "16-mixed" and device.type != "cpu" else torch.bfloat16

@@ -42,10 +42,10 @@ AUGMENTATIONS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
 }
 SHIFT = 2  # pixels, of "alternate"
 BY_BATCH = ("one-cycle",)  # schedules that change the rate within an epoch
-# Of a run that is stuck: the most that its mean loss changes from epoch to epoch, as a share; the largest norm of its
-# gradient, which rounding in float32 exceeds elsewhere; and the accuracy from which on a network may stand still.
+# A run is stuck if its mean loss changes by less than this share from epoch to epoch, or its gradient's norm is below
+# this number (rounding in float32 gives more in other runs), unless its training accuracy has reached the last number.
 STILL, VANISHED, LEARNT = 1e-5, 1e-7, 0.99
-SCALE = "rate_scale"  # of a group of the optimiser: its rate as a multiple of the schedule's
+SCALE = "rate_scale"  # key of an optimiser's group: its rate as a multiple of the schedule's
 SUMS = ("loss", "correct", "seen", "stored_bytes", "dense_bytes")  # over an epoch and all processes, see Progress
 ROW = (
     *("epoch", "step", "learning_rate", "train_loss", "train_accuracy", "test_loss", "test_accuracy"),
@@ -59,7 +59,7 @@ MEASURED = ("peak_bytes", "average_bytes", "saved_bytes", "parameter_bytes")
 
 
 class Stopped(Exception):
-    """Somebody asked the run to stop."""
+    """The run was asked to stop."""
 
 
 class Diverged(Exception):
@@ -68,7 +68,7 @@ class Diverged(Exception):
 
 @dataclass
 class Progress:
-    """How far a run is, and what it has recorded: all of it in every checkpoint, next to weights and optimiser.
+    """How far a run is, and what it has recorded. Every checkpoint has all of it, beside weights and optimiser.
 
     step      batches trained on since the start
     batches   those of the current epoch; 0 between epochs
@@ -149,10 +149,10 @@ def _check_number(name: str, value: Any, whole: bool = False) -> None:
 
 @dataclass(frozen=True)
 class Outside:
-    """What the caller of `train` wants to know, and may say, while it runs."""
+    """The caller's side of `train`: callbacks, the signal to stop, where and when to save."""
 
     stop: threading.Event
-    give_way: Callable[[], object]  # between two batches: others may wait for what a run has for itself
+    give_way: Callable[[], object]  # called between two batches: another thread may wait for its turn
     on_epoch: Callable[[Epoch], object] | None = None
     on_step: Callable[[Step], object] | None = None
     folder: Path | None = None
@@ -162,7 +162,7 @@ class Outside:
 
 
 class NothingLeft:
-    """The batches of an epoch that are all done, as of a run that was stopped before the test set: one, which is None.
+    """The batches left of an epoch that was stopped before its test set: none, shown as one batch that is None.
 
     Lightning would end a run at an epoch without batches. After a batch that is None it goes on to the test set.
     """
@@ -177,7 +177,7 @@ class NothingLeft:
 class Run(LightningModule):
     """A network, its data, and what happens at each of Lightning's moments.
 
-    normalise  images (B, C, H, W) uint8, or what is float32 already -> float32
+    normalise  images (B, C, H, W) uint8, or inputs that are float32 already -> float32
     state      the checkpoint to go on from
     """
 
@@ -195,7 +195,7 @@ class Run(LightningModule):
         super().__init__()
         self.config, self.network, self.outside, self.normalise = config, network, outside, normalise
         self.splits: dict[str, Split] = {"train": train, "test": test}
-        self.identity = identity  # of the run: a checkpoint of another is refused
+        self.identity = identity  # the run's config and data: a checkpoint of another run is refused
         self.maps = saved_maps(config)
         self._betas = [(block, block.beta) for block in thresholded_blocks(network)]
         self.progress = Progress()
@@ -222,7 +222,7 @@ class Run(LightningModule):
         return optimizer
 
     def train_dataloader(self) -> Batches | NothingLeft:
-        """Asked for anew in every epoch: the order is the epoch's, less the batches that are done already."""
+        """The epoch's batches that are not done yet. Lightning asks for them anew in every epoch."""
         left = self._epochs_batches(self.progress.batches)
         return NothingLeft() if self.progress.batches and not len(left) else left
 
@@ -362,7 +362,7 @@ class Run(LightningModule):
     # --- How it does that.
 
     def _check_end(self) -> None:
-        """ValueError where more is done than there is to do."""
+        """Raise ValueError if a checkpoint claims more epochs or batches than the config has."""
         progress, batches = self.progress, -(-len(self.splits["train"]) // self.config.batch)
         if (epochs := len(progress.epochs)) > self.config.epochs or (epochs == self.config.epochs and progress.batches):
             raise ValueError(f"{epochs} epochs and {progress.batches} batches are done, of {self.config.epochs} epochs")
@@ -375,7 +375,7 @@ class Run(LightningModule):
         return optimizer
 
     def _seed(self) -> None:
-        """Make the step's random numbers its own. torch.manual_seed, which seeds all there is, takes a millisecond."""
+        """Seed torch for this step, on this device only: torch.manual_seed seeds all devices, in a millisecond."""
         seed = seed_of(self.config.seed, "step", self.progress.step, self.trainer.global_rank)
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
@@ -393,7 +393,7 @@ class Run(LightningModule):
         return AUGMENTATIONS[self.config.augmentation](inputs, generator)
 
     def _mirrored(self) -> Tensor:
-        """Which of the batch's pictures are mirrored: half of all in the first epoch, and each in every second one."""
+        """Which of the batch's pictures are mirrored: each in every second epoch, half of them in the first one."""
         config, count, progress = self.config, len(self.splits["train"]), self.progress
         epoch = len(progress.epochs)
         order = batch_order(count, config.batch, config.seed, epoch)[progress.batches]
@@ -407,14 +407,14 @@ class Run(LightningModule):
         return self.progress.batches / -(-len(self.splits["train"]) // self.config.batch)
 
     def set_betas(self, done: float = math.inf) -> None:
-        """Give SpecNet's blocks their thresholds at this batch; by default those after the last one."""
+        """Set the thresholds of SpecNet's blocks for this batch; by default those at the end of the training."""
         if self.config.beta_warmup:
             share = (len(self.progress.epochs) + done) / (self.config.epochs * self.config.beta_warmup)
             for block, beta in self._betas:
                 block.beta = beta * min(1.0, share)
 
     def _set_rate(self) -> None:
-        """Give the optimiser's groups their rates at this batch."""
+        """Set the learning rates of the optimiser's groups for this batch."""
         losses = [row["train_loss"] for row in self.progress.epochs]
         rate = learning_rate(self.config, losses, self._done)
         for group in self._optimizer().param_groups:
@@ -449,7 +449,7 @@ class Run(LightningModule):
         return stack
 
     def _any(self, flag: bool) -> bool:
-        """Whether it is so in any of the processes, which all have to ask."""
+        """Whether the flag is True in any of the processes; all of them must call this."""
         if self.trainer.world_size == 1:
             return flag
         return self.trainer.strategy.reduce_boolean_decision(flag, all=False)
@@ -491,7 +491,7 @@ class Run(LightningModule):
 
 
 def make_optimizer(config: Config) -> Callable[..., Optimizer]:
-    """parameters -> the config's optimiser of them."""
+    """A function that makes the config's optimiser from parameters."""
     rate, decay = config.learning_rate, config.weight_decay
     if config.optimizer == "adam":
         return partial(torch.optim.Adam, lr=rate, weight_decay=decay)
@@ -509,9 +509,9 @@ def groups_of(network: nn.Module, config: Config) -> list[dict[str, Any]]:
 
 
 def load_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
-    """An optimiser's state from a checkpoint. ValueError for one that torch would take but that fails at the next step.
+    """Load an optimiser's state from a checkpoint. ValueError for a state that torch would take, to fail a step later.
 
-    What the config says, as its momentum, is the config's: in the checkpoint it has to be the same.
+    Settings that the config decides, such as the momentum, must be the same in the checkpoint.
     """
     ours = optimizer.state_dict()["param_groups"]
     if state.keys() != {"state", "param_groups"} or len(state["param_groups"]) != len(ours):
@@ -544,13 +544,13 @@ def _check_part(name: str, value: Any, parameter: Tensor) -> None:
 
 
 def _wait_for(device: torch.device) -> None:
-    """Until the device has done all that it was given; a CPU always has."""
+    """Wait until the device has done all its work; a CPU always has."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def _clocks() -> tuple[float, float]:
-    """Seconds on the wall, and of this process's threads on their processors: other work's load is in the first."""
+    """Wall-clock seconds, and processor seconds of all threads of this process; other programs slow only the first."""
     return time.perf_counter(), time.process_time()
 
 
@@ -558,7 +558,7 @@ _SHARES = {"share_kept": "last_share_kept", "share_discarded": "last_share_disca
 
 
 def spectral_shares(network: nn.Module) -> dict[str, dict[str, float]]:
-    """What the last call kept in every SpecNet block, and discarded in every band-limited layer, by layer."""
+    """The share kept by each SpecNet block's last call, and discarded by each band-limited layer's: {kind: {layer}}."""
     return {
         key: {
             name: share  # None where the layer was not called yet

@@ -1,4 +1,4 @@
-"""Train a network as a config says: one record comes back, whatever happened."""
+"""Train a network as a config says, and return one record, however the run ends."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 WEIGHTS = "weights.safetensors"
 PARTS = {"config": dict, "data": list, "progress": dict, "network": dict, "optimizer": dict, "precision": dict}
 WAY_OUT = "Train into another folder, or pass resume=False to begin anew."
-_quiet_runs = 0  # trainings under way; the process's turn, which they hold, guards it
-_loud: dict[logging.Logger, int] = {}  # the levels of Lightning's loggers before them
+_quiet_runs = 0  # trainings under way; guarded by the process's turn, which they hold
+_loud: dict[logging.Logger, int] = {}  # the levels of Lightning's loggers before these trainings
 # Lightning's options that a run decides itself, or that its checkpoints could not keep.
 OURS = (
     "accumulate_grad_batches",
@@ -81,25 +81,27 @@ def train(
     """Train as the config says, with checkpoints to resume from, and return the run's record.
 
     data     training and test set, each in memory (`sv.datasets.load`) or a folder of pictures
-             (`sv.datasets.image_folder`); without them `load` gives those of the config's name
-    folder   for a checkpoint after every epoch, and the weights at the end; without it nothing is written
+             (`sv.datasets.image_folder`); None: those that `training.load(config)` gives
+    folder   gets a checkpoint after every epoch, and the weights at the end; without it nothing is written
     resume   continue from the folder's newest checkpoint that can be read, to the same end, bit for bit, as if nothing
              had happened. False removes the folder's checkpoints and weights and begins anew
     model    a network made by `build(config, data[0])`, which you keep; it is trained in place
-    stop     set it, from any thread, to stop within a batch; with a folder the run can continue later, and no batch is
-             done twice. Within a test set it stops at once in one process only, and that test begins anew
-    on_epoch called with each epoch's row of the record, on_step with {"epoch", "step", "loss"} of each batch
-    every_n_train_steps   a checkpoint within epochs too
-    measure  False leaves out the memory of one step
-    progress shows a bar, in a terminal or a notebook
+    stop     an event to set, from any thread, to stop after the current batch; with a folder the run can continue
+             later, and no batch is done twice. During a test a run of several processes stops only after it; a test
+             that was stopped begins anew
+    on_epoch called with each epoch's row of the record
+    on_step  called with {"epoch", "step", "loss"} of each batch
+    every_n_train_steps   write a checkpoint also within epochs, after so many batches
+    measure  False does not measure the memory of one step
+    progress True shows a bar, in a terminal or a notebook
     device   "auto", "cpu", "cuda", "cuda:1" or "mps"
     workers  processes that read a folder's pictures ahead; by default as many as torch has threads, at most 8, and
              none in a daemonic process, which can start none. They change nothing but the speed
     trainer_options       of `lightning.Trainer`, such as {"devices": 4, "strategy": "ddp", "num_nodes": 2}: every
-             batch is shared out over all processes, and the first one writes
+             batch is divided among all processes, and the first one writes
 
-    The record, and the weights' file, name a data set "folder:PATH" by the folder's name alone where PATH is absolute:
-    they travel, and nobody else has that path.
+    In the record, and in the weights' file, a data set "folder:PATH" with an absolute PATH has the folder's name alone,
+    because these files go to people who do not have that path.
 
     The record has `experiment, config, seed, status, epoch, step, epochs, memory, memory_trained, parameters,
     train_examples, test_examples, processes, device, device_name, wall_seconds` and what `records.stamp` adds. `status`
@@ -107,23 +109,24 @@ def train(
     "stuck" when it reached its end without learning: with a gradient that has vanished, or a loss that does not change.
     Each of `epochs` has `epoch, step, learning_rate, train_loss, train_accuracy, test_loss, test_accuracy,
     epoch_seconds, epoch_cpu_seconds` (both of training alone, the second over all threads of this process). It also has
-    `share_kept` of every SpecNet block, and `share_discarded` of every band-limited layer, if
-    the network has such layers, both means over the test set by the layer's name; and `stored_share`, compressed maps'
-    bytes as a share of the bytes dense, if maps are compressed. Training loss and accuracy are means over the epoch,
-    while the weights change. `memory` has a step's peak_bytes, average_bytes, saved_bytes and parameter_bytes, see
-    `sv.memory.measure_step`; `memory_trained` has those of a step after the last epoch, because maps that are stored
-    sparsely take another number of bytes in a network that has learnt.
+    `share_kept` of every SpecNet block, and `share_discarded` of every band-limited layer, if the network has such
+    layers, both means over the test set by the layer's name; and `stored_share`, compressed maps' bytes as a share of
+    the bytes dense, if maps are compressed. Training loss and accuracy are means over the epoch, while the weights
+    change; label smoothing is in the training loss only. `memory` has a step's peak_bytes, average_bytes, saved_bytes
+    and parameter_bytes, see `sv.memory.measure_step`; `memory_trained` has those of a step after the last epoch,
+    because maps that are stored sparsely take another number of bytes in a network that has learnt.
 
     Images of whole numbers are normalised by their training set's mean and deviation in each channel, a folder's by
     those of at most 1000 of its pictures (`ImageFolder.channel_stats`); float32 is taken as it is. `train` runs in any
     thread and restores the state of torch's random numbers. Runs and measurements at once in one process take turns,
-    batch by batch. Callbacks are called in between and draw the caller's random numbers. Draws of other threads
-    meanwhile disturb a run's dropout.
+    batch by batch. Callbacks are called in between, and there torch's random numbers are the caller's. Another thread
+    that draws random numbers during a batch changes the run's dropout.
 
-    Raises ValueError for a folder with another config's or other data's checkpoint, or if none of its whole checkpoints
-    fits, as after a change of the network's code. It also raises whatever the network raises for data that it is not
-    for. Data are told apart by their `checksum`: of all numbers in memory, of a folder's file names, sizes and labels.
-    A checkpoint that is damaged, or does not fit, gives a warning, and the one before it is read.
+    Raises ValueError for a folder with the checkpoint of another config or of other data, or if none of its undamaged
+    checkpoints fits, as after a change of the network's code. It also raises whatever the network raises for data of
+    another kind than its own. Data are compared by their `checksum`: of all numbers in memory, or of a folder's file
+    names, sizes and labels. A checkpoint that is damaged, or does not fit, gives a warning, and the one before it is
+    read.
 
     >>> config = sv.training.Config(
     ...     experiment="first", network="lenet", dataset="fashion-mnist-small", epochs=1, train_examples=100,
@@ -221,7 +224,7 @@ def _check_options(trainer_options: Mapping[str, Any]) -> None:
 
 
 def _clean(folder: Path | None, resume: bool) -> None:
-    """Remove what killed processes have left; and all of an earlier run, unless this one goes on with it."""
+    """Remove what killed processes have left and, unless this run resumes it, all of an earlier run."""
     if folder is None:
         return
     if not resume:
@@ -259,7 +262,7 @@ def _resumed(
 
 
 def _check(path: Path, state: Mapping[str, Any]) -> None:
-    """ValueError unless all parts of a checkpoint are there, and what tells runs apart is plain."""
+    """Raise ValueError unless all parts of a checkpoint are there, and its config and checksums are plain data."""
     for part, kind in PARTS.items():
         if not isinstance(state.get(part), kind):
             raise ValueError(f"{path} is no checkpoint of a training run: it holds no {part}")
@@ -281,7 +284,7 @@ def _refuse_anothers(path: Path, state: Mapping[str, Any], identity: Mapping[str
 
 
 def _fit(run: Run, device: str, trainer_options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Train until the end, whichever; its name, and where it took place."""
+    """Train until the run ends in any way; returns its status, and the device and processes that it ran on."""
     with needs("study"):
         from lightning.pytorch import Trainer
         from lightning.pytorch.callbacks import TQDMProgressBar
@@ -302,7 +305,7 @@ def _fit(run: Run, device: str, trainer_options: Mapping[str, Any]) -> tuple[str
         "use_distributed_sampler": False,
         **trainer_options,
     }
-    with _quiet(), rates.shipped():  # a run that is taken up elsewhere is to go on bit for bit
+    with _quiet(), rates.shipped():  # so that a run can be resumed on another machine, bit for bit
         trainer = Trainer(**options)
         done: Any = trainer.fit_loop.epoch_progress.current
         done.processed = done.completed = len(run.progress.epochs)
@@ -316,7 +319,7 @@ def _fit(run: Run, device: str, trainer_options: Mapping[str, Any]) -> tuple[str
         except Diverged:
             status = "diverged"
         except SystemExit as error:
-            # Lightning ends the process on Ctrl-C; in a notebook that would be the kernel's.
+            # On Ctrl-C Lightning ends the process; in a notebook this would end the kernel.
             if isinstance(error.__context__, KeyboardInterrupt):
                 raise KeyboardInterrupt from None
             raise
@@ -334,10 +337,10 @@ def _device_options(device: str) -> dict[str, Any]:
 
 
 class _Own:
-    """What a run has for itself while it computes: the process's turn, and a state of torch's random numbers.
+    """Holds, while a run computes, the process's turn and the run's own state of torch's random numbers.
 
-    Between two batches, and while it calls back, others have them. So a measurement in another thread waits for a batch
-    at most, and a callback may wait for a thread that wants its turn.
+    Between two batches, and during callbacks, other threads may have both. So a measurement in another thread waits for
+    one batch at most, and a callback may wait for a thread that wants its turn.
     """
 
     def __enter__(self) -> None:
@@ -372,7 +375,7 @@ class _Own:
                 pass
 
     def without(self, callback: Callable[[R], object] | None) -> Callable[[R], object] | None:
-        """The callback, called while others may have their turn."""
+        """The callback, wrapped so that other threads may have their turn while it runs."""
         if callback is None:
             return None
 

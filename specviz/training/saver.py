@@ -13,11 +13,11 @@ with needs("study"):
 
 
 class MemorySaver(Callback):
-    """Compress the maps that training steps save: one line for any Lightning module, which stays as it is.
+    """Compress the maps that training steps save, in any Lightning module, without a change to the module.
 
     The module's `training_step` runs inside `sv.memory.compress_activations(**options)` while `Trainer.fit` runs;
     validation, testing and prediction save no maps and are left alone. `stats` are those of the last step.
-    Raises ValueError or TypeError for options that are none of `compress_activations`.
+    Raises ValueError or TypeError for options that `compress_activations` does not take.
 
     >>> from lightning.pytorch import Trainer
     >>> trainer = Trainer(

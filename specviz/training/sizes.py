@@ -16,8 +16,9 @@ _AT_ONCE = 1000  # pictures; bounds the floats held besides
 def at_side(data: Labelled, side: int) -> Labelled:
     """Bring pictures (N, C, H, W) uint8 to (N, C, side, side) uint8.
 
-    A smaller picture gets a black border, as even as whole pixels allow; a larger one keeps its low frequencies
-    (`SF.spectral_pool2d`, rounded). Raises ValueError for series, and for pictures that are larger along one axis only.
+    A smaller picture gets a black border, equally wide on both sides up to a pixel; a larger one keeps its low
+    frequencies (`SF.spectral_pool2d`, rounded). Raises ValueError for series, and for pictures that are larger than
+    `side` along one axis and smaller along the other.
 
     >>> train = sv.datasets.load("fashion-mnist-small").take(10)
     >>> sv.training.at_side(train, 32).inputs.shape

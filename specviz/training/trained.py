@@ -22,9 +22,9 @@ FOLDER = DATA / "networks"
 
 @dataclass(frozen=True)
 class Trained:
-    """A network in eval mode, and what one needs to use it.
+    """A trained network in eval mode, with what is needed to use it.
 
-    classes          the names of its scores
+    classes          the names of the classes, in the order of the scores
     mean, deviation  (C,) of the pictures that it was trained on, in brightness from 0 to 1
 
     >>> net = sv.training.trained("vgg7-cifar10")
@@ -72,7 +72,7 @@ def trained(name: str) -> Trained:
     facts: Mapping[str, Any] = json.loads(metadata["data"])
     config = Config.of_dict(json.loads(metadata["config"]))
     classes, shape = tuple(facts["classes"]), facts["shape"]
-    # A network is built for data: any of this shape do, as the weights replace all that is learnt from them.
+    # A network is built for data. Any data of this shape will do, since the weights replace all that is learnt.
     pictures = (torch.arange(math.prod(shape)) % 256).to(torch.uint8).view(1, *shape)
     stand_in = Labelled(name, pictures, torch.zeros(1, dtype=torch.long), classes)
     network = build(config, stand_in)
@@ -81,7 +81,7 @@ def trained(name: str) -> Trained:
 
 
 def facts_of(data: datasets.Examples) -> dict[str, Any] | None:
-    """What a file of weights says of its training pictures; None of what are no pictures in memory."""
+    """What a file of weights says about its training pictures; None for data that are not pictures in memory."""
     if not isinstance(data, Labelled) or data.inputs.dtype != torch.uint8:
         return None
     mean, deviation = data.channel_stats()

@@ -1,4 +1,4 @@
-"""Networks as a config says, and their weights in files that anybody can read."""
+"""Networks built as a config says, and their weights in safetensors files, which other programs can read."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def build(config: Config, data: Examples) -> nn.Module:
     """Build the config's network for this data, with weights that follow from the config's seed alone.
 
     Networks of `sv.models` get `num_classes`, `in_channels` and `image_size` from the data. Other networks get those of
-    them, and of `length`, that they accept. Forms of one network begin with the same filters, where they draw filters
-    of one scale (SpecNet's have another), and all with the same linear layers, where these have one shape. Raises
+    these arguments, and of `length`, that they accept. For one seed, the forms of a network begin with the same filters
+    if they draw them on one scale (SpecNet's is another), and with the same linear layers where shapes agree. Raises
     ValueError if the network cannot be found, is not for this data, or is no module.
 
-    A config whose network is "module:function" runs that code: `Config.of_dict` and `import_weights` give none from a
-    file without `trust=True`.
+    A config whose network is "module:function" runs that code. Without `trust=True`, `Config.of_dict` and
+    `import_weights` refuse to return such a config from a file.
 
     >>> config = sv.training.Config(experiment="first", network="lenet", dataset="fashion-mnist-small", epochs=1)
     >>> model = sv.training.build(config, sv.datasets.load("fashion-mnist-small"))
@@ -78,7 +78,7 @@ def build(config: Config, data: Examples) -> nn.Module:
 
 @torch.no_grad()
 def _start_as_identity(layer: nn.Module) -> None:
-    """Let the first filters of a convolution, as many as it has channels, pass these on; others stay as drawn."""
+    """Make a convolution's first filters, one for each input channel, pass the channel on; others stay as drawn."""
     if not (isinstance(layer, nn.Conv2d) and layer.groups == 1 and all(k % 2 and k > 1 for k in layer.kernel_size)):
         return
     if isinstance(layer, snn.SpectralParamConv2d):
@@ -99,13 +99,13 @@ def _whitening(data: Examples) -> Whitening2d:
 
 
 def _started_by_torch(layer: nn.Linear) -> bool:
-    """Whether its weights lie within the bounds that nn.Linear draws them from; other starts exceed them."""
+    """Whether a layer's weights lie within the bounds of nn.Linear's own start; other starts exceed them."""
     return bool(layer.weight.detach().abs().max() <= layer.in_features**-0.5)
 
 
 @contextmanager
 def own_random_state() -> Iterator[None]:
-    """Inside the block, torch's random numbers are its own; afterwards they go on as they would have."""
+    """Restore torch's random state after the block: later random numbers are as if it had drawn none."""
     with process.turn, torch.random.fork_rng(range(torch.cuda.device_count())):
         yield
 
@@ -152,7 +152,7 @@ def export_weights(
 ) -> None:
     """Write parameters and buffers as a safetensors file, with the config in its metadata, and a digest of both.
 
-    facts  of the training data, which JSON holds: the classes, the shape, the mean and deviation
+    facts  about the training data, as plain data for JSON: the classes, the shape, the mean and deviation
 
     The file appears whole or not at all. A tensor that a model has under two names is written once.
 
@@ -173,10 +173,10 @@ def export_weights(
 
 
 def import_weights(model: nn.Module, path: str | Path, *, trust: bool = False) -> Config | None:
-    """Read the weights of `export_weights` into a network of the same build; returns the config they came with.
+    """Read a file of `export_weights` into a network of the same build; returns the config in the file, or None.
 
-    trust  admits a config whose network is "module:function", which is code that `build` would run: say so only for a
-           file from somebody you trust. The weights themselves are numbers and run nothing
+    trust  True admits a config whose network is "module:function", code that `build` would run: use it only for files
+           that you trust. The weights themselves are numbers and run nothing
 
     Raises ValueError for a file that is damaged or of another network, and then leaves the network unchanged;
     FileNotFoundError if there is no file. A file that another program wrote has no digest; it is checked against its
@@ -215,12 +215,12 @@ def import_weights(model: nn.Module, path: str | Path, *, trust: bool = False) -
 
 
 def metadata_of(path: str | Path) -> dict[str, str]:
-    """What a safetensors file says of itself."""
+    """A safetensors file's metadata."""
     return _read(Path(path))[1]
 
 
 def check_kinds(own: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """ValueError where a tensor would lose something on its way: complex to real, a fraction to a whole number."""
+    """Raise ValueError if a tensor would lose something when it is copied: complex to real, float to integer."""
     for name, value in given.items():
         if isinstance(value, Tensor) and isinstance(own.get(name), Tensor):
             if not torch.can_cast(value.dtype, own[name].dtype):

@@ -39,7 +39,7 @@ def standardised(image: Tensor, side: int) -> Picture:
 def compute(
     picture: Picture, activation: str, beta: float, norm: str, functions: Mapping[str, Function] = NAMED | NOT_ODD
 ) -> View:
-    """A map, and what is left of it after a threshold on its plane and an activation of the parts of each entry."""
+    """A map, and the map after a threshold on its full plane and an activation of each coefficient's parts."""
     plane, function = picture.once(_plane, norm), functions[activation]
     before, after_top = picture.once(_tops, norm, activation, function)
     after = _apply(plane, beta, activation, function)
@@ -137,7 +137,7 @@ class ActivationExplorer(Explorer):
     activation  "tanh", "softsign", "arctan", "hardtanh", "identity"; "relu", "sigmoid" and "abs", which are not odd;
                 or a function of a real tensor, which joins the list under its name
 
-    The function works on both halves of the plane, entry by entry. If it is odd, pairs stay conjugate and the image
+    The function works on the full plane, one coefficient at a time. If it is odd, partners stay conjugate and the image
     after it is real; else the image has an imaginary part, which is shown. Controls: `activation`, `beta` (the slider
     goes from 0 to 3, `set` takes more), `norm`. Facts: activation, odd, beta, norm, kept and total (over the full
     plane), share_kept, hermitian_error (largest distance from the partner's conjugate), imaginary_energy (share of the

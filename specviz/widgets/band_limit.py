@@ -194,12 +194,13 @@ class BandLimitExplorer(Explorer):
     image  whatever `datasets.photo_from` takes; it is made grey: one map of one channel
 
     Controls: `compression` (share of the coefficients to leave out) or `energy` (share of the energy to keep); the one
-    moved last chooses the band, and `by` shows which; `kernel` ("none", "blur", "sharpen", "edges").
-    Facts: by, compression, energy; transform_size (S_h, S_w); band, the retained frequencies |f| < k of each axis;
-    exact_band, before it was rounded down to whole frequencies; share_discarded, the true one over the full plane;
-    energy_kept; floats_stored, the real numbers of the retained half spectrum; map_floats; published_floats, those of
-    the published implementation, which pads to a power of two; error, relative to the ordinary convolution (L2);
-    psnr_db. By energy, compression, exact_band and published_floats are None. Dziedzic et al. (2019).
+    moved last chooses the band, and `by` shows which; `kernel` ("none", "blur", "sharpen", "edges"). Facts: by,
+    compression, energy; transform_size (S_h, S_w); band, the retained frequencies |f| < k of each axis; exact_band,
+    before it was rounded down to whole frequencies; share_discarded, the true one over the full plane; energy_kept;
+    floats_stored, the real numbers of the retained half spectrum; map_floats, the map's pixels; published_floats, the
+    real numbers of the published implementation, which pads to a power of two; error, relative to the ordinary
+    convolution (L2); psnr_db. If an energy chooses the band, compression, exact_band and published_floats are None.
+    Dziedzic et al. (2019).
     """
 
     specification = Specification(

@@ -17,7 +17,7 @@ _HERE = Path(__file__).parent
 class Column(anywidget.AnyWidget):
     """A list of entries that scrolls. `options` are pairs (Entry, value); `value` is the chosen one, a text.
 
-    The browser filters by itself: by words of an entry's name and kind.
+    Filtering is done in the browser: by words of an entry's name and kind.
     """
 
     _esm = "".join((_HERE / f"{name}.js").read_text("utf-8") for name in ("kernel", "column"))

@@ -25,7 +25,7 @@ class GridSlider(ipw.IntSlider):
         width, name_width, text_width = slider.widths
         super().__init__(
             min=0,
-            max=max(slider.last, 1),  # a slider without a way to go is no slider in the browser
+            max=max(slider.last, 1),  # a slider with one place only is no slider in the browser
             value=tick,
             description=slider.name,
             readout=False,
@@ -38,7 +38,7 @@ class GridSlider(ipw.IntSlider):
         self.text = ipw.Label(self._text(), layout=ipw.Layout(width=f"{text_width}px"))
         self.observe(self._moved, "value")
 
-    # Of the slider as it is now: ranges may follow other controls.
+    # These are of the slider as it is now: its range may depend on other controls.
     name = property(lambda self: self._slider.name)
     low = property(lambda self: self._slider.low)
     high = property(lambda self: self._slider.high)
@@ -67,11 +67,11 @@ class GridSlider(ipw.IntSlider):
         self.text.value = self._text()
 
     def check(self, value: Any) -> float:
-        """A number of Python or NumPy, or a tensor of one, as a float; ValueError for what is none in the range."""
+        """A number, or an array or tensor of one, as a float; ValueError unless it is a number in the range."""
         return self._slider.check(self._slider.name, value)
 
     def fit(self, slider: Slider) -> None:
-        """Take another range or name; the value is to be set then."""
+        """Take another range or name; the caller sets the value next."""
         self._slider, self.description = slider, slider.name
         self.max = max(slider.last, 1)
 
@@ -115,7 +115,7 @@ def value_of(widget: Any) -> Any:
 
 
 def move(widget: Any, control: Control, value: Any, enabled: bool) -> None:
-    """Give a widget its control's state and a value. What did not change in the control stays as a reader set it."""
+    """Give a widget its control's state and a value. Properties that did not change stay as the reader set them."""
     if isinstance(control, Slider):
         if widget._slider != control:
             widget.fit(control)
@@ -133,13 +133,13 @@ def move(widget: Any, control: Control, value: Any, enabled: bool) -> None:
 
 
 def _last(widget: Any) -> tuple[tuple[Any, ...], bool]:
-    """The options and whether it could be moved, when an explorer last said so; a new widget can."""
+    """The options, and whether the widget could be moved, as an explorer last set them; a new widget can be."""
     last: tuple[tuple[Any, ...], bool] = getattr(widget, "_specviz_last", ((), True))
     return last
 
 
 def accessible(widget: Any, control: Control) -> dict[str, str] | None:
-    """Where a control is on the page, and its name, where ipywidgets leaves it bare."""
+    """A control's place on the page and its name for screen readers, if ipywidgets does not give it one."""
     if isinstance(widget, GridSlider):
         return widget.accessible()
     if isinstance(widget, ipw.ToggleButtons):

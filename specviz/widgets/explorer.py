@@ -63,18 +63,18 @@ class ExplorerView(ipw.VBox):
 class Explorer(Displayed):
     """Base of the explorers: a picture, or something else to look at; controls, panels, curves and facts.
 
-    A subclass has a `specification` and `compute(source, **controls) -> View`, a pure function where it does not
-    measure or train. `e.facts()` are plain numbers for what is on screen, empty while there is nothing; with controls,
-    `e.facts(name=value)`, for these, while the screen stays as it is. `e.set(name=value)` sets controls in real units;
-    they are attributes, too. `e.load(source)` shows another picture; `e.view` is the widget to display; `e.close()`
-    frees all of it.
+    A subclass has a `specification` and `compute(source, **controls) -> View`, a pure function unless it measures or
+    trains. `e.view` is the widget to display, and `e.close()` frees all of it. `e.set(name=value)` sets controls in
+    real units; they are attributes, too. `e.load(source)` shows another picture. `e.facts()` gives plain numbers for
+    what is on screen, {} while there is nothing; `e.facts(name=value)` gives them for these values of the controls, and
+    the screen does not change.
 
-    Explorers take turns, whichever threads the browser's messages and the cells come on: one computes at a time in a
-    process. Moves that come meanwhile wait in the browser, which then sends the last value only.
+    Explorers take turns: one at a time computes in a process, whichever threads run the cells and handle the browser's
+    messages. Moves of a slider meanwhile wait in the browser, which then sends only the last value.
     """
 
     specification: ClassVar[Specification]
-    takes_pictures: ClassVar[bool] = True  # False: `load` and the upload button have no place
+    takes_pictures: ClassVar[bool] = True  # False: there is no `load` and no upload button
     compute: Callable[..., View]
 
     def __init__(self, source: Any, **values: Any) -> None:
@@ -91,9 +91,9 @@ class Explorer(Displayed):
         self._held = ipw.Label()  # its text stands where curves are held back
         self._quiet = False
         self._note = ""  # a remark on the picture on screen
-        self._loops: list[asyncio.AbstractEventLoop] = []  # of the last callback's thread, and of the first's
+        self._loops: list[asyncio.AbstractEventLoop] = []  # the last callback's thread's, then the first one's
         self._redraws_asked = 0
-        self._redraw_by: float | None = None  # at the latest, while one is due
+        self._redraw_by: float | None = None  # the latest time for a redraw that is due
         settled = self._settled(values)
         self.controls: dict[str, Any] = {name: widget_of(control) for name, (control, _) in settled.items()}
         self._rows = {name: row_of(self.controls[name], control) for name, (control, _) in settled.items()}
@@ -141,7 +141,7 @@ class Explorer(Displayed):
         return Picture(luminance(image))
 
     def changes(self, name: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """How a control differs from its specification, for this source and these values of the controls before it."""
+        """How a control differs from its specification, given this source and the values of the controls before it."""
         return {}
 
     def implied(self, values: dict[str, Any]) -> dict[str, Any]:
@@ -213,9 +213,9 @@ class Explorer(Displayed):
         self._refresh()
 
     def facts(self, **values: Any) -> dict[str, Any]:
-        """Plain numbers for what is on screen, {} while there is nothing; or for other values of some controls.
+        """Plain numbers for what is on screen, {} while there is nothing; or for the given values of controls.
 
-        `facts(beta=1.0)` leaves the controls and the screen as they are. ValueError for values that do not fit.
+        `facts(beta=1.0)` does not change the controls or the screen. ValueError for values that do not fit.
         """
         if not values or (self.takes_pictures and self.source is None):
             return self.shown.values() if self.shown else {}
@@ -301,7 +301,7 @@ class Explorer(Displayed):
             return self.compute(self.source, **values)
 
     def _size(self) -> tuple[int, int] | None:
-        """(H, W) of the picture that the frames stand for; None where each is small and shown whole."""
+        """(H, W) of the picture that the frames show, where they may be reduced; None where frames are shown whole."""
         return self.source.size if isinstance(self.source, Picture) else None
 
     def _show(self) -> None:
@@ -360,9 +360,9 @@ class Explorer(Displayed):
     def _redraw_lines_soon(self) -> None:
         """Redraw the curves when the slider rests a moment, or a few times a second while it moves.
 
-        plotly takes tens of milliseconds for a curve; at each move that would hold up the pictures. The timer is of
-        the loop on this thread. It is never cancelled, since the next move may come on another thread: one that is no
-        longer needed does nothing.
+        plotly takes tens of milliseconds for a curve, which at every move would hold up the pictures. The timer belongs
+        to this thread's event loop. It is never cancelled, since the next move may come on another thread: a timer that
+        is no longer needed does nothing.
         """
         try:
             loop = asyncio.get_running_loop()
@@ -443,9 +443,9 @@ class Explorer(Displayed):
         return " ".join([f"{self.specification.label}.", *pictures, *curves, self.sentence.value, facts]).strip()
 
     def description(self) -> dict[str, Any]:
-        """All but pixels and points, in JSON's types: enough to draw it with other controls than ipywidgets'.
+        """All but pixels and points, in JSON's types: enough to draw the explorer with controls of another library.
 
-        A fact that is no number (NaN, or infinite) is the word for it.
+        A fact that is NaN or infinite is given as a word.
         """
         controls = {name: control for name, (control, _) in self._settled({}).items()}
         return {
@@ -495,19 +495,19 @@ class Explorer(Displayed):
 
 
 def _json(value: Any) -> Any:
-    """A fact's value as JSON has it: "inf" and "nan", for which it has no numbers, are words."""
+    """A fact's value for JSON, which has no numbers for infinity and NaN: they become the words "inf" and "nan"."""
     if isinstance(value, list | tuple):
         return [_json(part) for part in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _bands(plot: LinePlot) -> list[bool]:
-    """What makes a figure's traces: its curves, and which of them have a band."""
+    """For each curve, whether it has a band: curves and bands are the figure's traces."""
     return [line.low is not None for line in plot.lines]
 
 
 def _looks(plot: LinePlot) -> list[Any]:
-    """What `LinesView.show` leaves as it is."""
+    """The properties that `LinesView.show` does not change."""
     lines = [(line.name, line.colour, line.dash, line.markers, line.symbol, line.thin) for line in plot.lines]
     return [plot.title, plot.x_title, plot.y_title, plot.x_range, plot.y_range, lines]
 

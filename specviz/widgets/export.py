@@ -15,7 +15,7 @@ _HERE = Path(__file__).parent
 
 
 class ExportButtons(anywidget.AnyWidget):
-    """Three buttons. A press asks `content(kind)` for a file's bytes, which the browser saves under the label's words.
+    """Three buttons. A press calls `content(kind)` for a file's bytes, which the browser saves under the label's name.
 
     An error of `content` is shown beside the buttons. The bytes are sent once and not kept.
     """

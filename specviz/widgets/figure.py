@@ -11,7 +11,7 @@ from specviz.widgets.panels import PanelsView
 
 
 class FigureView(Displayed):
-    """A figure under the pointer: `FigureView(figure).view` is the widget to display, `close()` frees it.
+    """Any figure as a widget: `FigureView(figure).view` is what to display, and `close()` frees it.
 
     figure  a LinePlot, a Matrix, Violins, a RankDiagram or a Forest
     """

@@ -1,4 +1,4 @@
-"""A guess before the answer: a question, a slider or a field, and a button that computes the answer, and not before."""
+"""A guess before the answer: a question, a slider or a field, and a button; only a press computes the answer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Scale = Literal["linear", "log", "field"]
 
 @dataclass(frozen=True)
 class Revealed:
-    """A guess beside the answer. `solved` says whether it counts as right; `notice` is what the answer shows, too."""
+    """A guess beside the answer. `solved` says whether it counts as right, `notice` what to notice in the answer."""
 
     guess: float
     answer: float
@@ -59,12 +59,12 @@ class Guess(Displayed):
 
     question  one sentence
     answer    a function without arguments, called at each Reveal and never before; it returns the measured number
-    unit      of both, such as "%", "times" or "pixels"; one of them is written without its last s
-    low, high  the slider's ends; a field to type into has none
-    scale     "linear" or "log" for a slider, "field" for a number of any size
-    within    how far off counts as right, in the unit; a factor of 1.5 either way when None
-    notice    a sentence on what to notice, shown with the answer: text, or a function that is called for it then
-    explorer  one whose curves would give the answer away: they are held back until it is revealed
+    unit      of guess and answer, such as "%", "times" or "pixels"; the number 1 drops its last s
+    low, high  the slider's ends; a field does not use them
+    scale     "linear" or "log" for a slider, "field" for a field to type a number of any size into
+    within    how far off a guess may be to count as right, in the unit; None: a factor of 1.5 either way
+    notice    a sentence on what to notice, shown with the answer: a text, or a function that is then called for it
+    explorer  an explorer whose curves would give the answer away: they are held back until it is revealed
 
     Nothing of the answer is in the notebook, the widget's state or its still picture before it is revealed.
     `reveal(guess)` does in code what the button does, and returns a `Revealed`.
@@ -104,7 +104,7 @@ class Guess(Displayed):
             explorer.hold_curves("The curves are drawn when you have revealed the answer to the question above.")
 
     def reveal(self, guess: Any) -> Revealed:
-        """Compute the answer and hold a guess against it, on the page too. ValueError for a guess that is no number."""
+        """Compute the answer and compare a guess with it, also on the page. ValueError unless the guess is a number."""
         number = _usable(guess)
         if number is None:
             raise ValueError(f"a guess is a number{self._of_unit()}, as in reveal(3), not {guess!r}")
@@ -157,7 +157,7 @@ class Guess(Displayed):
             self.panel.seq += 1
 
     def _drawn(self, revealed: Revealed) -> dict[str, Any]:
-        """What the page needs to draw both on one scale: their places and those of its marks, from 0 to 1."""
+        """What the page needs to draw guess and answer on one scale: places of both, and of its marks, from 0 to 1."""
         both = (revealed.guess, revealed.answer)
         ends = (self.ticks[0], self.ticks[-1]) if self.ticks else (0.0, 1.1 * max(*both, 0.0) or 1.0)
         low, high = min(*ends, *both), max(*ends, *both)
@@ -214,7 +214,7 @@ class Guess(Displayed):
 
 
 def in_digits(number: float, digits: int = 3) -> str:
-    """Three digits of a number as one writes them: 0.263, 97.8, 1,050, 12,300."""
+    """A number with so many significant digits, as people write it: 0.263, 97.8, 1,050, 12,300."""
     if number == 0 or not math.isfinite(number):
         return f"{number:g}".replace("-0", "0")
     exponent = math.floor(math.log10(abs(number)))
@@ -227,7 +227,7 @@ def in_digits(number: float, digits: int = 3) -> str:
 
 
 def _usable(value: Any) -> float | None:
-    """A number as a float; None for what is none, and for what leaves every scale."""
+    """A number as a float; None for anything else, and for numbers that are too large for any scale."""
     number = as_number(value)
     return number if number is not None and (number == 0 or 1e-100 <= abs(number) <= 1e100) else None
 

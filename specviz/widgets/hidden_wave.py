@@ -1,4 +1,4 @@
-"""HiddenWaveExplorer: a wave is found in a signal by multiplying with waves that try, and adding up."""
+"""HiddenWaveExplorer: a wave is found in a signal by multiplying it with trial waves, and adding up."""
 
 from __future__ import annotations
 
@@ -33,10 +33,11 @@ def hidden_signal(number: int = 1) -> np.ndarray:
 
 
 def added_up(signal: np.ndarray, turns: np.ndarray) -> np.ndarray:
-    """What is left when a signal is multiplied with waves and added up: (N,), (F,) -> (F,) complex.
+    """Multiply a signal with waves of so many turns, and add up: (N,), (F,) -> (F,) complex.
 
-    Twice the mean of the products: with waves that begin at their top in the real part, with waves a quarter of a turn
-    ahead in the imaginary one. A wave of whole turns has its height as absolute value, and its start as angle.
+    The real part is twice the mean of the product with the wave that begins at its top, the imaginary part that with
+    the wave a quarter of a turn ahead. If the signal is a wave of these turns, a whole number, the absolute value is
+    its height and the angle its start.
     """
     place = np.arange(len(signal)) / len(signal)
     waves = np.exp(-2j * math.pi * np.outer(turns, place))
@@ -45,7 +46,7 @@ def added_up(signal: np.ndarray, turns: np.ndarray) -> np.ndarray:
 
 
 def compute(signal: np.ndarray, turns: float, start: float, tune: bool) -> View:
-    """A signal, a wave that tries, their product, and what is left of it for this and all slower waves."""
+    """A signal, a trial wave, their product, and what is left of it for this wave and all slower ones."""
     turns, start = float(turns), float(start)
     slower = TRIED[turns - 1e-9 > TRIED]
     tried = np.append(slower, turns)
@@ -106,14 +107,14 @@ def _in_words(turns: float, above: float, below: float, area: float) -> str:
 
 
 class HiddenWaveExplorer(Explorer):
-    """Find the waves that a signal hides: multiply it with a wave that tries, and add up.
+    """Find the waves that a signal hides: multiply it with a trial wave, and add up.
 
-    signal  (N,) numbers; one that hides a wave when None
+    signal  (N,) numbers; None: one that hides a wave
 
-    Controls: `turns` of the wave that tries (1 to 12), its `start` (degrees), `tune` (the start that leaves most is
-    found by itself, which takes two products: with this wave and with one a quarter of a turn ahead). Facts: those,
-    above and below (twice the mean of the product's parts above and below zero), area (above less below; with whole
-    turns and the right start it is the hidden wave's height). Fourier (1822).
+    Controls: `turns` of the trial wave (1 to 12), its `start` (degrees), `tune` (finds the start that leaves most, from
+    two products: with this wave and with one a quarter of a turn ahead). Facts: the controls, above and below (twice
+    the mean of the product's parts above and below zero), area (above less below; with whole turns and the right start
+    it is the hidden wave's height). Fourier (1822).
     """
 
     specification = Specification(

@@ -30,7 +30,7 @@ FEW = 16  # channels that the column's bars are computed from
 
 
 class Layer(Picture):
-    """A call's maps (C, H, W), a series' as (C, 1, L), of a volume the middle slice; and what was last made of them."""
+    """A call's maps (C, H, W), a series' as (C, 1, L), a volume's middle slice; and results last computed from them."""
 
     def __init__(self, call: LayerCall, maps: Tensor) -> None:
         self.not_finite = int((~maps.isfinite()).sum())
@@ -63,9 +63,9 @@ class Layer(Picture):
 
 
 def whole_maps_of(call: LayerCall) -> Tensor | None:
-    """A call's maps (C, *size) float32 with all their axes; None without a spectrum.
+    """A call's maps (C, *size) float32 with all their axes; None if they have no spectrum.
 
-    That are values without neighbours, such as those of tokens and classifiers, and maps of one pixel.
+    Numbers without neighbours, such as those of tokens and classifiers, have none, nor have maps of one pixel.
     """
     x = call.output
     if x is None or x.ndim != len(call.shape) - 1 or not x.numel():
@@ -88,7 +88,7 @@ def maps_of(call: LayerCall) -> Tensor | None:
 
 
 def values_of(call: LayerCall) -> Tensor:
-    """What a call without maps gave, as rows (T, D) float32: tokens, or one row; non-finite values are NaN."""
+    """What a call without maps returned, as rows (T, D) float32: tokens, or one row; non-finite values are NaN."""
     x = torch.zeros(0) if call.output is None else call.output
     x = (x.abs() if x.is_complex() else x).float()
     x = x.flatten() if call.axes is Axes.MAPS else x  # maps of one pixel
@@ -105,7 +105,7 @@ def error_of(x: Tensor, original: Tensor) -> float:
 def slow_share(maps: Tensor) -> float | None:
     """The share of maps' energy, their means apart, in waves slower than 4 pixels along each axis.
 
-    White noise has a quarter there, on small maps less. None of constants, and of up to 4 pixels, which are too few.
+    White noise has a quarter there, and less on small maps. None for constant maps, and for maps of up to 4 pixels.
     """
     if max(maps.shape[-2:]) <= 4:
         return None
@@ -123,7 +123,7 @@ def slow_share(maps: Tensor) -> float | None:
 
 
 def spectrum(layer: Layer) -> HalfSpectrum:
-    """Of some of its channels, ortho."""
+    """The spectrum of some of a layer's channels, norm "ortho"."""
     return HalfSpectrum.of(layer.some())
 
 
@@ -157,8 +157,8 @@ class Band:
 def band(layer: Layer, channel: int, compression: float) -> Band:
     """What band-limiting at a compression makes of the channels that are shown with one.
 
-    Of a convolution: what the layer that `spectralize` would put in its place gives, from the same input and weights.
-    Of anything else: its maps without the frequencies that the band discards.
+    For a convolution: what the layer that `spectralize` would put in its place returns, given the same input and
+    weights. For any other layer: its maps without the frequencies that the band discards.
     """
     shown, call = layer.block(channel), layer.call
     twin, kept_because = layer.once(_twin)
@@ -204,9 +204,9 @@ def _edge(plan: Any) -> float:
 
 
 def _twin(layer: Layer) -> tuple[Any, str]:
-    """The band-limited layer in a convolution's place, with its very weights; and why `spectralize` would not take it.
+    """The band-limited layer in a convolution's place, sharing its weights; and why `spectralize` would leave that.
 
-    None where there can be none.
+    The layer is None if there can be none.
     """
     conv: Any = layer.call.layer
     kind: Any = snn.BandLimitedConv1d if isinstance(conv, nn.Conv1d) else snn.BandLimitedConv2d
@@ -245,7 +245,7 @@ def _some_outputs(twin: Any, x: Tensor, shown: slice) -> Tensor:
 
 
 def pooled(layer: Layer, channel: int, share: float) -> tuple[Tensor, float]:
-    """Some channels, spectrally pooled to a share of their side; and the error of what comes back by padding."""
+    """Some channels, spectrally pooled to a share of their side; and the error after `spectral_pad2d` enlarges them."""
     maps = layer.map[layer.block(channel)]
     H, W = layer.size
     size = max(1, round(H * share)), max(1, round(W * share))
@@ -299,7 +299,7 @@ def stored(layer: Layer, channel: int, error: float) -> StoredLayer:
 
 
 def bytes_each(call: LayerCall) -> int:
-    """Of a number of a call's output; 0 where it is not held."""
+    """Bytes of one number of a call's output; 0 if the output is not held."""
     return 0 if call.output is None else call.output.element_size()
 
 

@@ -88,7 +88,7 @@ class PlotView:
 
     @contextmanager
     def moving(self) -> Iterator[Any]:
-        """What changes within goes to the page in one message."""
+        """Send all changes inside the block to the page in one message."""
         with self.figure.batch_update():
             yield self.figure
         if not self._drawn:
@@ -97,7 +97,7 @@ class PlotView:
             self.figure._widget_layout = copy.deepcopy(self.figure._layout)
 
     def redraw(self, plot: Figure) -> None:
-        """Show the same traces otherwise."""
+        """Show the same traces with another figure's data and layout."""
         self.plot = plot
         data, layout, around = _parts(plot, self.dark)
         with self.moving() as figure:

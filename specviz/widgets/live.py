@@ -43,7 +43,7 @@ USUAL = training.Config(
 
 
 class Presence(anywidget.AnyWidget):
-    """An invisible part of a view that says when the last copy of the view is gone: deleted, or its cell run anew."""
+    """An invisible part of a view that reports when the view's last copy is gone: deleted, or its cell run again."""
 
     _esm = """
     export default () => {
@@ -70,27 +70,26 @@ class LiveTrainingExplorer(Explorer):
 
     rows  records of the experiment specnet-beta; those that come with the project when None
 
-    Start trains in a thread of its own, with one core; Pause holds it within a batch until Go on, and Stop ends it;
-    what was learnt until then stays on screen. Two panels in one kernel train one after the other. A view that is
-    deleted, or whose cell is run anew, stops its training. In a script: `set(...)`, `start()`, `pause()`, `go_on()`,
+    Start trains in a thread of its own, on one core; Pause holds the training within a batch until Go on, and Stop ends
+    it; what was learnt until then stays on screen. Two panels in one kernel train one after the other. A view that is
+    deleted, or whose cell is run again, stops its training. In a script: `set(...)`, `start()`, `pause()`, `go_on()`,
     `stop()`, `wait()`.
 
-    Earlier runs stay in the figure as thin curves, the last four of them, named by what tells them apart, and a
-    sentence holds the last run against the one most like it; Clear, or `clear()`, takes them away. The record of each
+    The last four earlier runs stay in the figure as thin curves, named by the settings in which they differ, and a
+    sentence compares the last run with the one most like it; Clear, or `clear()`, takes them away. The record of each
     run that has ended is in `runs`, whatever the figure shows: `sv.records.write("my-runs.jsonl", explorer.runs)`.
-    Eight pictures of the test set stand above with what the network says of them, before the training and after each
-    epoch.
+    Above stand eight pictures of the test set, with the network's answers before the training and after each epoch.
 
-    The config is that of the record which is nearest, and so a run of what is on record repeats it: on the same
-    machine and versions to the last bit, unless other code draws torch's random numbers meanwhile. A network and
-    data set without a record train as USUAL says. Lightning, which loads at the first start, takes some seconds.
+    The config is that of the nearest record. So a run with the settings of a record repeats that record: on the same
+    machine with the same versions to the last bit, unless other code draws torch's random numbers meanwhile. A network
+    and data set without a record train as USUAL says. Lightning, which loads at the first start, takes some seconds.
 
     Controls: `network` ("lenet", "alexnet", "vgg11"), `dataset` (those whose files are on this machine), `form`
-    ("relu", "tanh", "specnet"), `beta` (of SpecNet), `epochs`, `seed`. Facts: those, learning_rate; of the run on
-    screen run (None before the first), status, step, steps, epoch, seconds, loss (mean of the last steps),
-    test_accuracy, pictures_right (of the eight); of the records for the controls recorded_seeds, recorded_accuracy and
-    recorded_spread (at the end); apart, the largest distance of the run's test accuracies from those of its own record,
-    None where it has none; earlier_runs, how many others are drawn.
+    ("relu", "tanh", "specnet"), `beta` (of SpecNet), `epochs`, `seed`. Facts: the controls, learning_rate; of the run
+    on screen: run (its number, None before the first), status, step, steps, epoch, seconds, loss (mean of the last
+    steps), test_accuracy, pictures_right (of the eight); of the records with these controls: recorded_seeds,
+    recorded_accuracy and recorded_spread (at the end); apart, the largest distance of the run's test accuracies from
+    those of its own record, None where it has none; earlier_runs, how many others are drawn.
     """
 
     specification = Specification(
@@ -169,7 +168,7 @@ class LiveTrainingExplorer(Explorer):
         return [run.record for run in self._runs if run.record is not None]
 
     def start(self) -> None:
-        """Train what the controls say. ValueError while a training is under way."""
+        """Train with the controls' settings. ValueError while a training is under way."""
         if self.running:
             raise ValueError("a training is under way here: stop() it first, or wait() for its end")
         self._note_loop()
@@ -208,7 +207,7 @@ class LiveTrainingExplorer(Explorer):
         self._refresh()
 
     def wait(self, timeout: float | None = None) -> None:
-        """Wait for the training's thread to end, at most so many seconds. ValueError for a paused one without these."""
+        """Wait, at most `timeout` seconds, for the training to end. ValueError if it is paused and timeout is None."""
         run = self._run
         if run is not None:
             if run.status == "paused" and timeout is None:
@@ -217,7 +216,7 @@ class LiveTrainingExplorer(Explorer):
             self._refresh()
 
     def _teller(self) -> Callable[[], None]:
-        """What a run calls from its thread: an event loop then draws. In a script `wait` does."""
+        """A function for the run to call from its thread: it lets an event loop draw. In a script `wait` draws."""
         own = weakref.ref(self)
 
         def draw() -> None:
@@ -256,7 +255,7 @@ class LiveTrainingExplorer(Explorer):
     # --- what is on screen
 
     def facts(self, **values: Any) -> dict[str, Any]:
-        """As every explorer's, of the training as it is now."""
+        """As `Explorer.facts`, of the training as it is now."""
         return super().facts(**self.values | values)
 
     def compute(
@@ -312,11 +311,11 @@ class LiveTrainingExplorer(Explorer):
         )
 
     def _panels(self) -> list[Panel]:
-        """As every explorer's; none before the pictures are there."""
+        """As `Explorer._panels`; none before the pictures are there."""
         return [panel for panel in super()._panels() if self.shown and panel.key in self.shown.still]
 
     def _pictures(self, answers: Answers | None) -> dict[str, Any]:
-        """The pictures and what is said of them, as parts of a View: the same ones until there are new answers."""
+        """The pictures with the network's answers, as parts of a View: the same objects until there are new answers."""
         if self._answered is None or self._answered[0] is not answers:
             self._answered = answers, pictures_of(answers)
         return self._answered[1]
@@ -344,7 +343,7 @@ def _variant(form: str, beta: float) -> str:
 def config_of(
     rows: list[Record], network: str, dataset: str, form: str, beta: float, epochs: float, seed: float
 ) -> training.Config:
-    """The nearest record's config, with what the controls say."""
+    """The nearest record's config, with the controls' settings."""
 
     def nearness(row: Record) -> tuple[bool, bool, bool]:
         same_variant = row["labels"]["variant"] == _variant(form, beta)
@@ -366,7 +365,7 @@ def config_of(
 
 
 def recorded_for(rows: list[Record], network: str, dataset: str, form: str, beta: float) -> list[Record]:
-    """The records of what the controls say, over seeds; of Fashion-MNIST where its small part has none."""
+    """The records with the controls' settings, over seeds; those of Fashion-MNIST if its small part has none."""
     variant = _variant(form, beta)
     rows = [row for row in rows if row["config"]["network"] == network and row["labels"]["variant"] == variant]
     for name in (dataset, "fashion-mnist" if dataset == SMALL else ""):

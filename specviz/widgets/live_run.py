@@ -29,9 +29,9 @@ _one_run = Lock()  # panels train one after the other
 
 @dataclass(frozen=True)
 class Answers:
-    """Test pictures, and what a network says of them after so many epochs.
+    """Test pictures, and a network's answers after so many epochs.
 
-    shares  (N, classes) of 1: how sure it is of each class
+    shares  (N, classes) the probability that it gives each class, 0 to 1
     """
 
     pictures: Labelled
@@ -40,24 +40,25 @@ class Answers:
 
     @property
     def classes(self) -> Tensor:
-        """The class that it says each picture has: (N,)."""
+        """The class that the network gives each picture: (N,)."""
         return self.shares.argmax(1)
 
     @property
     def right(self) -> Tensor:
-        """Whether a picture has that class: (N,) bool."""
+        """Whether that is the picture's class: (N,) bool."""
         return self.classes == self.pictures.labels
 
 
 class LiveRun:
     """One training in a thread. `steps` and `rows` grow; `on_change` is called in that thread when they have.
 
-    steps    (N,) losses, one a batch; rows: what `sv.training.train` says of each epoch
-    answers  of the same test pictures, before the training and then after each epoch
-    record   what `sv.training.train` says at the end, also of a run that was stopped; None until then
+    steps    (N,) losses, one for each batch
+    rows     each epoch's row of the record, see `sv.training.train`
+    answers  for the same test pictures, before the training and after each epoch
+    record   what `sv.training.train` returns at the end, also for a run that was stopped; None until then
     status   "starting", "training", "paused", then "finished", "stuck", "stopped", "diverged" or "failed", with `error`
 
-    No second of a pause is among the seconds of the run, of its rows and of its record.
+    Pauses do not count in the seconds of the run, its rows and its record.
     """
 
     def __init__(self, config: training.Config, on_change: Callable[[], object]) -> None:
@@ -189,7 +190,7 @@ class LiveRun:
             self.on_change()
 
     def _add(self, add: Callable[[], object], epoch: int | None = None) -> bool:
-        """Call `add`; of a paused run only when it goes on, and never of one that was stopped, which is False."""
+        """Call `add`, in a paused run once it goes on; in a stopped run do not call it, and return False."""
         while True:
             if not self._going.is_set():
                 self._rest(epoch)
@@ -201,7 +202,7 @@ class LiveRun:
                     return True
 
     def _rest(self, epoch: int | None) -> None:
-        """Wait while it is paused. Meanwhile another panel may train, whose end is waited for then."""
+        """Wait while the run is paused. Another panel may train meanwhile; then wait for its end, too."""
         began = _clocks()
         self._leave_turn()
         self._going.wait()
@@ -210,7 +211,7 @@ class LiveRun:
         self._pauses.append((epoch, seconds, cpu_seconds))
 
     def _without_pauses(self, row: Epoch) -> Epoch:
-        """An epoch's row, its seconds without those in which it was paused."""
+        """An epoch's row, with the pauses taken off its seconds."""
         shorter = dict(row)
         for epoch, *paused in self._pauses:
             if epoch == row["epoch"]:
@@ -231,9 +232,9 @@ class LiveRun:
 
 @torch.no_grad()
 def shares_of(network: nn.Module, inputs: Tensor, config: training.Config) -> Tensor:
-    """How sure a network is of each class of some inputs, as its test set would find it: (N, classes), of 1.
+    """The probability that a network gives each class, for each input, computed as in its test: (N, classes), 0 to 1.
 
-    It is asked in float32, whatever it is trained in, and goes on as it was.
+    It runs in float32, whatever precision it is trained in, and its training mode is restored.
     """
     was_training = network.training
     with process.turn:  # nobody measures meanwhile

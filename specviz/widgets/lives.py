@@ -23,7 +23,7 @@ class ClosedError(AttributeError, RuntimeError):
     """Something closed was used. An AttributeError, so that `hasattr` and notebooks' displays go on working."""
 
 
-# What is called from a cell, by a control, by a timer or by a training: none of these waits for another thread.
+# Methods that a cell, a control, a timer or a training calls: none of these waits for another thread.
 _TURNS = {"set", "load", "facts", "all_facts", "csv", "summary", "start", "clear", "reveal"}
 _TURNS |= {"_refresh", "_move", "_redraw_lines", "_theme", "probe", "_pick", "_file", "still", "description"}
 
@@ -55,14 +55,14 @@ class Displayed:
     """What a cell displays with its `view`. It owns the widgets in its attributes and within the view.
 
     `close()` frees them, and all that was computed. A cell that is run again closes what its former run made, unless
-    anything but IPython's history of results (`_`, `Out`) still refers to the object or to its view. In a script there
-    is no such moment, and ipywidgets keeps every widget: close what is no longer needed.
+    anything but IPython's history of results (`_`, `Out`) still refers to the object or to its view. In a script
+    nothing is closed by itself, and ipywidgets keeps every widget: close what you no longer need.
     """
 
     view: ipw.Widget
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Make turns of what others call, whatever class defines it."""
+        """Let methods that others call take turns, whichever class defines them."""
         super().__init_subclass__(**kwargs)
         for name, method in list(vars(cls).items()):
             if name == "__init__":
@@ -85,7 +85,7 @@ class Displayed:
         return "_closed_because" in vars(self)
 
     def close(self) -> None:
-        """Take the view off the page and free all that belongs to it. Once more does nothing."""
+        """Take the view off the page and free all that belongs to it. A second call does nothing."""
         self._close("close() was called")
 
     @in_turn
@@ -114,7 +114,7 @@ class Displayed:
             raise ClosedError(f"this {type(self).__name__} is closed, because {because}; make a new one")
 
     def _own_widgets(self) -> None:
-        """Let the widgets receive in turn. Whatever closes the view closes them too."""
+        """Let the widgets receive messages in turn, and close them with the view."""
         at_once = self._at_once()
         for widget in self._widgets():
             if widget not in at_once:
@@ -228,7 +228,7 @@ def is_held(displayed: Displayed) -> bool:
 
 
 def _holders(displayed: Displayed) -> list[Any]:
-    """What refers to it or to its view: all but its own parts, frames of running functions, and who keeps results."""
+    """Objects that refer to it or its view, except its own parts, running functions' frames and IPython's history."""
     things = [displayed, vars(displayed).get("view")]
     known = _parts(displayed) | _keepers() | {id(things), id(vars(displayed)), id(registry._instances)}
     names = getattr(_shell(), "user_ns", None)
@@ -242,7 +242,7 @@ def _holders(displayed: Displayed) -> list[Any]:
 
 
 def _is_the_readers(name: str) -> bool:
-    """Whether a reader named it; not `_`, `__`, `_12` or `_oh`, by which IPython names its results."""
+    """Whether a reader chose this name: it is none of IPython's own for results, such as `_`, `__`, `_12` or `_oh`."""
     bare = name.strip("_")
     return not name.startswith("_") or not (bare == "" or bare == "oh" or bare.isdigit())
 
@@ -262,7 +262,7 @@ _PACKAGES = ("specviz", "ipywidgets", "traitlets", "anywidget", "plotly", "comm"
 def _parts(displayed: Displayed) -> set[int]:
     """Ids of what it is made of: its attributes, widgets, their traits, comms and observers, and what these close over.
 
-    Things of other packages are no parts, such as a model that was given: whoever is held by these is held.
+    Objects of other packages, such as a model that was passed in, are no parts: what they refer to counts as held.
     """
     found: set[int] = set()
     waiting: list[Any] = [displayed]

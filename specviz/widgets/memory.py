@@ -140,11 +140,11 @@ def _by_layer(saved: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
 
 
 class StepExplorer(Explorer):
-    """What `sv.memory.compress_activations` and other ways would save a model, measured at each move of a slider.
+    """How much memory `compress_activations` and other ways save your own model, measured at each move of a slider.
 
     model    any torch model; a small ResNet-18 when None. It is left as it was
     inputs   (B, ...) a batch for it; patches of photographs when None
-    loss, targets   as `sv.memory.measure_step` takes them; the output's mean is the loss without
+    loss, targets   as `sv.memory.measure_step` takes them; without a loss the output's mean is used
 
     Controls: `error` (see `sv.memory.compress_activations`), `batch` (how much of the batch is used, 1 to B), `show`
     ("step": plain and compressed, moment by moment; "ways": all that `sv.memory.fit` tries), `budget` (of all bytes, in
@@ -218,7 +218,7 @@ class StepExplorer(Explorer):
             raise ValueError(f"this model makes no step on {batch} of its inputs: {error}") from error
 
     def _found(self, batch: int, error: float, rivals: bool) -> Measured:
-        """Plain, compressed with this error, and all others, which are measured once; times are beside plain's."""
+        """The plain step, the compressed one with this error, and all other ways, which are measured only once."""
         every = ways(self._inputs.device.type, rivals=True)
         usual = {name: way for name, way in every.items() if name in ways(self._inputs.device.type)}
         own = {"plain": every["plain"], f"error {error:g}": (lambda _: compress_activations(error=error), False)}
@@ -274,7 +274,7 @@ class StepExplorer(Explorer):
         return View(facts=facts, curves=curves)
 
 
-ALLOWED = 0.1  # how far gradients may be off, as a share of their norm, by the way that is named
+ALLOWED = 0.1  # the most that gradients of the chosen way may be off, as a share of their norm
 Measured = tuple[list[FitRow], dict[str, str], dict[str, Any]]
 
 
@@ -309,7 +309,7 @@ def _of_the_ways(table: Fit) -> list[Fact]:
 
 
 def _in_words(table: Fit, budget: float) -> str:
-    """What the ways come to."""
+    """The result of all ways, in words."""
     rows, plain = table.rows, table.rows[0]
     front = sum(row.front for row in rows)
     text = (
@@ -324,7 +324,7 @@ def _in_words(table: Fit, budget: float) -> str:
 
 
 def _as_table(table: Fit) -> Table:
-    """All ways, those that none beats first, each kind by its bytes at the peak."""
+    """All ways as a table: first those that no other beats, then the rest, both in order of peak bytes."""
     plain = table.rows[0]
     columns = [
         "way",
@@ -351,7 +351,7 @@ def _as_table(table: Fit) -> Table:
 
 
 def _plots(table: Fit) -> list[LinePlot]:
-    """Ways as points: the peak beside the time; and of those that are not exact what is kept beside the error."""
+    """Two plots of all ways as points: peak over time and, for ways that are not exact, bytes kept over error."""
     plain = table.rows[0]
     groups: dict[str, tuple[str, list[FitRow]]] = {
         "exact": (GREY, [row for row in table.rows if row.exact]),

@@ -47,7 +47,7 @@ _POINTS = 200  # of a curve
 
 
 class Apart:
-    """A model and a batch for it, and what its layers gave for one example; of no other example anything is held."""
+    """A model, a batch for it, and its layers' outputs for one example; those of other examples are not held."""
 
     def __init__(self, model: nn.Module, batch: Any) -> None:
         self.model, self.batch = model, batch
@@ -72,7 +72,7 @@ class Apart:
         self.entries = tuple((_entry(call), call.key) for call in calls) or self.entries
 
     def maps(self, key: str) -> Layer | None:
-        """The maps of a call; None of one without a spectrum, or of none."""
+        """The maps of the call with this key; None if they have no spectrum, or if there is no such call."""
         if self._layer is None or self._layer.call.key != key:
             maps = maps_of(self.calls[key]) if key in self.calls else None
             self._layer = None if maps is None else Layer(self.calls[key], maps)
@@ -86,7 +86,7 @@ class Apart:
 
     @property
     def first(self) -> str:
-        """The key of the first convolution, or else of the first call with a spectrum, or of the first."""
+        """The key of the first convolution, else of the first call with a spectrum, else of the first call."""
         calls = list(self.calls.values())
         first = next((call for call in calls if isinstance(call.layer, _ConvNd) and maps_of(call) is not None), None)
         first = first or next((call for call in calls if maps_of(call) is not None), None)
@@ -107,7 +107,7 @@ def _times(shape: Sequence[int]) -> str:
 def compute(
     source: Apart, layer: str, channel: float, example: float, compression: float, side: float, error: float
 ) -> View:
-    """What a layer of a model gave for an example, and what spectra would do for it."""
+    """A layer's output for an example, and what spectra would do for the layer."""
     source.take(round(example))
     if source.failed:
         raise ValueError(source.failed)
@@ -209,7 +209,7 @@ def _dense(call: LayerCall) -> int:
 
 
 def _verdict(layer: Layer, banded: Band, kept: StoredLayer) -> str:
-    """Whether it would pay, in words."""
+    """In words, whether a band or compressed storage would pay for this layer."""
     lost = f"{layer.not_finite:,} values are not finite and are shown as 0. " if layer.not_finite else ""
     reason = banded.kept_because.partition(";")[0]
     if banded.time is None:
@@ -266,7 +266,7 @@ def _rings(layer: Layer, channel: int, banded: Band) -> LinePlot:
 
 
 def _positive(values: Tensor) -> np.ndarray:
-    """For a logarithmic axis: what is nothing but rounding is a gap."""
+    """Values for a logarithmic axis: those that are only rounding become gaps."""
     numbers: np.ndarray = values.numpy()
     return np.where(numbers > 1e-9, numbers, np.nan)
 
@@ -437,7 +437,7 @@ class ModelExplorer(Explorer):
         return {"name": "row", "high": len(values_of(call)) - 1 if call else 0}
 
     def _panels(self) -> list[Panel]:
-        """Those that have a picture: a layer without a spectrum has others."""
+        """The panels with a picture: a layer without a spectrum has other panels."""
         return [panel for panel in super()._panels() if self.shown and panel.key in self.shown.frames]
 
 

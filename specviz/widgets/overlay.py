@@ -19,7 +19,7 @@ EARLIER = (ORANGE, GREEN, SKY, PURPLE)  # colours of earlier runs, by their numb
 
 
 class Numbered:
-    """A run, and which one it is of those of its explorer, from 1."""
+    """A run with its number among the runs of its explorer, from 1."""
 
     def __init__(self, run: LiveRun, number: int) -> None:
         self.run, self.number = run, number
@@ -30,7 +30,7 @@ class Numbered:
 
 
 def settings_of(config: training.Config) -> dict[str, Any]:
-    """What the controls said for a config: network, data set, form, beta (None where there is none), epochs, seed."""
+    """The controls' settings behind a config: network, data set, form, beta (None if it has none), epochs, seed."""
     options = config.network_options
     form = "specnet" if "beta" in options else options.get("activation", "relu")
     return {
@@ -44,15 +44,15 @@ def settings_of(config: training.Config) -> dict[str, Any]:
 
 
 def drawn(runs: Sequence[Numbered]) -> list[Numbered]:
-    """The last run, and those before it of which a curve can be drawn: at most as many as there are colours."""
+    """The last run, and the runs before it that have a curve to draw: at most as many as there are colours."""
     earlier = [each for each in runs[:-1] if each.run.steps]
     return [*earlier[-len(EARLIER) :], *runs[-1:]]
 
 
 def names(runs: Sequence[Numbered]) -> list[str]:
-    """The runs' curves, by number and by the settings in which they differ: short, so that they fit at a curve's end.
+    """Names for the runs' curves: number and the settings in which they differ, short enough for a curve's end.
 
-    A run alone has the name of its form and its seed.
+    A single run is named by its form and its seed.
     """
     differ = [key for key in runs[0].settings if len({each.settings[key] for each in runs}) > 1] if runs else []
     apart = differ if len(runs) > 1 else ["form", "beta", "seed"]
@@ -71,7 +71,7 @@ def _words(each: Numbered, keys: Sequence[str]) -> Iterator[str]:
 
 
 def differences(one: Numbered, other: Numbered) -> list[tuple[str, str, str]]:
-    """In which settings two runs differ: name, the one's, the other's."""
+    """The settings in which two runs differ: (name, the first run's, the other's)."""
 
     def text(each: Numbered, key: str) -> str:
         value = each.settings[key]
@@ -86,9 +86,9 @@ def differences(one: Numbered, other: Numbered) -> list[tuple[str, str, str]]:
 
 
 def sentence(runs: Sequence[Numbered]) -> str:
-    """How the last run goes beside the earlier one that is most like it; nothing of a run alone.
+    """A sentence that compares the last run with the earlier one most like it; "" for a single run.
 
-    It changes with an epoch, not with a step: a screen reader says it.
+    It changes with each epoch, not with each step, because a screen reader reads every change.
     """
     if len(runs) < 2:
         return ""
@@ -129,7 +129,7 @@ def first_difference(one: LiveRun, other: LiveRun) -> int | None:
 
 
 def table(runs: Sequence[Numbered]) -> Table | None:
-    """All runs, one a row; None of one alone."""
+    """All runs, one in each row; None for a single run."""
     if len(runs) < 2:
         return None
     rows = []

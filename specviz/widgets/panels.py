@@ -50,7 +50,7 @@ class PanelsView(anywidget.AnyWidget):
         self.on_msg(self._receive)
 
     def describe(self, panels: list[Panel]) -> None:
-        """Say what the panels are; cheap when nothing changed."""
+        """Set the panels' titles, axes and colours; cheap if nothing changed."""
         self.panels = [
             asdict(p)
             | {

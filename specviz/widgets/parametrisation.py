@@ -32,13 +32,14 @@ OPTIMISERS: dict[str, Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer]]
 
 
 def two_networks(taps: int, orthogonal: bool, matched: bool, seed: int = 0) -> tuple[nn.Sequential, nn.Sequential]:
-    """A small network and its spectrally parametrised twin with the same filters; unmatched, with k times larger ones.
+    """A small network and its spectrally parametrised twin, which starts with the same filters if `matched`.
 
     taps        k, of the k x k filters
-    orthogonal  mirrored coefficients carry sqrt(2); False leaves it away
-    matched     False starts the twin as a replication of the paper does, whose initialisation forgets k^2
+    orthogonal  False leaves out the factor sqrt(2) of coefficients that have a partner
+    matched     False starts the twin with filters k times as large, as in a replication of the paper, whose
+                initialisation forgets k^2
     """
-    with process.turn, torch.random.fork_rng(devices=[]):  # the reader's own random numbers are none of our business
+    with process.turn, torch.random.fork_rng(devices=[]):  # leaves the reader's random numbers alone
         torch.manual_seed(seed)
         spatial = _network(taps)
     spectral = copy.deepcopy(spatial)
@@ -103,7 +104,7 @@ def _step(network: nn.Module, optimiser: torch.optim.Optimizer, images: Tensor, 
 
 
 def compute(path: Sequence[tuple[float, float, float]], optimiser: str, numbers: str, start: str, taps: int) -> View:
-    """What a race made of its two networks so far: their losses and distance after each step."""
+    """A race of two networks so far: their losses and their distance after each step."""
     found = np.array(path).reshape(-1, 3)
     steps = Fact("steps", len(path), "steps", f"{{}} of {STEPS}", f"batches of {BATCH} patches")
     chosen = {"optimiser": optimiser, "numbers": numbers, "start": start, "taps": taps}
@@ -145,11 +146,11 @@ class ParametrisationExplorer(Explorer):
     training anew, and the curves grow as it runs; `set` trains to the end before it returns.
 
     Controls: `optimiser` ("SGD" with momentum and weight decay, "Adam"), `numbers` ("orthogonal", "unscaled": without
-    the sqrt(2) of mirrored coefficients), `start` ("matched": the same filters; "k times": the spectral network's k
-    times larger, as in a replication of the paper), `taps` (3 or 5). With train=False the first training waits for
-    the button. Facts: the controls, steps, loss_spatial and loss_spectral (means of the last ten steps), distance (of
-    the filters, as a share of their norm) and largest_distance on the way. Rippel, Snoek & Adams (2015); Jain, Samet &
-    Wainger.
+    the sqrt(2) of coefficients that have a partner), `start` ("matched": the same filters; "k times": the spectral
+    network's k times larger, as in a replication of the paper), `taps` (3 or 5). With train=False the first training
+    waits for the button. Facts: the controls, steps, loss_spatial and loss_spectral (means of the last ten steps),
+    distance (of the filters, as a share of their norm) and largest_distance on the way. Rippel, Snoek & Adams (2015);
+    Jain, Samet & Wainger.
     """
 
     specification = Specification(
@@ -196,7 +197,7 @@ class ParametrisationExplorer(Explorer):
             self._live = before
 
     def facts(self, **values: Any) -> dict[str, Any]:
-        """As every explorer's. For other values two networks are trained to the end, while the screen stays."""
+        """As `Explorer.facts`. For given values, two networks are trained to the end; the screen does not change."""
         chosen = {name: value for name, (_, value) in self._settled(values).items()}
         return compute(list(self._race(**chosen)) if values else self.source, **chosen).values()
 
@@ -227,9 +228,10 @@ class ParametrisationExplorer(Explorer):
             self._training = loop.create_task(self._train(self._round))  # asyncio itself keeps no reference to it
 
     async def _train(self, number: int) -> None:
-        """Train a little, draw, let the kernel see to the buttons, and so on, until another training begins.
+        """Train a little, draw, let the kernel handle the buttons, and so on, until another training begins.
 
-        The next one may be on another thread, whose loop cannot cancel this one: each looks whether it is the last.
+        The next training may run on another thread, whose loop cannot cancel this one. So each checks whether it is
+        still the last.
         """
         race = self._race()
         going = True
@@ -244,7 +246,7 @@ class ParametrisationExplorer(Explorer):
             await asyncio.sleep(0.01)
 
     def _train_until(self, race: Iterator[tuple[float, float, float]], until: float) -> tuple[bool, bool]:
-        """Take steps until then; returns whether there are more, and whether all went well. Shows what went wrong."""
+        """Take steps until a time; returns whether there are more, and whether all went well. Shows an error."""
         going, went_well = False, False
 
         def steps() -> None:

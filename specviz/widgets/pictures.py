@@ -1,4 +1,4 @@
-"""Pictures as explorers work on them, as panels show them, and as the pointer reads them."""
+"""Pictures for the explorers: what is computed from them, how panels show them, what the pointer reads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from specviz.figures import MAX_SHOWN, to_bytes
 
 T = TypeVar("T")
-Reader = Callable[[int, int], str]  # what stands at column x, row y of a frame
+Reader = Callable[[int, int], str]  # the text for column x, row y of a frame
 
 # How panels look that show the same kind of thing.
 SIGNED: dict[str, Any] = {"table": "RdBu", "bar": "whole"}
@@ -36,7 +36,7 @@ class Picture:
         return self.map.shape[-2], self.map.shape[-1]
 
     def once(self, make: Callable[..., T], *choices: Any) -> T:
-        """make(picture, *choices), made when it is first asked for; each time where a choice cannot be a key."""
+        """make(picture, *choices), computed once; anew each time if a choice is not hashable."""
         try:
             made: T | None = self._made.get((make, *choices))
         except TypeError:  # such as a reader's function that compares by its fields
@@ -59,9 +59,9 @@ def pixel(image: Tensor) -> Reader:
 
 
 def frequency(size: tuple[int, int], tell: Callable[[int, int], str], cycles: bool = False) -> Reader:
-    """Reads a centred plane of (H, W) frequencies, shown whole or reduced: the frequency, and tell(u, v) of it.
+    """Reads a centred plane of (H, W) frequencies, shown whole or reduced: the frequency (u, v), and tell(u, v).
 
-    cycles  tells the frequency in cycles of the picture too
+    cycles  gives the frequency also in cycles over the picture
     """
     factor, (H, W) = math.ceil(max(size) / MAX_SHOWN), size
 
@@ -74,7 +74,7 @@ def frequency(size: tuple[int, int], tell: Callable[[int, int], str], cycles: bo
 
 
 def shown_factor(image: Tensor) -> int:
-    """How many pixels of a picture (..., H, W) stand in one shown pixel, along each side."""
+    """How many pixels of a picture (..., H, W), along each side, become one pixel on screen."""
     return math.ceil(max(image.shape[-2:]) / MAX_SHOWN)
 
 
@@ -100,7 +100,7 @@ def photo_bytes(picture: Picture) -> dict[str, np.ndarray]:
 
 
 def centred_plane(half: Tensor, width: int) -> Tensor:
-    """What is known of each stored entry, on the centred full plane: (H, W//2+1), symmetric -> (H, W)."""
+    """Spread numbers for a half spectrum's bins over the centred full plane: (H, W//2+1), symmetric -> (H, W)."""
     right = half[:, 1 : (width + 1) // 2].roll(-1, 0).flip((0, 1))
     plane: Tensor = torch.fft.fftshift(torch.cat([half, right], 1))
     return plane

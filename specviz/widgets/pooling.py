@@ -73,7 +73,7 @@ def compute(picture: Picture, size: float, cutoff: float, enlarge: str) -> View:
         now = np.array([max(errors["spectral"] or 0.0, _LEAST_SHOWN)])
         return [replace(plot, lines=[*plot.lines, Line("now", np.array([h / H]), now, BLUE, markers=True)])]
 
-    # A size that max pooling does not have is shown as the middle grey it would not be mistaken for.
+    # Where max pooling cannot give the size, an even middle grey is shown.
     frames = {
         way: to_bytes(reduce_shown(torch.full_like(image, 0.5) if each is None else each), 0.0, 1.0)
         for way, each in again.items()
@@ -84,7 +84,7 @@ def compute(picture: Picture, size: float, cutoff: float, enlarge: str) -> View:
 
 
 def _losses(picture: Picture, how: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Sides as shares of the picture's, and what each way loses at these."""
+    """Sides as shares of the picture's side, and each way's error at these."""
     shrink = min(1.0, MAX_CURVE_SIDE / max(picture.size))
     small = SF.spectral_pool2d(picture.map, tuple(max(1, round(n * shrink)) for n in picture.size))
     H = small.shape[0]

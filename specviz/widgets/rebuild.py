@@ -25,10 +25,10 @@ _TICK_MS = 250  # from one tick to the next while it plays
 
 @dataclass(frozen=True)
 class Waves:
-    """A picture's waves, and when each is taken.
+    """A picture's waves, and the order in which they are added.
 
     spectrum  the half spectrum
-    rank      by order: which number a bin's wave has, from 0 on, (H, W//2+1) int64; partners have the same
+    rank      {order: (H, W//2+1) int64}, the place of each bin's wave in that order, from 0 on; partners share one
     once      (H, W//2+1) bool: one bin of each wave
     total     how many waves there are
     """
@@ -106,7 +106,7 @@ def compute(picture: Picture, waves: float) -> View:
 
 
 def _still(picture: Picture) -> dict[str, np.ndarray]:
-    """Seven bits of magnitude for both maps; which waves are taken lights the eighth."""
+    """Seven bits of magnitude for both maps; the eighth bit marks the waves that are added."""
     magnitude = picture.once(waves_of).spectrum.values.abs()
     high = top(magnitude, 1e-30)
     logs = magnitude.clamp_min(10 ** (high - 8)).log10().numpy()
@@ -131,7 +131,7 @@ def _in_words(count: int, total: int, share: Mapping[str, float | None]) -> str:
 
 
 def steps(total: int) -> tuple[float, ...]:
-    """Numbers of waves that the slider stops at: 1, 2, 3, and so on, ten round ones a decade, to all of them."""
+    """The slider's numbers of waves: 1, 2, 3 and so on, then ten round numbers in each decade, up to all waves."""
     first = (10, 12, 15, 20, 25, 30, 40, 50, 60, 80)
     round_ones = {number * 10**power // 10 for power in range(8) for number in first}
     return tuple(float(number) for number in sorted({n for n in round_ones if n < total} | {total}))

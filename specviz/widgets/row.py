@@ -35,11 +35,11 @@ def slowest(row: np.ndarray, waves: int) -> np.ndarray:
 
 
 def explained(original: np.ndarray, rebuilt: np.ndarray) -> float | None:
-    """Share of the variation of some brightnesses that others share: 1 where they are the same; None if even."""
+    """Share of the original's variation that the rebuilt one explains: 1 if they agree; None if it has none."""
     variation = float(np.sum((original - original.mean()) ** 2))
     if variation <= 1e-12 * original.size:
         return None
-    return round(1 - float(np.sum((original - rebuilt) ** 2)) / variation, 12) + 0.0  # without rounding there is a -0
+    return round(1 - float(np.sum((original - rebuilt) ** 2)) / variation, 12) + 0.0  # rounded, + 0.0 to avoid -0
 
 
 def compute(picture: Picture, row: float, waves: float) -> View:

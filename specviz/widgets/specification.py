@@ -1,4 +1,4 @@
-"""What an explorer is, as data: its controls, panels and facts; and what it shows, as the result of a pure function."""
+"""An explorer as data: its controls, panels and facts; and what it shows, as the result of a pure function."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MANY = 30  # options that an error names
 
 @dataclass(frozen=True, kw_only=True)
 class _Conditional:
-    """When a control is on the page, and when it can be moved: while another control has a value; None is always."""
+    """When a control is shown, and when it can be moved: while another control has a certain value; None: always."""
 
     shown_when: tuple[str, Any] | None = None
     enabled_when: tuple[str, Any] | None = None
@@ -31,10 +31,10 @@ class _Conditional:
 
 @dataclass(frozen=True)
 class Slider(_Conditional):
-    """A number: low, low + step, ..., high, or one of `values`. What lies between two steps is taken too.
+    """A number: low, low + step, ..., high, or one of `values`. Numbers between two steps are accepted, too.
 
-    open_ended  numbers above `high` are taken, with the handle at its end
-    at_rest     what follows is computed when the handle is let go
+    open_ended  numbers above `high` are accepted, with the handle at its end
+    at_rest     the explorer computes only when the handle is let go
     widths      in pixels: of the slider, and within it of its name; and of the number beside it
     """
 
@@ -71,7 +71,7 @@ class Slider(_Conditional):
         return self.low + tick * self.step
 
     def check(self, name: str, value: Any) -> float:
-        """A number of Python or NumPy, or a tensor of one, as a float; ValueError for what is none in the range."""
+        """A number, or an array or tensor of one, as a float; ValueError unless it is a number in the range."""
         number = as_number(value)
         for own in self.values:
             if number is not None and math.isclose(own, number, rel_tol=1e-6):  # float32's rounding
@@ -93,9 +93,9 @@ class Slider(_Conditional):
 
 @dataclass(frozen=True)
 class Entry:
-    """One row of a column: its whole name, what is shown of it where it stands, its depth, and a bar.
+    """One row of a column: its full name, the short one that is shown, its kind and size, its depth, and a bar.
 
-    share  that the bar shows, from 0 to 1; None is no bar
+    share  the bar's length, from 0 to 1; None: no bar
     """
 
     name: str
@@ -128,7 +128,7 @@ class Choice(_Conditional):
             raise ValueError("buttons to choose by have a Label beside them, which names them")
 
     def check(self, name: str, value: Any) -> Any:
-        """The option that a value is; ValueError for what is none."""
+        """The option that equals a value; ValueError if there is none."""
         value = bool(value) if isinstance(value, np.bool_) else value
         number = as_number(value)
         for option in self.values():
@@ -153,7 +153,7 @@ Control = Slider | Choice
 
 
 def as_number(value: Any) -> float | None:
-    """A real number as a float; None for what is none."""
+    """A real number as a float; None for anything else."""
     try:
         return real(value, "value")
     except TypeError:
@@ -162,15 +162,15 @@ def as_number(value: Any) -> float | None:
 
 @dataclass(frozen=True)
 class Specification:
-    """All of an explorer that does not move.
+    """The parts of an explorer that never change.
 
-    controls  by the name that `set`, `facts` and `compute` take, those first on whose values others' ranges depend
+    controls  by the name that `set`, `facts` and `compute` take; a control on which others' ranges depend comes first
     columns   names of controls beside each other, or columns of them; a column of columns keeps these together
-    beside    curves stand beside each other where there is room
+    beside    whether curves stand beside each other where there is room
     place     of the panels, with the facts: above the curves, below them, or on their left
     arranged  panels as they find room, in "pairs" as large as the page lets them be, or small in a "strip"
-    at_once   curves move with the slider, and not when it rests: for few points
-    aside     a control that stands on the left of all the rest, such as a column; in a narrow window above it
+    at_once   whether curves move with the slider, not only when it rests: for curves of few points
+    aside     a control on the left of everything else, such as a column; in a narrow window it is above
     """
 
     label: str
@@ -191,11 +191,11 @@ class Specification:
 class Fact:
     """A number, and how it is shown.
 
-    key     its name in `facts()`; "" for what is only shown
-    label   the name that is shown; "" for what is not shown
-    format  Python's format of the value, "{:.2f}", and of other facts' values by their keys, "{kept:,} of {total:,}";
-            besides Python's own there are " %" and " points" after a format, "count" and "bytes". None is not shown,
-            unless the format does without it
+    key     its name in `facts()`; "" for a fact that is only shown
+    label   the name that is shown; "" for a fact that is not shown
+    format  Python's format for the value, "{:.2f}", or with other facts' values by their keys, "{kept:,} of {total:,}".
+            There are formats beside Python's: " %" and " points" after a format, "count" and "bytes". A fact that is
+            None is shown only if its format does not use the value
     """
 
     key: str = ""
@@ -205,7 +205,7 @@ class Fact:
     hint: str = ""
 
 
-FORMER_KEYS = {"density": "share_kept", "kept": "share_kept"}  # of facts; of those without such a key of their own
+FORMER_KEYS = {"density": "share_kept", "kept": "share_kept"}  # of facts, unless there is a fact with the former key
 
 
 class Facts(dict[str, Any]):
@@ -226,7 +226,7 @@ class View:
     frames   by panel: (H, W) uint8 through its colour table, (H, W, 3) uint8, or (H, W) bool, which lights the high bit
              of its still frame
     facts    in the order in which they are shown
-    curves   draws them; the same ones in name and number as long as they can keep their zoom
+    curves   a function that draws them; they keep their zoom as long as their names and number stay the same
     probe    by panel, the text for a frame's pixel: a reader, or the tensor (..., H, W) that has its values
     still    frames that change with the picture or a choice only: the same dict as before is not sent again
     looks    by panel, what differs from the specification, such as the ends of its colour bar

@@ -74,7 +74,7 @@ def _trained(beta: float, activation: Activation | Callable[[Tensor], Tensor], s
 
 
 class Network:
-    """A network of SpecNet blocks with the images that it is shown with, and what it made of the last ones it ran."""
+    """A network of SpecNet blocks, the images to show it with, and its results for the images that it ran last."""
 
     def __init__(self, model: nn.Module, images: Tensor, labels: Tensor | None, names: Sequence[str]) -> None:
         self.model, self.names = model, tuple(names)
@@ -102,7 +102,7 @@ class Network:
         return keep
 
     def run(self, images: Tensor, beta: float) -> tuple[Tensor, list[StoredSpectrum]]:
-        """Scores (N, classes) at this beta, and what every block gave. The model keeps its own."""
+        """Scores (N, classes) at this beta, and every block's output. The model's own beta is restored."""
         own = [block.beta for block in self.blocks]
         set_beta(self.model, beta)
         try:
@@ -115,7 +115,7 @@ class Network:
         return scores, [self._calls[i][2] for i in range(len(self.blocks))]
 
     def made_by(self, i: int) -> tuple[Tensor, Tensor]:
-        """What block i made of the one image last run: the product before the threshold, and the map; (O, H, W)."""
+        """Block i's results for the image that ran last: the product before the threshold, and the map; (O, H, W)."""
         block, (X, shortcut, out) = self.blocks[i], self._calls[i]
         with torch.no_grad():
             product = SF.specnet_block2d(
@@ -168,7 +168,7 @@ class Network:
 
 
 def compute(network: Network, beta: float, image: float, block: float, channel: float) -> View:
-    """What a network makes of an image at a threshold, block by block; one block's channel as pictures."""
+    """A network's results for an image at a threshold, block by block; one block's channel as pictures."""
     image, i, channel = round(image), round(block) - 1, round(channel)
     accuracy, shares = network.at(beta)
     whole_product, whole = (made[channel] for made in network.whole(image)[i])

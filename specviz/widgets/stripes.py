@@ -98,8 +98,8 @@ class StripesExplorer(Explorer):
     side  pixels of the square picture
 
     Controls: `down` (turns from the upper edge to the lower, 0 to 4), `across` (from left to right, -4 to 4; a click on
-    the map sets both), `start` (degrees). Facts: those, width (pixels of a light and a dark stripe together, measured
-    across them; None for 0 turns) and angle (degrees of the stripes from level, upwards to the right).
+    the map sets both), `start` (degrees). Facts: the controls, width (pixels of a light and a dark stripe together,
+    measured across them; None for 0 turns) and angle (degrees of the stripes from level, upwards to the right).
     """
 
     specification = Specification(

@@ -1,4 +1,4 @@
-"""SymmetryExplorer: one coefficient, its mirror partner, and the wave they make together."""
+"""SymmetryExplorer: one coefficient, its partner, and the wave that they make together."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def compute(picture: Picture, u: float, v: float, strength: float, phase: float,
     change = torch.zeros(H, W, dtype=torch.complex128)
     change[chosen] += added
     if linked:
-        change[mirror] += added.conj()  # at a bin that is its own mirror only the real part is left: it must be real
+        change[mirror] += added.conj()  # at a self-conjugate bin only the real part is left
     plane = _hermitian(picture.once(_spectrum)) + change
     image = torch.fft.ifft2(plane, norm="ortho")
     wave = torch.fft.ifft2(change, norm="ortho").real
@@ -93,7 +93,7 @@ def _spectrum(picture: Picture) -> Tensor:
 
 
 class SymmetryExplorer(Explorer):
-    """Add a wave to a picture by changing one coefficient of its spectrum; the mirror partner follows, or not.
+    """Add a wave to a picture by changing one coefficient of its spectrum; the partner follows, or not.
 
     image  whatever `datasets.photo_from` takes; it is made grey and averaged down to `side` pixels
     side   pixels of the longer side, few enough to see single coefficients
@@ -170,6 +170,6 @@ def _hermitian(plane: Tensor) -> Tensor:
 
 
 def plane_error(plane: Tensor) -> float:
-    """Largest distance of an entry of the full plane from its partner's conjugate."""
+    """Largest distance of a coefficient of the full plane from its partner's conjugate."""
     partner = plane.roll((-1, -1), (0, 1)).flip((0, 1)).conj()
     return (plane - partner).abs().max().item()

@@ -91,7 +91,7 @@ def _log_display(picture: Picture, norm: str) -> tuple[Tensor, float, float]:
 
 
 def _still(picture: Picture, norm: str) -> dict[str, np.ndarray]:
-    """The photograph, and 7 bits of magnitude; the mask of what is kept lights the eighth: one table shows both."""
+    """The photograph, and 7 bits of magnitude; the eighth marks kept coefficients, so one colour table shows both."""
     logs, low, high = picture.once(_log_display, norm)
     levels = centred_plane(torch.from_numpy(to_bytes(logs.numpy(), low, high, levels=128)), picture.size[1])
     return {"photo": picture_bytes(picture.map), "spectrum": reduce_shown(levels, "max")}
@@ -113,10 +113,10 @@ class ThresholdExplorer(Explorer):
 
     image  (H, W) or (3, H, W), or whatever `datasets.photo_from` takes
 
-    Controls: `beta` (the slider goes from 0 to 2, `set` takes more), `norm` ("ortho", "backward", "forward").
-    Facts: beta, norm, kept and total (over the full plane and all channels), share_kept = kept / total,
-    energy (the share of it that is kept), psnr_db, dense_bytes and sparse_bytes (bitmap and values, as allocated).
-    Guan et al. (SpecNet), Algorithm 1.
+    Controls: `beta` (the slider goes from 0 to 2, `set` takes more), `norm` ("ortho", "backward", "forward"). Facts:
+    beta, norm, kept and total (over the full plane and all channels), share_kept = kept / total, energy (the share kept
+    of the picture's energy), psnr_db, dense_bytes and sparse_bytes (bitmap and values, as allocated). Guan et al.
+    (SpecNet), Algorithm 1.
     """
 
     specification = Specification(

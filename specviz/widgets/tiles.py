@@ -30,9 +30,10 @@ def look_of(maps: Tensor) -> dict[str, Any]:
 
 
 class Tiles:
-    """Maps (N, H, W) in rows and columns, a series' (N, 1, L) below each other; one of them has a coloured edge.
+    """Maps (N, H, W) in rows and columns, of a series (N, 1, L) below each other; the chosen one has a coloured edge.
 
-    chosen  its place among them; first: the channel that the first one is
+    chosen  the index of the chosen map
+    first   the channel of the first map
     """
 
     def __init__(self, maps: Tensor, chosen: int, first: int) -> None:

@@ -1,4 +1,4 @@
-"""TrainingExplorer: what whole trainings made of a number that an experiment sweeps, from records over seeds."""
+"""TrainingExplorer: results of whole trainings over a number that an experiment varies, from records over seeds."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ CURVES: tuple[tuple[tuple[Metric, Metric], float], ...] = (
 class Sweep:
     """An experiment that varies one number.
 
-    path       of the number in a record's config; a record without one is not on the sweep
+    path       of the number in a record's config; a record without it is not part of the sweep
     form       what is trained at each setting, in words
-    baselines  variants to compare with; shares are those of the first, and curves are drawn of the first two
-    method     as the published figures name it
+    baselines  variants to compare with; shares are of the first one, and the first two have curves
+    method     the name in the published figures
     """
 
     experiment: str
@@ -50,7 +50,7 @@ class Sweep:
         return self.path.rpartition(".")[2]
 
     def setting(self, row: Record) -> float | None:
-        """Where on the sweep a record stands; None for a baseline and whatever else varies."""
+        """The number's value in a record; None for a baseline, and for a record that varies something else."""
         return number(row, f"config.{self.path}")
 
 
@@ -63,7 +63,7 @@ SWEEPS = (
 
 
 class Recorded:
-    """Records of the experiments of SWEEPS, and what may be chosen of them."""
+    """Records of the experiments of SWEEPS, and what may be chosen among them."""
 
     def __init__(self, rows: Sequence[Record]) -> None:
         self.rows = rows
@@ -78,7 +78,7 @@ class Recorded:
         _check_once(rows)
 
     def swept(self, sweep: Sweep) -> list[Record]:
-        """Records that stand on a sweep."""
+        """The records of a sweep, without baselines."""
         return [r for r in self.rows if r["experiment"] == sweep.experiment and sweep.setting(r) is not None]
 
     def experiments(self) -> tuple[str, ...]:
@@ -119,7 +119,7 @@ class Runs:
         return [row for row in self.rows if self.sweep.setting(row) == setting]
 
     def baselines(self) -> dict[str, list[Record]]:
-        """Runs by the baseline's variant, as far as there are any."""
+        """{variant: its runs} of the baselines that have runs."""
         found = {name: [r for r in self.rows if r["labels"]["variant"] == name] for name in self.sweep.baselines}
         return {name: rows for name, rows in found.items() if rows}
 
@@ -135,7 +135,7 @@ class Runs:
         return next((clock for clock in CLOCKS if all(clock in row["epochs"][-1] for row in rows)), "epoch_seconds")
 
     def shares(self, setting: float) -> dict[str, float]:
-        """Bytes kept and at the peak, and time, of a setting as shares of the first baseline's."""
+        """A setting's bytes saved, peak bytes and time, as shares of those of the first baseline."""
         base, own = finished(self.baselines().get(self.sweep.baselines[0], [])), finished(self.at(setting))
         if not base or not own:
             return {}
@@ -144,7 +144,7 @@ class Runs:
 
 
 def compute(recorded: Recorded, experiment: str, network: str, dataset: str, setting: float) -> View:
-    """What trainings at a setting made, against the baselines', and over all settings."""
+    """Results of trainings at a setting, beside those of the baselines, and over all settings."""
     runs = recorded.chosen(experiment, network, dataset)
     rows, baselines, published = runs.at(setting), runs.baselines(), runs.published()
     done, share = finished(rows), runs.shares(setting)
@@ -266,7 +266,7 @@ class TrainingExplorer(Explorer):
 
     Lines are means over the seeds that finished, bands one standard deviation; runs that diverged are counted in the
     facts. Controls: `experiment`, `network` and `dataset` (as recorded), `setting` (of the sweep: beta, compression or
-    threshold). Facts: those, baseline (the first variant of those compared with), seeds, diverged, epochs,
+    threshold). Facts: the controls, baseline (the first variant to compare with), seeds, diverged, epochs,
     test_accuracy and train_accuracy (means at the end), spread (None of one seed), saved_share, peak_share, time_share
     (of the baseline's); for every variant compared with `test_accuracy_<variant>`, `difference_<variant>` and, after
     the first epoch, `early_difference_<variant>`, both with `_low` and `_high` (seed by seed, 95 %);
@@ -291,7 +291,7 @@ class TrainingExplorer(Explorer):
         super().__init__(Recorded(_shipped() if rows is None else list(rows)))
 
     def changes(self, name: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What was recorded for the values before it."""
+        """The options that were recorded for the values of the controls before it."""
         recorded = self.source
         if name == "setting":
             runs = recorded.chosen(*values.values())
@@ -301,18 +301,19 @@ class TrainingExplorer(Explorer):
         return {"options": options[name](*values.values())}
 
     def forest(self, when: When = "last", margin: float = 0.02) -> Forest:
-        """How far right answers lie from the baseline's, network by network and data set by data set, as a figure.
+        """A figure of test accuracies less the baseline's, one row for each network and data set.
 
         when    after the "last" epoch or the "first"
-        margin  the loss that matters, a share: a row is "supported" where less is lost, and "refuted" where more is
+        margin  the loss of accuracy that matters, a share: a row is "supported" if its interval at 95 % shows that less
+                is lost, "refuted" if it shows that more is, else "cannot tell"
 
-        The differences are taken seed by seed, at the experiment and the setting on screen. ValueError where nothing
-        has two seeds in common with the baseline.
+        The differences are taken seed by seed, for the experiment and the setting on screen. ValueError if no network
+        and data set has two seeds in common with the baseline.
         """
         return forest(self.source, self.values["experiment"], self.values["setting"], when, margin)
 
     def all_facts(self) -> list[dict[str, Any]]:
-        """The facts of every setting on record; what is on screen stays."""
+        """The facts of every setting on record; the screen does not change."""
         return [
             self.facts(experiment=experiment, network=network, dataset=dataset, setting=setting)
             for experiment in self.source.sweeps
@@ -354,7 +355,7 @@ def _pairs(own: list[Record], base: list[Record], metric: str) -> Iterator[float
 
 
 def _ahead(row: Record) -> list[str]:
-    """What the papers' trainings, of which our scale "paper" is made, have more of than a record's; keys of THEIRS."""
+    """In what the papers' trainings (our scale "paper") exceed a record's: keys of THEIRS."""
     narrow = row["config"]["network_options"].get("width", 1) < 1
     return [lead for lead, so in (("is wider", narrow), ("was trained far longer", row.get("scale") != "paper")) if so]
 
@@ -417,7 +418,7 @@ def _cost(rows: list[Record], clock: Clock) -> dict[str, float]:
 
 
 def _span(settings: list[float]) -> list[float]:
-    """From the first to the last, and a little to both sides where they are one."""
+    """From the first setting to the last; a little to both sides if there is only one."""
     low, high = min(settings), max(settings)
     return [low, high] if low < high else [low - 0.1, high + 0.1]
 
@@ -440,7 +441,7 @@ def _how_trained(row: Record) -> str:
 
 
 def _check_once(rows: Sequence[Record]) -> None:
-    """A mean over seeds means nothing where one seed counts twice."""
+    """Raise ValueError if one seed counts twice, since a mean over seeds would then be wrong."""
     seen: set[tuple[Any, ...]] = set()
     for row in rows:
         config = row["config"]

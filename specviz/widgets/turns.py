@@ -13,19 +13,19 @@ from spectral_kernels.process import Turn
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 # One for the process: torch's number of threads, its profiler and its random numbers are the process's too.
-# Reentrant, since a callback may set a control whose callback follows. What waits for another thread must not hold it.
+# Reentrant, since a callback may set a control, which calls back too. Code that waits for a thread must not hold it.
 _turn = Turn()
 
 
 @contextmanager
 def turn() -> Iterator[None]:
-    """No other callback runs meanwhile."""
+    """Inside the block no other callback runs."""
     with _turn:
         yield
 
 
 def in_turn(function: Method) -> Method:
-    """The function, as a turn of its own; within a turn it goes on."""
+    """The function, wrapped so that it runs as a turn, or within the turn that its thread already has."""
 
     @wraps(function)
     def alone(*args: Any, **kwargs: Any) -> Any:
@@ -36,10 +36,10 @@ def in_turn(function: Method) -> Method:
 
 
 def receive_in_turn(widget: ipw.Widget) -> None:
-    """Let what the browser sends to a widget wait for its turn: its state and all that follows from it.
+    """Let state that the browser sends to a widget wait for a turn, with everything that follows from it.
 
-    A state that the browser sets while a cell sets the same widget would otherwise reach the wrong observers:
-    traitlets holds notifications back for a widget, not for a thread.
+    If the browser and a cell set the same widget at once, changes would otherwise reach the wrong observers: traitlets
+    holds notifications back for each widget, not for each thread.
     """
     if widget.comm is not None:
         widget.comm.on_msg(in_turn(widget._handle_msg))

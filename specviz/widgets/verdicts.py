@@ -1,4 +1,4 @@
-"""VerdictExplorer: which verdicts would change, had another difference been taken for one that matters."""
+"""VerdictExplorer: which verdicts would change if another difference counted as one that matters."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MOST_NAMED = 3  # claims that the sentence names
 
 
 def compute(evidence: Sequence[Evidence], paper: str, margins: float) -> View:
-    """Counts of outcomes by margins so many times as wide as those that were fixed, and which claims change."""
+    """Counts of outcomes if all margins were `margins` times as wide as fixed, and which claims change."""
     asked = [each for each in evidence if paper in (ALL, each.source)]
     fixed, moved = [each.verdict() for each in asked], [each.verdict(margins) for each in asked]
     changes = [(old, new) for old, new in zip(fixed, moved, strict=True) if old.outcome != new.outcome]
@@ -68,14 +68,14 @@ def _key(outcome: str) -> str:
 
 
 class VerdictExplorer(Explorer):
-    """Claims that records decide, by the margin: the slider makes every claim's own margin wider or narrower.
+    """Verdicts on claims, as their margins change: the slider makes every claim's own margin wider or narrower.
 
-    evidence  what each claim is decided by, as `experiments.answered` gives it
+    evidence  what decides each claim, as `experiments.answered` returns it
 
-    At 1 the verdicts are those that were fixed before the runs; whatever changes elsewhere shows how much hangs on the
-    margin. Controls: `paper` (one of them, or "all"), `margins` (0.25 to 4 times the fixed one). Facts: those, claims,
-    supported, refuted, cannot_tell (counts), changed (what the claims say whose verdict is another one at this margin).
-    ValueError without any evidence.
+    At 1 the margins are those that were fixed before the runs; verdicts that change elsewhere show how much depends on
+    the margin. Controls: `paper` (one of the papers, or "all"), `margins` (0.25 to 4 times the fixed ones). Facts: the
+    controls, claims, supported, refuted, cannot_tell (counts), changed (the claims whose verdict differs from that at
+    1). Raises ValueError if there is no evidence.
     """
 
     specification = Specification(

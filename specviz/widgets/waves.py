@@ -12,9 +12,9 @@ from specviz.figures import BLUE, GREY, ORANGE, Line, LinePlot
 from specviz.widgets.explorer import Explorer
 from specviz.widgets.specification import Choice, Fact, Slider, Specification, View
 
-PIXELS = 32  # of the row that a wave runs along
-WAVES = 7  # that have a slider of their own
-PLACES = 1440  # along a drawn curve
+PIXELS = 32  # in the row that a wave runs along
+WAVES = 7  # with a slider each
+PLACES = 1440  # points of a drawn curve
 
 
 def cosine(place: np.ndarray, turns: float, height: float = 1.0, start: float = 0.0) -> np.ndarray:
@@ -36,7 +36,7 @@ def times(count: float, thing: str = "turn") -> str:
 
 
 def compute(pixels: int, turns: float, height: float, start: float, dots: bool) -> View:
-    """A wave along a row of so many pixels; with its values on the pixels, and the slowest wave that has the same."""
+    """A wave along a row of pixels; with `dots` its values at the pixels, and the slowest wave with the same values."""
     turns, height, start = float(turns), float(height), float(start)
     places, at = np.linspace(0, 1, PLACES + 1), np.arange(pixels) / pixels
     seen = cosine(at, turns, height, start)
@@ -95,8 +95,8 @@ class WaveExplorer(Explorer):
     pixels  of the row
 
     Controls: `turns` (0 to `pixels`), `height`, `start` (degrees), `dots` (its values at the pixels, and the slowest
-    wave that has the same ones). Facts: those, length (pixels from top to top, None for 0 turns), slowest (turns of
-    that slowest wave). More than half a turn a pixel is seen as a slower wave: aliasing.
+    wave that has the same ones). Facts: the controls, length (pixels from top to top, None for 0 turns), slowest (turns
+    of that slowest wave). More than half a turn a pixel is seen as a slower wave: aliasing.
     """
 
     specification = Specification(
@@ -145,7 +145,7 @@ def fit(heights: np.ndarray, best: np.ndarray) -> float:
 
 
 def compute_sum(_: Any, target: str, by: str, count: float, **sliders: float) -> View:
-    """Waves around the middle of a row, one upon the other, beside the shape that they are to make."""
+    """The sum of waves that have their tops in the middle of a row, beside the shape that it should make."""
     place = np.linspace(-0.5, 0.5, PLACES + 1)
     own = np.array([sliders[f"h{i}"] for i in range(1, WAVES + 1)])
     waves = [(i, own[i - 1]) for i in range(1, WAVES + 1)] if by == "hand" else recipe(target, round(count))
@@ -226,7 +226,7 @@ def _height(turns: int) -> Slider:
 
 
 class WaveSumExplorer(Explorer):
-    """Seven waves with a slider each, whose sum is to be a square or a spike; or as many waves as the recipe takes.
+    """Seven waves with a slider each, whose sum should be a square or a spike; or the first waves of a recipe for it.
 
     Controls: `target` ("square", "spike"), `by` ("hand": the sliders; "recipe"), `count` (waves of the recipe),
     `h1` to `h7` (heights of the waves of 1 to 7 turns, each with its top in the middle of the row). Facts: target, by,

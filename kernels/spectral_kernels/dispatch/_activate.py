@@ -26,12 +26,12 @@ def activate(
 ) -> tuple[Tensor | None, Tensor, Tensor]:
     """Zero where |x_hat| <= beta, else the activation of real and imaginary part: any shape -> out, bitmap, values.
 
-    out         as x_hat; bitmap (ceil(N/8),) uint8 and values (K,) are its entries that were kept, packed as
-                `threshold_pack` does, and all that `activate_backward` needs
+    out         the shape of x_hat. bitmap (ceil(N/8),) uint8 and values (K,) hold the K entries that were kept, packed
+                as `threshold_pack` does; they are all that `activate_backward` needs
     activation  "tanh", "softsign", "arctan", "hardtanh" or "identity": odd ones, which keep Hermitian symmetry
-    dense       False for whom the packed form is enough: `out` is None, and on a CPU never made
+    dense       False if the packed form is enough: `out` is then None, and on a CPU it is never made
 
-    Outside of autograd, as `threshold_pack` is and with what that refuses: `activate_backward` is its adjoint.
+    Not differentiable, and refused where `threshold_pack` is refused; `activate_backward` gives the gradient.
     """
     need_complex("activate", x_hat=x_hat)
     one_of(activation, "activation", activate_kernel.ACTIVATIONS)

@@ -1,7 +1,7 @@
 """Multiply spectra by filters that are functions of frequency, on torch tensors.
 
-The kernels multiply and give the gradient in the functions' numbers. What a derivative needs beyond them (how Gaussians
-move with their numbers, in forward mode and in second derivatives) takes banks of O * C filters in plain torch.
+The kernels multiply, and give the gradient with respect to the functions' numbers. Forward mode and second derivatives
+of Gaussians need more: they build banks of O * C filters in plain torch.
 """
 
 import math
@@ -28,7 +28,7 @@ def filters(
     polar      coordinates are (angle, radius) instead of (u, v)
     conjugate  multiply by the filters' conjugates
 
-    Where nothing but values and gradients is asked for, the filters are never held. Differentiable, in both modes.
+    The filters are never held where only values and gradients are needed. Differentiable, in reverse and forward mode.
     """
     need_complex("filters", X=X)
     real = torch.float32 if X.dtype == torch.complex64 else torch.float64

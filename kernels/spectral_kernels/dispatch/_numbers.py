@@ -14,7 +14,7 @@ from torch import Tensor
 def whole(value: Any, name: str, least: int = 0) -> int:
     """A whole number >= least: int, NumPy integer, 0-d integer tensor, or a compiler's symbol, which stays one.
 
-    Raises TypeError for what is no number, and ValueError for one that is not whole or too small.
+    Raises TypeError for a value that is no number, and ValueError for a number that is not whole or is too small.
     """
     if isinstance(value, torch.SymInt):
         return value  # type: ignore[return-value]
@@ -65,7 +65,7 @@ def one_of(value: Any, name: str, known: Iterable[Any]) -> None:
 
 
 def check_beta(beta: Any) -> float:
-    """A threshold as a number; ValueError for a negative one or NaN, TypeError for what is no number."""
+    """A threshold as a number; ValueError for a negative one or NaN, TypeError for a value that is no number."""
     number = real(beta, "beta")
     if not number >= 0:
         raise ValueError(

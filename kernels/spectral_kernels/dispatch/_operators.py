@@ -1,7 +1,7 @@
 """Operations as torch operators, each declared once: its result, its shape, its transposes, its samples under vmap.
 
-torch.library.custom_op would do but for two things: an operator of it has no forward mode, and drops a tangent without
-a word where no input requires a gradient; and torch.func refuses it. What differs here is the step that autograd takes
+torch.library.custom_op would do but for two things. Its operators have no forward mode: where no input requires a
+gradient, they drop a tangent and raise no error. And torch.func refuses them. Here autograd takes a different step
 (`_differentiated`): an autograd.Function with a `jvp`, which serves every level of torch.func alike. torch.compile,
 export, make_fx and jit.trace see one opaque operator. A call takes half as long, too.
 """
@@ -182,8 +182,8 @@ def operator(
     samples     how samples lie side by side, the first that fits; where none fits they are called one by one. Or a
                 rule for vmap: (info, in_dims, *arguments) -> results, their dimensions
 
-    Derivatives are made of operators, so that there are derivatives of every order, in both modes. A tensor is kept
-    for backward only where a gradient that is needed reads it.
+    Derivatives are made of operators, so there are derivatives of every order, in reverse and forward mode. A tensor is
+    kept for backward only where a gradient that is needed reads it.
     """
     return lambda forward: Operator(name, forward, shape, transposes or {}, tangents or {}, held, samples)
 

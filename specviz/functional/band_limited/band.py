@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def check_band(compression: float, energy: float | None) -> tuple[float, float | None]:
-    """Both as numbers. Raises ValueError unless one of them says what to keep, within its range."""
+    """Both as plain numbers. ValueError if one is out of range or both choose the band, TypeError if one is none."""
     numbers = []
     for name, share in (("compression", compression), ("energy", 1.0 if energy is None else energy)):
         try:
@@ -36,8 +36,8 @@ def check_band(compression: float, energy: float | None) -> tuple[float, float |
 def band_for_compression(S: int, compression: float, dims: int) -> int:
     """Retained frequencies |f| < k of an axis of transform size S: the official implementation's rule.
 
-    In 2-D each axis keeps the share sqrt(1 - compression) of its half; in 1-D the high bins that go are
-    floor(half * compression) + 1. At least one frequency stays.
+    In 2-D each axis keeps the share sqrt(1 - compression) of its half, S//2 + 1 frequencies; in 1-D the highest
+    floor(half * compression) + 1 of them are dropped. At least one frequency stays; compression 0 keeps all.
     """
     half = S // 2 + 1
     if compression == 0:

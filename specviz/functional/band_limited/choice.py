@@ -56,7 +56,7 @@ def _convolution_ns(ns: Rates, of_group: int, outputs: int, groups: int) -> floa
 
 
 def _lanes(channels: int) -> int:
-    """As many channels as a convolution computes with, whether there are as many or not."""
+    """The channels that a convolution computes with: the given number, rounded up to a multiple of LANES."""
     return -(-channels // calibration.LANES) * calibration.LANES
 
 
@@ -102,7 +102,7 @@ def likeliest(expected: Mapping[Algorithm, float]) -> Algorithm:
 
 
 def choose_algorithm(plan: Plan, batch: int, channels: int, outputs: int, groups: int) -> Algorithm:
-    """The algorithm that this machine's rates speak for, none of them tried."""
+    """The algorithm that this machine's rates favour; none is tried out."""
     return likeliest(estimates(rates.current(), plan, batch, channels, outputs, groups))
 
 
@@ -114,7 +114,7 @@ def estimated_share(plan: Plan, batch: int, channels: int, outputs: int, groups:
 
 
 def quickest(plan: Plan, shape: tuple[int, int, int, int], run: Run, x: Tensor, weight: Tensor) -> Algorithm:
-    """The quickest algorithm for (batch, channels, outputs, groups): tried, where `tuning` may; see there."""
+    """The quickest algorithm for (batch, channels, outputs, groups): timed where `tuning` may, else estimated."""
     return tuning.quickest(
         (*plan.numbers, *shape), lambda: estimates(rates.current(), plan, *shape), likeliest, run, x, weight
     )

@@ -5,9 +5,9 @@ Correlate circularly at S, with both spectra multiplied by the band's mask; keep
 linear correlation would have, every stride-th. The backward pass is the exact transpose.
 
 Four algorithms give that result. "gemm" transforms with matrices that hold the retained frequencies' cosines and
-sines and nothing else, and evaluates the inverse at the outputs only; "fft" transforms whole and crops; "lowpass" uses
-that leaving a frequency out of one factor leaves it out of the product: it band-limits the map and convolves that with
-torch's own convolution; "direct" is torch's own convolution, the same function where nothing is left out.
+sines and nothing else, and evaluates the inverse at the outputs only; "fft" transforms whole and crops; "lowpass"
+band-limits the map alone and applies torch's own convolution to it, because a frequency that is missing in one factor
+is missing in the product; "direct" is torch's own convolution, the same function where nothing is left out.
 
 Shape letters: B batch, C channels in, O channels out, G groups, H W pixels, F retained frequencies.
 """
@@ -61,7 +61,7 @@ def check_tensors(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, d
 
 
 def same_padding(taps: int, dilation: int) -> tuple[int, int]:
-    """Zeros before and after an axis that keep its size at stride 1; the odd one goes after, as in torch."""
+    """Zeros before and after an axis that keep its size at stride 1; if uneven, one more goes after, as in torch."""
     total = dilation * (taps - 1)
     return total // 2, total - total // 2
 
@@ -70,7 +70,7 @@ _PLAIN = (int, float, bool, str, type(None))
 
 
 def _are_plain(values: Sequence[Any]) -> bool:
-    """Whether they may be a key: values that nobody changes, and in tuples none that another type's equals."""
+    """Whether the values may be a cache's key: immutable ones, and in tuples ints alone (there True would equal 1)."""
     for value in values:
         if type(value) is tuple:
             for each in value:
@@ -82,7 +82,7 @@ def _are_plain(values: Sequence[Any]) -> bool:
 
 
 def _once(function: Callable[P, R]) -> Callable[P, R]:
-    """Called once for each combination of plain values."""
+    """Cache a function: it runs once for each combination of plain values."""
     kept = lru_cache(maxsize=1024, typed=True)(function)
 
     @wraps(function)
@@ -107,7 +107,7 @@ def settings_of(
     energy: float | None,
     algorithm: Algorithm,
 ) -> Settings:
-    """What a caller asks for, checked, which takes as long as a small convolution."""
+    """A caller's options, checked. Cached, since the checks take as long as a small convolution."""
     compression, energy = check_band(compression, energy)
     one_of(algorithm, "algorithm", ALGORITHMS)
     strides, dilations = wholes(stride, dims, "stride", 1), wholes(dilation, dims, "dilation", 1)
@@ -146,7 +146,8 @@ def convolve(
 ) -> tuple[Tensor, Any, Any]:
     """What the layers call: the outputs, the `Plan` that was followed and the algorithm that ran.
 
-    Both are None where they are not known yet: in a graph for many sizes, or one whose band the data will decide.
+    The plan is None where it is not known yet: in a graph for many sizes, or one whose band the data will decide. So is
+    the algorithm, unless torch's own convolution runs.
     """
     groups = whole(groups, "groups", 1)
     check_tensors(x, weight, bias, groups, dims)
@@ -186,11 +187,12 @@ def band_limited_conv2d(
     energy       instead: keep the smallest band that holds this share of the map's energy, in (0, 1]
     algorithm    "auto", "gemm", "fft", "lowpass" or "direct" (compression 0 only); the same result beyond rounding
 
-    Autograd saves the map's retained coefficients and the taps; in a graph compiled for many sizes, or in energy mode,
-    it saves the map. An exported program consists of matrix products ("gemm") or torch's own convolution. With "fft" or
-    "lowpass", or for many sizes, it needs this package where it runs. ONNX does not know this package's operator, so
-    ONNX for many sizes raises ValueError. Dziedzic et al. (2019). Their code pads to a power of two; we pad to the next
-    fast size, so the plane is smaller and the band follows the same rule.
+    Autograd saves the map's retained coefficients and the taps. It saves the map with "direct", which "auto" often
+    chooses at compression 0, and in a graph that is compiled for many sizes or in energy mode. An exported program
+    consists of matrix products ("gemm") or torch's own convolution. With "fft" or "lowpass", or for many sizes, it
+    needs this package where it runs. ONNX does not know this package's operator, so ONNX for many sizes raises
+    ValueError. Dziedzic et al. (2019). Their code pads to a power of two; we pad to the next fast size, so the plane is
+    smaller. The band follows the same rule.
 
     >>> x, weight = torch.rand(2, 3, 32, 32), torch.rand(8, 3, 5, 5)
     >>> SF.band_limited_conv2d(x, weight, padding=2, compression=0.5).shape

@@ -2,9 +2,10 @@
 
 The definition. A transposed convolution takes y (B, O, h, w) to the maps (B, C, H, W) that a convolution with the same
 weight, stride, padding and dilation would have taken to maps of y's size; `output_padding` says which H and W these
-are. Here that convolution is band-limited, at the sizes S and with the band that H and W give it, and what comes out is
-its exact transpose: torch's own at compression 0, and at every other one maps whose spectra at S, padding included,
-have nothing outside the band. The backward pass is the band-limited convolution itself.
+are. Here that convolution is band-limited, at the sizes S and with the band that H and W give it, and the function is
+its exact transpose. At compression 0 this is torch's own transposed convolution; at any other, the maps that come out
+have spectra at S, padding included, without anything outside the band. The backward pass is the band-limited
+convolution.
 """
 
 from __future__ import annotations
@@ -188,10 +189,10 @@ def band_limited_conv_transpose2d(
     algorithm    "auto", "gemm", "fft", "lowpass" (torch's own, then a low pass) or "direct" (compression 0 only); the
                  same result beyond rounding
 
-    There is no energy mode: the maps whose energy would choose the band are those that come out. Its gradient in x is
-    `band_limited_conv2d` with the same weight. An exported program consists of torch's own transposed convolution and
-    matrix products; for many sizes it needs this package where it runs, and ONNX raises ValueError. The convolution is
-    Dziedzic et al.'s (2019), the transpose ours.
+    There is no energy mode: it would need the energy of the maps that the call has yet to compute. The gradient with
+    respect to x is `band_limited_conv2d` of the outputs' gradient, with the same weight. An exported program consists
+    of torch's own transposed convolution and matrix products; for many sizes it needs this package where it runs, and
+    ONNX raises ValueError. The convolution is Dziedzic et al.'s (2019), the transpose ours.
 
     >>> x, weight = torch.rand(2, 8, 16, 16), torch.rand(8, 3, 4, 4)
     >>> SF.band_limited_conv_transpose2d(x, weight, stride=2, padding=1, compression=0.5).shape

@@ -6,8 +6,8 @@ the taps it gives C' - iS', where
 
     C' = C * a + S * b        S' = S * a - C * b
 
-The products are band-limited convolutions of real planes: at each frequency a group of channels, twice as many. Every
-algorithm, derivative and program that two dimensions have is one of three. The transposes are those of the parts.
+The products are band-limited convolutions of real planes: at each frequency a group of channels, twice as many. So
+every algorithm, derivative and exported program of two dimensions serves three. The transposes are those of the parts.
 
 Shape letters: T retained frequencies of the depth; B, C, O, G, H, W as in `conv.py`, D along the depth.
 """
@@ -37,7 +37,7 @@ class Volume:
 
     @property
     def numbers(self) -> tuple[int, ...]:
-        """All of it in a row, as operators and graphs take it; `layout_of` undoes it."""
+        """All fields as one row of whole numbers, as operators and graphs take them; `layout_of` is the inverse."""
         return *self.d.numbers, *self.plane.numbers
 
     @property
@@ -87,7 +87,7 @@ def lay_out(
     circular: bool,
     compression: float,
 ) -> Layout:
-    """`make_plan` in one, two or three dimensions; `outputs`: as many of them, where not all are asked for."""
+    """`make_plan` in one, two or three dimensions; `outputs` says how many each axis gives, None: all that fit."""
     dims = len(sizes)
     axes = [_axis(*numbers, circular) for numbers in zip(sizes, taps, pads, strides, dilations, strict=True)]
     if outputs is not None:
@@ -112,7 +112,7 @@ def with_bands(layout: Plan, bands: Sequence[int]) -> Plan: ...
 @overload
 def with_bands(layout: Layout, bands: Sequence[int]) -> Layout: ...
 def with_bands(layout: Layout, bands: Sequence[int]) -> Layout:
-    """The same with these bands, an axis each."""
+    """The same layout with these bands, one for each axis."""
     if isinstance(layout, Volume):
         return replace(layout, d=replace(layout.d, k=int(bands[0])), plane=with_bands(layout.plane, bands[1:]))
     h = replace(layout.h, k=int(bands[0])) if len(bands) > 1 else layout.h
@@ -124,7 +124,7 @@ def with_energy(layout: Plan, x: Tensor, energy: float) -> Plan: ...
 @overload
 def with_energy(layout: Layout, x: Tensor, energy: float) -> Layout: ...
 def with_energy(layout: Layout, x: Tensor, energy: float) -> Layout:
-    """The same with the smallest bands that hold this share of the padded maps' energy."""
+    """The same layout with the smallest bands that hold this share of the padded maps' energy."""
     if isinstance(layout, Volume):
         return with_bands(layout, bands_for_energy(x, layout, energy))
     return with_bands(layout, band_for_energy(x, layout, energy))

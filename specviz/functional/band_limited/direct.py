@@ -1,8 +1,8 @@
 """torch's own convolution: of the map as it is, or of the map without its high frequencies.
 
-On processors its depth-wise passes may take ten times as long as they need to where channels lie in memory one after
-the other (kernels of 11 pixels and more, backward passes from 5 on), and so may others where they are interleaved.
-Where `tuning` may try, each pass runs in the order of memory in which it is the quicker.
+On a CPU a depth-wise pass may take ten times as long as it needs to, because of the order of the maps in memory: some
+passes are slow for contiguous maps (filters of side 11 and more; backward passes from side 5 on), others for
+channels-last ones. Where `tuning` may try both, each pass runs in the order in which it is the quicker.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class _Own:
         return y.contiguous() if order == "channels-last" else y
 
     def back(self, order: Order, grad: Tensor, maps: Tensor | None, taps: Tensor | None) -> Tensor:
-        """The gradient in the maps, or in the taps: in whichever is not given.
+        """The gradient of the maps or of the taps: of whichever is not given.
 
-        As torch.nn.grad, whose stand-in for what is not read is copied.
+        torch's operator wants a tensor in the missing one's place but reads only its shape: an empty one does.
         """
         h, w = self.plan.h, self.plan.w
         x = grad.new_empty(grad.shape[0], *self.maps[1:]) if maps is None else maps

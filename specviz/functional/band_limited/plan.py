@@ -49,7 +49,7 @@ class Axis:
     size   pixels of the map along it, before zero padding
     S      transform size
     k      frequencies |f| < k are retained
-    taps, dilation    of the kernel
+    taps, dilation    of the filter
     first, step, outputs    output i is the correlation at pixel first + i * step, modulo S
     """
 
@@ -64,7 +64,7 @@ class Axis:
 
     @property
     def numbers(self) -> tuple[int, ...]:
-        """All of it in a row, in the order above."""
+        """All fields as one row of whole numbers, in the order above."""
         return self.size, self.S, self.k, self.taps, self.dilation, self.first, self.step, self.outputs
 
     @property
@@ -104,7 +104,7 @@ class Plan:
 
     @property
     def numbers(self) -> tuple[int, ...]:
-        """All of it in a row, as operators and graphs take it; `plan_of` undoes it."""
+        """All fields as one row of whole numbers, as operators and graphs take them; `plan_of` is the inverse."""
         return *self.h.numbers, *self.w.numbers, self.dims, int(self.circular)
 
     @property
@@ -119,7 +119,7 @@ class Plan:
 
     @property
     def frequencies(self) -> int:
-        """F, the entries of the half spectrum that are computed, ordered (v, u)."""
+        """F, how many coefficients of the half spectrum are computed; their order is (v, u)."""
         return self.w.k * self.rows
 
     @property

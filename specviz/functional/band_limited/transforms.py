@@ -45,7 +45,7 @@ def _constant(array: np.ndarray, dtype: torch.dtype, device: torch.device) -> Te
 def _waves(numbers: tuple[int, ...], grid: Of, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """cos and sin at the positions: down (2, rows, positions) and across (2, k, positions).
 
-    Towards pixels they carry the inverse's weights: a column that has a mirror counts twice, and 1 / (S_h S_w).
+    Towards pixels they carry the inverse's weights: a column whose partners lie in another counts twice; 1 / (S_h S_w).
     """
     plan = plan_of(numbers)
     h, w = plan.h, plan.w

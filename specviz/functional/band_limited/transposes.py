@@ -38,7 +38,7 @@ from specviz.functional.precision import no_autocast
 
 
 def correlate(x: Tensor, weight: Tensor, layout: Layout, algorithm: Algorithm, groups: int) -> Tensor:
-    """The convolution: (B, C, [D,] H, W), (O, C/G, *taps) -> (B, O, *outputs); not "direct" but of planes."""
+    """The convolution: (B, C, [D,] H, W), (O, C/G, *taps) -> (B, O, *outputs); "direct" for a `Plan` alone."""
     if isinstance(layout, Plan):
         return by_algorithm(x, weight, None, layout, algorithm, groups)
     d = layout.d

@@ -1,9 +1,9 @@
 """One block of SpecNet (Guan et al., Algorithm 1): product, threshold and activation, a few frequencies at a time.
 
-Everything here is pointwise in frequency, so a block has no more than some rows of its maps dense, nor of its kernels'
-spectra; what comes out is packed row by row. Only a stride, whose aliases come from all over the plane, has its output
-dense for a moment, and an image or a dense spectrum that comes in stays so. Frequencies that are empty on the way in
-are skipped, and where few coefficients were kept, only those are multiplied.
+Everything here is pointwise in frequency, so at any time a block holds only some rows of its maps, and of its filters'
+spectra, dense; its output is packed row by row. There are two exceptions: with a stride, whose aliases come from all
+over the plane, the output is dense for a moment, and an input that is an image or a dense spectrum stays dense.
+Frequencies that are empty in the input are skipped, and where few coefficients were kept, only those are multiplied.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Block(torch.autograd.Function):
     kept.
 
     `plan.made` then describes their layout. Autograd saves that, and what the inputs keep, which their own blocks
-    share; only inputs that are dense are saved dense. The anchor, which is empty, refuses a second derivative.
+    share; only inputs that are dense are saved dense. The anchor is an empty tensor that refuses a second derivative.
     """
 
     @staticmethod

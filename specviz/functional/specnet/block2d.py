@@ -28,7 +28,7 @@ STORAGES: tuple[str, ...] = (*get_args(Format), "dense")
 
 
 def check_options(beta: float, activation: Any, norm: str, storage: str, precision: str, padding: str) -> None:
-    """Raise ValueError for what no block can do."""
+    """Raise ValueError or TypeError for options that no block can take."""
     dispatch.check_beta(beta)
     check_activation(activation)
     check_precision(precision)
@@ -53,12 +53,12 @@ def specnet_block2d(
     precision: Precision = "float32",
     shortcut: HalfSpectrum | None = None,
 ) -> HalfSpectrum:
-    """Convolve in the Fourier domain, zero where |Y| <= beta, activate real and imaginary part, and pack.
+    """Convolve in the Fourier domain, drop where |Y| <= beta, activate real and imaginary parts, and store sparsely.
 
     X          an image (B, C, H, W) real: it is padded with zeros to H + k - 1, then up to a multiple of `multiple`; or
                a half spectrum (B, C, H, W//2+1), which keeps its size, so that the convolution wraps around
     weight     (O, C, k, k) in space, of X's precision, float32 or float64; bias (O,) is added at frequency 0
-    -> a `StoredSpectrum` (B, O, h, w//2+1), exactly Hermitian; h = H / stride
+    -> a `StoredSpectrum` (B, O, h, w//2+1), exactly Hermitian; (h, w) is the transform's size divided by the stride
 
     beta       >= 0, in the units of `norm`: the norm of the map's transform, which a spectrum brings along. The
                kernel's transform is unnormalised, with its corner at (0, 0), so that maps keep their norm
@@ -70,18 +70,18 @@ def specnet_block2d(
     storage    how the kept coefficients are found: "bitmap", one bit each, or "coo", an int32 index for each kept one.
                "dense" stores nothing sparsely and returns a `HalfSpectrum`, made by torch's own operations
     precision  of the values that are kept for the backward pass: "float32" (float64 maps keep their own), or "float16"
-               or "bfloat16"; gradients through three blocks were then off by less than 0.2 and 2 % in our tests
+               or "bfloat16"; gradients through three blocks were then off by less than 0.2 % and 2 % in our tests
     shortcut   a half spectrum (B, O, h, w//2+1) that is added before the threshold: a residual connection
 
     It is the true convolution, as in the paper, not torch's correlation. Gradients are those of the dense masked
-    computation. Autograd saves the packed output, which the next block shares, and the weight. Guan et al., Algorithm
-    1. Where few coefficients are kept, a dropped one meets no filter, so a NaN in the weight shows at least where one
-    was kept.
+    computation. Autograd saves the stored output, which the next block shares, the weight, and an X that is dense.
+    Where few coefficients of X are kept, only these are multiplied by filters; so a NaN in the weight is sure to show
+    only where one was kept. Guan et al., Algorithm 1.
 
     The size of a store depends on the values, and a store has one derivative, in reverse. So where torch compiles,
     exports, traces or transforms the call (torch.func, forward mode, fake and meta tensors), every storage is computed
-    as "dense", with derivatives of every order in both modes; torch.compile gives a warning, since this costs memory.
-    Elsewhere a second derivative of a sparse block is refused.
+    as "dense", with derivatives of every order, in reverse and forward mode; torch.compile gives a warning, since this
+    costs memory. Elsewhere a second derivative of a sparse block raises RuntimeError.
 
     >>> Y = SF.specnet_block2d(torch.rand(2, 3, 32, 32), torch.rand(8, 3, 3, 3), beta=1.0)
     >>> Y.shape, Y.size  # padded to 32 + 3 - 1 pixels
@@ -165,7 +165,7 @@ def _stored(
 
 
 def padded_size(size: tuple[int, int], kernel_size: tuple[int, ...], multiple: int) -> tuple[int, int]:
-    """To which an image of `size` is padded, so that nothing wraps around."""
+    """The size to which an image of `size` is padded, so that nothing wraps around."""
     (H, W), (k_h, k_w) = size, kernel_size
     return _padded(H + k_h - 1, multiple), _padded(W + k_w - 1, multiple)
 

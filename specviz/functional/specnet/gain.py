@@ -22,7 +22,8 @@ def weight_gain(beta: float, activation: str | Callable[[Tensor], Tensor] = "tan
     s of s^2 / m(s), the frequency dies out, however strong it was; above, weak frequencies die and strong ones settle.
     g^2 is `margin` times that minimum. At tanh the minimum is 1 for beta 0, the usual variance 1 / fan_in, and 2.8 for
     beta 1. The few coefficients that are real, such as the map's mean, fall under beta more often and would need 3.9:
-    at the default they fade with depth. A larger margin keeps them, and more of everything.
+    at the default they fade with depth. A larger margin keeps them, and more of everything. Raises ValueError for a
+    margin below 1 or a negative beta.
 
     >>> [round(SF.weight_gain(beta) ** 2, 1) for beta in (0.0, 1.0)]  # 1.1 times 1, and 1.1 times 2.8
     [1.1, 3.1]

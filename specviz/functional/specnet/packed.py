@@ -65,7 +65,7 @@ class PackedOutput:
         self.rows += len(y)
 
     def finish(self) -> tuple[Tensor, Tensor, Tensor, Layout]:
-        """Values, places, what is kept for backward, and how they lie; empty rows at the end are left away."""
+        """Values, places, what is kept for backward, and how they lie; empty rows at the end are left out."""
         counts = np.concatenate(self.counts) if self.counts else np.zeros(0, np.int64)
         filled = np.flatnonzero(counts)
         groups = int(filled[-1]) + 1 if len(filled) else 0

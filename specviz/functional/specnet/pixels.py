@@ -57,8 +57,9 @@ def specnet_pixel_block2d(
     on_share     is called with the share kept of the maps' coefficients, 0 to 1, over the full plane; it is not called
                  where torch transforms the call, since nothing is stored there
 
-    Autograd saves the large coefficients (one bit an entry and the values), one bit for each output of ReLU, and the
-    weight. The gradient to x is that of this computation, of a fixed choice of coefficients, and exact.
+    Autograd saves the large coefficients (their values, and one bit for every coefficient), one bit for each output of
+    ReLU, and the weight. The gradient with respect to x is exact: that of this computation, with the choice of
+    coefficients held fixed.
     Guan et al. (SpecNet), Algorithm 1, with the activation moved; ours.
 
     Raises ValueError for beta < 0 or NaN, an even side, or shapes that do not fit.
