@@ -74,7 +74,7 @@ def test_what_it_cannot_take_is_said():
     one = sv.HalfSpectrum.of(torch.randn(1, 3, 1, 1))
     with pytest.raises(ValueError, match="more than one number a channel"):
         SF.spectral_batch_norm2d(one, None, None, training=True)
-    with pytest.raises(ValueError, match="in use batch norm needs running_mean"):
+    with pytest.raises(ValueError, match="outside training batch norm needs running_mean"):
         SF.spectral_batch_norm2d(one, None, None)
     with pytest.raises(ValueError, match=r"\(B, C, H, W\) are expected"):
         SF.spectral_batch_norm2d(sv.HalfSpectrum.of(torch.randn(3, 4, 4)), None, None, training=True)

@@ -106,6 +106,14 @@ def test_what_it_keeps_beside_the_weights_is_the_large_coefficients_and_the_gate
     )
 
 
+def test_a_call_that_torch_transforms_leaves_no_share_of_an_earlier_one():
+    block, x = snn.SpecNetPixelBlock2d(2, 3, 3, beta=0.5), torch.randn(2, 2, 8, 8)
+    block(x)
+    assert 0 < block.last_share_kept < 1
+    torch.func.grad(lambda x: block(x).sum())(x)
+    assert block.last_share_kept is None
+
+
 def _inputs_of(net, x):
     found = [x]
     with torch.no_grad():

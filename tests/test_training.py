@@ -39,6 +39,7 @@ from specviz.training import (
     train,
 )
 from specviz.training.batches import InMemory, batch_order, seed_of
+from specviz.widgets import live_run
 
 EPOCH = 8  # steps: 60 examples in batches of 8, the last of 4
 
@@ -1151,6 +1152,16 @@ def test_evaluating_a_trained_network_gives_what_training_measured_last():
     assert found["test_accuracy"] == last["test_accuracy"]
     assert found["test_loss"] == pytest.approx(last["test_loss"], rel=1e-5)
     assert net.training
+
+
+def test_evaluating_leaves_a_layer_in_eval_mode_that_was_frozen():
+    setup, data = config(), patches()
+    net = build(setup, data[0]).train()
+    frozen, trained = list(net.modules())[-1].eval(), list(net.modules())[1]
+    evaluate(net, setup, data)
+    live_run.shares_of(net, data[1].inputs[:2] / 255, setup)
+    assert trained.training
+    assert not frozen.training
 
 
 def test_evaluating_computes_in_the_configs_precision():

@@ -71,7 +71,9 @@ def _check(X: HalfSpectrum, running_mean: Tensor | None, running_var: Tensor | N
         if math.prod(X.size) == 1 and len(X.values) == 1:  # in this order, which an export of any batch size can follow
             raise ValueError("in training batch norm needs more than one number a channel, and a single pixel is one")
     elif running_mean is None or running_var is None:
-        raise ValueError("in use batch norm needs running_mean and running_var; training=True takes the batch's own")
+        raise ValueError(
+            "outside training batch norm needs running_mean and running_var; training=True takes the batch's own"
+        )
 
 
 @torch.no_grad()

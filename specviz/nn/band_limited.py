@@ -230,8 +230,8 @@ class _BandLimitedTranspose(_BandLimited):
         """Choose the share of the coefficients that is left out. ValueError for an energy: there is no such mode."""
         if energy is not None:
             raise ValueError(
-                f"{type(self).__name__} has no energy mode: the maps whose energy={energy} would choose the band are "
-                "those that come out; set its compression"
+                f"{type(self).__name__} has no energy mode: energy={energy} would choose the band by the maps that the "
+                "call has yet to compute; set its compression"
             )
         super().set_band(compression)
 

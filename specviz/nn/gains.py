@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from specviz.functional.tuning import pass_seconds
+from specviz.nn.modes import evaluated
 
 _ROUNDS, _SECONDS = 5, 0.5  # of each layer: rounds, and how long they may take together
 
@@ -37,7 +37,7 @@ def time_ratios(model: nn.Module, twins: Mapping[nn.Module, nn.Module], batch: A
     hooks = [module.register_forward_hook(measured) for module in twins]
     devices = sorted({p.device.index or 0 for p in model.parameters() if p.is_cuda})
     try:
-        with _evaluated(model), torch.random.fork_rng(devices), torch.no_grad():
+        with evaluated(model), torch.random.fork_rng(devices), torch.no_grad():
             if isinstance(batch, Mapping):
                 model(**batch)
             else:
@@ -46,18 +46,6 @@ def time_ratios(model: nn.Module, twins: Mapping[nn.Module, nn.Module], batch: A
         for hook in hooks:
             hook.remove()
     return ratios
-
-
-@contextmanager
-def _evaluated(model: nn.Module) -> Iterator[None]:
-    """Inside the block the model is in eval mode, which changes no statistics; then each module's mode is restored."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def _seconds(layers: Sequence[Any], x: Tensor, training: bool) -> list[float]:

@@ -246,6 +246,8 @@ class SpecNetPixelBlock2d(_Block):
 
     @one_node
     def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+        if self.last_share_kept is not None:  # a call that torch transforms counts nothing
+            self.last_share_kept = None
         return specnet.specnet_pixel_block2d(
             x,
             self.weight,

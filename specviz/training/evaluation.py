@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from specviz import datasets
+from specviz.nn.modes import evaluated
 from specviz.training import devices
 from specviz.training.batches import source
 from specviz.training.config import Config
@@ -45,18 +46,16 @@ def evaluate(
     home, target = next(model.parameters()).device, devices.chosen(device)
     normalise = normaliser(data[0])
     test = source(data[1], workers).to(target)
-    was_training = model.training
     loss, correct = 0.0, 0
     try:
-        # After a run on a GPU, Lightning leaves the model on the CPU.
-        model.to(target).eval()
-        for inputs, labels, _ in test.batches(torch.arange(len(test)).split(config.batch)):
-            with _precision(config, target):
-                scores = scores_of(model, normalise(inputs), config).float()
-            loss += F.cross_entropy(scores, labels, reduction="sum").item()
-            correct += int((scores.argmax(1) == labels).sum())
+        with evaluated(model.to(target)):  # after a run on a GPU, Lightning leaves the model on the CPU
+            for inputs, labels, _ in test.batches(torch.arange(len(test)).split(config.batch)):
+                with _precision(config, target):
+                    scores = scores_of(model, normalise(inputs), config).float()
+                loss += F.cross_entropy(scores, labels, reduction="sum").item()
+                correct += int((scores.argmax(1) == labels).sum())
     finally:
-        model.to(home).train(was_training)
+        model.to(home)
     return {"test_loss": loss / len(test), "test_accuracy": correct / len(test)}
 
 

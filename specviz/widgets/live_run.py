@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from specviz import training
 from specviz.datasets import Labelled
+from specviz.nn.modes import evaluated
 from specviz.record_types import Epoch, RunRecord, Step
 from specviz.training.evaluation import normaliser, scores_of
 
@@ -236,13 +237,8 @@ def shares_of(network: nn.Module, inputs: Tensor, config: training.Config) -> Te
 
     It runs in float32, whatever precision it is trained in, and its training mode is restored.
     """
-    was_training = network.training
-    with process.turn:  # nobody measures meanwhile
-        network.eval()
-        try:
-            scores = scores_of(network, inputs.to(next(network.parameters()).device), config)
-        finally:
-            network.train(was_training)
+    with process.turn, evaluated(network):  # nobody measures meanwhile
+        scores = scores_of(network, inputs.to(next(network.parameters()).device), config)
     return scores.float().softmax(1).cpu()
 
 

@@ -157,11 +157,11 @@ def _axis(size: int, taps: int, pad: tuple[int, int], stride: int, dilation: int
         )
     if reach + 1 > padded and not circular:
         raise ValueError(
-            f"the kernel spans {reach + 1} pixels ({taps} taps, dilation {dilation}), "
+            f"the filter spans {reach + 1} pixels ({taps} taps, dilation {dilation}), "
             f"more than the padded map's {padded}; use padding >= {-(-(reach + 1 - size) // 2)}"
         )
     if reach + 1 > padded:
-        raise ValueError(f"a kernel spanning {reach + 1} pixels has no output on a circular map of {padded}")
+        raise ValueError(f"a filter spanning {reach + 1} pixels has no output on a circular map of {padded}")
     S = size if circular else fast_size(padded)
     return Axis(size, S, S // 2 + 1, taps, dilation, -pad[0], stride, (padded - reach - 1) // stride + 1)
 
