@@ -9,7 +9,7 @@ import torch
 
 from specviz import records
 from specviz.datasets import photo
-from specviz.experiments import find, names, run
+from specviz.experiments import answers, find, names, run
 from specviz.experiments.library import pooling_accuracy, specnet_beta
 from specviz.training import Config
 
@@ -138,3 +138,10 @@ def test_the_rates_of_each_pooling_are_the_best_of_those_tried():
         accuracy = row["epochs"][-1]["test_accuracy"]
         tried.setdefault(row["labels"]["variant"], {})[row["config"]["learning_rate"]] = accuracy
     assert {pooling: max(rates, key=rates.get) for pooling, rates in tried.items()} == pooling_accuracy.BEST_RATES
+
+
+def test_what_notebook_06_says_of_trainings_with_each_pooling_is_what_they_show():
+    made = records.shipped("pooling-accuracy")
+    assert {row["status"] for row in made} == {"finished"}
+    found = [answer.verdict.outcome for answer in answers(find("pooling-accuracy").scale("laptop").questions, made)]
+    assert found == ["refuted", "supported", "supported"]  # against maxima, averages and strides
