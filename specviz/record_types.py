@@ -11,6 +11,7 @@ class MachineRecord(TypedDict):
     """`records.Machine`, field by field."""
 
     cpu: str
+    cpu_capability: NotRequired[str]  # records of before December 2026 lack it
     cpu_threads: int
     memory_gib: float | None
     gpu: str | None

@@ -32,9 +32,15 @@ _DEEPEST = 64  # brackets within each other in a record; thousands would end Pyt
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine's parts and versions. `cpu_threads` is how many torch will use; `gpu` is None without a CUDA GPU."""
+    """A machine's parts and versions.
+
+    `cpu_capability` is the widest vector instructions that torch uses, such as "AVX2" or "AVX512": processors of one
+    name differ in it, and by a factor of two in their convolutions. `cpu_threads` is how many threads torch will use;
+    `gpu` is None without a CUDA GPU.
+    """
 
     cpu: str
+    cpu_capability: str
     cpu_threads: int
     memory_gib: float | None
     gpu: str | None
@@ -51,7 +57,7 @@ class Machine:
             ready = "" if self.numba_cuda_ready else "; the Numba kernels need pip install 'spectral-workbench[cuda]'"
             gpu = f"{self.gpu}, {self.gpu_memory_gib:.0f} GiB{ready}"
         return [
-            ("processor", f"{self.cpu}, {self.cpu_threads} threads"),
+            ("processor", f"{self.cpu} with {self.cpu_capability}, {self.cpu_threads} threads"),
             ("memory", "unknown" if self.memory_gib is None else f"{self.memory_gib:.0f} GiB"),
             ("GPU", gpu),
             ("system", f"{self.system}, Python {self.python}"),
@@ -103,6 +109,7 @@ def _machine() -> Machine:
     versions["torch"] = torch.__version__  # its build (+cpu, +cu130) is not in the package's metadata everywhere
     return Machine(
         cpu=processor(),
+        cpu_capability=torch.backends.cpu.get_cpu_capability(),
         cpu_threads=torch.get_num_threads(),
         memory_gib=_memory_gib(),
         gpu=gpu.name if gpu else None,

@@ -90,7 +90,7 @@ def test_a_stamped_record_says_what_made_it():
 
 def test_the_machine_reads_well_and_html_is_escaped():
     machine = records.machine()
-    assert f"{machine.cpu_threads} threads" in str(machine)
+    assert f"with {torch.backends.cpu.get_cpu_capability()}, {machine.cpu_threads} threads" in str(machine)
     tricky = records.Machine(**{**vars(machine), "cpu": "<b>&"})
     assert "&lt;b&gt;&amp;" in tricky._repr_html_()
     assert "none: everything runs on the CPU" in str(records.Machine(**{**vars(machine), "gpu": None}))

@@ -26,6 +26,12 @@ _CLOTHES: dict[str, Any] = {
 _SPECTRAL = {"convolution": "specnet", "beta": 1.0}
 NETWORKS: dict[str, dict[str, Any]] = {
     "vgg7": {"network": "vgg7"},
+    "vgg7, clothes": {
+        "network": "vgg7",
+        "network_options": {"activation": "gelu"},
+        "dataset": "fashion-mnist",
+        "epochs": 5,
+    },
     "vgg7, SpecNet with ReLU of pixels": {
         "network": "vgg7",
         "network_options": {"convolution": "specnet-pixels", "beta": 1.0},
