@@ -79,7 +79,10 @@ def test_the_slider_moves_along_the_sweep_by_keyboard_and_the_curves_follow(page
     explorer.scroll_into_view_if_needed()
     assert explorer.locator(".js-plotly-plot").count() == 0  # the curves would answer the question above
     explorer.get_by_text("The curves are drawn when you have revealed").wait_for()
-    page.locator(".specviz-guess").nth(0).get_by_role("button", name="Reveal").click()
+    guess = page.locator(".specviz-guess").nth(0)
+    guess.get_by_role("slider").focus()
+    page.keyboard.press("ArrowRight")
+    guess.get_by_role("button", name="Reveal").click()
     slider = explorer.get_by_role("slider", name="threshold")
     slider.focus()
     page.keyboard.press("Home")
