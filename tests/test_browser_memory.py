@@ -96,7 +96,7 @@ def check_recorded(page, explorer, form: str) -> int:
 
 
 def plotted(page) -> list[int]:
-    """How many curves each plot has: two of the records, one of each live step, two of a layer."""
+    """How many curves each plot has: two of the records, one of each live step, the rivals', two of a layer."""
     return page.evaluate(
         """() => [...document.querySelectorAll('.specviz-explorer .js-plotly-plot')]
                    .map((gd) => gd._fullData?.length ?? 0)"""
@@ -107,7 +107,7 @@ def plotted(page) -> list[int]:
 def page():
     with open_page("notebooks/09_memory.ipynb", ".specviz-facts >> nth=0") as page:
         settle(page)
-        wait_until(page, lambda curves: len(curves) == 6 and all(curves), lambda: plotted(page))
+        wait_until(page, lambda curves: len(curves) == 7 and all(curves), lambda: plotted(page))
         yield page
 
 

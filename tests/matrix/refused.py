@@ -85,7 +85,7 @@ REFUSED: tuple[Refusal, ...] = (
         ("ONNX",),
         "The band of volumes is chosen by an operator of this package, which ONNX does not know. With a compression it "
         "can be exported.",
-        "band_limited_conv3d has no ONNX form",
+        "has no ONNX form for maps of many sizes",
     ),
 )
 
