@@ -45,6 +45,7 @@ BENCHES: dict[str, Any] = {
     "bench-compress": compress.BenchCompress,
     "bench-choice": choice.BenchChoice,
     "bench-conv": BenchConv,
+    "bench-conv-avx512": BenchConv,
     "bench-filters": filters.BenchFilters,
     "bench-memory": BenchMemory,
     "bench-models": models.BenchModel,

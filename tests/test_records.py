@@ -104,7 +104,7 @@ def test_shipped_records_are_records():
         rows = records.read(path)
         assert rows
         for row in rows:
-            assert row["experiment"] == path.stem
+            assert path.stem.removesuffix("-avx512") == row["experiment"]  # another processor's, where there are two
             assert row["machine"]["versions"]["torch"]
             assert row["commit"]
 
