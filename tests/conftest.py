@@ -23,6 +23,8 @@ LONG = (
 # What `make quick` leaves out besides: compilers, forks, other processes, pages, memory that is filled on purpose.
 NOT_QUICK = (
     "test_torture",
+    "test_advice",
+    "test_cli_experiments",
     "test_fork",
     "test_matrix",
     "test_alt_texts",
@@ -30,7 +32,9 @@ NOT_QUICK = (
     "test_kernels_compile",
     "test_import_flow",
     "test_lab",
+    "test_packaging",
     "test_progress",
+    "test_rates",
     "test_slides",
     "test_warm_kernel",
 )
