@@ -438,3 +438,13 @@ def test_energy_is_counted_over_the_full_plane_in_graphs_too(energy):
             return SF.band_limited_conv2d(x, weight, padding=1, energy=energy)
 
         assert_close(torch.jit.trace(layer, (x,), check_trace=False)(x), layer(x))
+
+
+@pytest.mark.parametrize("band", [{"compression": 0.5}, {"energy": 0.5}], ids=str)
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_in_a_graph_for_many_sizes_torchs_own_convolution_cannot_leave_out_frequencies_either(dims, band):
+    convolve = (SF.band_limited_conv1d, SF.band_limited_conv2d, SF.band_limited_conv3d)[dims - 1]
+    x, weight = torch.randn(2, 2, *[8] * dims), torch.randn(3, 2, *[3] * dims)
+    compiled = torch.compile(lambda x: convolve(x, weight, algorithm="direct", **band), backend="eager", dynamic=True)
+    with pytest.raises(Exception, match="cannot leave out frequencies"):
+        compiled(x)

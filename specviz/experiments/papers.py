@@ -300,6 +300,13 @@ def counted(outcomes: Sequence[str]) -> str:
     return f"{len(outcomes)} claim{'s' * (len(outcomes) != 1)}: {counts}."
 
 
+def _by_heading(found: Iterable[Answered]) -> dict[str, list[Answered]]:
+    papers: dict[str, list[Answered]] = {}
+    for each in found:
+        papers.setdefault(_headed(each.claim.paper), []).append(each)
+    return papers
+
+
 def by_paper(found: Iterable[Answered]) -> Table:
     """How many claims of each paper have each outcome, and in the last row of all.
 
@@ -307,9 +314,7 @@ def by_paper(found: Iterable[Answered]) -> Table:
     """
     from specviz.figures import Table
 
-    papers: dict[str, list[Answered]] = {}
-    for each in found:
-        papers.setdefault(_headed(each.claim.paper), []).append(each)
+    papers = _by_heading(found)
     papers["All"] = [each for own in papers.values() for each in own]
     rows = []
     for paper, own in papers.items():
@@ -324,9 +329,7 @@ def unfolding(found: Iterable[Answered]) -> Unfolding:
     """The claims, to unfold paper by paper: what is printed and measured, the margin, why there is no verdict."""
     from specviz.figures import Table, Unfolding
 
-    papers: dict[str, list[Answered]] = {}
-    for each in found:
-        papers.setdefault(_headed(each.claim.paper), []).append(each)
+    papers = _by_heading(found)
     return Unfolding(
         {
             f"{paper}: {counted([each.outcome for each in own])[:-1]}": Table(paper, _COLUMNS, list(map(_row, own)))

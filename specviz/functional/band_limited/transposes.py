@@ -165,7 +165,8 @@ def _laid(
 
 
 def _fast(layout: Layout, algorithm: str, batch: int, channels: int, outputs: int, groups: int) -> Any:
-    """An algorithm that is no "direct", which an operator cannot take: it leaves something out."""
+    """The algorithm that an operator runs: no "direct" for volumes, whose planes are no convolution of torch's."""
+    check_direct(algorithm, layout.is_complete)
     if algorithm == "auto":
         algorithm = fastest(layout.numbers, batch, channels, outputs, groups)
     return "gemm" if algorithm == "direct" and isinstance(layout, Volume) and layout.is_complete else algorithm
