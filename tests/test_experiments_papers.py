@@ -13,7 +13,7 @@ from specviz.cli import app
 from specviz.compare import Verdict
 from specviz.experiments import find, names, paper_claims, papers, verdict_of
 from specviz.experiments.code import code_of
-from specviz.experiments.papers import OURS, OUTCOMES, Answered, Recorded, answered, counted, recorded
+from specviz.experiments.papers import OURS, OUTCOMES, Answered, Recorded, answered, by_paper, counted, recorded
 
 CLAIMS = paper_claims()
 PUBLISHED = [row for name in names() for row in records.published(name)]
@@ -276,3 +276,13 @@ def test_results_are_of_an_experiment_or_of_the_claims(arguments):
     done = CliRunner().invoke(app, ["results", *arguments])
     assert done.exit_code == 2
     assert "--claims" in done.output
+
+
+def test_the_table_by_paper_counts_each_claim_once_and_what_is_to_be_trained_among_those_that_cannot_be_told():
+    rows = by_paper(list(answered(paper_claims()))).rows
+    for _, claims, supported, refuted, unknown, to_train, none in rows:
+        assert claims == supported + refuted + unknown + none
+        assert to_train <= unknown
+    *papers, (_, *every) = rows
+    assert every == [sum(column) for column in zip(*(row[1:] for row in papers), strict=True)]
+    assert 0 < every[4] < every[3]  # some have no pair yet, some have too few
